@@ -1,0 +1,147 @@
+# SteerLM on a fleet of ordinary CPUs. `make help` lists the targets.
+# One file, not recursive: sources by room, flags by mode, every mode in its own folder build/<mode>.
+
+MODE ?= release
+B := build/$(MODE)
+GEN := build/gen
+CC := gcc
+PROTOC_C ?= protoc-c
+
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wdouble-promotion -Wstrict-prototypes \
+        -Wmissing-prototypes -Wvla -Wwrite-strings -Wformat=2 -Werror
+# No fast-math anywhere: NaN stays visible and sums keep their order. -ffp-contract=off: an fma is one that we wrote.
+MATH := -ffp-contract=off -fno-math-errno -fno-trapping-math
+CFLAGS_release := -O2 -g
+CFLAGS_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer
+CFLAGS_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all
+CFLAGS_tsan := -O1 -g -fsanitize=thread
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+CPPFLAGS := -D_GNU_SOURCE -DSTEER_VERSION='"$(VERSION)"' -Icommon -I. -I$(GEN)
+CFLAGS := -std=c11 -pthread -fPIE $(WARN) $(MATH) $(CFLAGS_$(MODE))
+LDFLAGS := -pthread -pie $(filter -fsanitize=%,$(CFLAGS_$(MODE)))
+# The numerics want vectors: AVX2 and FMA (x86-64-v3) on x86, whatever the compiler targets elsewhere.
+ARCH := $(shell uname -m)
+VEC_x86_64 := -march=x86-64-v3
+VEC := -O3 $(VEC_$(ARCH))
+
+ROOMS := base json types model data modelfile eval ps wire net store artifact
+PROTOS := $(wildcard proto/*.proto)
+GENS := $(PROTOS:proto/%.proto=$(GEN)/%.pb-c.c)
+
+room_src = $(sort $(wildcard common/$(1)/*.c))
+room_obj = $(patsubst %.c,$(B)/%.o,$(call room_src,$(1)))
+JOBS_RUN_SRC := $(sort $(wildcard jobs/run*.c))
+JOBS_SRC := $(filter-out $(JOBS_RUN_SRC),$(sort $(wildcard jobs/*.c)))
+
+LIBS := $(foreach r,$(ROOMS),$(B)/lib$(r).a) $(B)/libproto.a $(B)/libjobs.a $(B)/libjobsrun.a
+# Order for static linking: users first.
+lib = $(foreach r,$(1),$(B)/lib$(r).a)
+L_coordinator := $(call lib,jobs store wire proto net modelfile data model types json base)
+L_worker := $(call lib,jobsrun jobs ps eval artifact store wire proto net modelfile data model types json base)
+L_steerctl := $(call lib,jobs modelfile data model artifact store types json base)
+X_base := -lsodium -lm
+X_data := -lcjson -lpcre2-8 -lutf8proc -lz -lzstd
+X_coordinator := -lzmq -lprotobuf-c -lsqlite3 -lmicrohttpd -lyaml $(X_data) $(X_base)
+X_worker := -lzmq -lprotobuf-c -lcurl -lopenblas -lxxhash -lyaml $(X_data) $(X_base)
+X_steerctl := -lcurl -lyaml $(X_data) $(X_base)
+X_all := -lzmq -lprotobuf-c -lsqlite3 -lmicrohttpd -lcurl -lopenblas -lxxhash -lyaml $(X_data) $(X_base)
+
+bin_obj = $(patsubst %.c,$(B)/%.o,$(sort $(wildcard $(1)/*.c)))
+BINS := $(B)/steer-coordinator $(B)/steer-worker $(B)/steerctl
+
+.PHONY: all help
+all: $(BINS) ## build the three programs (MODE=release|asan|ubsan|tsan)
+
+help: ## this list
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/:[^#]*## /\t/' | \
+	  awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# ---- compiling -------------------------------------------------------------------------------------------------
+$(GEN)/%.pb-c.c $(GEN)/%.pb-c.h: proto/%.proto
+	@mkdir -p $(GEN)
+	@cd proto && $(PROTOC_C) --c_out=../$(GEN) $(notdir $<)
+
+$(B)/common/model/%.o: common/model/%.c
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(VEC) -MMD -MP -c $< -o $@
+# The same numerics in double: what the gradient checks differentiate.
+$(B)/double/model/%.o: common/model/%.c
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(VEC) -DREAL_DOUBLE -MMD -MP -c $< -o $@
+$(B)/common/wire/%.o: common/wire/%.c | $(GENS:.c=.h)
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+$(B)/gen/%.o: $(GEN)/%.c
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -w -MMD -MP -c $< -o $@
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
+define room_rule
+$(B)/lib$(1).a: $(call room_obj,$(1))
+	@mkdir -p $$(@D)
+	@rm -f $$@
+	@ar rcs $$@ $$^
+endef
+$(foreach r,$(ROOMS),$(eval $(call room_rule,$(r))))
+$(B)/libproto.a: $(GENS:$(GEN)/%.c=$(B)/gen/%.o)
+	@rm -f $@; ar rcs $@ $^
+$(B)/libjobs.a: $(JOBS_SRC:%.c=$(B)/%.o)
+	@rm -f $@; ar rcs $@ $^
+$(B)/libjobsrun.a: $(JOBS_RUN_SRC:%.c=$(B)/%.o)
+	@rm -f $@; ar rcs $@ $^
+$(B)/libmodel_double.a: $(patsubst common/model/%.c,$(B)/double/model/%.o,$(call room_src,model))
+	@rm -f $@; ar rcs $@ $^
+
+$(B)/steer-coordinator: $(call bin_obj,coordinator) $(L_coordinator)
+	@$(CC) $(LDFLAGS) $(filter %.o,$^) $(L_coordinator) $(X_coordinator) -o $@
+$(B)/steer-worker: $(call bin_obj,worker) $(L_worker)
+	@$(CC) $(LDFLAGS) $(filter %.o,$^) $(L_worker) $(X_worker) -o $@
+$(B)/steerctl: $(call bin_obj,steerctl) $(L_steerctl)
+	@$(CC) $(LDFLAGS) $(filter %.o,$^) $(L_steerctl) $(X_steerctl) -o $@
+
+# ---- tests -----------------------------------------------------------------------------------------------------
+# tests/unit/<room>/test_*.c (cmocka) link everything but main()s; tests/unit/*/grad_*.c link the double build of the numerics.
+# Daemon rooms: their *_main.c is left out.
+DAEMON_OBJ := $(filter-out %_main.o,$(call bin_obj,coordinator) $(call bin_obj,worker) $(call bin_obj,steerctl))
+UNIT_SRC := $(sort $(wildcard tests/unit/*/test_*.c tests/golden/test_*.c))
+GRAD_SRC := $(sort $(wildcard tests/unit/*/grad_*.c))
+UNIT_BIN := $(UNIT_SRC:%.c=$(B)/%)
+GRAD_BIN := $(GRAD_SRC:%.c=$(B)/%)
+SIM_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/sim/test_*.c)))
+BENCH_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/bench/bench_*.c)))
+L_all := -Wl,--start-group $(LIBS) -Wl,--end-group
+
+$(B)/libdaemon.a: $(DAEMON_OBJ)
+	@rm -f $@; ar rcs $@ $^
+$(UNIT_BIN) $(SIM_BIN) $(BENCH_BIN): $(B)/%: $(B)/%.o $(LIBS) $(B)/libdaemon.a
+	@$(CC) $(LDFLAGS) $< -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -lcmocka -o $@
+$(GRAD_BIN:%=%.o): CPPFLAGS += -DREAL_DOUBLE
+$(GRAD_BIN): $(B)/%: $(B)/%.o $(B)/libmodel_double.a $(call lib,types base)
+	@$(CC) $(LDFLAGS) $< $(B)/libmodel_double.a $(call lib,types base) -lopenblas $(X_base) -lcmocka -o $@
+
+.PHONY: unit sim system lint check smoke bench fuzz fmt cover deps demo demo-full install clean golden
+unit: $(UNIT_BIN) $(GRAD_BIN) ## unit tests, gradient checks and golden values
+	@tests/lib/run_tests.sh unit $(UNIT_BIN) $(GRAD_BIN)
+sim: $(SIM_BIN) ## the pure cores under a hostile, simulated cluster
+	@tests/lib/run_tests.sh sim $(SIM_BIN)
+system: all ## the real daemons on loopback
+	@STEER_BIN=$(abspath $(B)) tests/lib/run_tests.sh system $(sort $(wildcard tests/system/test_*.sh))
+lint: ## include arrows, names, formatting habits
+	@tests/lint/includes.sh
+check: deps ## everything a change must pass
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(MAKE) --no-print-directory -j$$(nproc) check-built
+.PHONY: check-built
+check-built: all $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN)
+	@STEER_BIN=$(abspath $(B)) tests/lib/run_tests.sh all lint:tests/lint/includes.sh $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) \
+	  $(sort $(wildcard tests/system/test_*.sh))
+fmt: ## format every C file
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+deps: ## install the Debian packages that building and testing need
+	@deploy/deps.sh
+clean: ## remove everything made
+	@rm -rf build
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

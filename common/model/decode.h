@@ -1,0 +1,88 @@
+/*
+ * decode: sampling with a KV cache and continuous batching.
+ *
+ * decode_run() keeps a fixed number of slots; a finished sequence leaves its slot to the next request at once, so that
+ * every step is a GEMM over all live sequences. What is generated depends on (seed, key, sample) and the model alone,
+ * not on slots, neighbours, threads or time: a rerun gives the same bytes on one numerics class.
+ * Attribute guidance: a request with guidance != 1 and an unconditioned prompt runs two sequences side by side and decodes
+ * with logits = u + g (c - u); tokens whose conditioned logit is more than guidance_cut below the best are dropped (g > 1).
+ */
+#ifndef MODEL_DECODE_H
+#define MODEL_DECODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model/dims.h"
+#include "model/real.h"
+
+struct sampling {
+    float temperature; /* 0 = greedy */
+    int32_t top_k;     /* 0 = off */
+    float top_p;       /* 1 = off */
+    float guidance;    /* 1 = plain */
+    float guidance_cut; /* nats; 3.9 by default */
+    int32_t max_new_tokens;
+};
+
+/* Restricts what may come next: fills allowed ids (ascending) given what was generated so far; returns how many, or
+ * SIZE_MAX for "anything". 0 ends the sequence. Used for the attribute string. Must be pure. */
+struct decode_grammar {
+    void *self;
+    size_t (*allowed)(void *self, uint64_t key, const int32_t *generated, size_t n, int32_t *ids, size_t cap);
+};
+
+struct decode_request {
+    uint64_t key;     /* row */
+    uint32_t sample;  /* n-th sample of the row */
+    const int32_t *prompt; /* borrowed until done() of this request */
+    size_t prompt_len;
+    const int32_t *uncond; /* unconditioned prompt; NULL if guidance is 1 */
+    size_t uncond_len;
+    struct sampling sampling;
+};
+
+enum decode_end { DECODE_STOP_TOKEN, DECODE_STOP_STRING, DECODE_LENGTH, DECODE_CONTEXT, DECODE_GRAMMAR };
+
+struct decode_result {
+    uint64_t key;
+    uint32_t sample;
+    const int32_t *tokens; /* without the stop token; valid during done() only */
+    size_t len;            /* tokens of a stop string are cut off as far as whole tokens allow; text_len says the rest */
+    size_t text_len;       /* bytes of the decoded text before a stop string (all bytes if none) */
+    double logprob_sum;    /* of the sampled tokens under the distribution before top-k/top-p and temperature */
+    enum decode_end end;
+};
+
+struct decode_source {
+    void *self;
+    bool (*next)(void *self, struct decode_request *out); /* false: no more */
+    void (*done)(void *self, const struct decode_result *r); /* in order of completion */
+    bool (*cancelled)(void *self); /* may be NULL */
+};
+
+struct decode_vocab {
+    const char *const *bytes; /* text of each token id, for stop strings; NULL if there are none */
+    const uint32_t *bytes_len;
+    const int32_t *stop_tokens; /* EOS and the like */
+    size_t stop_tokens_n;
+    const int32_t *banned; /* never sampled (control tokens), ascending */
+    size_t banned_n;
+    const char *const *stop_strings;
+    size_t stop_strings_n;
+};
+
+struct decode_stats {
+    uint64_t tokens, steps, slot_steps; /* generated tokens; steps; steps x slots occupied */
+};
+
+struct decoder; /* KV cache and buffers for `slots` sequences of at most context_max tokens */
+struct decoder *decoder_new(const struct dims *d, int32_t slots, int32_t context_max);
+void decoder_free(struct decoder *x);
+size_t decoder_bytes(const struct dims *d, int32_t slots, int32_t context_max);
+void decoder_set_progress(struct decoder *x, uint64_t *counter);
+void decode_run(struct decoder *x, const real *params, const struct decode_vocab *vocab, const struct decode_grammar *grammar,
+                uint64_t seed, struct decode_source *source, struct decode_stats *stats);
+
+#endif

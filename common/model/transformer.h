@@ -1,0 +1,65 @@
+/*
+ * transformer: forward, loss and backward of the decoder over packed rows.
+ *
+ * A batch packs S sequences into one [N, C] matrix; attention and positions start anew at each sequence. Loss positions
+ * are listed: a row, what should come out there, a weight. Rows without a target cost nothing in the head.
+ * All functions are pure: no allocation, no global, no I/O, one thread, fixed order of operations; the same inputs give
+ * the same bits on one numerics class. Tests: tests/unit/model, tests/golden.
+ */
+#ifndef MODEL_TRANSFORMER_H
+#define MODEL_TRANSFORMER_H
+
+#include "model/dims.h"
+#include "model/real.h"
+
+struct batch_target {
+    int32_t row;      /* position in [0, N) whose hidden state is read */
+    int32_t id;       /* HEAD_LM: token that should come out, lo <= id < hi. HEAD_REGRESSION: index into scores */
+    int32_t lo, hi;   /* HEAD_LM: softmax over vocabulary rows [lo, hi); the whole vocabulary is [0, V) */
+    float weight;     /* > 0 */
+};
+
+struct batch {
+    int32_t rows, seqs, targets;
+    int32_t rows_cap, seqs_cap, targets_cap, scores_cap; /* capacities of the arrays below */
+    int32_t *token;     /* [rows] */
+    int32_t *seq_begin; /* [seqs + 1], seq_begin[0] = 0, seq_begin[seqs] = rows */
+    struct batch_target *target; /* [targets], rows ascending */
+    float *score;       /* HEAD_REGRESSION: [.. * head_out], target.id selects a group of head_out; NaN = missing, masked */
+};
+
+void batch_init(struct batch *b, int32_t rows_cap, int32_t seqs_cap, int32_t targets_cap, int32_t scores_cap);
+void batch_fini(struct batch *b);
+
+struct loss_out {
+    double loss_sum;   /* sum of weight * loss: nats (LM) or squared error (regression) */
+    double weight_sum; /* LM: sum of weights. Regression: sum of weight * (number of present scores) */
+    int64_t tokens;    /* rows processed, every token of the sequences */
+};
+
+/* Where a gradient becomes final while the backward runs: elements [begin, end) will not change again. Called in
+ * decreasing order of begin for the layers; tied embeddings last. May be NULL. */
+struct grad_sink {
+    void *self;
+    void (*ready)(void *self, size_t begin, size_t end);
+};
+
+struct workspace; /* sized once for (dims, rows, seqs, targets), used for ever */
+struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t seqs_max, int32_t targets_max);
+void workspace_free(struct workspace *w);
+size_t workspace_bytes(const struct dims *d, int32_t rows_max, int32_t seqs_max, int32_t targets_max);
+/* A counter that the numerics bump at least once per layer, read by the control thread (liveness). May stay NULL. */
+void workspace_set_progress(struct workspace *w, uint64_t *counter);
+
+/* Adds d(loss_sum)/d(params) into grad [layout.count]; not divided by any weight. grad NULL: forward and loss only. */
+void transformer_train(const struct dims *d, const real *params, const struct batch *b, real *grad,
+                       const struct grad_sink *sink, struct workspace *w, struct loss_out *out);
+/* Loss of each target by itself, unweighted: loss[targets]. */
+void transformer_losses(const struct dims *d, const real *params, const struct batch *b, real *loss,
+                        struct workspace *w);
+/* Log-probabilities over [lo, hi) (HEAD_LM) or raw scores (HEAD_REGRESSION: head_out of them) at each target row:
+ * out[t * stride + j]. stride >= hi - lo or head_out. */
+void transformer_outputs(const struct dims *d, const real *params, const struct batch *b, real *out,
+                         size_t stride, struct workspace *w);
+
+#endif

@@ -1,0 +1,47 @@
+/*
+ * blob: content-addressed files in one directory: blobs/ab/cdef... named by SHA-256. Written temp + fsync + rename + directory
+ * fsync; verified when read. A *tree* is a blob too: canonical JSON {"files":[{"path","sha256","size"}...],"type":"tree"}.
+ * Several processes may share a directory. Used by the coordinator (the store) and workers (a cache).
+ */
+#ifndef STORE_BLOB_H
+#define STORE_BLOB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/digest.h"
+#include "base/err.h"
+
+struct blob_store; /* thread-safe */
+int blob_open(const char *dir, struct blob_store **out, struct err *e);
+void blob_close(struct blob_store *s);
+bool blob_has(const struct blob_store *s, const char *digest);
+void blob_path(const struct blob_store *s, const char *digest, char *path, size_t cap); /* where it is or would be */
+
+/* Streaming in: bytes arrive, are hashed on the way; end compares with `expect` (NULL: whatever it is), syncs, renames. */
+struct blob_writer;
+int blob_write_begin(struct blob_store *s, struct blob_writer **out, struct err *e);
+int blob_write(struct blob_writer *w, const void *bytes, size_t len, struct err *e);
+int blob_write_end(struct blob_writer **w, const char *expect, struct digest *out, struct err *e); /* ERR_CORRUPT on a mismatch */
+void blob_write_abort(struct blob_writer **w);
+
+int blob_put_bytes(struct blob_store *s, const void *bytes, size_t len, struct digest *out, struct err *e);
+int blob_put_file(struct blob_store *s, const char *path, struct digest *out, struct err *e);
+/* Whole directory (regular files, recursively, sorted) as blobs plus its tree manifest. */
+int blob_put_tree(struct blob_store *s, const char *dir, struct digest *out, struct err *e);
+int blob_read(const struct blob_store *s, const char *digest, size_t max, struct buf *out, struct err *e); /* verified */
+int blob_verify(const struct blob_store *s, const char *digest, struct err *e);
+
+/* Tree manifests as nouns. */
+struct tree_file {
+    char path[256]; /* relative, no "..", no leading '/' */
+    struct digest digest;
+    uint64_t size;
+};
+bool blob_text_is_tree(const char *text, size_t len);
+int blob_tree_parse(const char *text, size_t len, struct tree_file **files, size_t *n, struct err *e); /* gives files: free() */
+/* Makes dir hold the tree's files (hard links to blobs where possible, else copies). All its blobs must be in the store. */
+int blob_tree_checkout(struct blob_store *s, const char *digest, const char *dir, struct err *e);
+
+#endif
