@@ -315,7 +315,6 @@ int blob_read(const struct blob_store *s, const char *digest, size_t max, struct
     rc = file_read(path, max, out, e);
     free(path);
     if (rc == 0) {
-        buf_reserve(out, 0);
         digest_bytes(out->data + before, out->len - before, &found);
         if (strcmp(found.hex, digest) != 0)
             rc = err_set(e, ERR_CORRUPT, "blob %s has sha256 %s", digest, found.hex);

@@ -291,7 +291,7 @@ static int file_place(struct blob_store *s, const struct tree_file *f, const cha
         return err_wrap(e, "%s", f->path);
     from = mem_zalloc(1, PATH_BYTES);
     blob_path(s, f->digest.hex, from, PATH_BYTES);
-    temp = mem_printf("%s.part", path);
+    temp = mem_printf("%s.part~steer", path);
     unlink(temp);
     if (stat(from, &st) != 0)
         rc = err_sys(e, "%s", from);
@@ -331,17 +331,17 @@ static int tree_lay_out(struct blob_store *s, const struct tree_file *files, siz
 {
     int rc = 0;
     struct err ignored;
-    char *temp;
+    char *temp, *slash;
 
     if (file_exists(dir))
         return file_is_dir(dir) ? tree_fill(s, files, n, dir, e)
                                 : err_set(e, ERR_CONFLICT, "%s exists and is not a directory", dir);
     temp = mem_printf("%s.part.XXXXXX", dir);
-    for (char *slash = strrchr(temp, '/'); slash != NULL && slash != temp;) {
+    slash = strrchr(temp, '/');
+    if (slash != NULL && slash != temp) {
         *slash = '\0';
         rc = file_make_dirs(temp, e);
         *slash = '/';
-        break;
     }
     if (rc == 0 && mkdtemp(temp) == NULL)
         rc = err_sys(e, "create %s", temp);
