@@ -68,9 +68,7 @@ $(B)/common/model/%.o: common/model/%.c
 $(B)/double/model/%.o: common/model/%.c
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(VEC) -DREAL_DOUBLE -MMD -MP -c $< -o $@
-$(B)/common/wire/%.o: common/wire/%.c | $(GENS:.c=.h)
-	@mkdir -p $(@D)
-	@$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+$(call room_obj,wire): | $(GENS:.c=.h)
 $(B)/gen/%.o: $(GEN)/%.c
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -w -MMD -MP -c $< -o $@
