@@ -3,7 +3,8 @@
  *
  * exp, log, sigmoid, sine and cosine are our own polynomials with explicit fma, so that their bits do not depend on a C
  * library. A vector is 32 bytes: VM_LANES floats (8) or doubles (4). Sums over lanes use one fixed tree. Nothing here
- * allocates or fails. NaN in, NaN out. Accuracy (tests/unit/model/test_vmath.c): exp, sigmoid and log within 2 ulp.
+ * allocates or fails. NaN in, NaN out. Accuracy (tests/unit/model/test_vmath.c): exp and log within 2 ulp, sigmoid
+ * within 3.
  * Source of the float polynomials: Cephes (S. Moshier), expf and logf; the double ones are Taylor series long enough.
  */
 #ifndef MODEL_VMATH_H
