@@ -60,7 +60,6 @@ static void test_llama2c_reference_ids(void **state)
     {
         struct ids ids = {0};
         struct buf back = BUF_INIT;
-        ids_push(&ids, tokenizer_bos(t));
         cJSON_ArrayForEach(one, json_get(root, "greedy_from_bos")) ids_push(&ids, one->valueint);
         tokenizer_decode(t, ids.v, ids.n, &back);
         assert_string_equal(back.data, json_string_or(root, "greedy_text", NULL));
@@ -231,9 +230,10 @@ static void test_long_text_is_not_quadratic(void **state)
     struct err e = {0};
 
     (void)state;
-    memset(text, 'e', n);
+    for (size_t i = 0; i < n; i++)
+        text[i] = " the ball"[i % 9];
     assert_int_equal(tokenizer_encode(t, text, n, 0, &ids, &e), 0);
-    assert_true(ids.n < n);
+    assert_true(ids.n > n / 9 && ids.n < n / 2);
     ids_free(&ids);
     assert_int_equal(tokenizer_encode(t, text, (size_t)TOKENIZER_TEXT_MAX + 1, 0, &ids, &e), ERR_LIMIT);
     free(text);
@@ -294,8 +294,8 @@ static void test_bad_tokenizer_bin(void **state)
         {"length huge", 8, 0x7fffffff, 0, "token 0 has length 2147483647"},
         {"length past the end", 6220, 200, 0, "cut off"},
         {"score NaN", 4, 0x7fc00000, 0, "not finite"},
-        {"no byte tokens", 60, 0x30303030, 0, "no byte fallback"},
-        {"cut in a record", 0, 7, 100, "cut off"},
+        {"no byte tokens", 54, 0x30303030, 0, "no byte fallback"},
+        {"cut in a record", 0, 7, 101, "cut off"},
         {"too few", 0, 7, 17, "1 tokens"},
     };
     struct buf file = BUF_INIT;
