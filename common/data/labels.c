@@ -86,31 +86,48 @@ void label_table_free(struct label_table *l)
     memset(l, 0, sizeof *l);
 }
 
-static uint32_t span_say(const struct label_table *l, struct span s, struct ids *out)
+static uint32_t span_write(const struct label_table *l, struct span s, int32_t *out, uint32_t at)
 {
-    for (uint32_t i = s.begin; out != NULL && i < s.end; i++)
-        ids_push(out, l->pool.v[i]);
-    return s.end - s.begin;
+    uint32_t n = s.end - s.begin;
+
+    if (out != NULL && n > 0)
+        memcpy(out + at, l->pool.v + s.begin, n * sizeof *out);
+    return n;
 }
 
-uint32_t label_table_say(const struct label_table *l, const int8_t *level, struct ids *out)
+uint32_t label_table_write(const struct label_table *l, const int8_t *level, int32_t *out)
 {
     uint32_t n = 0;
-    bool any = false, bare = l->open.begin == l->open.end;
+    bool any = false;
 
     for (int a = 0; a < l->attrs; a++) {
         CHECK(level[a] < l->levels[a]);
         if (level[a] < 0) {
-            n += span_say(l, l->missing[a], out);
+            n += span_write(l, l->missing[a], out, n);
             continue;
         }
-        n += span_say(l, any || bare ? l->comma : l->open, out); /* control has neither */
+        n += span_write(l, any ? l->comma : l->open, out, n); /* control has neither */
         any = true;
-        n += span_say(l, l->key[a], out);
-        n += span_say(l, l->value[a][level[a]], out);
+        n += span_write(l, l->key[a], out, n);
+        n += span_write(l, l->value[a][level[a]], out, n);
     }
     if (any)
-        n += span_say(l, l->close, out);
+        n += span_write(l, l->close, out, n);
+    return n;
+}
+
+uint32_t label_table_say(const struct label_table *l, const int8_t *level, struct ids *out)
+{
+    uint32_t n = label_table_write(l, level, NULL);
+
+    if (out == NULL || n == 0)
+        return n;
+    if (out->cap - out->n < n) {
+        out->cap = out->n + n + 64;
+        out->v = mem_grow(out->v, out->cap, sizeof *out->v);
+    }
+    label_table_write(l, level, out->v + out->n);
+    out->n += n;
     return n;
 }
 
