@@ -34,15 +34,15 @@ static int bad(struct err *e, const char *what, uint64_t at)
     return err_set(e, ERR_CORRUPT, "%s %llu is out of bounds", what, (unsigned long long)at);
 }
 
-static int section_check(const struct examples *x, enum examples_section s, size_t size, const void **out,
-                         struct err *e)
+static const void *section_at(const struct examples *x, enum examples_section s, size_t size, int *rc, struct err *e)
 {
     uint64_t offset = x->head->offset[s], count = x->head->count[s];
 
-    if (offset % 16 != 0 || offset > x->bytes || count > UINT32_MAX || count * size > x->bytes - offset)
-        return bad(e, "section", (uint64_t)s);
-    *out = (const char *)x->map + offset;
-    return 0;
+    if (offset % 16 != 0 || offset > x->bytes || count > UINT32_MAX || count * size > x->bytes - offset) {
+        *rc = bad(e, "section", (uint64_t)s);
+        return NULL;
+    }
+    return (const char *)x->map + offset;
 }
 
 static bool span_check(struct examples_span s, uint64_t ids)
@@ -153,17 +153,12 @@ static int content_check(struct examples *x, struct err *e)
         return err_set(e, ERR_UNSUPPORTED, "has version %u, must be %d", h->version, EXAMPLES_VERSION);
     if (h->vocab > 1u << 20)
         return bad(e, "vocabulary", h->vocab);
-    rc = section_check(x, SECTION_EXAMPLES, sizeof *x->entry, (const void **)&x->entry, e);
-    if (rc == 0)
-        rc = section_check(x, SECTION_PIECES, sizeof *x->piece, (const void **)&x->piece, e);
-    if (rc == 0)
-        rc = section_check(x, SECTION_TARGETS, sizeof *x->target, (const void **)&x->target, e);
-    if (rc == 0)
-        rc = section_check(x, SECTION_IDS, sizeof *x->ids, (const void **)&x->ids, e);
-    if (rc == 0)
-        rc = section_check(x, SECTION_SCORES, sizeof *x->score, (const void **)&x->score, e);
-    if (rc == 0)
-        rc = section_check(x, SECTION_LEVELS, 1, (const void **)&x->level, e);
+    x->entry = section_at(x, SECTION_EXAMPLES, sizeof *x->entry, &rc, e);
+    x->piece = section_at(x, SECTION_PIECES, sizeof *x->piece, &rc, e);
+    x->target = section_at(x, SECTION_TARGETS, sizeof *x->target, &rc, e);
+    x->ids = section_at(x, SECTION_IDS, sizeof *x->ids, &rc, e);
+    x->score = section_at(x, SECTION_SCORES, sizeof *x->score, &rc, e);
+    x->level = section_at(x, SECTION_LEVELS, 1, &rc, e);
     if (rc == 0)
         rc = labels_check(x, e);
     for (uint64_t i = 0; i < h->count[SECTION_IDS] && rc == 0; i++)

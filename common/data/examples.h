@@ -14,9 +14,11 @@
 #include "data/template.h"
 #include "model/transformer.h" /* struct batch */
 
-/* Writing. The template decides how label slots are said; the file is written whole at the end. */
+/* Writing. The template decides how label slots are said; vocab is the model's (its softmax
+ * goes over all of it). The file is written whole at the end. */
 struct examples_writer;
-int examples_writer_new(const struct template_config *c, const struct tokenizer *t, struct examples_writer **out, struct err *e);
+int examples_writer_new(const struct template_config *c, const struct tokenizer *t, int32_t vocab,
+                        struct examples_writer **out, struct err *e);
 /* Takes a copy. A sequence with nothing to learn in it is refused: false. */
 bool examples_write(struct examples_writer *w, const struct sequence *s);
 int examples_writer_end(struct examples_writer **w, const char *path, struct err *e); /* frees w in any case; path NULL: only that */

@@ -23,8 +23,8 @@ static struct examples_span span_of(struct span s)
     return (struct examples_span){s.begin, s.end};
 }
 
-int examples_writer_new(const struct template_config *c, const struct tokenizer *t, struct examples_writer **out,
-                        struct err *e)
+int examples_writer_new(const struct template_config *c, const struct tokenizer *t, int32_t vocab,
+                        struct examples_writer **out, struct err *e)
 {
     struct examples_writer *w = mem_zalloc(1, sizeof *w);
     int rc = 0;
@@ -38,7 +38,7 @@ int examples_writer_new(const struct template_config *c, const struct tokenizer 
     }
     memcpy(w->head.magic, EXAMPLES_MAGIC, sizeof w->head.magic);
     w->head.version = EXAMPLES_VERSION;
-    w->head.vocab = (uint32_t)tokenizer_vocab(t);
+    w->head.vocab = (uint32_t)vocab;
     w->head.attrs = (uint32_t)w->labels.attrs;
     w->head.outputs = c->head == TEMPLATE_HEAD_REGRESSION ? (uint32_t)c->schema.attrs : 0;
     w->head.open = span_of(w->labels.open);
