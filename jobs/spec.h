@@ -78,6 +78,7 @@ struct data_spec {
         int max_reply_tokens; /* 0 = no bound; longer replies stay in the data but are not used */
         int context_tokens;   /* last tokens of the turns before, 0 = all that fits */
     } keep;
+    int limit;           /* conversations to read at most, 0 = all: for trials */
     double problems_max; /* share of bad lines above which the job fails, with the list */
 };
 

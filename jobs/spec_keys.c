@@ -180,6 +180,7 @@ const struct key spec_data_keys[] = {
     {"split", KEY_SECTION, 0, 0, 0, 0, NULL, keys_split, NULL, INNER, "what is held out"},
     TEXTS("clean", data_spec, clean, "ascii_quotes|drop_non_ascii|squeeze_punctuation|collapse_spaces", "what is done to texts"),
     {"keep", KEY_SECTION, 0, 0, 0, 0, NULL, keys_keep, NULL, INNER, "which replies are used, with how much context"},
+    NUMBER("limit", KEY_INT, data_spec, limit, 0, 1e9, "conversations to read at most, for trials; 0 = all"),
     NUMBER("problems_max", KEY_REAL, data_spec, problems_max, 0, 1, "share of bad lines above which the job fails"),
     END};
 
