@@ -69,6 +69,7 @@ $(B)/double/model/%.o: common/model/%.c
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(VEC) -DREAL_DOUBLE -MMD -MP -c $< -o $@
 $(call room_obj,wire): | $(GENS:.c=.h)
+.SECONDARY: $(GENS)
 $(B)/gen/%.o: $(GEN)/%.c
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -w -MMD -MP -c $< -o $@
