@@ -130,6 +130,7 @@ struct generate_spec {
     int n;             /* samples per prompt and setting */
     int prompts;       /* how many prompts (contexts) of the data to use; 0 = all */
     char split[16];    /* train | held_out | all */
+    char cut[16];      /* none | sentence: end each reply at a sentence end drawn at random, so that lengths differ */
     int from_nothing;  /* without a prompts input: this many samples from BOS alone */
     int rows_per_task;
 };

@@ -121,6 +121,7 @@ static const struct key keys_generate[] = {
     NUMBER("n", KEY_INT, generate_spec, n, 1, 1000, "samples per prompt and setting"),
     NUMBER("prompts", KEY_INT, generate_spec, prompts, 0, 1e9, "contexts of the data to use; 0 = all"),
     CHOICE("split", generate_spec, split, "held_out|train|all", "which part of the data the contexts come from"),
+    CHOICE("cut", generate_spec, cut, "none|sentence", "sentence: end each reply at a sentence end drawn at random, for varied lengths"),
     NUMBER("from_nothing", KEY_INT, generate_spec, from_nothing, 0, 1e7, "samples from an empty prompt, without data"),
     NUMBER("rows_per_task", KEY_INT, generate_spec, rows_per_task, 1, 100000, "rows a range"),
     END};
