@@ -13,6 +13,7 @@
 #include "jobs/data_pool.h"
 #include "jobs/run.h"
 #include "modelfile/modeldir.h"
+#include "ps/ckpt.h"
 
 enum { PATH_BYTES = 4096, DATASETS_MAX = 16, FOLDS_MAX = 16, ASK_EVERY = 64 };
 
@@ -146,7 +147,7 @@ static void example_put(struct encode *x, int fold, const struct sequence *s)
     if (examples_write(x->writer[fold], s))
         x->count[fold]++;
     else
-        x->unlabelled += fold == 0 || x->folds > 1;
+        x->unlabelled++;
 }
 
 static int policy_write(struct encode *x, const struct data_pool *pool, struct err *e)
@@ -307,5 +308,50 @@ int run_encode(const struct run_task *t, const struct run_env *env, struct run_r
 out:
     data_pool_free(&pool);
     encode_free(x);
+    return rc;
+}
+
+/* ---- export ----------------------------------------------------------------------------------- */
+static void norm_metric(const struct model *m, struct run_result *r)
+{
+    double sum = 0.0;
+
+    for (size_t i = 0; i < m->layout.count; i++)
+        sum += (double)m->params[i] * (double)m->params[i];
+    run_metric(r, "norm", sqrt(sum));
+}
+
+int run_export(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
+{
+    struct model m = {0};
+    char *dir = mem_printf("%s/model", env->scratch);
+    char phase[32], path[PATH_BYTES];
+    const cJSON *checkpoint;
+    int rc;
+
+    snprintf(phase, sizeof phase, "train.%u", t->index);
+    checkpoint = json_get(json_get(json_get(t->phases, phase), "outputs"), "checkpoint");
+    if (!cJSON_IsString(checkpoint)) {
+        rc = err_set(e, ERR_INVALID, "phase %s has no checkpoint", phase);
+        goto out;
+    }
+    rc = run_phase_output(t, env, "encode", "init", path, sizeof path, e);
+    if (rc == 0)
+        rc = model_load(path, MODEL_ALL, &m, e);
+    if (rc == 0)
+        rc = ckpt_read_params(checkpoint->valuestring, env->fetch, env->self, m.params, m.layout.count, e);
+    for (size_t i = 0; rc == 0 && i < m.layout.count; i++)
+        if (!isfinite(m.params[i]))
+            rc = err_set(e, ERR_NUMERIC, "parameter %zu of the trained model is not finite", i);
+    if (rc == 0)
+        rc = model_save(&m, dir, e);
+    if (rc == 0)
+        rc = run_publish(env, r, "part", dir, e);
+    if (rc == 0)
+        norm_metric(&m, r);
+out:
+    model_fini(&m);
+    file_remove_tree(dir, NULL);
+    free(dir);
     return rc;
 }
