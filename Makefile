@@ -73,6 +73,7 @@ $(B)/tests/unit/model/%.o: tests/unit/model/%.c
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(VEC) -MMD -MP -c $< -o $@
 $(call room_obj,wire): | $(GENS:.c=.h)
+.SECONDARY: $(GENS)
 $(B)/gen/%.o: $(GEN)/%.c
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -w -MMD -MP -c $< -o $@
