@@ -20,8 +20,9 @@
  *
  * Refused before the reactor hears of it (application/problem+json): unknown method (405), target over 8 KiB or with
  * control bytes or bad escapes (400), duplicate Content-Length, Host, Authorization or Transfer-Encoding, or
- * Content-Length with Transfer-Encoding (400), Host that is none of ours (421: DNS rebinding), foreign Origin (403), body
- * over 256 KiB (413).
+ * Content-Length with Transfer-Encoding (400), Host that is neither an address nor one of our names (421: DNS rebinding),
+ * foreign Origin (403), missing or wrong key (401), body over 256 KiB (413). HEAD arrives as GET. Every answer has
+ * X-Request-Id, and a problem has it as request_id.
  */
 #ifndef COORDINATOR_HTTP_H
 #define COORDINATOR_HTTP_H
@@ -42,7 +43,9 @@ struct http_config {
     int hosts_n;
     struct blob_store *blobs;     /* borrowed; artefacts */
     uint64_t artifact_bytes_max;  /* largest single PUT; 0 = 64 GiB */
-    uint32_t threads;             /* of the pool; 0 = 2 */
+    uint64_t disk_reserve_bytes;  /* a PUT that would leave less free gets 507, so that the journal can still write; 0 = 16 MiB */
+    const char *token;            /* bearer secret; NULL: no key asked, allowed on loopback only (else ERR_DENIED) */
+    uint32_t threads;             /* of the pool; 0 = 4: an fsync holds one up */
     uint32_t connections_max;     /* 0 = 256 */
     uint32_t connections_per_ip;  /* 0 = 128: one machine may hold many workers */
     uint32_t header_ms, idle_ms;  /* 0 = 5000, 15000: headers must be complete; a transfer must move */
@@ -50,9 +53,9 @@ struct http_config {
 };
 
 struct http;
-/* Listens when it returns 0. ERR_INVALID (address), ERR_CONFLICT (port in use), ERR_SYSTEM. */
+/* Listens when it returns 0. ERR_INVALID (address), ERR_CONFLICT (port in use), ERR_DENIED (no key beyond loopback), ERR_SYSTEM. */
 int http_start(const struct http_config *config, struct http **out, struct err *e);
-/* Stops listening, answers 503 to what waits, joins the threads. */
+/* Stops listening, answers 503 to what was not taken yet, joins the threads. The reactor answers the tickets that it holds before. */
 void http_stop(struct http **h);
 uint16_t http_port(const struct http *h);
 /* Base URL that a client on this machine can use: "http://127.0.0.1:41234". */
@@ -65,6 +68,9 @@ void http_answer(struct http *h, void *ticket, struct api_response *r);
 
 /* What GET /readyz says: 200, or 503 with the reason ("recovering", "disk full"; a literal). /healthz is 200 while threads live. */
 void http_set_ready(struct http *h, bool ready, const char *reason);
+
+/* NULL, or why the blob store can no longer be trusted (EIO, failed fsync): the daemon must stop. http_wait_fd() wakes then. */
+const char *http_fatal(const struct http *h);
 
 struct http_counters {
     uint64_t requests, refused, artifact_bytes_in, artifact_bytes_out, no_space;
