@@ -34,12 +34,6 @@ bool run_reply_is_whole(enum decode_end end)
     return end == DECODE_STOP_TOKEN || end == DECODE_STOP_STRING || end == DECODE_GRAMMAR;
 }
 
-static void stop_add(struct words *w, int32_t id)
-{
-    if (id >= 0 && w->vocab.stop_tokens_n < STOPS_MAX)
-        w->stop_token[w->vocab.stop_tokens_n++] = id;
-}
-
 static bool is_stop(const struct words *w, int32_t id)
 {
     for (size_t i = 0; i < w->vocab.stop_tokens_n; i++) {
@@ -51,7 +45,6 @@ static bool is_stop(const struct words *w, int32_t id)
 
 static void words_init(struct words *w, const struct model *m, const struct text_list *stop)
 {
-    static const char *const markers[] = {"<extra_id_0>", "<extra_id_1>"}; /* where the next turn of a NeMo layout opens */
     const struct tokenizer *t = m->tokenizer;
     const struct template_config *c = &m->steer.template_config;
     size_t V = (size_t)tokenizer_vocab(t), n = 0;
@@ -62,15 +55,17 @@ static void words_init(struct words *w, const struct model *m, const struct text
     w->banned = mem_zalloc((size_t)m->dims.vocab + V, sizeof(*w->banned));
     for (int32_t id = 0; id < m->dims.vocab; id++)
         w->bytes[id] = (size_t)id < V ? tokenizer_bytes(t, id, &w->bytes_len[id]) : "";
-    stop_add(w, tokenizer_eos(t));
-    stop_add(w, tokenizer_bos(t));
-    if (m->steer.role != STEER_NONE && (c->name == TEMPLATE_NEMO || c->name == TEMPLATE_PAPER)) {
-        for (size_t i = 0; i < sizeof(markers) / sizeof(markers[0]); i++)
-            stop_add(w, tokenizer_id(t, markers[i]));
-    }
-    if (m->steer.role != STEER_NONE)
+    if (m->steer.role == STEER_NONE) {
+        const int32_t ends[] = {tokenizer_eos(t), tokenizer_bos(t)};
+        for (size_t i = 0; i < 2; i++) {
+            if (ends[i] >= 0)
+                w->stop_token[w->vocab.stop_tokens_n++] = ends[i];
+        }
+    } else {
+        w->vocab.stop_tokens_n = template_stops(c, t, w->stop_token, STOPS_MAX);
         n = template_banned(c, t, w->banned, V);
-    for (size_t i = 0; i < n; i++) { /* a marker that ends the reply is drawn, and then not shown */
+    }
+    for (size_t i = 0; i < n; i++) { /* what ends a reply may be drawn */
         if (!is_stop(w, w->banned[i]))
             w->banned[w->vocab.banned_n++] = w->banned[i];
     }

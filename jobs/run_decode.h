@@ -2,8 +2,8 @@
  * run_decode: prompts to texts with a loaded model: what generate, bootstrap and evaluate share.
  *
  * One thread, a fixed number of slots; the answer to a prompt depends on (seed, key, sample), the prompt and the model alone.
- * A reply ends at EOS, at BOS (llama2.c's models put it between texts), at a turn marker of the model's template, at a stop
- * string, or when its length is used up. Control tokens of the template can't come out.
+ * A reply ends where its template says (end token, next turn), at a stop string, or when its length is used up; a plain
+ * model's text also at BOS (llama2.c's models put it between texts). Control tokens of the template can't come out.
  */
 #ifndef JOBS_RUN_DECODE_H
 #define JOBS_RUN_DECODE_H
