@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <glob.h>
 #include <cmocka.h>
 
 #include "base/file.h"
@@ -183,6 +184,26 @@ static void test_sets_reach_keys_and_stages_by_name(void **state)
     buf_free(&yaml);
 }
 
+static void test_every_example_is_valid(void **state)
+{
+    glob_t g;
+    (void)state;
+    assert_int_equal(glob("jobs/specs/*.yaml", 0, NULL, &g), 0);
+    assert_true(g.gl_pathc >= 8);
+    for (size_t i = 0; i < g.gl_pathc; i++) {
+        struct buf yaml = BUF_INIT;
+        struct spec_problems p = {0};
+        struct spec *s;
+        read_spec_file(g.gl_pathv[i], &yaml);
+        s = parse(yaml.data, &p);
+        if (s == NULL)
+            fail_msg("%s:%d:%d: %s", g.gl_pathv[i], p.v[0].line, p.v[0].column, p.v[0].text);
+        spec_free(s);
+        buf_free(&yaml);
+    }
+    globfree(&g);
+}
+
 /* Any bytes: an answer, never a crash. */
 static void test_mutations_never_crash(void **state)
 {
@@ -217,6 +238,7 @@ int main(void)
         cmocka_unit_test(test_bombs_end_quickly),
         cmocka_unit_test(test_demo_reads_back_the_same_from_its_json),
         cmocka_unit_test(test_sets_reach_keys_and_stages_by_name),
+        cmocka_unit_test(test_every_example_is_valid),
         cmocka_unit_test(test_mutations_never_crash),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
