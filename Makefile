@@ -73,6 +73,7 @@ $(B)/tests/unit/model/%.o: tests/unit/model/%.c
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(VEC) -MMD -MP -c $< -o $@
 $(call room_obj,wire): | $(GENS:.c=.h)
+.SECONDARY: $(GENS)
 $(B)/gen/%.o: $(GEN)/%.c
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -w -MMD -MP -c $< -o $@
@@ -113,11 +114,12 @@ UNIT_BIN := $(UNIT_SRC:%.c=$(B)/%)
 GRAD_BIN := $(GRAD_SRC:%.c=$(B)/%)
 SIM_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/sim/test_*.c)))
 BENCH_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/bench/bench_*.c)))
+DUMP_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/golden/dump_*.c)))
 L_all := -Wl,--start-group $(LIBS) -Wl,--end-group
 
 $(B)/libdaemon.a: $(DAEMON_OBJ)
 	@rm -f $@; ar rcs $@ $^
-$(UNIT_BIN) $(SIM_BIN) $(BENCH_BIN): $(B)/%: $(B)/%.o $(LIBS) $(B)/libdaemon.a
+$(UNIT_BIN) $(SIM_BIN) $(BENCH_BIN) $(DUMP_BIN): $(B)/%: $(B)/%.o $(LIBS) $(B)/libdaemon.a
 	@$(CC) $(LDFLAGS) $< -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -lcmocka -o $@
 $(GRAD_BIN:%=%.o): CPPFLAGS += -DREAL_DOUBLE
 $(GRAD_BIN): $(B)/%: $(B)/%.o $(B)/libmodel_double.a $(call lib,types base)

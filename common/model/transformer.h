@@ -2,10 +2,11 @@
  * transformer: forward, loss and backward of the decoder over packed rows.
  *
  * A batch packs S sequences into one [N, C] matrix; attention and positions start anew at each sequence. Loss positions
- * are listed: a row, what should come out there, a weight. Rows without a target cost nothing in the head.
+ * are listed: a row, what should come out there, a weight. Rows without a target cost nothing in the head, and of the
+ * last layer only their keys and values.
  * What a batch holds is CHECKed (tokens in the vocabulary, rows in range, sizes within the workspace): whoever builds one
- * from outside data has refused bad data before. All functions are pure: no allocation, no global, no I/O, one thread, fixed order of operations; the same inputs give
- * the same bits on one numerics class. Tests: tests/unit/model, tests/golden.
+ * from outside data has refused bad data before. All functions are pure: no allocation, no global, no I/O, one thread,
+ * fixed order of operations; the same inputs give the same bits on one numerics class. Tests: tests/unit/model, tests/golden.
  */
 #ifndef MODEL_TRANSFORMER_H
 #define MODEL_TRANSFORMER_H

@@ -152,8 +152,7 @@ static void test_embedding(void **state)
 
 struct attention {
     struct attn_shape shape;
-    const int32_t *seq_begin;
-    size_t seqs;
+    struct attn_rows rows;
     real *qkv, *lse, *scratch;
 };
 
@@ -161,7 +160,7 @@ static void attention_run(void *self, real *out)
 {
     struct attention *a = self;
 
-    attn_forward(&a->shape, a->qkv, a->seq_begin, a->seqs, out, a->lse, a->scratch);
+    attn_forward(&a->shape, &a->rows, a->qkv, out, a->lse, a->scratch);
 }
 
 static void test_attention(void **state)
@@ -172,7 +171,7 @@ static void test_attention(void **state)
 
     (void)state;
     for (size_t k = 0; k < sizeof shapes / sizeof shapes[0]; k++) {
-        struct attention a = {.shape = shapes[k], .seq_begin = seq_begin, .seqs = 4};
+        struct attention a = {.shape = shapes[k], .rows = {seq_begin, 4, NULL}};
         size_t outs = rows * a.shape.heads * a.shape.head_dim;
         size_t ins = rows * (a.shape.heads + 2 * a.shape.kv_heads) * a.shape.head_dim;
         real *out = fixture_reals(outs), *top = fixture_normals(outs, 3, 1.0), *dqkv = fixture_normals(ins, 9, 1.0);
@@ -181,8 +180,8 @@ static void test_attention(void **state)
         a.qkv = fixture_normals(ins, 1, 1.0);
         a.lse = fixture_reals(rows * a.shape.heads);
         a.scratch = fixture_reals(attn_scratch(&a.shape, rows));
-        attn_forward(&a.shape, a.qkv, seq_begin, 4, out, a.lse, a.scratch);
-        attn_backward(&a.shape, a.qkv, seq_begin, 4, out, a.lse, top, dqkv, a.scratch);
+        attn_forward(&a.shape, &a.rows, a.qkv, out, a.lse, a.scratch);
+        attn_backward(&a.shape, &a.rows, a.qkv, out, a.lse, top, dqkv, a.scratch);
         check(attention_run, &a, top, outs, a.qkv, dqkv, zero, ins);
         free(out), free(top), free(dqkv), free(zero), free(a.qkv), free(a.lse), free(a.scratch);
     }
