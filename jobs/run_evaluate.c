@@ -316,6 +316,19 @@ static int publish_text(const struct run_env *env, struct run_result *r, const c
     return rc;
 }
 
+/* Is any response an answer to something? If not, replies are written from nothing, and nothing need be held out for them. */
+static bool has_prompts(const struct dataset *d)
+{
+    for (size_t i = 0; i < d->responses; i++) {
+        size_t c;
+        uint32_t turn;
+        dataset_response(d, i, &c, &turn);
+        if (turn > 0)
+            return true;
+    }
+    return false;
+}
+
 static int held_part(const struct run_task *t, const struct run_env *env, struct dataset *all, struct dataset *held, struct run_result *r,
                      struct err *e)
 {
@@ -329,7 +342,7 @@ static int held_part(const struct run_task *t, const struct run_env *env, struct
         rc = held_write(all, dir, e);
     if (rc == 0)
         rc = dataset_load(dir, held, e);
-    if (rc == 0 && held->responses == 0)
+    if (rc == 0 && held->responses == 0 && has_prompts(all))
         rc = err_set(e, ERR_INVALID, "input data has no held-out responses to evaluate on (data.split.held_out)");
     if (rc == 0)
         rc = run_publish(env, r, "held", dir, e);
@@ -357,7 +370,7 @@ int run_evaluate_items(const struct run_task *t, const struct run_env *env, stru
     if (rc == 0)
         rc = evaluate_design(t, schema, has_judge ? judge : NULL, design, e);
     if (rc == 0) {
-        if (has_data)
+        if (has_data && held.responses > 0)
             picks_make(&held, &t->spec->evaluate, t->spec->seed, &picks);
         else
             picks.contexts = (size_t)t->spec->evaluate.contexts;

@@ -124,18 +124,20 @@ static int reduce_open(struct reduce *x, struct err *e)
 
 /* ---- what people wrote ------------------------------------------------------------------------------------------ */
 
+/* Held-out replies; of texts from nothing, of which none is held out, all. */
 static void humans_measure(struct reduce *x)
 {
+    const struct dataset *d = x->held.responses > 0 ? &x->held : &x->data;
     size_t n = 0, measures = (size_t)x->r->measures;
-    struct steering_human *human = mem_zalloc(x->held.responses + 1, sizeof *human);
-    double *value = mem_zalloc(x->held.responses * measures + 1, sizeof *value);
+    struct steering_human *human = mem_zalloc(d->responses + 1, sizeof *human);
+    double *value = mem_zalloc(d->responses * measures + 1, sizeof *value);
 
-    for (size_t i = 0; i < x->held.responses; i++) {
+    for (size_t i = 0; i < d->responses; i++) {
         const struct turn *turn;
         size_t c;
         uint32_t k;
-        dataset_response(&x->held, i, &c, &k);
-        turn = &x->held.conversation[c].turn[k];
+        dataset_response(d, i, &c, &k);
+        turn = &d->conversation[c].turn[k];
         if (!turn->kept)
             continue;
         if (i % 64 == 0)
