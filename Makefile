@@ -68,9 +68,7 @@ $(B)/common/model/%.o: common/model/%.c
 $(B)/double/model/%.o: common/model/%.c
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(VEC) -DREAL_DOUBLE -MMD -MP -c $< -o $@
-$(B)/common/wire/%.o: common/wire/%.c | $(GENS:.c=.h)
-	@mkdir -p $(@D)
-	@$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+$(call room_obj,wire): | $(GENS:.c=.h)
 $(B)/gen/%.o: $(GEN)/%.c
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -w -MMD -MP -c $< -o $@
@@ -121,7 +119,7 @@ $(GRAD_BIN:%=%.o): CPPFLAGS += -DREAL_DOUBLE
 $(GRAD_BIN): $(B)/%: $(B)/%.o $(B)/libmodel_double.a $(call lib,types base)
 	@$(CC) $(LDFLAGS) $< $(B)/libmodel_double.a $(call lib,types base) -lopenblas $(X_base) -lcmocka -o $@
 
-.PHONY: unit sim system lint check smoke bench fuzz fmt cover deps demo demo-full install clean golden
+.PHONY: unit sim system lint check smoke bench fuzz fmt cover deps demo demo-full demo-stories install clean golden
 unit: $(UNIT_BIN) $(GRAD_BIN) ## unit tests, gradient checks and golden values
 	@tests/lib/run_tests.sh unit $(UNIT_BIN) $(GRAD_BIN)
 sim: $(SIM_BIN) ## the pure cores under a hostile, simulated cluster
@@ -141,6 +139,28 @@ fmt: ## format every C file
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 deps: ## install the Debian packages that building and testing need
 	@deploy/deps.sh
+demo: deps ## the whole loop on real data: packages, build, two workers, report (about 6 minutes)
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@deploy/demo.sh jobs/specs/demo.yaml build/demo
+demo-full: deps ## the long form: three seeds with controls, guidance strengths, bootstrap, ablation
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@deploy/demo.sh jobs/specs/demo-full.yaml build/demo-full
+demo-stories: deps ## the second demo: stories steered by length, richness, joy and dialogue
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@deploy/demo.sh jobs/specs/stories.yaml build/demo-stories
+smoke: all ## the whole loop on a small slice of the data, in about a minute
+	@deploy/demo.sh jobs/specs/smoke.yaml build/smoke
+bench: $(BENCH_BIN) ## speeds, printed; run it on a quiet machine
+	@for b in $(BENCH_BIN); do echo "== $$b"; $$b || exit 1; done
+golden: ## how the golden values were made (needs PyTorch from PyPI in a virtual environment of yours)
+	@ls tests/golden/*.py
+PREFIX ?= /usr/local
+install: all ## programs, man pages, completion, systemd units under PREFIX (default /usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 755 $(BINS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(wildcard docs/*.1) $(DESTDIR)$(PREFIX)/share/man/man1
+	$(B)/steerctl completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/steerctl
+	install -m 644 $(wildcard deploy/*.service) $(DESTDIR)$(PREFIX)/lib/systemd/system
 clean: ## remove everything made
 	@rm -rf build
 

@@ -29,9 +29,9 @@ struct api_response {
     struct buf body;
     const char *content_type; /* literal */
     char etag[40];
-    bool wait;   /* long poll: not answered yet; the coordinator answers later through api_answer() */
-    uint64_t ticket; /* filled by http.c's hand-over before api_handle(); names the waiting request */
+    bool wait;   /* long poll: not answered yet; the coordinator answers later through http_answer() (coordinator/http.h) */
 };
+#define API_RESPONSE_INIT ((struct api_response){0})
 
 void api_handle(struct coordinator *c, const struct api_request *q, struct api_response *r);
 /* application/problem+json (RFC 9457) with code and text. */

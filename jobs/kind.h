@@ -37,6 +37,8 @@ struct phase {
 };
 
 /* done: {"encode": {"outputs": {...}, "parts": [...], "metrics": {...}}, ...} of the finished phases, in order.
+ * inputs: the stage's resolved inputs, {key: [digest, ...]}, and for keys that come from a stage "KEY.rows": its metric `rows` (annotate needs
+ * data.rows: conversations). Parts: digest of the output "part" of each task, in task order; parts of "export" are its outputs "model".
  * Gives the next phase, or PHASE_END and fills `outputs` ({name: [digest, ...]}) and `metrics` of the stage. */
 int kind_next_phase(const struct spec *s, const cJSON *inputs, const cJSON *done, struct phase *out, cJSON **outputs, cJSON **metrics,
                     struct err *e);

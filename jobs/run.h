@@ -3,7 +3,7 @@
  * test fills with directories and the worker with HTTP and sockets.
  *
  * A task belongs to a phase of a stage. Everything that the tasks of a phase share is one JSON document, the *context*
- * ({"spec": resolved stage spec, "inputs": {key: [digest, ...]}, "phases": {name: {"outputs": {name: digest}, "parts": [digest], "metrics": {}}},
+ * ({"spec": resolved stage spec, "inputs": {key: [digest, ...], "KEY.rows": rows metric of the stage that made input KEY}, "phases": {name: {"outputs": {name: digest}, "parts": [digest], "metrics": {}}},
  * "fold": k}), named by digest; a task adds its index and its row range. So a frame stays small and a rerun is the same task.
  */
 #ifndef JOBS_RUN_H
@@ -69,6 +69,7 @@ int run_generate_items(const struct run_task *t, const struct run_env *env, stru
 int run_generate_rows(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e);
 int run_generate_reduce(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e);
 int run_bootstrap_items(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e); /* run_bootstrap.c */
+int run_bootstrap_score(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e);
 int run_bootstrap_reduce(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e);
 int run_evaluate_items(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e);  /* run_evaluate.c */
 int run_evaluate_rows(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e);

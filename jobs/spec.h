@@ -90,6 +90,8 @@ struct train_spec {
     int chunk_elems;
     int max_length;      /* rows of one sequence; longer ones are cut by the template's rule and counted */
     int checkpoint_every_steps; /* 0 = only at the end */
+    char optimizer[16];  /* adamw */
+    char schedule_name[16]; /* constant | linear | cosine; the enum in schedule follows it */
     double lr, grad_clip;
     struct adamw adamw;
     struct schedule schedule;
@@ -133,7 +135,6 @@ struct generate_spec {
 
 struct annotate_spec {
     int rows_per_task; /* conversations a range */
-    bool balance;      /* computed attributes: edges on kept training rows (always); reserved for reporting */
 };
 
 struct bootstrap_spec {
@@ -198,7 +199,7 @@ struct spec {
     int cross_fit;     /* 1 = off */
     bool has_init;     /* base: {init: {...}} */
     struct dims init;
-    char tokenizer[SPEC_TEXT_MAX]; /* for init: file:PATH or synthetic */
+    char tokenizer[SPEC_TEXT_MAX]; /* for init: file:PATH or synthetic (then init.vocab ids) */
     struct train_spec train;
     struct condition_spec condition;
     struct annotate_spec annotate;

@@ -20,6 +20,7 @@ int file_read(const char *path, size_t max, struct buf *out, struct err *e)
     for (;;) {
         ssize_t n;
         buf_reserve(out, 65536);
+        out->data[out->len] = '\0'; /* an empty file is an empty text too */
         n = read(fd, out->data + out->len, 65536);
         if (n < 0 && errno == EINTR)
             continue;

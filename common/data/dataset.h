@@ -11,7 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/err.h"
+#include "data/arena.h"
 #include "data/schema.h"
 
 enum role { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT };
@@ -52,6 +54,11 @@ int dataset_load(const char *dir, struct dataset *out, struct err *e);
 void dataset_free(struct dataset *d);
 /* Response i of [0, responses): its conversation and turn index. O(1). */
 void dataset_response(const struct dataset *d, size_t i, size_t *conversation, uint32_t *turn);
+
+/* One conversation as its line of rows.jsonl (without the line end), and back: for part files of row ranges. */
+void dataset_row_text(const struct conversation *c, const struct schema *s, struct buf *out);
+int dataset_parse_row(const char *line, size_t len, const struct schema *s, struct arena *a, struct conversation *out, struct err *e);
+void dataset_turn_init(struct turn *t, const struct schema *s, struct arena *a); /* human, value and level: all missing */
 
 /* Writing: header once, conversations in order, end writes meta.json (counts filled in) and syncs. */
 struct dataset_writer;

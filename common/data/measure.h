@@ -6,7 +6,9 @@
 
 /* words: count. question/exclamation: 1 if the text has the mark. questions: share of sentences with '?'. wow: has wow/amazing/crazy.
  * digit: has a digit. first_person: has i/me/my/mine/we/our/us as a word. richness: log distinct words - 0.7 log words.
- * valence: mean lexicon valence a word. joy: share of words of positive valence >= 1.5. dialogue: share of characters in double quotes. */
+ * valence: mean lexicon valence a word. joy: share of words of positive valence >= 1.5. dialogue: share of characters in double quotes.
+ * A word is a run of non-blanks with a letter, digit or non-ASCII byte in it, compared in lower case without the punctuation around it.
+ * chars: code points. A text without words or sentences measures 0, so that nothing is ever NaN. */
 #define MEASURES(X)                                                                                \
     X(MEASURE_WORDS, "words") X(MEASURE_CHARS, "chars") X(MEASURE_SENTENCES, "sentences")          \
     X(MEASURE_QUESTION, "question") X(MEASURE_QUESTIONS, "questions")                              \

@@ -59,6 +59,9 @@ cJSON *schema_to_json(const struct schema *s);
 int schema_from_json(const cJSON *j, struct schema *out, struct err *e);
 /* Level of a value: binned by edges, or half to even and clamped to 0..levels-1; -1 for NaN. */
 int schema_level(const struct attr *a, double value);
+/* What the human label says in the attribute's own units: 1 or 0 for a class; a label on another scale than min..max is stretched
+ * to it; NaN if missing or computed. */
+double schema_human_value(const struct schema *s, int attr, const float *human);
 /* Level that the human label alone gives (class: 0 or levels-1; scale: rounded half to even); -1 if missing. */
 int schema_human_level(const struct schema *s, int attr, const float *human);
 /* Same names, order, types and levels? The message names the first difference. */

@@ -43,15 +43,19 @@ struct decode_request {
     struct sampling sampling;
 };
 
-enum decode_end { DECODE_STOP_TOKEN, DECODE_STOP_STRING, DECODE_LENGTH, DECODE_CONTEXT, DECODE_GRAMMAR };
+/* CONTEXT: the cache is full, or a prompt is longer than it (no token then). GRAMMAR: nothing more is allowed.
+ * NUMERIC: a logit was not finite; the model is broken. */
+enum decode_end { DECODE_STOP_TOKEN, DECODE_STOP_STRING, DECODE_LENGTH, DECODE_CONTEXT, DECODE_GRAMMAR, DECODE_NUMERIC };
+const char *decode_end_name(enum decode_end end); /* "stop_token", "length", ... */
 
 struct decode_result {
     uint64_t key;
     uint32_t sample;
     const int32_t *tokens; /* without the stop token; valid during done() only */
     size_t len;            /* tokens of a stop string are cut off as far as whole tokens allow; text_len says the rest */
-    size_t text_len;       /* bytes of the decoded text before a stop string (all bytes if none) */
-    double logprob_sum;    /* of the sampled tokens under the distribution before top-k/top-p and temperature */
+    size_t text_len;       /* bytes of the decoded text before a stop string (all bytes if none; 0 without vocab.bytes) */
+    size_t sampled;        /* tokens drawn: those of a stop string and a stop token are among them */
+    double logprob_sum;    /* of the drawn tokens, after restrictions and guidance, before temperature, top-k and top-p */
     enum decode_end end;
 };
 
@@ -74,14 +78,18 @@ struct decode_vocab {
 };
 
 struct decode_stats {
-    uint64_t tokens, steps, slot_steps; /* generated tokens; steps; steps x slots occupied */
+    uint64_t tokens, steps, slot_steps; /* drawn tokens; steps; steps x slots occupied */
+    uint64_t prompt_rows;               /* rows of prompts computed (guidance: both) */
 };
 
 struct decoder; /* KV cache and buffers for `slots` sequences of at most context_max tokens */
+/* HEAD_LM only (CHECKed). Guidance takes two slots a request, so it needs slots >= 2. One thread uses a decoder. */
 struct decoder *decoder_new(const struct dims *d, int32_t slots, int32_t context_max);
 void decoder_free(struct decoder *x);
 size_t decoder_bytes(const struct dims *d, int32_t slots, int32_t context_max);
 void decoder_set_progress(struct decoder *x, uint64_t *counter);
+/* Ends when next() has no more and all are done, or soon after cancelled(): done() is then not called for what was under
+ * way. params and vocab are borrowed for the call. Requests need prompt_len >= 1 and ids below the vocabulary (CHECKed). */
 void decode_run(struct decoder *x, const real *params, const struct decode_vocab *vocab, const struct decode_grammar *grammar,
                 uint64_t seed, struct decode_source *source, struct decode_stats *stats);
 

@@ -50,4 +50,13 @@ const struct tensor *layout_find(const struct layout *l, const char *name); /* N
 size_t tensor_count(const struct tensor *t);
 size_t dims_params(const struct dims *d); /* layout.count without building it */
 
+/* The same layout as offsets, for the numerics. q, k, v are one matrix [(H + 2 G) D, C], gate and up one [2 F, C].
+ * Layer l begins at layers + l * layer_size; the offsets inside it are relative to that. */
+struct offsets {
+    size_t embed, layers, layer_size, final_norm, head; /* head: == embed if tied */
+    size_t count;
+    size_t norm1, qkv, o, norm2, gate_up, down; /* in a layer */
+};
+void dims_offsets(const struct dims *d, struct offsets *o);
+
 #endif

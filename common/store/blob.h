@@ -1,7 +1,10 @@
 /*
- * blob: content-addressed files in one directory: blobs/ab/cdef... named by SHA-256. Written temp + fsync + rename + directory
- * fsync; verified when read. A *tree* is a blob too: canonical JSON {"files":[{"path","sha256","size"}...],"type":"tree"}.
- * Several processes may share a directory. Used by the coordinator (the store) and workers (a cache).
+ * blob: content-addressed files in one directory: dir/ab/cdef... named by SHA-256. Written temp + fsync + rename + directory
+ * fsync; verified when read. A *tree* is a blob too: canonical JSON {"files":[{"path","sha256","size"}...],"type":"tree"},
+ * paths sorted bytewise. Several processes may share a directory. Used by the coordinator (STATE/blobs) and workers (a cache).
+ * Blobs have mode 0444: a laid-out tree hard-links them, so whoever wants to change a file copies it first.
+ * Errors everywhere: ERR_NO_SPACE (disk full; the store stays sound), ERR_IO (EIO or a failed fsync: nothing may be
+ * acknowledged), ERR_NOT_FOUND, ERR_CORRUPT.
  */
 #ifndef STORE_BLOB_H
 #define STORE_BLOB_H
@@ -40,7 +43,9 @@ struct tree_file {
     uint64_t size;
 };
 bool blob_text_is_tree(const char *text, size_t len);
+/* Hostile manifests are refused: names that leave the directory, unsorted or duplicate names, a file that is also a directory. */
 int blob_tree_parse(const char *text, size_t len, struct tree_file **files, size_t *n, struct err *e); /* gives files: free() */
+void blob_tree_print(const struct tree_file *files, size_t n, struct buf *out); /* files sorted by path; the canonical text */
 /* Makes dir hold the tree's files (hard links to blobs where possible, else copies). All its blobs must be in the store. */
 int blob_tree_checkout(struct blob_store *s, const char *digest, const char *dir, struct err *e);
 

@@ -22,11 +22,12 @@
 #define WIRE_SLOTS_MAX 256
 #define WIRE_ID_MAX 40
 #define WIRE_TEXT_MAX 256
+#define WIRE_RESULT_MAX (48u << 10)
 
 enum control_type {
     /* worker -> coordinator */
     CONTROL_HELLO = 1,      /* first, and again after each reconnect or WELCOME of a new term */
-    CONTROL_HEARTBEAT,
+    CONTROL_HEARTBEAT,      /* the coordinator sends it back: a sign of life */
     CONTROL_TASK_DONE,
     CONTROL_TASK_FAILED,
     CONTROL_SESSION_STATUS, /* by the step leader, a few times a second at most */
@@ -40,7 +41,8 @@ enum control_type {
     CONTROL_REJECT,         /* wrong protocol, wrong cluster, quarantined: code and text; the worker says it and exits */
     CONTROL_TASK,           /* run this, under this lease */
     CONTROL_TASK_CANCEL,
-    CONTROL_ACK,            /* TASK_DONE / TASK_FAILED / SESSION_DONE is committed (or was stale): forget it */
+    CONTROL_ACK,            /* TASK_DONE, TASK_FAILED (task, epoch) or SESSION_CHECKPOINT, _DONE, _FAILED (session, attempt, version) is
+                             * committed or was stale: stop repeating it. For a session, task is 0 */
     CONTROL_SESSION_OPEN,   /* sets up (or replaces, with a higher attempt) a training session; sent to hosts and compute workers */
     CONTROL_ASSIGN,         /* numbered map of leaf spans to workers */
     CONTROL_SESSION_CLOSE,
@@ -87,11 +89,11 @@ struct control {
     uint32_t heartbeat_ms, lease_ms;
     char http[WIRE_TEXT_MAX];    /* base URL for artefacts */
     /* TASK, TASK_DONE, TASK_FAILED, TASK_CANCEL, ACK */
-    uint64_t job, task, epoch, attempt;
+    uint64_t job, task, epoch, attempt; /* job: also of SESSION_* and LOG */
     char task_kind[WIRE_ID_MAX];
     uint32_t index;
     uint64_t begin, end;
-    struct digest context;
+    struct digest context;       /* TASK, SESSION_OPEN: the context document */
     char *result;                /* TASK_DONE: JSON {"outputs":{},"metrics":{}}, heap, <= 48 KiB; SESSION_*: JSON of figures */
     int32_t code;                /* failures, REJECT: enum err_code */
     char text[1024];             /* failures, REJECT, CLOSE: why; LOG: lines */
@@ -114,8 +116,12 @@ struct control {
 
 struct control *control_new(enum control_type type); /* zeroed, proto set */
 void control_free(struct control *c);
-void control_pack(const struct control *c, struct buf *out); /* CHECKs WIRE_FRAME_MAX */
-int control_unpack(const void *frame, size_t len, struct control **out, struct err *e); /* ERR_INVALID, ERR_LIMIT: bad frame */
-const char *control_type_name(enum control_type type);
+void control_pack(const struct control *c, struct buf *out); /* appends; CHECKs WIRE_FRAME_MAX */
+/* ERR_INVALID, ERR_LIMIT: a bad frame. ERR_UNSUPPORTED: another WIRE_PROTO (*out is then given with proto, cluster and term
+ * only, so that the refusal can name it). Which fields a type carries: the table in control.c; all others are zero. */
+int control_unpack(const void *frame, size_t len, struct control **out, struct err *e);
+const char *control_type_name(enum control_type type); /* "hello"; "unknown" */
+bool control_from_worker(enum control_type type); /* says a worker this? HEARTBEAT is said by both */
+bool control_from_coordinator(enum control_type type);
 
 #endif

@@ -1,0 +1,36 @@
+/*
+ * head: what comes after the last layer: final norm, projection, loss. Only target rows are looked at.
+ *
+ * HEAD_LM: vocabulary projection fused with cross entropy over [lo, hi), in chunks of rows, so that a
+ * [rows, vocabulary] matrix never exists. HEAD_REGRESSION: scores and masked squared error (NaN = missing).
+ * Source: Dong et al. 2023 (arXiv 2310.05344), training objective; HelpSteer (arXiv 2311.09528) for the regression head.
+ */
+#ifndef MODEL_HEAD_H
+#define MODEL_HEAD_H
+
+#include "model/carve.h"
+#include "model/dims.h"
+#include "model/transformer.h"
+
+struct head_work {
+    int32_t *order;           /* targets, those of one range [lo, hi) together */
+    real *x, *y, *dy, *inv;   /* [targets, C] three times, [targets]: gathered rows, normed rows, their gradient */
+    real *logits;             /* [chunk, V] or [targets, head_out] */
+    size_t targets;           /* in order[]; rows of weight 0 are left out when training */
+    uint64_t *progress;       /* may be NULL */
+};
+
+/* Rows of one chunk of logits: enough for a GEMM that pays, few enough to stay in cache for small vocabularies. */
+size_t head_chunk(const struct dims *d);
+void head_carve(struct head_work *h, struct carve *c, const struct dims *d, size_t targets_max);
+
+/* hidden [N, C]: output of the last layer. dhidden [N, C] is overwritten (0 at rows without a target), and gradients of
+ * norm and head are added into grad; with grad NULL only the loss is made and dhidden may be NULL. */
+void head_train(struct head_work *h, const struct dims *d, const real *params, const real *hidden, const struct batch *b,
+                real *dhidden, real *grad, struct loss_out *out);
+void head_losses(struct head_work *h, const struct dims *d, const real *params, const real *hidden, const struct batch *b,
+                 real *loss);
+void head_outputs(struct head_work *h, const struct dims *d, const real *params, const real *hidden,
+                  const struct batch *b, real *out, size_t stride);
+
+#endif

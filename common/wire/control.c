@@ -1,0 +1,534 @@
+/*
+ * How a struct control becomes one protobuf Envelope and back. An envelope is made of groups (one submessage each); the table
+ * TYPES says which groups a type carries. Packing fills the groups of the type; unpacking requires exactly them, so a message
+ * with a part missing never reaches a handler. The unpacker runs behind three limits: the frame's length before anything is
+ * allocated, a budget on what protobuf-c allocates (two bytes on the wire can cost it 140), and the bounds of the arrays.
+ */
+#include "wire/control.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "control.pb-c.h"
+#include "wire/alloc.h"
+#include "wire/text.h"
+
+enum group {
+    G_MACHINE = 1,
+    G_PULSE = 2,
+    G_TERMS = 4,
+    G_TASK = 8,
+    G_OUTCOME = 16,
+    G_SESSION = 32,
+    G_TRAINING = 64,
+    G_MAP = 128,
+    G_FIGURES = 256
+};
+
+enum side { SIDE_WORKER = 1, SIDE_COORDINATOR = 2 };
+
+static const struct {
+    enum control_type type;
+    const char *name;
+    unsigned groups;
+    unsigned side;
+} types[] = {
+    {CONTROL_HELLO, "hello", G_MACHINE | G_PULSE, SIDE_WORKER},
+    {CONTROL_HEARTBEAT, "heartbeat", G_PULSE, SIDE_WORKER | SIDE_COORDINATOR},
+    {CONTROL_TASK_DONE, "task_done", G_TASK | G_OUTCOME, SIDE_WORKER},
+    {CONTROL_TASK_FAILED, "task_failed", G_TASK | G_OUTCOME, SIDE_WORKER},
+    {CONTROL_SESSION_STATUS, "session_status", G_SESSION | G_FIGURES | G_OUTCOME, SIDE_WORKER},
+    {CONTROL_SESSION_CHECKPOINT, "session_checkpoint", G_SESSION | G_FIGURES | G_OUTCOME, SIDE_WORKER},
+    {CONTROL_SESSION_DONE, "session_done", G_SESSION | G_FIGURES | G_OUTCOME, SIDE_WORKER},
+    {CONTROL_SESSION_FAILED, "session_failed", G_SESSION | G_OUTCOME, SIDE_WORKER},
+    {CONTROL_BYE, "bye", G_OUTCOME, SIDE_WORKER},
+    {CONTROL_LOG, "log", G_TASK | G_OUTCOME, SIDE_WORKER},
+    {CONTROL_WELCOME, "welcome", G_TERMS, SIDE_COORDINATOR},
+    {CONTROL_REJECT, "reject", G_OUTCOME, SIDE_COORDINATOR},
+    {CONTROL_TASK, "task", G_TASK, SIDE_COORDINATOR},
+    {CONTROL_TASK_CANCEL, "task_cancel", G_TASK | G_OUTCOME, SIDE_COORDINATOR},
+    {CONTROL_ACK, "ack", G_TASK | G_SESSION, SIDE_COORDINATOR},
+    {CONTROL_SESSION_OPEN, "session_open", G_SESSION | G_TRAINING | G_MAP, SIDE_COORDINATOR},
+    {CONTROL_ASSIGN, "assign", G_SESSION | G_MAP, SIDE_COORDINATOR},
+    {CONTROL_SESSION_CLOSE, "session_close", G_SESSION | G_OUTCOME, SIDE_COORDINATOR},
+    {CONTROL_DRAIN, "drain", G_OUTCOME, SIDE_COORDINATOR},
+};
+
+#define TYPES_N (sizeof types / sizeof types[0])
+
+/* Index into types[], or -1. */
+static int type_find(uint32_t type)
+{
+    for (size_t i = 0; i < TYPES_N; i++)
+        if ((uint32_t)types[i].type == type)
+            return (int)i;
+    return -1;
+}
+
+const char *control_type_name(enum control_type type)
+{
+    int i = type_find((uint32_t)type);
+
+    return i < 0 ? "unknown" : types[i].name;
+}
+
+bool control_from_worker(enum control_type type)
+{
+    int i = type_find((uint32_t)type);
+
+    return i >= 0 && (types[i].side & SIDE_WORKER) != 0;
+}
+
+bool control_from_coordinator(enum control_type type)
+{
+    int i = type_find((uint32_t)type);
+
+    return i >= 0 && (types[i].side & SIDE_COORDINATOR) != 0;
+}
+
+struct control *control_new(enum control_type type)
+{
+    struct control *c = mem_zalloc(1, sizeof *c);
+
+    c->type = type;
+    c->proto = WIRE_PROTO;
+    return c;
+}
+
+void control_free(struct control *c)
+{
+    if (c == NULL)
+        return;
+    free(c->result);
+    free(c);
+}
+
+/* ---- out -------------------------------------------------------------------------------------------------------- */
+
+static ProtobufCBinaryData bytes_of(const char *text)
+{
+    /* protobuf-c has no const; packing only reads. */
+    return (ProtobufCBinaryData){strlen(text), (uint8_t *)(uintptr_t)text};
+}
+
+/* All submessages of one envelope, on the heap because the lists are long. */
+struct packing {
+    Steer__Envelope envelope;
+    Steer__Machine machine;
+    Steer__Pulse pulse;
+    Steer__Terms terms;
+    Steer__Task task;
+    Steer__Outcome outcome;
+    Steer__Session session;
+    Steer__Training training;
+    Steer__Map map;
+    Steer__Figures figures;
+    Steer__Lease lease[WIRE_LEASES_MAX], *lease_at[WIRE_LEASES_MAX];
+    Steer__Host host[WIRE_HOSTS_MAX], *host_at[WIRE_HOSTS_MAX];
+    Steer__Slot slot[WIRE_SLOTS_MAX], *slot_at[WIRE_SLOTS_MAX];
+};
+
+static void machine_pack(const struct control *c, struct packing *p)
+{
+    steer__machine__init(&p->machine);
+    p->machine.worker = bytes_of(c->worker);
+    p->machine.boot = c->boot;
+    p->machine.name = bytes_of(c->name);
+    p->machine.endpoint = bytes_of(c->endpoint);
+    p->machine.roles = c->roles;
+    p->machine.threads = c->threads;
+    p->machine.memory_bytes = c->memory_bytes;
+    p->machine.build = bytes_of(c->build);
+    p->machine.fingerprint = bytes_of(c->fingerprint);
+    p->machine.blas = bytes_of(c->blas);
+    p->envelope.machine = &p->machine;
+}
+
+static void pulse_pack(const struct control *c, struct packing *p)
+{
+    steer__pulse__init(&p->pulse);
+    p->pulse.worker = bytes_of(c->worker);
+    p->pulse.boot = c->boot;
+    p->pulse.progress = c->progress;
+    p->pulse.draining = c->draining;
+    CHECK(c->leases_n <= WIRE_LEASES_MAX);
+    for (uint32_t i = 0; i < c->leases_n; i++) {
+        steer__lease__init(&p->lease[i]);
+        p->lease[i].task = c->lease[i].task;
+        p->lease[i].epoch = c->lease[i].epoch;
+        p->lease[i].done = c->lease[i].done;
+        p->lease[i].total = c->lease[i].total;
+        p->lease_at[i] = &p->lease[i];
+    }
+    p->pulse.n_lease = c->leases_n;
+    p->pulse.lease = p->lease_at;
+    p->envelope.pulse = &p->pulse;
+}
+
+static void terms_pack(const struct control *c, struct packing *p)
+{
+    steer__terms__init(&p->terms);
+    p->terms.heartbeat_ms = c->heartbeat_ms;
+    p->terms.lease_ms = c->lease_ms;
+    p->terms.http = bytes_of(c->http);
+    p->envelope.terms = &p->terms;
+}
+
+static void task_pack(const struct control *c, struct packing *p)
+{
+    steer__task__init(&p->task);
+    p->task.job = c->job;
+    p->task.task = c->task;
+    p->task.epoch = c->epoch;
+    p->task.attempt = c->attempt;
+    p->task.kind = bytes_of(c->task_kind);
+    p->task.index = c->index;
+    p->task.begin = c->begin;
+    p->task.end = c->end;
+    p->task.context = bytes_of(c->context.hex);
+    p->envelope.task = &p->task;
+}
+
+static void outcome_pack(const struct control *c, struct packing *p)
+{
+    steer__outcome__init(&p->outcome);
+    if (c->result != NULL)
+        p->outcome.result = bytes_of(c->result);
+    p->outcome.code = c->code;
+    p->outcome.text = bytes_of(c->text);
+    p->envelope.outcome = &p->outcome;
+}
+
+static void session_pack(const struct control *c, struct packing *p)
+{
+    steer__session__init(&p->session);
+    p->session.job = c->job;
+    p->session.session = c->session;
+    p->session.attempt = c->session_attempt;
+    p->session.version = c->version;
+    p->session.manifest = bytes_of(c->manifest.hex);
+    p->envelope.session = &p->session;
+}
+
+static void training_pack(const struct control *c, struct packing *p)
+{
+    steer__training__init(&p->training);
+    p->training.seed = c->seed;
+    p->training.steps = c->steps;
+    p->training.params = c->params;
+    p->training.global_batch = c->global_batch;
+    p->training.units = c->units;
+    p->training.chunk_elems = c->chunk_elems;
+    p->training.checkpoint_every = c->checkpoint_every;
+    p->training.fold = c->fold;
+    p->training.context = bytes_of(c->context.hex);
+    p->training.examples = bytes_of(c->examples.hex);
+    p->training.init = bytes_of(c->init.hex);
+    p->envelope.training = &p->training;
+}
+
+static void map_pack(const struct control *c, struct packing *p)
+{
+    steer__map__init(&p->map);
+    p->map.assignment = c->assignment;
+    CHECK(c->hosts_n <= WIRE_HOSTS_MAX && c->slots_n <= WIRE_SLOTS_MAX);
+    for (uint32_t i = 0; i < c->hosts_n; i++) {
+        steer__host__init(&p->host[i]);
+        p->host[i].worker = bytes_of(c->host[i].worker);
+        p->host[i].endpoint = bytes_of(c->host[i].endpoint);
+        p->host[i].chunk_begin = c->host[i].chunk_begin;
+        p->host[i].chunk_end = c->host[i].chunk_end;
+        p->host_at[i] = &p->host[i];
+    }
+    for (uint32_t i = 0; i < c->slots_n; i++) {
+        steer__slot__init(&p->slot[i]);
+        p->slot[i].worker = bytes_of(c->slot[i].worker);
+        p->slot[i].leaf_begin = c->slot[i].leaf_begin;
+        p->slot[i].leaf_end = c->slot[i].leaf_end;
+        p->slot_at[i] = &p->slot[i];
+    }
+    p->map.n_host = c->hosts_n;
+    p->map.host = p->host_at;
+    p->map.n_slot = c->slots_n;
+    p->map.slot = p->slot_at;
+    p->envelope.map = &p->map;
+}
+
+static void figures_pack(const struct control *c, struct packing *p)
+{
+    steer__figures__init(&p->figures);
+    p->figures.loss = c->loss;
+    p->figures.grad_norm = c->grad_norm;
+    p->figures.lr = c->lr;
+    p->figures.tokens_per_s = c->tokens_per_s;
+    p->figures.tokens = c->tokens;
+    p->envelope.figures = &p->figures;
+}
+
+void control_pack(const struct control *c, struct buf *out)
+{
+    static const struct {
+        unsigned group;
+        void (*pack)(const struct control *c, struct packing *p);
+    } packers[] = {{G_MACHINE, machine_pack},   {G_PULSE, pulse_pack},     {G_TERMS, terms_pack},
+                   {G_TASK, task_pack},         {G_OUTCOME, outcome_pack}, {G_SESSION, session_pack},
+                   {G_TRAINING, training_pack}, {G_MAP, map_pack},         {G_FIGURES, figures_pack}};
+    struct packing *p = mem_alloc(sizeof *p);
+    int at = type_find((uint32_t)c->type);
+    size_t size;
+
+    CHECK(at >= 0);
+    steer__envelope__init(&p->envelope);
+    p->envelope.proto = c->proto;
+    p->envelope.type = (uint32_t)c->type;
+    p->envelope.cluster = bytes_of(c->cluster);
+    p->envelope.term = c->term;
+    for (size_t i = 0; i < sizeof packers / sizeof packers[0]; i++)
+        if ((types[at].groups & packers[i].group) != 0)
+            packers[i].pack(c, p);
+    size = steer__envelope__get_packed_size(&p->envelope);
+    CHECK(size <= WIRE_FRAME_MAX);
+    buf_reserve(out, size);
+    out->len += steer__envelope__pack(&p->envelope, (uint8_t *)out->data + out->len);
+    out->data[out->len] = '\0';
+    free(p);
+}
+
+/* ---- in --------------------------------------------------------------------------------------------------------- */
+
+#define TAKE(name, field, array) text_take(name, (field).data, (field).len, array, sizeof(array), e)
+#define TRY(call)                                                                                  \
+    do {                                                                                           \
+        int try_rc = (call);                                                                       \
+        if (try_rc != 0)                                                                           \
+            return try_rc;                                                                         \
+    } while (0)
+
+static int digest_take(const char *name, ProtobufCBinaryData field, struct digest *out,
+                       struct err *e)
+{
+    if (field.len == 0)
+        return 0;
+    TRY(TAKE(name, field, out->hex));
+    if (!digest_is_valid(out->hex))
+        return err_set(e, ERR_INVALID, "%s is not 64 lower-case hex digits", name);
+    return 0;
+}
+
+static int machine_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    const Steer__Machine *m = v->machine;
+
+    TRY(TAKE("worker", m->worker, c->worker));
+    TRY(TAKE("name", m->name, c->name));
+    TRY(TAKE("endpoint", m->endpoint, c->endpoint));
+    TRY(TAKE("build", m->build, c->build));
+    TRY(TAKE("fingerprint", m->fingerprint, c->fingerprint));
+    TRY(TAKE("blas", m->blas, c->blas));
+    c->boot = m->boot;
+    c->roles = m->roles;
+    c->threads = m->threads;
+    c->memory_bytes = m->memory_bytes;
+    return 0;
+}
+
+static int pulse_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    const Steer__Pulse *p = v->pulse;
+
+    TRY(TAKE("worker", p->worker, c->worker));
+    c->boot = p->boot;
+    c->progress = p->progress;
+    c->draining = p->draining;
+    if (p->n_lease > WIRE_LEASES_MAX)
+        return err_set(e, ERR_LIMIT, "%zu leases, the limit is %d", p->n_lease, WIRE_LEASES_MAX);
+    c->leases_n = (uint32_t)p->n_lease;
+    for (uint32_t i = 0; i < c->leases_n; i++)
+        c->lease[i] = (struct control_lease){p->lease[i]->task, p->lease[i]->epoch,
+                                             p->lease[i]->done, p->lease[i]->total};
+    return 0;
+}
+
+static int terms_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    TRY(TAKE("http", v->terms->http, c->http));
+    c->heartbeat_ms = v->terms->heartbeat_ms;
+    c->lease_ms = v->terms->lease_ms;
+    return 0;
+}
+
+static int task_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    const Steer__Task *t = v->task;
+
+    TRY(TAKE("kind", t->kind, c->task_kind));
+    TRY(digest_take("context", t->context, &c->context, e));
+    c->job = t->job;
+    c->task = t->task;
+    c->epoch = t->epoch;
+    c->attempt = t->attempt;
+    c->index = t->index;
+    c->begin = t->begin;
+    c->end = t->end;
+    return 0;
+}
+
+static int outcome_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    const Steer__Outcome *o = v->outcome;
+
+    TRY(TAKE("text", o->text, c->text));
+    c->code = o->code;
+    if (o->result.len > WIRE_RESULT_MAX)
+        return err_set(e, ERR_LIMIT, "result has %zu bytes, the limit is %u", o->result.len,
+                       WIRE_RESULT_MAX);
+    if (!text_is_utf8(o->result.data, o->result.len))
+        return err_set(e, ERR_INVALID, "result is not UTF-8 without NUL");
+    if (o->result.len > 0)
+        c->result = mem_strndup((const char *)o->result.data, o->result.len);
+    return 0;
+}
+
+static int session_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    TRY(digest_take("manifest", v->session->manifest, &c->manifest, e));
+    if (v->session->job != 0)
+        c->job = v->session->job;
+    c->session = v->session->session;
+    c->session_attempt = v->session->attempt;
+    c->version = v->session->version;
+    return 0;
+}
+
+static int training_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    const Steer__Training *t = v->training;
+
+    TRY(digest_take("context", t->context, &c->context, e));
+    TRY(digest_take("examples", t->examples, &c->examples, e));
+    TRY(digest_take("init", t->init, &c->init, e));
+    c->seed = t->seed;
+    c->steps = t->steps;
+    c->params = t->params;
+    c->global_batch = t->global_batch;
+    c->units = t->units;
+    c->chunk_elems = t->chunk_elems;
+    c->checkpoint_every = t->checkpoint_every;
+    c->fold = t->fold;
+    return 0;
+}
+
+static int map_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    const Steer__Map *m = v->map;
+
+    if (m->n_host > WIRE_HOSTS_MAX)
+        return err_set(e, ERR_LIMIT, "%zu hosts, the limit is %d", m->n_host, WIRE_HOSTS_MAX);
+    if (m->n_slot > WIRE_SLOTS_MAX)
+        return err_set(e, ERR_LIMIT, "%zu slots, the limit is %d", m->n_slot, WIRE_SLOTS_MAX);
+    c->assignment = m->assignment;
+    c->hosts_n = (uint32_t)m->n_host;
+    c->slots_n = (uint32_t)m->n_slot;
+    for (uint32_t i = 0; i < c->hosts_n; i++) {
+        TRY(TAKE("host worker", m->host[i]->worker, c->host[i].worker));
+        TRY(TAKE("host endpoint", m->host[i]->endpoint, c->host[i].endpoint));
+        c->host[i].chunk_begin = m->host[i]->chunk_begin;
+        c->host[i].chunk_end = m->host[i]->chunk_end;
+        if (c->host[i].chunk_begin > c->host[i].chunk_end)
+            return err_set(e, ERR_INVALID, "host %u: chunks [%u, %u) run backwards", i,
+                           c->host[i].chunk_begin, c->host[i].chunk_end);
+    }
+    for (uint32_t i = 0; i < c->slots_n; i++) {
+        TRY(TAKE("slot worker", m->slot[i]->worker, c->slot[i].worker));
+        c->slot[i].leaf_begin = m->slot[i]->leaf_begin;
+        c->slot[i].leaf_end = m->slot[i]->leaf_end;
+        if (c->slot[i].leaf_begin > c->slot[i].leaf_end)
+            return err_set(e, ERR_INVALID, "slot %u: leaves [%u, %u) run backwards", i,
+                           c->slot[i].leaf_begin, c->slot[i].leaf_end);
+    }
+    return 0;
+}
+
+static int figures_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    (void)e;
+    c->loss = v->figures->loss;
+    c->grad_norm = v->figures->grad_norm;
+    c->lr = v->figures->lr;
+    c->tokens_per_s = v->figures->tokens_per_s;
+    c->tokens = v->figures->tokens;
+    return 0;
+}
+
+/* The groups of the type, each required; groups that the type does not carry are left alone. */
+static int groups_take(const Steer__Envelope *v, struct control *c, unsigned groups, struct err *e)
+{
+    const struct {
+        unsigned group;
+        const char *name;
+        const void *message;
+        int (*take)(const Steer__Envelope *v, struct control *c, struct err *e);
+    } takers[] = {{G_MACHINE, "machine", v->machine, machine_take},
+                  {G_PULSE, "pulse", v->pulse, pulse_take},
+                  {G_TERMS, "terms", v->terms, terms_take},
+                  {G_TASK, "task", v->task, task_take},
+                  {G_OUTCOME, "outcome", v->outcome, outcome_take},
+                  {G_SESSION, "session", v->session, session_take},
+                  {G_TRAINING, "training", v->training, training_take},
+                  {G_MAP, "map", v->map, map_take},
+                  {G_FIGURES, "figures", v->figures, figures_take}};
+
+    for (size_t i = 0; i < sizeof takers / sizeof takers[0]; i++) {
+        if ((groups & takers[i].group) == 0)
+            continue;
+        if (takers[i].message == NULL)
+            return err_set(e, ERR_INVALID, "its %s part is missing", takers[i].name);
+        TRY(takers[i].take(v, c, e));
+    }
+    return 0;
+}
+
+static int envelope_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    int at;
+
+    c->proto = v->proto;
+    c->term = v->term;
+    TRY(TAKE("cluster", v->cluster, c->cluster));
+    if (v->proto != WIRE_PROTO)
+        return err_set(e, ERR_UNSUPPORTED, "protocol version %u, this is version %u", v->proto,
+                       WIRE_PROTO);
+    at = type_find(v->type);
+    if (at < 0)
+        return err_set(e, ERR_INVALID, "type %u is unknown", v->type);
+    c->type = types[at].type;
+    if (groups_take(v, c, types[at].groups, e) != 0)
+        return err_wrap(e, "%s", types[at].name);
+    return 0;
+}
+
+int control_unpack(const void *frame, size_t len, struct control **out, struct err *e)
+{
+    struct wire_budget budget = {.left = 1u << 20};
+    ProtobufCAllocator allocator = wire_allocator(&budget);
+    Steer__Envelope *v;
+    struct control *c;
+    int rc;
+
+    *out = NULL;
+    if (len > WIRE_FRAME_MAX)
+        return err_set(e, ERR_LIMIT, "control frame of %zu bytes, the limit is %u", len,
+                       WIRE_FRAME_MAX);
+    v = steer__envelope__unpack(&allocator, len, frame);
+    if (v == NULL)
+        return err_set(e, ERR_INVALID, "control frame of %zu bytes is no envelope", len);
+    c = control_new(CONTROL_HELLO);
+    rc = envelope_take(v, c, e);
+    steer__envelope__free_unpacked(v, &allocator);
+    if (rc != 0 && rc != ERR_UNSUPPORTED) {
+        control_free(c);
+        return err_wrap(e, "control frame");
+    }
+    *out = c;
+    return rc;
+}

@@ -1,0 +1,681 @@
+/*
+ * How it works. libmicrohttpd's pool calls handle_request() for each request: first with the headers alone, then once per
+ * piece of the body, then once more without a piece. A request for the reactor is suspended, put into a locked queue, and an
+ * eventfd is bumped; http_answer() stores the response and resumes the connection, and the pool thread sends it.
+ *
+ * Deadlines. libmicrohttpd's own timeout is an inactivity timer: one byte a second holds a connection for ever, and a few
+ * dozen of them hold the server. So every socket carries a deadline for the phase that it is in (head, body, send), moved
+ * when the phase changes, and a sweeper thread shuts down sockets that are late. It does so under the lock under which
+ * libmicrohttpd's close notice unlinks a socket, so it never touches a descriptor that has been reused. The same thread
+ * answers 503 for the reactor when that is late.
+ */
+#include "coordinator/http.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "coordinator/http_private.h"
+#include "json/json.h"
+
+#define SWEEP_MS 250
+
+void http_count(struct http *h, uint64_t *counter, uint64_t add)
+{
+    (void)h;
+    __atomic_fetch_add(counter, add, __ATOMIC_RELAXED);
+}
+
+void http_set_fatal(struct http *h, const char *why)
+{
+    uint64_t one = 1;
+
+    pthread_mutex_lock(&h->lock);
+    if (h->fatal[0] == '\0')
+        snprintf(h->fatal, sizeof h->fatal, "%s", why);
+    pthread_mutex_unlock(&h->lock);
+    if (write(h->event_fd, &one, sizeof one) < 0)
+        log_warn("http.wake_failed", "errno=%d", errno);
+}
+
+const char *http_fatal(const struct http *h)
+{
+    struct http *mine = (struct http *)(uintptr_t)h;
+    bool set;
+
+    pthread_mutex_lock(&mine->lock);
+    set = h->fatal[0] != '\0';
+    pthread_mutex_unlock(&mine->lock);
+    return set ? h->fatal : NULL;
+}
+
+void http_problem(struct http_request *r, int status, const char *code, const char *fmt, ...)
+{
+    va_list ap;
+    char text[1280];
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    buf_clear(&r->response.body);
+    buf_printf(&r->response.body, "{\"type\":\"urn:steerlm:problem:%s\",\"status\":%d,\"code\":\"%s\",\"detail\":", code, status, code);
+    json_quote(text, strlen(text), &r->response.body);
+    buf_char(&r->response.body, '}');
+    r->response.status = status;
+    r->response.content_type = "application/problem+json";
+    r->response.etag[0] = '\0';
+    http_count(r->http, &r->http->counters.refused, 1);
+}
+
+/* ---- requests --------------------------------------------------------------------------------------------------- */
+
+static void request_free(struct http_request *r)
+{
+    blob_write_abort(&r->writer);
+    free(r->target);
+    free(r->path);
+    free(r->query);
+    free(r->method);
+    free(r->content_type);
+    free(r->idempotency_key);
+    free(r->if_none_match);
+    buf_free(&r->body);
+    buf_free(&r->response.body);
+    free(r);
+}
+
+static void request_unref(struct http_request *r)
+{
+    struct http *h = r->http;
+    bool last;
+
+    pthread_mutex_lock(&h->lock);
+    last = --r->refs == 0;
+    pthread_mutex_unlock(&h->lock);
+    if (last)
+        request_free(r);
+}
+
+static void deadline_set(struct http_request *r, uint64_t in_ms)
+{
+    if (r->conn != NULL)
+        __atomic_store_n(&r->conn->deadline_ms, in_ms == 0 ? 0 : clock_ms() + in_ms, __ATOMIC_RELAXED);
+}
+
+/* Called with the request line; its result becomes the request's context. */
+static void *on_target(void *cls, const char *uri, struct MHD_Connection *connection)
+{
+    struct http *h = cls;
+    struct http_request *r = mem_zalloc(1, sizeof *r);
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+    r->http = h;
+    r->connection = connection;
+    r->conn = info != NULL ? info->socket_context : NULL;
+    r->refs = 1;
+    r->target = uri != NULL ? mem_strdup(uri) : NULL;
+    snprintf(r->id, sizeof r->id, "req_%016llx",
+             (unsigned long long)(h->id_base + __atomic_fetch_add(&h->id_next, 1, __ATOMIC_RELAXED)));
+    return r;
+}
+
+enum MHD_Result http_send_prepared(struct http_request *r, unsigned status, struct MHD_Response *m, uint64_t bytes)
+{
+    enum MHD_Result rc;
+
+    MHD_add_response_header(m, "X-Request-Id", r->id);
+    MHD_add_response_header(m, "X-Content-Type-Options", "nosniff");
+    if (status >= 400 && status != 404 && status != 409 && status != 422)
+        MHD_add_response_header(m, MHD_HTTP_HEADER_CONNECTION, "close");
+    if (status == 401)
+        MHD_add_response_header(m, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+    deadline_set(r, SEND_GRACE_MS + bytes / RATE_MIN);
+    rc = MHD_queue_response(r->connection, status, m);
+    MHD_destroy_response(m);
+    log_debug("http.request", "id=%s method=%s path=%s status=%u", r->id, r->method != NULL ? r->method : "?",
+              r->path != NULL ? r->path : "?", status);
+    return rc;
+}
+
+/* A problem of the API gets the request's id here, so that it cannot be forgotten there. */
+static void problem_add_id(struct http_request *r)
+{
+    struct buf *b = &r->response.body;
+
+    if (strcmp(r->response.content_type, "application/problem+json") != 0 || b->len < 3 || b->data[b->len - 1] != '}')
+        return;
+    b->len--;
+    buf_printf(b, ",\"request_id\":\"%s\"}", r->id);
+}
+
+enum MHD_Result http_send(struct http_request *r)
+{
+    struct MHD_Response *m;
+    size_t len;
+
+    CHECK(r->response.status >= 200 && r->response.status < 600);
+    if (r->response.content_type == NULL)
+        r->response.content_type = "application/json";
+    problem_add_id(r);
+    len = r->response.body.len;
+    m = MHD_create_response_from_buffer(len, buf_take(&r->response.body), MHD_RESPMEM_MUST_FREE);
+    CHECK(m != NULL);
+    if (len > 0)
+        MHD_add_response_header(m, "Content-Type", r->response.content_type);
+    if (r->response.etag[0] != '\0')
+        MHD_add_response_header(m, "ETag", r->response.etag);
+    MHD_add_response_header(m, "Cache-Control", r->response.etag[0] != '\0' ? "no-cache" : "no-store");
+    if (r->response.status == 503)
+        MHD_add_response_header(m, "Retry-After", "1");
+    return http_send_prepared(r, (unsigned)r->response.status, m, len);
+}
+
+static enum MHD_Result send_health(struct http_request *r)
+{
+    const char *why = __atomic_load_n(&r->http->not_ready, __ATOMIC_ACQUIRE);
+
+    if (strcmp(r->path, "/healthz") == 0 || why == NULL) {
+        r->response.status = 200;
+        r->response.content_type = "application/json";
+        buf_str(&r->response.body, "{\"status\":\"ok\"}");
+    } else {
+        http_problem(r, 503, "not_ready", "%s", why);
+    }
+    return http_send(r);
+}
+
+/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+
+static void queue_put(struct http_request *r)
+{
+    struct http *h = r->http;
+    uint64_t one = 1;
+
+    deadline_set(r, 0); /* the reactor's time is not the client's fault */
+    MHD_suspend_connection(r->connection);
+    pthread_mutex_lock(&h->lock);
+    if (h->stopping) {
+        pthread_mutex_unlock(&h->lock);
+        http_problem(r, 503, "stopping", "the coordinator is stopping");
+        r->answered = true;
+        MHD_resume_connection(r->connection);
+        return;
+    }
+    r->suspended = true;
+    r->refs++; /* the ticket's */
+    r->reactor_deadline_ms = clock_ms() + h->config.answer_ms_max;
+    r->all_prev = NULL;
+    r->all_next = h->suspended;
+    if (h->suspended != NULL)
+        h->suspended->all_prev = r;
+    h->suspended = r;
+    r->next = NULL;
+    *h->queue_tail = r;
+    h->queue_tail = &r->next;
+    pthread_mutex_unlock(&h->lock);
+    if (write(h->event_fd, &one, sizeof one) < 0)
+        log_warn("http.wake_failed", "errno=%d", errno);
+}
+
+/* Under the lock: the answer is in r->response; lets the pool thread send it. */
+static void request_resume(struct http_request *r)
+{
+    struct http *h = r->http;
+
+    if (r->all_prev != NULL)
+        r->all_prev->all_next = r->all_next;
+    else
+        h->suspended = r->all_next;
+    if (r->all_next != NULL)
+        r->all_next->all_prev = r->all_prev;
+    r->suspended = false;
+    r->answered = true;
+    MHD_resume_connection(r->connection);
+}
+
+bool http_next(struct http *h, struct api_request *q, void **ticket)
+{
+    struct http_request *r;
+    uint64_t count;
+
+    pthread_mutex_lock(&h->lock);
+    r = h->queue_head;
+    if (r != NULL) {
+        h->queue_head = r->next;
+        if (h->queue_head == NULL)
+            h->queue_tail = &h->queue_head;
+    }
+    if (h->queue_head == NULL && read(h->event_fd, &count, sizeof count) < 0 && errno != EAGAIN)
+        log_warn("http.event_failed", "errno=%d", errno);
+    pthread_mutex_unlock(&h->lock);
+    if (r == NULL)
+        return false;
+    *q = (struct api_request){.method = strcmp(r->method, "HEAD") == 0 ? "GET" : r->method,
+                              .path = r->path,
+                              .query = r->query,
+                              .body = r->body.data != NULL ? r->body.data : "",
+                              .body_len = r->body.len,
+                              .content_type = r->content_type,
+                              .idempotency_key = r->idempotency_key,
+                              .if_none_match = r->if_none_match};
+    *ticket = r;
+    return true;
+}
+
+void http_answer(struct http *h, void *ticket, struct api_response *answer)
+{
+    struct http_request *r = ticket;
+
+    CHECK(answer->status >= 200 && answer->status < 600);
+    pthread_mutex_lock(&h->lock);
+    if (r->suspended) {
+        buf_free(&r->response.body);
+        r->response = *answer;
+        answer->body = (struct buf)BUF_INIT;
+        request_resume(r);
+    }
+    pthread_mutex_unlock(&h->lock);
+    buf_free(&answer->body);
+    request_unref(r);
+}
+
+int http_wait_fd(const struct http *h)
+{
+    return h->event_fd;
+}
+
+/* ---- libmicrohttpd's callbacks ----------------------------------------------------------------------------------- */
+
+static enum MHD_Result on_head(struct http_request *r, const char *method)
+{
+    int status;
+    uint64_t length;
+
+    r->checked = true;
+    r->method = mem_strdup(method);
+    http_count(r->http, &r->http->counters.requests, 1);
+    status = request_check(r);
+    if (status == 0 && strcmp(method, "PUT") == 0)
+        status = artifact_put_begin(r);
+    length = r->length == UINT64_MAX ? 0 : r->length;
+    r->body_start_ms = clock_ms();
+    deadline_set(r, BODY_GRACE_MS + length / RATE_MIN);
+    if (status == 0)
+        return MHD_YES;
+    r->answered = true;
+    /* A short body is read and thrown away: closing under a client that still writes would cost it the reason. */
+    return length > 0 && length <= DISCARD_MAX ? MHD_YES : http_send(r);
+}
+
+static enum MHD_Result on_body(struct http_request *r, const char *bytes, size_t len)
+{
+    r->received += len;
+    if (r->length == UINT64_MAX && r->conn != NULL) /* a chunked body earns its time as it comes */
+        __atomic_store_n(&r->conn->deadline_ms, r->body_start_ms + BODY_GRACE_MS + r->received / RATE_MIN, __ATOMIC_RELAXED);
+    if (r->writer != NULL) {
+        artifact_put_bytes(r, bytes, len);
+    } else if (!r->answered && r->put_code == 0) {
+        if (r->received > HTTP_BODY_MAX) {
+            http_problem(r, 413, "body_too_large", "a body may have %u bytes", HTTP_BODY_MAX);
+            r->answered = true;
+        } else {
+            buf_add(&r->body, bytes, len);
+        }
+    } else if (r->length == UINT64_MAX && r->received > DISCARD_MAX && r->put_code == 0) {
+        return MHD_NO; /* no end in sight, and refused already */
+    }
+    return MHD_YES;
+}
+
+static enum MHD_Result on_end(struct http_request *r)
+{
+    if (r->answered)
+        return http_send(r);
+    if (strcmp(r->method, "PUT") == 0) {
+        artifact_put_end(r);
+        return http_send(r);
+    }
+    if (strcmp(r->path, "/healthz") == 0 || strcmp(r->path, "/readyz") == 0)
+        return send_health(r);
+    if (artifact_is_path(r->path)) {
+        if (strcmp(r->method, "GET") == 0 || strcmp(r->method, "HEAD") == 0)
+            return artifact_get(r);
+        http_problem(r, 405, "method_not_allowed", "artefacts know GET, HEAD and PUT");
+        return http_send(r);
+    }
+    queue_put(r);
+    return MHD_YES;
+}
+
+static enum MHD_Result handle_request(void *cls, struct MHD_Connection *connection, const char *url, const char *method,
+                                      const char *version, const char *upload, size_t *upload_len, void **context)
+{
+    struct http_request *r = *context;
+
+    (void)cls;
+    (void)connection;
+    (void)url;
+    (void)version;
+    if (r == NULL)
+        return MHD_NO;
+    if (!r->checked)
+        return on_head(r, method);
+    if (*upload_len > 0) {
+        enum MHD_Result rc = on_body(r, upload, *upload_len);
+        *upload_len = 0;
+        return rc;
+    }
+    return on_end(r);
+}
+
+static void on_completed(void *cls, struct MHD_Connection *connection, void **context,
+                         enum MHD_RequestTerminationCode code)
+{
+    struct http *h = cls;
+    struct http_request *r = *context;
+
+    (void)connection;
+    (void)code;
+    if (r == NULL)
+        return;
+    *context = NULL;
+    deadline_set(r, (uint64_t)h->config.idle_ms + h->config.header_ms); /* until the next head is complete */
+    request_unref(r);
+}
+
+static void on_connection(void *cls, struct MHD_Connection *connection, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct http *h = cls;
+    struct http_conn *c;
+
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        int on = 1;
+        c = mem_zalloc(1, sizeof *c);
+        c->fd = info->connect_fd;
+        c->deadline_ms = clock_ms() + h->config.header_ms;
+        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        pthread_mutex_lock(&h->lock);
+        c->next = h->conns;
+        if (h->conns != NULL)
+            h->conns->prev = c;
+        h->conns = c;
+        pthread_mutex_unlock(&h->lock);
+        *context = c;
+        return;
+    }
+    c = *context;
+    if (c == NULL)
+        return;
+    pthread_mutex_lock(&h->lock);
+    if (c->prev != NULL)
+        c->prev->next = c->next;
+    else
+        h->conns = c->next;
+    if (c->next != NULL)
+        c->next->prev = c->prev;
+    pthread_mutex_unlock(&h->lock);
+    free(c);
+    *context = NULL;
+}
+
+static size_t keep_escapes(void *cls, struct MHD_Connection *connection, char *text)
+{
+    (void)cls;
+    (void)connection;
+    return strlen(text); /* request_target_split() decodes, strictly */
+}
+
+/* ---- deadlines --------------------------------------------------------------------------------------------------- */
+
+static void sweep(struct http *h, uint64_t now)
+{
+    struct http_request *next;
+
+    for (struct http_conn *c = h->conns; c != NULL; c = c->next) {
+        uint64_t deadline = __atomic_load_n(&c->deadline_ms, __ATOMIC_RELAXED);
+        if (deadline != 0 && now > deadline)
+            shutdown(c->fd, SHUT_RDWR);
+    }
+    for (struct http_request *r = h->suspended; r != NULL; r = next) {
+        next = r->all_next;
+        if (now > r->reactor_deadline_ms || h->stopping) {
+            http_problem(r, 503, "busy", "no answer within the time limit");
+            request_resume(r);
+        }
+    }
+}
+
+static void *sweeper_main(void *arg)
+{
+    struct http *h = arg;
+
+    pthread_mutex_lock(&h->lock);
+    while (!h->stopping) {
+        struct timespec at;
+        clock_gettime(CLOCK_REALTIME, &at);
+        at.tv_nsec += SWEEP_MS * 1000000L;
+        if (at.tv_nsec >= 1000000000L) {
+            at.tv_sec++;
+            at.tv_nsec -= 1000000000L;
+        }
+        pthread_cond_timedwait(&h->stop_wake, &h->lock, &at);
+        sweep(h, clock_ms());
+    }
+    pthread_mutex_unlock(&h->lock);
+    return NULL;
+}
+
+/* ---- start and stop ---------------------------------------------------------------------------------------------- */
+
+struct listen_address {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } sock;
+    bool is_v6, is_loopback;
+    char host[64];
+};
+
+static int address_parse(const char *text, struct listen_address *a, struct err *e)
+{
+    const char *colon = strrchr(text, ':');
+    size_t n = colon != NULL ? (size_t)(colon - text) : 0;
+    bool bracket = n > 2 && text[0] == '[' && text[n - 1] == ']';
+    unsigned long port;
+    size_t digits;
+
+    memset(a, 0, sizeof *a);
+    digits = colon != NULL ? strspn(colon + 1, "0123456789") : 0;
+    port = digits > 0 && digits < 6 && colon[1 + digits] == '\0' ? strtoul(colon + 1, NULL, 10) : 65536;
+    if (n == 0 || n >= sizeof a->host || port > 65535)
+        return err_set(e, ERR_INVALID, "http address \"%s\" is not ADDRESS:PORT, such as 127.0.0.1:7780 or [::1]:0", text);
+    memcpy(a->host, text + bracket, n - 2u * bracket);
+    if (bracket && inet_pton(AF_INET6, a->host, &a->sock.v6.sin6_addr) == 1) {
+        a->is_v6 = true;
+        a->sock.v6.sin6_family = AF_INET6;
+        a->sock.v6.sin6_port = htons((uint16_t)port);
+        a->is_loopback = IN6_IS_ADDR_LOOPBACK(&a->sock.v6.sin6_addr);
+        return 0;
+    }
+    if (!bracket && inet_pton(AF_INET, strcmp(a->host, "localhost") == 0 ? "127.0.0.1" : a->host, &a->sock.v4.sin_addr) == 1) {
+        a->sock.v4.sin_family = AF_INET;
+        a->sock.v4.sin_port = htons((uint16_t)port);
+        a->is_loopback = (ntohl(a->sock.v4.sin_addr.s_addr) >> 24) == 127;
+        return 0;
+    }
+    return err_set(e, ERR_INVALID, "http address \"%s\": %s is not an IP address", text, a->host);
+}
+
+static void config_defaults(struct http_config *c)
+{
+    c->artifact_bytes_max = c->artifact_bytes_max != 0 ? c->artifact_bytes_max : UINT64_C(64) << 30;
+    c->disk_reserve_bytes = c->disk_reserve_bytes != 0 ? c->disk_reserve_bytes : UINT64_C(16) << 20;
+    c->threads = c->threads != 0 ? c->threads : 4;
+    c->connections_max = c->connections_max != 0 ? c->connections_max : 256;
+    c->connections_per_ip = c->connections_per_ip != 0 ? c->connections_per_ip : 128;
+    c->header_ms = c->header_ms != 0 ? c->header_ms : 5000;
+    c->idle_ms = c->idle_ms != 0 ? c->idle_ms : 15000;
+    c->answer_ms_max = c->answer_ms_max != 0 ? c->answer_ms_max : 75000;
+}
+
+/* Our own socket, for SO_REUSEADDR (a restart gets its port back) and for an error that says what is wrong. */
+static int socket_listen(const struct listen_address *a, int *out, struct err *e)
+{
+    int fd = socket(a->is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    socklen_t len = a->is_v6 ? sizeof a->sock.v6 : sizeof a->sock.v4;
+    int on = 1, rc = 0;
+
+    if (fd < 0)
+        return err_sys(e, "socket");
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, &a->sock.any, len) != 0 || listen(fd, 256) != 0)
+        rc = errno == EADDRINUSE ? err_set(e, ERR_CONFLICT, "port %u of %s is in use", ntohs(a->sock.v4.sin_port), a->host)
+                                 : err_sys(e, "listen on %s", a->host);
+    if (rc != 0)
+        close(fd);
+    else
+        *out = fd;
+    return rc;
+}
+
+static void url_fill(struct http *h, const struct listen_address *a, int fd)
+{
+    struct listen_address now = *a;
+    socklen_t len = sizeof now.sock;
+    bool wild = a->is_v6 ? IN6_IS_ADDR_UNSPECIFIED(&a->sock.v6.sin6_addr) : a->sock.v4.sin_addr.s_addr == 0;
+
+    CHECK(getsockname(fd, &now.sock.any, &len) == 0);
+    h->port = ntohs(a->is_v6 ? now.sock.v6.sin6_port : now.sock.v4.sin_port);
+    snprintf(h->listen_host, sizeof h->listen_host, "%s", a->host);
+    snprintf(h->url, sizeof h->url, a->is_v6 ? "http://[%s]:%u" : "http://%s:%u",
+             wild ? (a->is_v6 ? "::1" : "127.0.0.1") : a->host, h->port);
+    if (gethostname(h->own_name, sizeof h->own_name - 1) != 0)
+        h->own_name[0] = '\0';
+}
+
+static int daemon_start(struct http *h, int fd, struct err *e)
+{
+    const struct http_config *c = &h->config;
+
+    h->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, 0, NULL, NULL, handle_request, h,
+        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, c->threads, MHD_OPTION_CONNECTION_LIMIT,
+        c->connections_max, MHD_OPTION_PER_IP_CONNECTION_LIMIT, c->connections_per_ip, MHD_OPTION_CONNECTION_TIMEOUT,
+        (c->idle_ms + 999) / 1000, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(96 << 10), MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_URI_LOG_CALLBACK, on_target, h, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_END);
+    if (h->daemon == NULL)
+        return err_set(e, ERR_SYSTEM, "the HTTP server did not start (%u threads, %u connections)", c->threads,
+                       c->connections_max);
+    return 0;
+}
+
+static void http_free(struct http *h)
+{
+    if (h->event_fd >= 0)
+        close(h->event_fd);
+    pthread_cond_destroy(&h->stop_wake);
+    pthread_mutex_destroy(&h->lock);
+    free(h);
+}
+
+int http_start(const struct http_config *config, struct http **out, struct err *e)
+{
+    struct http *h = mem_zalloc(1, sizeof *h);
+    struct listen_address a;
+    int fd = -1, rc;
+
+    CHECK(sodium_init() >= 0);
+    h->config = *config;
+    config_defaults(&h->config);
+    pthread_mutex_init(&h->lock, NULL);
+    pthread_cond_init(&h->stop_wake, NULL);
+    h->queue_tail = &h->queue_head;
+    randombytes_buf(&h->id_base, sizeof h->id_base);
+    h->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    rc = h->event_fd < 0 ? err_sys(e, "eventfd") : address_parse(config->listen, &a, e);
+    if (rc == 0 && !a.is_loopback && config->token == NULL)
+        rc = err_set(e, ERR_DENIED, "listening on %s, beyond loopback, needs a key", a.host);
+    if (rc != 0)
+        goto out;
+    if (config->token != NULL)
+        crypto_generichash(h->token_hash, sizeof h->token_hash, (const unsigned char *)config->token,
+                           strlen(config->token), NULL, 0);
+    rc = socket_listen(&a, &fd, e);
+    if (rc != 0)
+        goto out;
+    url_fill(h, &a, fd);
+    rc = daemon_start(h, fd, e);
+    if (rc != 0) {
+        close(fd);
+        goto out;
+    }
+    if (pthread_create(&h->sweeper, NULL, sweeper_main, h) != 0) {
+        MHD_stop_daemon(h->daemon);
+        rc = err_sys(e, "start a thread");
+    }
+out:
+    if (rc != 0)
+        http_free(h);
+    else
+        *out = h;
+    return rc;
+}
+
+void http_stop(struct http **ph)
+{
+    struct http *h = *ph;
+    struct http_request *r;
+
+    if (h == NULL)
+        return;
+    pthread_mutex_lock(&h->lock);
+    h->stopping = true;
+    pthread_cond_signal(&h->stop_wake);
+    pthread_mutex_unlock(&h->lock);
+    pthread_join(h->sweeper, NULL); /* its last sweep has answered everything that was suspended */
+    MHD_stop_daemon(h->daemon);
+    while ((r = h->queue_head) != NULL) { /* tickets that the reactor never took */
+        h->queue_head = r->next;
+        request_unref(r);
+    }
+    http_free(h);
+    *ph = NULL;
+}
+
+uint16_t http_port(const struct http *h)
+{
+    return h->port;
+}
+
+const char *http_url(const struct http *h)
+{
+    return h->url;
+}
+
+void http_set_ready(struct http *h, bool ready, const char *reason)
+{
+    __atomic_store_n(&h->not_ready, ready ? NULL : reason, __ATOMIC_RELEASE);
+}
+
+void http_counters(const struct http *h, struct http_counters *out)
+{
+    out->requests = __atomic_load_n(&h->counters.requests, __ATOMIC_RELAXED);
+    out->refused = __atomic_load_n(&h->counters.refused, __ATOMIC_RELAXED);
+    out->artifact_bytes_in = __atomic_load_n(&h->counters.artifact_bytes_in, __ATOMIC_RELAXED);
+    out->artifact_bytes_out = __atomic_load_n(&h->counters.artifact_bytes_out, __ATOMIC_RELAXED);
+    out->no_space = __atomic_load_n(&h->counters.no_space, __ATOMIC_RELAXED);
+}

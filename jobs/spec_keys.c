@@ -1,0 +1,573 @@
+#include "jobs/spec_keys.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/suggest.h"
+
+#define AT(type, member) offsetof(struct type, member), sizeof(((struct type *)0)->member)
+#define TRAINS (KIND_BIT(KIND_TRAIN_ATTRIBUTE_MODEL) | KIND_BIT(KIND_SFT))
+#define STEPPED (TRAINS | KIND_BIT(KIND_PIPELINE))
+#define INNER 0
+
+/* Shorthands: a row is name, type, place, min, max, choices, table, custom, kinds, doc. */
+#define TEXT(n, t, m, doc) {n, KEY_TEXT, AT(t, m), 0, 0, NULL, NULL, NULL, INNER, doc}
+#define CHOICE(n, t, m, c, doc) {n, KEY_CHOICE, AT(t, m), 0, 0, c, NULL, NULL, INNER, doc}
+#define NUMBER(n, kt, t, m, lo, hi, doc) {n, kt, AT(t, m), lo, hi, NULL, NULL, NULL, INNER, doc}
+#define FLAG(n, t, m, doc) {n, KEY_BOOL, AT(t, m), 0, 0, NULL, NULL, NULL, INNER, doc}
+#define TEXTS(n, t, m, c, doc) {n, KEY_TEXTS, AT(t, m), 0, 0, c, NULL, NULL, INNER, doc}
+#define SECTION(n, t, m, tab, k, doc) {n, KEY_SECTION, AT(t, m), 0, 0, NULL, tab, NULL, k, doc}
+#define CUSTOM(n, off, size, fns, k, doc) {n, KEY_CUSTOM, off, size, 0, 0, NULL, NULL, fns, k, doc}
+#define END {NULL, KEY_TEXT, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL}
+
+static void betas_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+{
+    struct adamw *a = at;
+    double v[2];
+
+    (void)s;
+    if (n->type != NODE_LIST || n->n != 2) {
+        spec_problem_add(p, n, pointer, "wrong_type", "betas must be a list of two numbers, such as [0.9, 0.98]");
+        return;
+    }
+    for (int i = 0; i < 2; i++)
+        if (!node_read_real(n->item[i], pointer, 0, 0.99999, &v[i], p))
+            return;
+    a->beta1 = (float)v[0];
+    a->beta2 = (float)v[1];
+}
+
+/* The decimal that a person wrote, not the binary float widened. */
+static double float_as_written(float v)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%.7g", (double)v);
+    return strtod(text, NULL);
+}
+
+static cJSON *betas_write(const struct spec *s, const void *at)
+{
+    const struct adamw *a = at;
+    double v[2] = {float_as_written(a->beta1), float_as_written(a->beta2)};
+
+    (void)s;
+    return cJSON_CreateDoubleArray(v, 2);
+}
+
+static const struct key_custom custom_betas = {betas_read, betas_write};
+
+static const struct key keys_optimizer[] = {
+    CHOICE("name", train_spec, optimizer, "adamw", "AdamW with decoupled weight decay"),
+    NUMBER("lr", KEY_REAL, train_spec, lr, 1e-9, 1, "peak learning rate"),
+    CUSTOM("betas", offsetof(struct train_spec, adamw), sizeof(struct adamw), &custom_betas, INNER, "decay of the two moments"),
+    NUMBER("eps", KEY_FLOAT, train_spec, adamw.eps, 1e-12, 1e-2, "added to the root of the second moment"),
+    NUMBER("weight_decay", KEY_FLOAT, train_spec, adamw.weight_decay, 0, 1, "decoupled; matrices only, never norms"),
+    NUMBER("grad_clip", KEY_REAL, train_spec, grad_clip, 0, 1e6, "bound of the global gradient norm; 0 = off"),
+    END};
+
+static const struct key keys_schedule[] = {
+    CHOICE("name", train_spec, schedule_name, "constant|linear|cosine", "how the rate falls after warm-up"),
+    NUMBER("warmup_steps", KEY_U64, train_spec, schedule.warmup_steps, 0, 1e9, "steps of linear rise to the peak"),
+    NUMBER("min_ratio", KEY_REAL, train_spec, schedule.min_ratio, 0, 1, "floor, as a share of the peak"),
+    END};
+
+static const struct key keys_train[] = {
+    NUMBER("max_tokens", KEY_U64, train_spec, max_tokens, 0, 1e15, "how long, in tokens of the rows (no padding)"),
+    NUMBER("max_steps", KEY_U64, train_spec, max_steps, 0, 1e12, "how long, in optimiser updates"),
+    NUMBER("passes", KEY_REAL, train_spec, passes, 0, 1e6, "how long, in passes over the data"),
+    NUMBER("global_batch", KEY_INT, train_spec, global_batch, 1, 65536, "samples a step"),
+    NUMBER("units", KEY_INT, train_spec, units, 1, 4096, "micro-shards a step; fixed, so that workers may come and go"),
+    NUMBER("chunk_elems", KEY_INT, train_spec, chunk_elems, 256, 4194304, "elements of a parameter chunk"),
+    NUMBER("max_length", KEY_INT, train_spec, max_length, 8, 1048576, "tokens of one sequence at most"),
+    NUMBER("checkpoint_every_steps", KEY_INT, train_spec, checkpoint_every_steps, 0, 1e9, "0 = only at the end"),
+    {"optimizer", KEY_SECTION, 0, 0, 0, 0, NULL, keys_optimizer, NULL, INNER, "the update rule"},
+    {"schedule", KEY_SECTION, 0, 0, 0, 0, NULL, keys_schedule, NULL, INNER, "the learning rate over time"},
+    END};
+
+static const struct key keys_drop[] = {
+    NUMBER("each", KEY_REAL, condition_spec, drop_each, 0, 1, "probability that an attribute is left out"),
+    NUMBER("all", KEY_REAL, condition_spec, drop_all, 0, 1, "probability that all are left out (needed for guidance)"),
+    END};
+
+static const struct key keys_condition[] = {
+    CHOICE("template", condition_spec, template_name, "control|plain|nemo|paper", "how attributes are written"),
+    CHOICE("labels", condition_spec, labels, "predicted|human|none", "whose levels to condition on"),
+    CHOICE("loss_on", condition_spec, loss_on, "response|all", "which tokens are learnt"),
+    {"drop", KEY_SECTION, 0, 0, 0, 0, NULL, keys_drop, NULL, INNER, "attribute drop-out"},
+    FLAG("shuffle_labels", condition_spec, shuffle_labels, "permute the levels over the responses: the control"),
+    END};
+
+static const struct key keys_sampling[] = {
+    NUMBER("temperature", KEY_FLOAT, sampling, temperature, 0, 10, "0 = greedy"),
+    NUMBER("top_k", KEY_INT, sampling, top_k, 0, 1048576, "0 = off"),
+    NUMBER("top_p", KEY_FLOAT, sampling, top_p, 1e-6, 1, "1 = off"),
+    NUMBER("guidance", KEY_FLOAT, sampling, guidance, 0, 20, "strength of the attributes; 1 = plain"),
+    NUMBER("guidance_cut", KEY_FLOAT, sampling, guidance_cut, 0, 100, "nats below the best at which guidance drops a token"),
+    NUMBER("max_new_tokens", KEY_INT, sampling, max_new_tokens, 1, 1048576, "tokens of a reply at most"),
+    END};
+
+static const struct key keys_annotate[] = {
+    NUMBER("rows_per_task", KEY_INT, annotate_spec, rows_per_task, 1, 1000000, "conversations a range"),
+    END};
+
+static const struct key keys_generate[] = {
+    CUSTOM("attributes", offsetof(struct generate_spec, attributes_n), 0, &custom_values, INNER, "levels by attribute; missing = not set"),
+    CUSTOM("sweep", offsetof(struct generate_spec, sweep_n), 0, &custom_sweep, INNER, "lists of levels; every combination is generated"),
+    SECTION("sampling", generate_spec, sampling, keys_sampling, INNER, "how tokens are drawn"),
+    TEXTS("stop", generate_spec, stop, NULL, "texts that end a reply"),
+    NUMBER("n", KEY_INT, generate_spec, n, 1, 1000, "samples per prompt and setting"),
+    NUMBER("prompts", KEY_INT, generate_spec, prompts, 0, 1e9, "contexts of the data to use; 0 = all"),
+    CHOICE("split", generate_spec, split, "held_out|train|all", "which part of the data the contexts come from"),
+    NUMBER("from_nothing", KEY_INT, generate_spec, from_nothing, 0, 1e7, "samples from an empty prompt, without data"),
+    NUMBER("rows_per_task", KEY_INT, generate_spec, rows_per_task, 1, 100000, "rows a range"),
+    END};
+
+static const struct key keys_bootstrap[] = {
+    CUSTOM("where", offsetof(struct bootstrap_spec, where_n), 0, &custom_where, INNER, "label combinations of the data that are wanted"),
+    CUSTOM("keep", offsetof(struct bootstrap_spec, keep_n), 0, &custom_where, INNER, "what the predicted labels must satisfy"),
+    NUMBER("samples_per_prompt", KEY_INT, bootstrap_spec, samples_per_prompt, 1, 1000, "replies per context"),
+    NUMBER("prompts", KEY_INT, bootstrap_spec, prompts, 0, 1e9, "contexts to use; 0 = all"),
+    FLAG("dedupe", bootstrap_spec, dedupe, "keep one of equal replies"),
+    SECTION("sampling", bootstrap_spec, sampling, keys_sampling, INNER, "how tokens are drawn"),
+    NUMBER("rows_per_task", KEY_INT, bootstrap_spec, rows_per_task, 1, 100000, "rows a range"),
+    END};
+
+static const struct key keys_evaluate[] = {
+    CUSTOM("models", offsetof(struct evaluate_spec, models_n), 0, &custom_models, INNER,
+           "label: reference of each model; the first is compared with the one named control"),
+    NUMBER("contexts", KEY_INT, evaluate_spec, contexts, 1, 1e6, "held-out contexts per setting"),
+    {"levels", KEY_INTS, AT(evaluate_spec, levels), 0, SCHEMA_LEVELS_MAX - 1, NULL, NULL, NULL, INNER, "levels under test"},
+    CHOICE("others", evaluate_spec, others, "missing|middle", "what attributes not under test are set to"),
+    {"guidance", KEY_REALS, AT(evaluate_spec, guidance), 0, 20, NULL, NULL, NULL, INNER, "strengths to test"},
+    SECTION("sampling", evaluate_spec, sampling, keys_sampling, INNER, "how tokens are drawn"),
+    TEXTS("rulers", evaluate_spec, rulers, NULL, "measures of a reply; see attribute type computed"),
+    CHOICE("baseline", evaluate_spec, baseline, "none|tfidf", "what the attribute model is compared with"),
+    NUMBER("loss_rows", KEY_INT, evaluate_spec, loss_rows, 0, 1e9, "held-out responses for the loss gap; 0 = all"),
+    NUMBER("samples", KEY_INT, evaluate_spec, samples, 0, 50, "contexts shown side by side"),
+    NUMBER("rows_per_task", KEY_INT, evaluate_spec, rows_per_task, 1, 100000, "rows a range"),
+    END};
+
+static const struct key keys_map[] = {
+    TEXT("conversation", data_spec, map.conversation, "field that holds the list of turns; absent: a row is a prompt and a response"),
+    TEXT("id", data_spec, map.id, "field that names the conversation"),
+    TEXT("text", data_spec, map.text, "field of a turn's text"),
+    TEXT("speaker", data_spec, map.speaker, "field of a turn's speaker"),
+    TEXT("prompt", data_spec, map.prompt, "field of the prompt"),
+    TEXT("response", data_spec, map.response, "field of the response"),
+    TEXTS("respond", data_spec, map.respond, NULL, "speakers whose turns are responses; empty: everybody"),
+    TEXTS("labels", data_spec, map.labels, NULL, "fields that are human labels"),
+    END};
+
+static const struct key keys_split[] = {
+    CHOICE("by", data_spec, split.by, "conversation_id", "what stays together"),
+    NUMBER("held_out", KEY_REAL, data_spec, split.held_out, 0, 0.9, "share that is never trained on"),
+    NUMBER("seed", KEY_U64, data_spec, split.seed, 0, 9e15, "of the split"),
+    END};
+
+static const struct key keys_keep[] = {
+    NUMBER("max_reply_tokens", KEY_INT, data_spec, keep.max_reply_tokens, 0, 1048576, "longer replies are not used; 0 = no bound"),
+    NUMBER("context_tokens", KEY_INT, data_spec, keep.context_tokens, 0, 1048576, "last tokens of the turns before; 0 = all that fits"),
+    END};
+
+const struct key spec_data_keys[] = {
+    TEXTS("files", data_spec, files, NULL, "JSON lines, plain, .gz or .zst; relative to the spec"),
+    CHOICE("format", data_spec, format,
+           "auto|map|helpsteer|oasst|messages|sharegpt|nemo-chat|nemo-regression|text", "how rows are read"),
+    {"map", KEY_SECTION, 0, 0, 0, 0, NULL, keys_map, NULL, INNER, "format map: which field is what"},
+    {"split", KEY_SECTION, 0, 0, 0, 0, NULL, keys_split, NULL, INNER, "what is held out"},
+    TEXTS("clean", data_spec, clean, "ascii_quotes|drop_non_ascii|squeeze_punctuation|collapse_spaces", "what is done to texts"),
+    {"keep", KEY_SECTION, 0, 0, 0, 0, NULL, keys_keep, NULL, INNER, "which replies are used, with how much context"},
+    NUMBER("problems_max", KEY_REAL, data_spec, problems_max, 0, 1, "share of bad lines above which the job fails"),
+    END};
+
+const struct key spec_init_keys[] = {
+    NUMBER("vocab", KEY_INT, dims, vocab, 0, 1048576, "ids; 0 = what the tokenizer has"),
+    NUMBER("width", KEY_INT, dims, width, 1, 16384, "of the residual stream"),
+    NUMBER("layers", KEY_INT, dims, layers, 1, 256, "decoder blocks"),
+    NUMBER("heads", KEY_INT, dims, heads, 1, 256, "attention heads"),
+    NUMBER("kv_heads", KEY_INT, dims, kv_heads, 1, 256, "key and value heads"),
+    NUMBER("head_dim", KEY_INT, dims, head_dim, 0, 512, "0 = width / heads"),
+    NUMBER("ffn", KEY_INT, dims, ffn, 1, 65536, "width of the feed-forward block"),
+    NUMBER("context", KEY_INT, dims, context, 8, 1048576, "positions"),
+    NUMBER("norm_eps", KEY_FLOAT, dims, norm_eps, 1e-12, 1e-2, "of RMSNorm"),
+    NUMBER("rope_theta", KEY_FLOAT, dims, rope_theta, 1, 1e9, "base of the rotary frequencies"),
+    FLAG("tied", dims, tied, "head shares the embedding"),
+    END};
+
+const struct key spec_keys[] = {
+    CHOICE("kind", spec, project, NULL, "what the job does"), /* read before all others */
+    TEXT("name", spec, name, "label, need not be unique"),
+    TEXT("project", spec, project, "whose job it is"),
+    NUMBER("seed", KEY_U64, spec, seed, 0, 9e15, "of everything random"),
+    CUSTOM("labels", offsetof(struct spec, schema), 0, &custom_labels, 0, "human labels of the data: classes or scale"),
+    CUSTOM("attributes", offsetof(struct spec, schema), 0, &custom_attributes, 0, "what models are conditioned on"),
+    CUSTOM("data", offsetof(struct spec, data_n), 0, &custom_data, 0, "data sets by name"),
+    CUSTOM("inputs", offsetof(struct spec, inputs_n), 0, &custom_inputs, ~KIND_BIT(KIND_PIPELINE),
+           "what it works on: file:PATH, data:NAME, stage:NAME, sha256:HEX, job:ID"),
+    CUSTOM("base", offsetof(struct spec, has_init), 0, &custom_base, TRAINS, "a model from random weights instead of inputs.base"),
+    {"head", KEY_CHOICE, AT(spec, head), 0, 0, "classes|regression|lm", NULL, NULL, KIND_BIT(KIND_TRAIN_ATTRIBUTE_MODEL),
+     "how the attribute model answers"},
+    {"cross_fit", KEY_INT, AT(spec, cross_fit), 1, 8, NULL, NULL, NULL, KIND_BIT(KIND_TRAIN_ATTRIBUTE_MODEL),
+     "folds; each row is labelled by the model that did not see it; 1 = off"},
+    SECTION("train", spec, train, keys_train, TRAINS, "batch, length, optimiser, schedule"),
+    SECTION("condition", spec, condition, keys_condition, TRAINS, "attributes in the text"),
+    SECTION("annotate", spec, annotate, keys_annotate, KIND_BIT(KIND_ANNOTATE), "labelling rows"),
+    SECTION("generate", spec, generate, keys_generate, KIND_BIT(KIND_GENERATE), "sampling replies"),
+    SECTION("bootstrap", spec, bootstrap, keys_bootstrap, KIND_BIT(KIND_BOOTSTRAP), "sample, re-annotate, filter"),
+    SECTION("evaluate", spec, evaluate, keys_evaluate, KIND_BIT(KIND_EVALUATE), "what is measured"),
+    CUSTOM("stages", offsetof(struct spec, stages_n), 0, &custom_stages, KIND_BIT(KIND_PIPELINE), "jobs that need each other"),
+    {"max_parallel", KEY_INT, AT(spec, max_parallel), 1, 64, NULL, NULL, NULL, KIND_BIT(KIND_PIPELINE), "stages at a time"},
+    {"reuse_verified", KEY_BOOL, AT(spec, reuse_verified), 0, 0, NULL, NULL, NULL, 0,
+     "take the outputs of an equal, finished stage when they verify"},
+    {"finish_independent", KEY_BOOL, AT(spec, finish_independent), 0, 0, NULL, NULL, NULL, KIND_BIT(KIND_PIPELINE),
+     "after a failure, finish the stages that do not need the failed one"},
+    END};
+
+/* ---- scalars ------------------------------------------------------------------------------------------------- */
+
+bool node_read_text(const struct node *n, const char *pointer, char *out, size_t cap, struct spec_problems *p)
+{
+    if (n->type != NODE_SCALAR || (!n->quoted && (n->text[0] == '\0' || strcmp(n->text, "~") == 0 || strcmp(n->text, "null") == 0))) {
+        spec_problem_add(p, n, pointer, "wrong_type", "must be text");
+        return false;
+    }
+    if (strlen(n->text) >= cap) {
+        spec_problem_add(p, n, pointer, "out_of_range", "text of %zu bytes, at most %zu", strlen(n->text), cap - 1);
+        return false;
+    }
+    snprintf(out, cap, "%s", n->text);
+    return true;
+}
+
+bool node_read_real(const struct node *n, const char *pointer, double min, double max, double *out, struct spec_problems *p)
+{
+    char *end = NULL;
+    double v = 0;
+    bool ok = n->type == NODE_SCALAR && !n->quoted && n->text[0] != '\0' &&
+              strspn(n->text, "0123456789+-.eE") == strlen(n->text);
+
+    if (ok) {
+        v = strtod(n->text, &end);
+        ok = *end == '\0' && isfinite(v);
+    }
+    if (!ok) {
+        spec_problem_add(p, n, pointer, "wrong_type", "is %s%.40s%s, must be a number %g..%g", n->type == NODE_SCALAR ? "\"" : "",
+                         n->type == NODE_SCALAR ? n->text : "a list or map", n->type == NODE_SCALAR ? "\"" : "", min, max);
+        return false;
+    }
+    if (v < min || v > max) {
+        spec_problem_add(p, n, pointer, "out_of_range", "is %s, must be %.12g..%.12g", n->text, min, max);
+        return false;
+    }
+    *out = v;
+    return true;
+}
+
+bool node_read_int(const struct node *n, const char *pointer, int64_t min, int64_t max, int64_t *out, struct spec_problems *p)
+{
+    double v;
+
+    if (!node_read_real(n, pointer, (double)min, (double)max, &v, p))
+        return false;
+    if (v != floor(v)) {
+        spec_problem_add(p, n, pointer, "wrong_type", "is %s, must be a whole number", n->text);
+        return false;
+    }
+    *out = (int64_t)v;
+    return true;
+}
+
+bool node_read_bool(const struct node *n, const char *pointer, bool *out, struct spec_problems *p)
+{
+    if (n->type == NODE_SCALAR && !n->quoted && (strcmp(n->text, "true") == 0 || strcmp(n->text, "false") == 0)) {
+        *out = n->text[0] == 't';
+        return true;
+    }
+    spec_problem_add(p, n, pointer, "wrong_type", "is \"%.40s\", must be true or false", n->type == NODE_SCALAR ? n->text : "...");
+    return false;
+}
+
+/* ---- reading by the table ------------------------------------------------------------------------------------- */
+
+static bool choice_holds(const char *choices, const char *text)
+{
+    size_t n = strlen(text);
+
+    for (const char *c = choices; c != NULL; c = strchr(c, '|')) {
+        if (*c == '|')
+            c++;
+        if (strncmp(c, text, n) == 0 && (c[n] == '|' || c[n] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+static void choice_problem(const struct node *n, const char *pointer, const char *choices, const char *text, struct spec_problems *p)
+{
+    char copy[256];
+    const char *words[24];
+    size_t count = 0;
+    const char *near;
+    char *save = NULL;
+
+    snprintf(copy, sizeof copy, "%s", choices);
+    for (char *w = strtok_r(copy, "|", &save); w != NULL && count < 24; w = strtok_r(NULL, "|", &save))
+        words[count++] = w;
+    near = suggest_nearest(text, words, count);
+    spec_problem_add(p, n, pointer, "bad_choice", "is \"%.40s\", must be one of %s%s%s%s", text, choices,
+                     near != NULL ? "; did you mean \"" : "", near != NULL ? near : "", near != NULL ? "\"?" : "");
+}
+
+static void texts_read(const struct key *k, struct text_list *out, const struct node *n, const char *pointer, struct spec_problems *p)
+{
+    const struct node *single[1] = {n};
+    const struct node *const *item = n->type == NODE_LIST ? (const struct node *const *)n->item : single;
+    int count = n->type == NODE_LIST ? n->n : 1;
+
+    if (n->type == NODE_MAP || count > SPEC_LIST_MAX) {
+        spec_problem_add(p, n, pointer, "wrong_type", "must be a list of at most %d texts", SPEC_LIST_MAX);
+        return;
+    }
+    out->n = 0;
+    for (int i = 0; i < count; i++) {
+        if (!node_read_text(item[i], pointer, out->v[out->n], SPEC_TEXT_MAX, p))
+            continue;
+        if (k->choices != NULL && !choice_holds(k->choices, out->v[out->n]))
+            choice_problem(item[i], pointer, k->choices, out->v[out->n], p);
+        else
+            out->n++;
+    }
+}
+
+static void numbers_read(const struct key *k, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+{
+    struct int_list *ints = at;
+    struct real_list *reals = at;
+    double v;
+
+    if (n->type != NODE_LIST || n->n < 1 || n->n > SPEC_LIST_MAX) {
+        spec_problem_add(p, n, pointer, "wrong_type", "must be a list of 1..%d numbers", SPEC_LIST_MAX);
+        return;
+    }
+    for (int i = 0; i < n->n; i++) {
+        int64_t whole;
+        if (k->type == KEY_INTS) {
+            if (!node_read_int(n->item[i], pointer, (int64_t)k->min, (int64_t)k->max, &whole, p))
+                return;
+            ints->v[i] = (int)whole;
+        } else {
+            if (!node_read_real(n->item[i], pointer, k->min, k->max, &v, p))
+                return;
+            reals->v[i] = v;
+        }
+    }
+    *(k->type == KEY_INTS ? &ints->n : &reals->n) = n->n;
+}
+
+static void value_read(const struct key *k, struct spec *s, void *base, const struct node *n, const char *pointer, struct spec_problems *p)
+{
+    void *at = (char *)base + k->offset;
+    double v;
+    int64_t whole;
+
+    switch (k->type) {
+    case KEY_TEXT:
+        node_read_text(n, pointer, at, k->size, p);
+        break;
+    case KEY_CHOICE: {
+        char text[64];
+        if (!node_read_text(n, pointer, text, sizeof text, p))
+            break;
+        if (choice_holds(k->choices, text))
+            snprintf(at, k->size, "%s", text);
+        else
+            choice_problem(n, pointer, k->choices, text, p);
+        break;
+    }
+    case KEY_INT:
+        if (node_read_int(n, pointer, (int64_t)k->min, (int64_t)k->max, &whole, p))
+            *(int *)at = (int)whole;
+        break;
+    case KEY_U64:
+        if (node_read_int(n, pointer, (int64_t)k->min, (int64_t)k->max, &whole, p))
+            *(uint64_t *)at = (uint64_t)whole;
+        break;
+    case KEY_REAL:
+        if (node_read_real(n, pointer, k->min, k->max, &v, p))
+            *(double *)at = v;
+        break;
+    case KEY_FLOAT:
+        if (node_read_real(n, pointer, k->min, k->max, &v, p))
+            *(float *)at = (float)v;
+        break;
+    case KEY_BOOL:
+        node_read_bool(n, pointer, at, p);
+        break;
+    case KEY_TEXTS:
+        texts_read(k, at, n, pointer, p);
+        break;
+    case KEY_INTS:
+    case KEY_REALS:
+        numbers_read(k, at, n, pointer, p);
+        break;
+    case KEY_SECTION:
+        keys_read(k->table, INNER, s, k->size == 0 ? base : at, n, pointer, p);
+        break;
+    case KEY_CUSTOM:
+        k->custom->read(s, at, n, pointer, p);
+        break;
+    }
+}
+
+void key_unknown(const struct node *key, const char *pointer, const char *const *names, size_t n, struct spec_problems *p)
+{
+    const char *near = suggest_nearest(key->text, names, n);
+    char where[200];
+
+    snprintf(where, sizeof where, "%s/%s", pointer, key->text);
+    spec_problem_add(p, key, where, "unknown_key", "unknown key \"%.60s\"%s%s%s", key->text, near != NULL ? "; did you mean \"" : "",
+                     near != NULL ? near : "", near != NULL ? "\"?" : "");
+}
+
+static bool key_is_for(const struct key *k, unsigned kind_bit)
+{
+    return k->kinds == 0 || kind_bit == 0 || (k->kinds & kind_bit) != 0;
+}
+
+static void key_misplaced(const struct node *key, const char *pointer, const struct key *table, unsigned kind_bit, struct spec_problems *p)
+{
+    const char *names[64];
+    size_t n = 0;
+    char where[200];
+
+    for (const struct key *k = table; k->name != NULL; k++) {
+        if (strcmp(k->name, key->text) == 0) {
+            snprintf(where, sizeof where, "%s/%s", pointer, key->text);
+            spec_problem_add(p, key, where, "misplaced_key", "\"%s\" is not a key of this kind", key->text);
+            return;
+        }
+        if (key_is_for(k, kind_bit) && n < 64)
+            names[n++] = k->name;
+    }
+    key_unknown(key, pointer, names, n, p);
+}
+
+void keys_read(const struct key *table, unsigned kind_bit, struct spec *s, void *base, const struct node *map, const char *pointer,
+               struct spec_problems *p)
+{
+    char where[160];
+
+    if (map->type != NODE_MAP) {
+        spec_problem_add(p, map, pointer, "wrong_type", "must be a map of keys");
+        return;
+    }
+    for (int i = 0; i < map->n; i++) {
+        const struct key *k = table;
+        if (kind_bit != 0 && (strcmp(map->key[i]->text, "kind") == 0 || strcmp(map->key[i]->text, "apiVersion") == 0))
+            continue; /* read before */
+        while (k->name != NULL && !(strcmp(k->name, map->key[i]->text) == 0 && key_is_for(k, kind_bit)))
+            k++;
+        if (k->name == NULL) {
+            key_misplaced(map->key[i], pointer, table, kind_bit, p);
+            continue;
+        }
+        snprintf(where, sizeof where, "%s/%s", pointer, k->name);
+        value_read(k, s, base, map->item[i], where, p);
+    }
+}
+
+/* ---- writing by the table ------------------------------------------------------------------------------------- */
+
+static cJSON *texts_write(const struct text_list *list)
+{
+    cJSON *a = cJSON_CreateArray();
+
+    for (int i = 0; i < list->n; i++)
+        cJSON_AddItemToArray(a, cJSON_CreateString(list->v[i]));
+    return a;
+}
+
+static cJSON *value_write(const struct key *k, const struct spec *s, const void *base)
+{
+    const void *at = (const char *)base + k->offset;
+
+    switch (k->type) {
+    case KEY_TEXT:
+    case KEY_CHOICE:
+        return *(const char *)at != '\0' ? cJSON_CreateString(at) : NULL;
+    case KEY_INT:
+        return cJSON_CreateNumber(*(const int *)at);
+    case KEY_U64:
+        return cJSON_CreateNumber((double)*(const uint64_t *)at);
+    case KEY_REAL:
+        return cJSON_CreateNumber(*(const double *)at);
+    case KEY_FLOAT:
+        return cJSON_CreateNumber(float_as_written(*(const float *)at));
+    case KEY_BOOL:
+        return cJSON_CreateBool(*(const bool *)at);
+    case KEY_TEXTS:
+        return texts_write(at);
+    case KEY_INTS:
+        return ((const struct int_list *)at)->n > 0
+                   ? cJSON_CreateIntArray(((const struct int_list *)at)->v, ((const struct int_list *)at)->n)
+                   : NULL;
+    case KEY_REALS:
+        return ((const struct real_list *)at)->n > 0
+                   ? cJSON_CreateDoubleArray(((const struct real_list *)at)->v, ((const struct real_list *)at)->n)
+                   : NULL;
+    case KEY_SECTION:
+        return keys_write(k->table, INNER, s, k->size == 0 ? base : at);
+    case KEY_CUSTOM:
+        return k->custom->write(s, at);
+    }
+    return NULL;
+}
+
+cJSON *keys_write(const struct key *table, unsigned kind_bit, const struct spec *s, const void *base)
+{
+    cJSON *out = cJSON_CreateObject();
+
+    for (const struct key *k = table; k->name != NULL; k++) {
+        cJSON *v;
+        if (!key_is_for(k, kind_bit) || (kind_bit != 0 && strcmp(k->name, "kind") == 0))
+            continue;
+        v = value_write(k, s, base);
+        if (v != NULL)
+            cJSON_AddItemToObject(out, k->name, v);
+    }
+    return out;
+}
+
+/* ---- for people ----------------------------------------------------------------------------------------------- */
+
+static const char *const type_names[] = {"text",  "one of",      "integer",  "integer",  "number", "number",
+                                         "true or false", "list of text", "list of integers", "list of numbers", "", ""};
+
+static void table_print(const struct key *table, const char *prefix, FILE *out)
+{
+    char name[160];
+
+    for (const struct key *k = table; k->name != NULL; k++) {
+        snprintf(name, sizeof name, "%s%s", prefix, k->name);
+        fprintf(out, "%-34s %s", name, type_names[k->type]);
+        if (k->choices != NULL)
+            fprintf(out, " %s", k->choices);
+        else if (k->type == KEY_INT || k->type == KEY_U64 || k->type == KEY_REAL || k->type == KEY_FLOAT)
+            fprintf(out, " %.10g..%.10g", k->min, k->max);
+        fprintf(out, "%s%s\n", k->type >= KEY_SECTION ? "" : ": ", k->doc);
+        if (k->type == KEY_SECTION) {
+            snprintf(name, sizeof name, "%s%s.", prefix, k->name);
+            table_print(k->table, name, out);
+        }
+    }
+}
+
+void keys_print(FILE *out)
+{
+    table_print(spec_keys, "", out);
+    table_print(spec_data_keys, "data.NAME.", out);
+    table_print(spec_init_keys, "base.init.", out);
+}

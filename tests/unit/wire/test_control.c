@@ -1,0 +1,344 @@
+/* Control messages there and back, and what the unpacker refuses. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "control.pb-c.h"
+#include "wire/control.h"
+#include "wire/text.h"
+
+#define HEX "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+static const enum control_type all_types[] = {
+    CONTROL_HELLO,          CONTROL_HEARTBEAT,          CONTROL_TASK_DONE,    CONTROL_TASK_FAILED,
+    CONTROL_SESSION_STATUS, CONTROL_SESSION_CHECKPOINT, CONTROL_SESSION_DONE, CONTROL_SESSION_FAILED,
+    CONTROL_BYE,            CONTROL_LOG,                CONTROL_WELCOME,      CONTROL_REJECT,
+    CONTROL_TASK,           CONTROL_TASK_CANCEL,        CONTROL_ACK,          CONTROL_SESSION_OPEN,
+    CONTROL_ASSIGN,         CONTROL_SESSION_CLOSE,      CONTROL_DRAIN};
+
+#define TYPES_N (sizeof all_types / sizeof all_types[0])
+
+static struct control *there_and_back(const struct control *c)
+{
+    struct buf frame = BUF_INIT;
+    struct control *back = NULL;
+    struct err e;
+
+    control_pack(c, &frame);
+    assert_int_equal(control_unpack(frame.data, frame.len, &back, &e), 0);
+    buf_free(&frame);
+    assert_int_equal(back->type, c->type);
+    assert_int_equal(back->proto, WIRE_PROTO);
+    return back;
+}
+
+static void test_every_type_travels(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < TYPES_N; i++) {
+        struct control *c = control_new(all_types[i]);
+        struct control *back;
+        strcpy(c->cluster, "c1");
+        c->term = UINT64_MAX;
+        back = there_and_back(c);
+        assert_string_equal(back->cluster, "c1");
+        assert_true(back->term == UINT64_MAX);
+        assert_string_not_equal(control_type_name(all_types[i]), "unknown");
+        assert_true(control_from_worker(all_types[i]) || control_from_coordinator(all_types[i]));
+        control_free(back);
+        control_free(c);
+    }
+    assert_string_equal(control_type_name((enum control_type)99), "unknown");
+}
+
+static void test_hello_keeps_every_field(void **state)
+{
+    struct control *c = control_new(CONTROL_HELLO);
+    struct control *back;
+
+    (void)state;
+    strcpy(c->worker, "w1");
+    strcpy(c->name, "h\xc3\xb6st");
+    strcpy(c->endpoint, "tcp://10.0.0.1:7782");
+    strcpy(c->build, "v1");
+    strcpy(c->fingerprint, "abc");
+    strcpy(c->blas, "Zen");
+    c->boot = 7;
+    c->roles = ROLE_COMPUTE | ROLE_PARAMS;
+    c->threads = 4;
+    c->memory_bytes = 1ull << 40;
+    c->draining = true;
+    c->leases_n = 2;
+    c->lease[0] = (struct control_lease){1, 2, 3, 4};
+    c->lease[1] = (struct control_lease){5, 6, 7, 8};
+    back = there_and_back(c);
+    assert_memory_equal(back, c, offsetof(struct control, result));
+    control_free(back);
+    control_free(c);
+}
+
+static void test_session_open_with_full_maps_fits_a_frame(void **state)
+{
+    struct control *c = control_new(CONTROL_SESSION_OPEN);
+    struct control *back;
+
+    (void)state;
+    c->job = 3;
+    c->session = 1;
+    c->session_attempt = 2;
+    c->seed = 9;
+    c->steps = 1000;
+    c->params = 260000;
+    c->global_batch = 48;
+    c->units = 8;
+    c->chunk_elems = 16384;
+    c->checkpoint_every = 100;
+    c->fold = -1;
+    strcpy(c->context.hex, HEX);
+    strcpy(c->examples.hex, HEX);
+    strcpy(c->init.hex, HEX);
+    strcpy(c->manifest.hex, HEX);
+    c->assignment = 4;
+    c->hosts_n = WIRE_HOSTS_MAX;
+    c->slots_n = WIRE_SLOTS_MAX;
+    for (uint32_t i = 0; i < WIRE_HOSTS_MAX; i++) {
+        memset(c->host[i].worker, 'w', WIRE_ID_MAX - 1);
+        memset(c->host[i].endpoint, 'e', WIRE_TEXT_MAX - 1);
+        c->host[i].chunk_begin = i;
+        c->host[i].chunk_end = i + 1;
+    }
+    for (uint32_t i = 0; i < WIRE_SLOTS_MAX; i++) {
+        memset(c->slot[i].worker, 's', WIRE_ID_MAX - 1);
+        c->slot[i].leaf_begin = i * 256;
+        c->slot[i].leaf_end = i * 256 + 256;
+    }
+    back = there_and_back(c);
+    assert_memory_equal(back, c, offsetof(struct control, result));
+    assert_memory_equal(&back->session, &c->session,
+                        sizeof *c - offsetof(struct control, session));
+    control_free(back);
+    control_free(c);
+}
+
+static void test_result_and_text_travel(void **state)
+{
+    struct control *c = control_new(CONTROL_TASK_DONE);
+    struct control *back;
+
+    (void)state;
+    c->job = 1;
+    c->task = 2;
+    c->epoch = 3;
+    c->attempt = 4;
+    strcpy(c->task_kind, "encode");
+    c->result = mem_strdup("{\"outputs\":{}}");
+    c->code = -3;
+    memset(c->text, 'x', sizeof c->text - 1);
+    back = there_and_back(c);
+    assert_string_equal(back->result, c->result);
+    assert_string_equal(back->text, c->text);
+    assert_int_equal(back->code, -3);
+    assert_string_equal(back->task_kind, "encode");
+    assert_int_equal(back->epoch, 3);
+    control_free(back);
+    control_free(c);
+}
+
+/* Packs an envelope made by hand, so that it may be wrong. */
+static int unpack_envelope(Steer__Envelope *v, struct err *e)
+{
+    size_t size = steer__envelope__get_packed_size(v);
+    uint8_t *bytes = mem_alloc(size);
+    struct control *c = NULL;
+    int rc;
+
+    steer__envelope__pack(v, bytes);
+    rc = control_unpack(bytes, size, &c, e);
+    if (rc != 0 && rc != ERR_UNSUPPORTED)
+        assert_null(c);
+    control_free(c);
+    free(bytes);
+    return rc;
+}
+
+static void test_missing_parts_wrong_versions_and_types_are_named(void **state)
+{
+    Steer__Envelope v = STEER__ENVELOPE__INIT;
+    struct err e;
+
+    (void)state;
+    v.proto = WIRE_PROTO;
+    v.type = CONTROL_HELLO;
+    assert_int_equal(unpack_envelope(&v, &e), ERR_INVALID);
+    assert_non_null(strstr(e.msg, "machine part is missing"));
+    v.type = 77;
+    assert_int_equal(unpack_envelope(&v, &e), ERR_INVALID);
+    assert_non_null(strstr(e.msg, "type 77"));
+    v.type = CONTROL_HELLO;
+    v.proto = WIRE_PROTO + 1;
+    assert_int_equal(unpack_envelope(&v, &e), ERR_UNSUPPORTED);
+}
+
+static void test_bad_texts_are_refused(void **state)
+{
+    static const struct {
+        const char *bytes;
+        size_t len;
+        int rc;
+    } cases[] = {
+        {"ok", 2, 0},
+        {"a\0b", 3, ERR_INVALID},
+        {"\xff", 1, ERR_INVALID},
+        {"\xc0\x80", 2, ERR_INVALID},     /* NUL, overlong */
+        {"\xed\xa0\x80", 3, ERR_INVALID}, /* surrogate */
+        {"\xe2\x82", 2, ERR_INVALID},     /* cut */
+        {"\xf4\x90\x80\x80", 4, ERR_INVALID}, /* above U+10FFFF */
+        {"\xf0\x9f\x99\x82", 4, 0},
+        {"0123456789012345678901234567890123456789", 40, ERR_LIMIT},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        Steer__Envelope v = STEER__ENVELOPE__INIT;
+        Steer__Outcome o = STEER__OUTCOME__INIT;
+        struct err e;
+        v.proto = WIRE_PROTO;
+        v.type = CONTROL_DRAIN;
+        v.outcome = &o;
+        v.cluster.data = (uint8_t *)(uintptr_t)cases[i].bytes;
+        v.cluster.len = cases[i].len;
+        assert_int_equal(unpack_envelope(&v, &e), cases[i].rc);
+    }
+}
+
+static void test_bad_digest_and_backward_ranges_are_refused(void **state)
+{
+    Steer__Envelope v = STEER__ENVELOPE__INIT;
+    Steer__Session s = STEER__SESSION__INIT;
+    Steer__Map m = STEER__MAP__INIT;
+    Steer__Host h = STEER__HOST__INIT;
+    Steer__Host *hosts[1] = {&h};
+    struct err e;
+
+    (void)state;
+    v.proto = WIRE_PROTO;
+    v.type = CONTROL_ASSIGN;
+    v.session = &s;
+    v.map = &m;
+    assert_int_equal(unpack_envelope(&v, &e), 0);
+    m.host = hosts;
+    m.n_host = 1;
+    h.chunk_begin = 5;
+    h.chunk_end = 4;
+    assert_int_equal(unpack_envelope(&v, &e), ERR_INVALID);
+    h.chunk_end = 5;
+    assert_int_equal(unpack_envelope(&v, &e), 0);
+    s.manifest.data = (uint8_t *)(uintptr_t) "ABC";
+    s.manifest.len = 3;
+    assert_int_equal(unpack_envelope(&v, &e), ERR_INVALID);
+}
+
+/* 30,000 empty leases cost 60 KB on the wire and megabytes in memory. */
+static void test_amplification_stops_at_the_budget(void **state)
+{
+    uint8_t frame[WIRE_FRAME_MAX];
+    size_t n = 0;
+    struct control *c;
+    struct err e;
+
+    (void)state;
+    frame[n++] = 0x08; /* proto = 1 */
+    frame[n++] = 1;
+    frame[n++] = 0x32; /* pulse, 60,000 bytes */
+    frame[n++] = 0xe0;
+    frame[n++] = 0xd4;
+    frame[n++] = 0x03;
+    for (int i = 0; i < 30000; i++) {
+        frame[n++] = 0x2a;
+        frame[n++] = 0;
+    }
+    assert_int_equal(control_unpack(frame, n, &c, &e), ERR_INVALID);
+    assert_int_equal(control_unpack(frame, WIRE_FRAME_MAX + 1, &c, &e), ERR_LIMIT);
+}
+
+static void test_cut_and_flipped_frames_never_crash(void **state)
+{
+    struct control *c = control_new(CONTROL_SESSION_OPEN);
+    struct buf frame = BUF_INIT;
+    struct err e;
+
+    (void)state;
+    c->hosts_n = 2;
+    c->slots_n = 3;
+    strcpy(c->context.hex, HEX);
+    control_pack(c, &frame);
+    for (size_t i = 0; i < frame.len; i++) {
+        struct control *back = NULL;
+        control_unpack(frame.data, i, &back, &e);
+        control_free(back);
+        for (int bit = 0; bit < 8; bit++) {
+            back = NULL;
+            frame.data[i] = (char)(frame.data[i] ^ (1 << bit));
+            control_unpack(frame.data, frame.len, &back, &e);
+            frame.data[i] = (char)(frame.data[i] ^ (1 << bit));
+            control_free(back);
+        }
+    }
+    buf_free(&frame);
+    control_free(c);
+}
+
+/* protobuf-c follows nested messages without a bound, so none of ours may contain itself. */
+static void walk(const ProtobufCMessageDescriptor *d, int depth)
+{
+    assert_true(depth < 8);
+    for (unsigned i = 0; i < d->n_fields; i++)
+        if (d->fields[i].type == PROTOBUF_C_TYPE_MESSAGE)
+            walk(d->fields[i].descriptor, depth + 1);
+}
+
+static void test_no_message_contains_itself(void **state)
+{
+    (void)state;
+    walk(&steer__envelope__descriptor, 0);
+}
+
+/* A heartbeat as version 1 wrote it; it must be readable for ever. */
+static void test_old_bytes_are_still_read(void **state)
+{
+    static const uint8_t old[] = {0x08, 0x01, 0x10, 0x02, 0x1a, 0x02, 'c', '1', 0x20, 0x05, 0x32, 0x0c,
+                                  0x0a, 0x02, 'w',  '1',  0x18, 0x2a, 0x2a, 0x04, 0x08, 0x07, 0x10, 0x03};
+    struct control *c = NULL;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(control_unpack(old, sizeof old, &c, &e), 0);
+    assert_int_equal(c->type, CONTROL_HEARTBEAT);
+    assert_int_equal(c->term, 5);
+    assert_string_equal(c->worker, "w1");
+    assert_int_equal(c->progress, 42);
+    assert_int_equal(c->lease[0].task, 7);
+    control_free(c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_type_travels),
+        cmocka_unit_test(test_hello_keeps_every_field),
+        cmocka_unit_test(test_session_open_with_full_maps_fits_a_frame),
+        cmocka_unit_test(test_result_and_text_travel),
+        cmocka_unit_test(test_missing_parts_wrong_versions_and_types_are_named),
+        cmocka_unit_test(test_bad_texts_are_refused),
+        cmocka_unit_test(test_bad_digest_and_backward_ranges_are_refused),
+        cmocka_unit_test(test_amplification_stops_at_the_budget),
+        cmocka_unit_test(test_cut_and_flipped_frames_never_crash),
+        cmocka_unit_test(test_no_message_contains_itself),
+        cmocka_unit_test(test_old_bytes_are_still_read),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
