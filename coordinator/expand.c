@@ -144,6 +144,8 @@ static int data_ref(struct build *b, int stage, struct expand_input *in, const c
 static int ref_resolve(struct build *b, int stage, struct expand_input *in, const char *ref, struct err *e)
 {
     const cJSON *value = NULL;
+    char rows[SPEC_TEXT_MAX + 8];
+    int rc = 0;
 
     if (strncmp(ref, "stage:", 6) == 0)
         return stage_ref(b, &b->x->stage[stage], in, ref, e);
@@ -168,7 +170,11 @@ static int ref_resolve(struct build *b, int stage, struct expand_input *in, cons
         value = json_get(b->resolved, ref);
         if (value == NULL)
             return err_set(e, ERR_INVALID, "%s: no such finished job or output", ref);
-        return digests_add(in, value, ref, e);
+        snprintf(rows, sizeof rows, "%s#rows", ref);
+        rc = digests_add(in, value, ref, e);
+        if (rc == 0 && in->refs_n > 0)
+            in->ref[in->refs_n - 1].rows = json_int_or(b->resolved, rows, 0);
+        return rc;
     }
     return err_set(e, ERR_INVALID, "%s: a reference is file:PATH, data:NAME, stage:NAME, job:ID or sha256:HEX", ref);
 }

@@ -19,6 +19,7 @@ struct expand_ref {
     int stage;        /* index of the stage that gives it, or -1: digest is set */
     char output[64];  /* of that stage */
     struct digest digest;
+    int64_t rows;     /* of a data set named by job:, if known; 0 = not */
 };
 
 struct expand_input {
@@ -43,7 +44,7 @@ struct expansion {
     struct expand_stage stage[EXPAND_STAGES_MAX];
 };
 
-/* resolved: {"data/x.jsonl": "<sha256>", "job:ID/outputs.model": ["<sha256>", ...]}. spec must outlive the expansion.
+/* resolved: {"data/x.jsonl": "<sha256>", "job:ID/outputs.data": ["<sha256>", ...], "job:ID/outputs.data#rows": 10784}. spec must outlive the expansion.
  * ERR_INVALID: a reference to nothing, a file that was not uploaded, a circle of needs; the message names stage and input. */
 int expand_spec(const struct spec *spec, const cJSON *resolved, struct expansion **out, struct err *e);
 void expand_free(struct expansion *x);

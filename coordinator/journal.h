@@ -26,7 +26,8 @@ struct journal_submit {
     uint64_t job;
     char *key;       /* Idempotency-Key, or NULL */
     struct digest body;
-    cJSON *resolved; /* see expand.h */
+    char *spec;      /* resolved, canonical JSON */
+    char *resolved;  /* see expand.h; JSON */
 };
 /* One transaction. Nothing of it happened unless 0 is returned. */
 int journal_commit(struct journal *j, const struct sched_actions *a, const struct journal_submit *submits, int submits_n,

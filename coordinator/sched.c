@@ -250,8 +250,10 @@ static void job_shrink(struct sched *s, struct sched_job *j)
     for (int i = 0; i < j->stages_n; i++) {
         struct sched_stage *st = &j->stage[i];
 
-        for (uint32_t t = 0; t < st->tasks_n; t++)
+        for (uint32_t t = 0; t < st->tasks_n; t++) {
             cJSON_Delete(st->task[t].result);
+            st->task[t].result = NULL;
+        }
         sched_discard(s, st->task);
         sched_discard(s, st->session);
         st->task = NULL;
@@ -388,8 +390,10 @@ static void on_submit(struct sched *s, struct sched_event *ev, struct sched_acti
     ev->job = NULL;
     job_add(s, j);
     sched_act(a, SCHED_SAVE_JOB, j, NULL);
-    for (int i = 0; i < j->stages_n; i++)
+    for (int i = 0; i < j->stages_n; i++) {
+        sched_stage_estimate(s, &j->stage[i]);
         sched_act(a, SCHED_SAVE_STAGE, j, &j->stage[i]);
+    }
     sched_note(a, j, NULL, "job.submitted", "%d stages", j->stages_n);
 }
 
@@ -431,6 +435,8 @@ void sched_restored(struct sched *s, uint64_t now_ms)
                     s->next_session = st->session->id + 1;
             }
             st->phase_started_ms = now_ms;
+            if (s->job[i]->expansion != NULL)
+                sched_stage_estimate(s, st);
         }
         if (run_state_is_final(s->job[i]->state))
             job_shrink(s, s->job[i]);

@@ -141,7 +141,7 @@ struct sched_stage {
     bool phase_open;
     struct phase phase;
     uint32_t phases_done;
-    double cost_done;
+    double cost_done, cost_total; /* of all phases, as far as the planner can tell now */
     struct digest context;
     struct sched_task *task;
     uint32_t tasks_n, tasks_done;
@@ -252,13 +252,13 @@ struct sched_event {
 enum sched_action_type {
     SCHED_SAVE_JOB,
     SCHED_SAVE_STAGE,
-    SCHED_SAVE_TASK,
-    SCHED_SAVE_TASKS,      /* all tasks of the stage's new phase */
+    SCHED_SAVE_TASK,       /* task; text: phase */
+    SCHED_SAVE_TASKS,      /* task[0..number): all of a new phase; text: phase */
     SCHED_ATTEMPT_BEGIN,   /* task, worker */
     SCHED_ATTEMPT_END,     /* task: outcome in text, why in note */
     SCHED_EVENT,           /* text: type, note: words for people */
     SCHED_SERIES,          /* text: name, value, number: step */
-    SCHED_CHECKPOINT,      /* digest, number: version */
+    SCHED_CHECKPOINT,      /* digest, number: version, text: phase */
     SCHED_OUTPUTS,         /* stage succeeded: its outputs are artefacts, and reusable under digest (if set) */
     SCHED_CONTEXT,         /* digest, blob: text of the phase's context document, to be stored before any dispatch */
     SCHED_FIRST_SEND,      /* (marks the second group) */

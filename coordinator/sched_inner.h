@@ -21,6 +21,7 @@ uint64_t sched_backoff(const struct sched *s, uint32_t failures);
 void sched_stage_advance(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_stage_reuse(struct sched *s, struct sched_stage *st, cJSON *result, struct sched_actions *a);
 void sched_stage_stop(struct sched *s, struct sched_stage *st, enum run_state to, const char *reason, struct sched_actions *a);
+void sched_stage_estimate(struct sched *s, struct sched_stage *st); /* sets cost_total */
 void sched_phase_finish(struct sched *s, struct sched_stage *st, cJSON *entry, struct sched_actions *a);
 
 /* sched_task.c: leases */

@@ -382,6 +382,7 @@ static void on_checkpoint(struct sched_stage *st, const struct sched_event *ev, 
     act->digest = ev->digest;
     act->number = ev->version;
     act->epoch = ev->attempt;
+    snprintf(act->text, sizeof act->text, "%s", st->phase.name);
     sched_act(a, SCHED_SAVE_STAGE, st->job, st);
     sched_note(a, st->job, st, "session.checkpoint", "version %" PRIu64 " %s", ev->version, ev->digest.hex);
 }

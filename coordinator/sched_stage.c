@@ -51,6 +51,14 @@ static int input_digests(const struct sched_stage *st, const struct expand_ref *
     return 0;
 }
 
+/* How many rows a data input has: row phases are cut by it. Kept beside the digests as "KEY.rows". */
+static double input_rows(const struct sched_stage *st, const struct expand_ref *r)
+{
+    const struct sched_stage *from = r->stage >= 0 ? &st->job->stage[r->stage] : NULL;
+
+    return from != NULL && from->metrics != NULL ? json_number_or(from->metrics, "rows", 0) : (double)r->rows;
+}
+
 static int inputs_make(struct sched_stage *st, struct err *e)
 {
     const struct expand_stage *x = &st->job->expansion->stage[st->index];
@@ -59,9 +67,16 @@ static int inputs_make(struct sched_stage *st, struct err *e)
 
     for (int i = 0; i < x->inputs_n && rc == 0; i++) {
         cJSON *list = cJSON_AddArrayToObject(inputs, x->input[i].key);
+        char name[EXPAND_NAME_MAX + 8];
+        double rows = 0;
 
-        for (int k = 0; k < x->input[i].refs_n && rc == 0; k++)
+        for (int k = 0; k < x->input[i].refs_n && rc == 0; k++) {
             rc = input_digests(st, &x->input[i].ref[k], list, e);
+            rows += input_rows(st, &x->input[i].ref[k]);
+        }
+        snprintf(name, sizeof name, "%s.rows", x->input[i].key);
+        if (rows > 0)
+            cJSON_AddNumberToObject(inputs, name, rows);
     }
     if (rc != 0) {
         cJSON_Delete(inputs);
@@ -181,6 +196,37 @@ static int phase_check(const struct phase *p, struct err *e)
     return 0;
 }
 
+/* Asks the planner what would come if each phase ended with no figures. What it cannot say yet is guessed from the spec. */
+void sched_stage_estimate(struct sched *s, struct sched_stage *st)
+{
+    const struct spec *spec = st->job->expansion->stage[st->index].spec;
+    cJSON *done = st->done != NULL ? cJSON_Duplicate(st->done, true) : cJSON_CreateObject();
+    bool guessed = false;
+
+    st->cost_total = st->cost_done;
+    for (int i = 0; i < 64; i++) {
+        struct phase p = {.type = PHASE_END};
+        cJSON *outputs = NULL, *metrics = NULL;
+        struct err e = {0};
+        int rc = s->config.plan(spec, st->inputs, done, &p, &outputs, &metrics, &e);
+
+        cJSON_Delete(outputs);
+        cJSON_Delete(metrics);
+        if (rc != 0 && p.name[0] == '\0') { /* a training phase whose examples are not counted yet */
+            guessed = true;
+            break;
+        }
+        if (p.type == PHASE_END || json_get(done, p.name) != NULL)
+            break;
+        st->cost_total += p.cost;
+        cJSON_AddItemToObject(done, p.name, cJSON_CreateObject());
+    }
+    if (guessed)
+        st->cost_total += (spec->train.max_tokens > 0 ? 1e-3 * (double)spec->train.max_tokens : 2000.0) *
+                          (spec->kind == KIND_TRAIN_ATTRIBUTE_MODEL && spec->cross_fit > 1 ? spec->cross_fit : 1);
+    cJSON_Delete(done);
+}
+
 static void phase_open(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
     struct sched_action *act;
@@ -189,6 +235,7 @@ static void phase_open(struct sched *s, struct sched_stage *st, struct sched_act
     st->phase_open = true;
     st->phase_started_ms = s->now_ms;
     st->phase_started_done = 0;
+    sched_stage_estimate(s, st);
     sched_context(st, &text);
     digest_bytes(text.data, text.len, &st->context);
     act = sched_act(a, SCHED_CONTEXT, st->job, st);
@@ -199,7 +246,10 @@ static void phase_open(struct sched *s, struct sched_stage *st, struct sched_act
         tasks_make(st);
         for (uint32_t i = 0; i < st->tasks_n; i++)
             st->task[i].id = s->next_task++;
-        sched_act(a, SCHED_SAVE_TASKS, st->job, st);
+        act = sched_act(a, SCHED_SAVE_TASKS, st->job, st);
+        act->task = st->task;
+        act->number = st->tasks_n;
+        snprintf(act->text, sizeof act->text, "%s", st->phase.name);
     } else {
         st->session = mem_zalloc(1, sizeof *st->session);
         st->session->id = s->next_session++;

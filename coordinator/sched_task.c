@@ -26,8 +26,11 @@ static void task_move(struct sched_task *t, enum task_state to)
 
 static void task_save(struct sched_actions *a, struct sched_stage *st, struct sched_task *t)
 {
+    struct sched_action *act = sched_act(a, SCHED_SAVE_TASK, st->job, st);
+
     st->job->version++;
-    sched_act(a, SCHED_SAVE_TASK, st->job, st)->task = t;
+    act->task = t;
+    snprintf(act->text, sizeof act->text, "%s", st->phase.name);
 }
 
 /* The task of an id among the open phases; NULL if it is over or was never ours. */
