@@ -68,6 +68,10 @@ $(B)/common/model/%.o: common/model/%.c
 $(B)/double/model/%.o: common/model/%.c
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(VEC) -DREAL_DOUBLE -MMD -MP -c $< -o $@
+# Tests of the numerics see the same vectors as the numerics.
+$(B)/tests/unit/model/%.o: tests/unit/model/%.c
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(VEC) -MMD -MP -c $< -o $@
 $(call room_obj,wire): | $(GENS:.c=.h)
 $(B)/gen/%.o: $(GEN)/%.c
 	@mkdir -p $(@D)

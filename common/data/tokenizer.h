@@ -15,14 +15,17 @@
 
 struct tokenizer;
 
-/* path: tokenizer.json, tokenizer.bin, or a model directory that has tokenizer.json. "synthetic:V": benchmark vocabulary of V ids. */
+/* path: tokenizer.json, llama2.c's *.bin, or a model directory that has tokenizer.json or tokenizer.bin. "synthetic:V":
+ * benchmark vocabulary of V ids (V >= 258: <s>, </s>, the bytes, and pieces that no text becomes). A loaded tokenizer may be
+ * used by many threads at once; tokenizer_add() wants it alone. */
 int tokenizer_load(const char *path, struct tokenizer **out, struct err *e);
 void tokenizer_free(struct tokenizer *t);
 int32_t tokenizer_vocab(const struct tokenizer *t); /* number of ids, added tokens included */
 int32_t tokenizer_bos(const struct tokenizer *t);   /* -1 if there is none */
 int32_t tokenizer_eos(const struct tokenizer *t);
-int32_t tokenizer_id(const struct tokenizer *t, const char *token); /* exact token text, added or not; -1 if absent */
-/* Text of an id as bytes (added tokens: their content). Borrowed. */
+/* Exact token text, added or not, as the bytes it stands for (" the", not "\u0120the"); -1 if absent. */
+int32_t tokenizer_id(const struct tokenizer *t, const char *token);
+/* Text of an id as bytes (added tokens: their content). Borrowed until tokenizer_add(). */
 const char *tokenizer_bytes(const struct tokenizer *t, int32_t id, uint32_t *len);
 bool tokenizer_is_added(const struct tokenizer *t, int32_t id);
 
@@ -33,7 +36,9 @@ struct ids {
     size_t n, cap;
 };
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags, struct ids *out, struct err *e);
-void tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, struct buf *out); /* bytes; may be partial UTF-8 */
+/* Appends bytes (may be partial UTF-8). Special tokens give nothing; the space that encoding puts in front is left out right
+ * after a BOS at ids[0], and kept elsewhere. */
+void tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, struct buf *out);
 void ids_push(struct ids *a, int32_t id);
 void ids_free(struct ids *a);
 

@@ -64,9 +64,12 @@ double stats_percentile(const double *sorted, size_t n, double p)
 
 struct boot {
     size_t n;
-    uint32_t resamples;
-    uint32_t *pick; /* [resamples][n] */
+    uint32_t resamples, stream;
+    uint64_t seed;
+    bool stored;
+    uint32_t *pick; /* [resamples][n] if they are stored; else [n], filled anew for each resample */
 };
+#define STORED_MAX ((size_t)32 << 20) /* draws: 128 MiB */
 
 static void pick_units(uint32_t *pick, size_t n, uint64_t seed, uint32_t stream, uint32_t resample)
 {
@@ -82,12 +85,19 @@ struct boot *boot_new(size_t n, uint32_t resamples, uint64_t seed, uint32_t stre
     struct boot *b = mem_zalloc(1, sizeof *b);
 
     CHECK(n >= 1 && n < UINT32_MAX && resamples >= 2);
-    b->n = n;
-    b->resamples = resamples;
-    b->pick = mem_zalloc(n * resamples, sizeof *b->pick);
-    for (uint32_t r = 0; r < resamples; r++)
+    *b = (struct boot){n, resamples, stream, seed, n <= STORED_MAX / resamples, NULL};
+    b->pick = mem_zalloc(b->stored ? n * resamples : n, sizeof *b->pick);
+    for (uint32_t r = 0; b->stored && r < resamples; r++)
         pick_units(b->pick + (size_t)r * n, n, seed, stream, r);
     return b;
+}
+
+static const uint32_t *picks_of(const struct boot *b, uint32_t resample)
+{
+    if (b->stored)
+        return b->pick + (size_t)resample * b->n;
+    pick_units(b->pick, b->n, b->seed, b->stream, resample);
+    return b->pick;
 }
 
 void boot_free(struct boot *b)
@@ -142,7 +152,7 @@ struct interval boot_ratio(const struct boot *b, const double *num, const double
         c += y[i];
     }
     for (uint32_t r = 0; r < b->resamples; r++)
-        value[r] = ratio_of(b->pick + (size_t)r * b->n, x, y, b->n);
+        value[r] = ratio_of(picks_of(b, r), x, y, b->n);
     out = interval_of(c > 0.0 ? a / c : (double)NAN, value, b->resamples);
     free(value);
     free(x);
@@ -183,7 +193,7 @@ struct interval boot_any(const struct boot *b, boot_fn fn, void *self)
     for (size_t i = 0; i < b->n; i++)
         all[i] = (uint32_t)i;
     for (uint32_t r = 0; r < b->resamples; r++)
-        value[r] = fn(self, b->pick + (size_t)r * b->n, b->n);
+        value[r] = fn(self, picks_of(b, r), b->n);
     out = interval_of(fn(self, all, b->n), value, b->resamples);
     free(value);
     free(all);

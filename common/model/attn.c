@@ -200,21 +200,22 @@ VM_INLINE void forward_scores(const struct pack *x, size_t d, size_t i0, size_t 
         top[i] = vm_max_lane(best[i]);
 }
 
-/* p = exp(p - top) in place; sum gets the totals. */
+/* p = exp(p - top) in place over keys [0, end); sum gets the totals. */
 VM_INLINE void forward_exp(const struct pack *x, size_t end, const real *top, real *sum)
 {
-    for (size_t i = 0; i < QB; i++) {
-        vreal total = vm_set(0), m = vm_set(top[i]);
-        real *p = x->p + i * x->tp;
+    vreal total[QB];
 
-        for (size_t j = 0; j < end; j += VM_LANES) {
-            vreal e = vm_exp(vm_load(p + j) - m);
+    for (size_t i = 0; i < QB; i++)
+        total[i] = vm_set(0);
+    for (size_t j = 0; j < end; j += VM_LANES)
+        for (size_t i = 0; i < QB; i++) {
+            vreal e = vm_exp(vm_load(x->p + i * x->tp + j) - vm_set(top[i]));
 
-            vm_store(p + j, e);
-            total += e;
+            vm_store(x->p + i * x->tp + j, e);
+            total[i] += e;
         }
-        sum[i] = vm_sum(total);
-    }
+    for (size_t i = 0; i < QB; i++)
+        sum[i] = vm_sum(total[i]);
 }
 
 VM_INLINE void forward_head(const struct pack *x, size_t d, const real *q, size_t ldq, real scale, real *out, size_t ldo,
@@ -228,7 +229,7 @@ VM_INLINE void forward_head(const struct pack *x, size_t d, const real *q, size_
             sum[i] = 1;
         pack_block(d, q + i0 * ldq, ldq, n, scale, x->q);
         forward_scores(x, d, i0, end, top);
-        forward_exp(x, end, top, sum);
+        forward_exp(x, vm_round(i0 + QB), top, sum);
         vm_store(part, vm_load(top) + vm_log(vm_load(sum)));
         memcpy(lse + i0, part, n * sizeof *lse);
         block_sums(vm_round(d), x->tp, x->p, x->v, i0 + QB, x->dout);

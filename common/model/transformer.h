@@ -3,7 +3,8 @@
  *
  * A batch packs S sequences into one [N, C] matrix; attention and positions start anew at each sequence. Loss positions
  * are listed: a row, what should come out there, a weight. Rows without a target cost nothing in the head.
- * All functions are pure: no allocation, no global, no I/O, one thread, fixed order of operations; the same inputs give
+ * What a batch holds is CHECKed (tokens in the vocabulary, rows in range, sizes within the workspace): whoever builds one
+ * from outside data has refused bad data before. All functions are pure: no allocation, no global, no I/O, one thread, fixed order of operations; the same inputs give
  * the same bits on one numerics class. Tests: tests/unit/model, tests/golden.
  */
 #ifndef MODEL_TRANSFORMER_H
@@ -16,14 +17,14 @@ struct batch_target {
     int32_t row;      /* position in [0, N) whose hidden state is read */
     int32_t id;       /* HEAD_LM: token that should come out, lo <= id < hi. HEAD_REGRESSION: index into scores */
     int32_t lo, hi;   /* HEAD_LM: softmax over vocabulary rows [lo, hi); the whole vocabulary is [0, V) */
-    float weight;     /* > 0 */
+    float weight;     /* >= 0; a target of weight 0 is left out of training */
 };
 
 struct batch {
     int32_t rows, seqs, targets;
     int32_t rows_cap, seqs_cap, targets_cap, scores_cap; /* capacities of the arrays below */
     int32_t *token;     /* [rows] */
-    int32_t *seq_begin; /* [seqs + 1], seq_begin[0] = 0, seq_begin[seqs] = rows */
+    int32_t *seq_begin; /* [seqs + 1], seq_begin[0] = 0, seq_begin[seqs] = rows; a sequence has at most context rows */
     struct batch_target *target; /* [targets], rows ascending */
     float *score;       /* HEAD_REGRESSION: [.. * head_out], target.id selects a group of head_out; NaN = missing, masked */
 };
@@ -37,8 +38,8 @@ struct loss_out {
     int64_t tokens;    /* rows processed, every token of the sequences */
 };
 
-/* Where a gradient becomes final while the backward runs: elements [begin, end) will not change again. Called in
- * decreasing order of begin for the layers; tied embeddings last. May be NULL. */
+/* Where a gradient becomes final while the backward runs: elements [begin, end) will not change again. Called from the
+ * end of the vector down, without gaps: final norm and head, each layer, the embedding. May be NULL. */
 struct grad_sink {
     void *self;
     void (*ready)(void *self, size_t begin, size_t end);

@@ -1,7 +1,7 @@
 /*
  * How fast one thread trains: forward, loss and backward of packed units, rows per second and GFLOP/s.
  * FLOPs counted: 6 per weight of a matrix and row (head: per target row), and the causal half of attention, forward 4 and
- * backward 10 per query, key and channel. usage: bench_train [seconds]
+ * backward 10 per query, key and channel. usage: bench_train [seconds [row of the table]]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,6 +79,7 @@ int main(int argc, char **argv)
     double seconds = argc > 1 ? atof(argv[1]) : 1.0;
 
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        bench(&shapes[i], seconds);
+        if (argc <= 2 || (size_t)atoi(argv[2]) == i)
+            bench(&shapes[i], seconds);
     return 0;
 }

@@ -1,0 +1,23 @@
+/*
+ * report: results as report.json (everything), report.md (what a person reads first) and pictures. Pure: text into buffers.
+ * The same results give the same bytes; no times, no host names.
+ */
+#ifndef EVAL_REPORT_H
+#define EVAL_REPORT_H
+
+#include "base/buf.h"
+#include "eval/results.h"
+#include "json/json.h"
+
+cJSON *report_json(const struct results *r); /* caller's: cJSON_Delete() */
+void report_markdown(const struct results *r, struct buf *out);
+
+/* Pictures in order; index from 0; false after the last. name: file name, "steering.svg". */
+bool report_picture(const struct results *r, int index, char name[64], struct buf *out);
+
+/* Numbers for the metrics of a stage, at most about 500: effect.<model>.<g>.<attr>.<measure> (with .lo, .hi where a figure
+ * rests on it), spearman..., gap.<model> (.lo, .hi), nll.<model>, largest_rate.<model>, distinct2.<model>.<g>,
+ * am.<label>.*, tfidf.<label>.*, figures, figures_failed. */
+void report_metrics(const struct results *r, void (*add)(void *self, const char *name, double value), void *self);
+
+#endif
