@@ -314,12 +314,25 @@ static int write_action(struct journal *j, const struct sched_action *act, uint6
     }
 }
 
-static int write_submit(struct journal *j, const struct journal_submit *s, struct err *e)
+int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *s, struct err *e)
 {
-    int rc = db_run(j->db, e, "UPDATE jobs SET spec=?2, resolved=?3 WHERE id=?1", "itt", (int64_t)s->job, s->spec, s->resolved);
+    int rc = db_begin(j->db, e);
 
+    if (rc == 0)
+        rc = save_job(j, job, e);
+    for (int i = 0; i < job->stages_n && rc == 0; i++)
+        rc = save_stage(j, &job->stage[i], e);
+    if (rc == 0)
+        rc = db_run(j->db, e, "UPDATE jobs SET spec=?2, resolved=?3 WHERE id=?1", "itt", (int64_t)job->id, s->spec, s->resolved);
     if (rc == 0 && s->key != NULL)
-        rc = db_run(j->db, e, "INSERT INTO idempotency(key, body, job) VALUES(?1, ?2, ?3)", "tti", s->key, s->body.hex, (int64_t)s->job);
+        rc = db_run(j->db, e, "INSERT INTO idempotency(key, body, job) VALUES(?1, ?2, ?3)", "tti", s->key, s->body.hex,
+                    (int64_t)job->id);
+    if (rc == 0)
+        rc = db_commit(j->db, e);
+    if (rc != 0) {
+        db_rollback(j->db);
+        err_wrap(e, "journal");
+    }
     return rc;
 }
 
@@ -332,18 +345,15 @@ static bool has_rows(const struct sched_actions *a)
     return false;
 }
 
-int journal_commit(struct journal *j, const struct sched_actions *a, const struct journal_submit *submits, int submits_n,
-                   uint64_t wall_ms, struct err *e)
+int journal_commit(struct journal *j, const struct sched_actions *a, uint64_t wall_ms, struct err *e)
 {
     int rc = 0;
 
-    if (submits_n == 0 && !has_rows(a))
+    if (!has_rows(a))
         return 0;
     rc = db_begin(j->db, e);
     for (int i = 0; i < a->n && rc == 0; i++)
         rc = write_action(j, &a->v[i], wall_ms, e);
-    for (int i = 0; i < submits_n && rc == 0; i++)
-        rc = write_submit(j, &submits[i], e);
     if (rc == 0)
         rc = db_commit(j->db, e);
     if (rc != 0) {

@@ -21,17 +21,16 @@ void journal_close(struct journal *j);
 const char *journal_cluster(const struct journal *j); /* 32 hexadecimal digits */
 uint64_t journal_term(const struct journal *j);
 
-/* A job as submitted, written together with the batch that holds its SCHED_SAVE_JOB. */
 struct journal_submit {
-    uint64_t job;
-    char *key;       /* Idempotency-Key, or NULL */
+    const char *key;      /* Idempotency-Key, or NULL */
     struct digest body;
-    char *spec;      /* resolved, canonical JSON */
-    char *resolved;  /* see expand.h; JSON */
+    const char *spec;     /* resolved, canonical JSON */
+    const char *resolved; /* see expand.h; JSON */
 };
+/* A new job, its spec and its key: once this returns 0 the job may be acknowledged and given to the scheduler. */
+int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *submit, struct err *e);
 /* One transaction. Nothing of it happened unless 0 is returned. */
-int journal_commit(struct journal *j, const struct sched_actions *a, const struct journal_submit *submits, int submits_n,
-                   uint64_t wall_ms, struct err *e);
+int journal_commit(struct journal *j, const struct sched_actions *a, uint64_t wall_ms, struct err *e);
 
 /* Reads everything back into a fresh scheduler, oldest job first. */
 int journal_load(struct journal *j, struct sched *s, struct err *e);
@@ -41,11 +40,11 @@ int journal_find_key(struct journal *j, const char *key, struct digest *body, ui
 /* {"outputs", "metrics"} of a stage with this key, or NULL. */
 int journal_find_outputs(struct journal *j, const char *key, cJSON **out, struct err *e);
 
-/* For the API. Each appends JSON text. */
+/* For the API. Each appends JSON text: the members of a list, without brackets. */
 int journal_spec(struct journal *j, uint64_t job, struct buf *out, struct err *e);      /* resolved spec, an object */
 int journal_tasks(struct journal *j, uint64_t job, uint64_t after, int limit, struct buf *out, uint64_t *next, struct err *e);
 int journal_events(struct journal *j, uint64_t job, uint64_t after, int limit, struct buf *out, uint64_t *next, struct err *e);
-int journal_series(struct journal *j, uint64_t job, const char *name, int points, struct buf *out, struct err *e); /* name NULL: all */
-int journal_artifacts(struct journal *j, uint64_t job, int limit, struct buf *out, struct err *e); /* job 0: all */
+int journal_series(struct journal *j, uint64_t job, const char *name, int points, struct buf *out, struct err *e); /* at most `points` a series; name NULL: all */
+int journal_artifacts(struct journal *j, int limit, struct buf *out, struct err *e); /* newest first; "job TAB stage TAB name TAB digest" lines */
 
 #endif

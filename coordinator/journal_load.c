@@ -102,6 +102,7 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
         snprintf(job->project, sizeof job->project, "%s", db_text(row, 2));
     }
     job->state = (enum run_state)state;
+    digest_bytes(db_text(row, 12), strlen(db_text(row, 12)), &job->spec_digest);
     snprintf(job->reason, sizeof job->reason, "%s", db_text(row, 5));
     job->class_bound = !db_is_null(row, 7);
     snprintf(job->class_id, sizeof job->class_id, "%s", db_text(row, 7));
@@ -279,7 +280,7 @@ int journal_load(struct journal *j, struct sched *s, struct err *e)
     if (rc == 0 && max >= s->next_session)
         s->next_session = max + 1;
     if (rc == 0)
-        rc = journal_commit(j, &l.broken, NULL, 0, 0, e);
+        rc = journal_commit(j, &l.broken, 0, e);
     free(l.broken.v);
     free(l.id);
     return rc;

@@ -444,6 +444,23 @@ void sched_restored(struct sched *s, uint64_t now_ms)
     sched_collect(s);
 }
 
+void sched_renew(struct sched *s, uint64_t now_ms)
+{
+    s->now_ms = now_ms;
+    for (int i = 0; i < s->jobs_n; i++) {
+        for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
+            struct sched_stage *st = &s->job[i]->stage[k];
+
+            for (uint32_t t = 0; t < st->tasks_n; t++) {
+                if (st->task[t].state == TASK_LEASED)
+                    st->task[t].lease_until_ms = now_ms + s->config.lease_ms;
+            }
+            if (st->session != NULL)
+                st->session->progress_ms = now_ms;
+        }
+    }
+}
+
 /* ---- workers ---------------------------------------------------------------------------------------------------- */
 struct sched_worker *sched_find_worker(const struct sched *s, const char *id)
 {

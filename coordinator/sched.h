@@ -167,6 +167,7 @@ struct sched_job {
     struct sched_failure failure;
     uint64_t created_wall_ms, started_wall_ms, finished_wall_ms;
     uint64_t version;           /* rises with every visible change */
+    struct digest spec_digest;  /* of the resolved spec, canonical */
 };
 
 struct sched_worker {
@@ -295,6 +296,7 @@ void sched_actions_free(struct sched_actions *a);
 void sched_init(struct sched *s, const struct sched_config *config);
 void sched_fini(struct sched *s);
 void sched_step(struct sched *s, struct sched_event *event, struct sched_actions *actions);
+void sched_renew(struct sched *s, uint64_t now_ms); /* after a gap of the coordinator's own: leases and waits count from now */
 void sched_collect(struct sched *s); /* frees what only actions could still name: call when they are performed */
 
 /* Builds a job from a checked spec; spec is taken, also on failure. resolved: see expand.h. */

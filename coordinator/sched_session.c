@@ -435,8 +435,10 @@ void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_acti
     struct sched_stage *st = session_find(s, ev->session);
     bool live = st != NULL && st->session->open && st->session->attempt == ev->attempt;
 
-    if (ev->type == SCHED_SESSION_DONE) {
+    if (ev->type != SCHED_SESSION_STATUS) {
         struct sched_action *act = sched_act(a, SCHED_SEND_SESSION_ACK, NULL, NULL);
+
+        act->value = (double)ev->version;
 
         snprintf(act->worker, sizeof act->worker, "%s", ev->worker);
         act->number = ev->session;

@@ -212,6 +212,7 @@ static void task_grant(struct sched *s, struct sched_stage *st, struct sched_tas
     snprintf(act->worker, sizeof act->worker, "%s", w->id);
     act = sched_act(a, SCHED_SEND_TASK, st->job, st);
     act->task = t;
+    act->epoch = t->epoch;
     snprintf(act->worker, sizeof act->worker, "%s", w->id);
     if (st->state != RUN_RUNNING)
         sched_move_stage(s, st, RUN_RUNNING, "", a);
