@@ -86,11 +86,13 @@ static void packing_case(const struct dims *d)
 
 static void test_packing_changes_nothing(void **state)
 {
-    struct dims r = regression_of(tied), untied = tied;
+    struct dims r = regression_of(tied), untied = tied, tight = tied;
 
     (void)state;
     untied.tied = false;
+    tight.context = 30; /* as long as the longest sequence, shorter than the batch */
     packing_case(&tied);
+    packing_case(&tight);
     packing_case(&untied);
     packing_case(&r);
 }

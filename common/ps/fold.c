@@ -1,0 +1,213 @@
+/*
+ * Slots of a chunk lie level by level in one array. A slot is EMPTY, HELD (owns a buffer: filled, its parent is not) or SPENT (filled, its
+ * value has moved into its parent, or it lies below a node that was pushed whole). Only HELD slots own memory, and at most one in each pair of
+ * siblings stays HELD for long, because two held siblings merge at once.
+ */
+#include "ps/fold.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+#define ALIGN 64
+
+enum slot_state { SLOT_EMPTY, SLOT_HELD, SLOT_SPENT };
+
+struct slot {
+    enum slot_state state;
+    bool hashed; /* false: spent below a bigger node, never seen itself */
+    uint64_t hash;
+    float *value;
+    struct fold_sums sums;
+};
+
+struct fold {
+    uint32_t m, height, chunks;
+    uint32_t nodes;          /* slots of one chunk */
+    uint32_t level_at[33];   /* where a level begins */
+    size_t elems, chunk_elems;
+    struct slot *slot;       /* [chunks * nodes] */
+    float **spare;           /* free buffers */
+    size_t spare_n, buffers; /* buffers: all that exist */
+};
+
+struct fold *fold_new(uint32_t m, size_t elems, size_t chunk_elems)
+{
+    struct fold *f = mem_zalloc(1, sizeof *f);
+
+    CHECK(elems > 0 && chunk_elems > 0);
+    f->m = m;
+    f->height = tree_height(m);
+    f->elems = elems;
+    f->chunk_elems = chunk_elems;
+    f->chunks = (uint32_t)((elems + chunk_elems - 1) / chunk_elems);
+    for (uint32_t level = 0; level <= f->height; level++) {
+        f->level_at[level] = f->nodes;
+        f->nodes += (m + (1u << level) - 1) >> level;
+    }
+    f->slot = mem_zalloc((size_t)f->chunks * f->nodes, sizeof *f->slot);
+    return f;
+}
+
+void fold_free(struct fold *f)
+{
+    if (f == NULL)
+        return;
+    fold_reset(f);
+    for (size_t i = 0; i < f->spare_n; i++)
+        free(f->spare[i]);
+    free(f->spare);
+    free(f->slot);
+    free(f);
+}
+
+static float *buffer_take(struct fold *f)
+{
+    size_t bytes = (f->chunk_elems * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
+    float *value;
+
+    if (f->spare_n > 0)
+        return f->spare[--f->spare_n];
+    value = aligned_alloc(ALIGN, bytes);
+    CHECK(value != NULL);
+    f->buffers++;
+    f->spare = mem_grow(f->spare, f->buffers, sizeof *f->spare);
+    return value;
+}
+
+static void slot_spend(struct fold *f, struct slot *s)
+{
+    if (s->value != NULL)
+        f->spare[f->spare_n++] = s->value;
+    s->value = NULL;
+    s->state = SLOT_SPENT;
+}
+
+void fold_reset(struct fold *f)
+{
+    for (size_t i = 0; i < (size_t)f->chunks * f->nodes; i++) {
+        slot_spend(f, &f->slot[i]);
+        f->slot[i].state = SLOT_EMPTY;
+        f->slot[i].hashed = false;
+    }
+}
+
+uint32_t fold_chunks(const struct fold *f)
+{
+    return f->chunks;
+}
+
+size_t fold_chunk_len(const struct fold *f, uint32_t chunk)
+{
+    size_t begin = (size_t)chunk * f->chunk_elems;
+
+    CHECK(chunk < f->chunks);
+    return f->elems - begin < f->chunk_elems ? f->elems - begin : f->chunk_elems;
+}
+
+uint64_t fold_hash(const float *values, size_t n, const struct fold_sums *sums)
+{
+    uint64_t words[3] = {0, 0, 0};
+
+    if (sums != NULL) {
+        memcpy(&words[0], &sums->loss, sizeof words[0]);
+        memcpy(&words[1], &sums->weight, sizeof words[1]);
+        words[2] = sums->tokens;
+    }
+    return XXH3_64bits_withSeed(values, n * sizeof(float), XXH3_64bits(words, sizeof words));
+}
+
+static struct slot *slot_at(const struct fold *f, uint32_t chunk, struct tree_node node)
+{
+    return &f->slot[(size_t)chunk * f->nodes + f->level_at[node.level] + node.index];
+}
+
+/* A node came whole: what was collected below it is not needed any more. */
+static void spend_below(struct fold *f, uint32_t chunk, struct tree_node node)
+{
+    for (uint32_t level = 0; level < node.level; level++) {
+        struct tree_span leaves = tree_leaves(f->m, node);
+        uint32_t last = (leaves.end - 1) >> level;
+        for (uint32_t i = leaves.begin >> level; i <= last; i++) {
+            struct slot *s = slot_at(f, chunk, (struct tree_node){level, i});
+            if (s->state != SLOT_SPENT)
+                slot_spend(f, s);
+        }
+    }
+}
+
+static void values_add(float *restrict into, const float *restrict values, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        into[i] += values[i];
+}
+
+/* Moves filled slots up as far as they go. */
+static void rise(struct fold *f, uint32_t chunk, struct tree_node node)
+{
+    size_t n = fold_chunk_len(f, chunk);
+
+    while (node.level < f->height) {
+        struct tree_node above = tree_parent(node);
+        struct slot *s = slot_at(f, chunk, node);
+        struct slot *up = slot_at(f, chunk, above);
+        if (tree_has_right(f->m, above)) {
+            struct slot *other = slot_at(f, chunk, tree_sibling(node));
+            const struct slot *left = (node.index & 1) == 0 ? s : other;
+            const struct slot *right = left == s ? other : s;
+            if (other->state == SLOT_EMPTY)
+                return;
+            up->sums = (struct fold_sums){left->sums.loss + right->sums.loss,
+                                          left->sums.weight + right->sums.weight,
+                                          left->sums.tokens + right->sums.tokens};
+            values_add(s->value, other->value, n);
+            slot_spend(f, other);
+            up->hash = fold_hash(s->value, n, &up->sums);
+        } else {
+            up->sums = s->sums;
+            up->hash = s->hash;
+        }
+        up->value = s->value;
+        up->state = SLOT_HELD;
+        up->hashed = true;
+        s->value = NULL;
+        s->state = SLOT_SPENT;
+        node = above;
+    }
+}
+
+enum fold_verdict fold_add(struct fold *f, uint32_t chunk, struct tree_node node, const float *values,
+                           const struct fold_sums *sums, uint64_t hash)
+{
+    struct slot *s;
+
+    CHECK(chunk < f->chunks && tree_node_is_valid(f->m, node));
+    s = slot_at(f, chunk, node);
+    if (s->state != SLOT_EMPTY)
+        return s->hashed && s->hash != hash ? FOLD_CONFLICT : FOLD_DUPLICATE;
+    spend_below(f, chunk, node);
+    s->value = buffer_take(f);
+    memcpy(s->value, values, fold_chunk_len(f, chunk) * sizeof *values);
+    s->sums = sums != NULL ? *sums : (struct fold_sums){0};
+    s->hash = hash;
+    s->hashed = true;
+    s->state = SLOT_HELD;
+    rise(f, chunk, node);
+    return FOLD_ACCEPTED;
+}
+
+const float *fold_root(const struct fold *f, uint32_t chunk, struct fold_sums *sums)
+{
+    const struct slot *s;
+
+    CHECK(chunk < f->chunks);
+    s = slot_at(f, chunk, (struct tree_node){f->height, 0});
+    if (s->state != SLOT_HELD)
+        return NULL;
+    if (sums != NULL)
+        *sums = s->sums;
+    return s->value;
+}

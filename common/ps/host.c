@@ -1,0 +1,260 @@
+#include "ps/host.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+
+struct host {
+    struct host_plan plan;
+    struct fold *fold;
+    struct shard *shard;
+    uint32_t chunks;      /* ours */
+    uint32_t complete;    /* of them have their root */
+    bool *has_root;       /* [chunks] */
+    double *sumsq;        /* leader: [plan.chunks], else [chunks] */
+    bool *has_sumsq;      /* leader: [plan.chunks] */
+    uint32_t sumsq_n;     /* leader: how many are there */
+    double *tree;         /* leader: scratch [plan.chunks] */
+    struct host_close last;
+    bool has_last;
+    struct host_figures figures;
+};
+
+/* Pairs of neighbours, level by level: the canonical tree, in place. */
+static double tree_sum_in_place(double *x, uint32_t n)
+{
+    CHECK(n >= 1);
+    while (n > 1) {
+        uint32_t half = n / 2;
+        for (uint32_t i = 0; i < half; i++)
+            x[i] = x[2 * i] + x[2 * i + 1];
+        if (n % 2 != 0)
+            x[half] = x[n - 1];
+        n = half + n % 2;
+    }
+    return x[0];
+}
+
+double host_tree_sum(const double *x, uint32_t n)
+{
+    double *copy = mem_alloc(n * sizeof *copy);
+    double sum;
+
+    memcpy(copy, x, n * sizeof *copy);
+    sum = tree_sum_in_place(copy, n);
+    free(copy);
+    return sum;
+}
+
+struct host *host_new(const struct host_plan *plan, const float *params, uint64_t version, const struct host_figures *figures)
+{
+    struct host *h = mem_zalloc(1, sizeof *h);
+    size_t begin = (size_t)plan->chunk_begin * plan->chunk_elems;
+    size_t end = (size_t)plan->chunk_end * plan->chunk_elems;
+
+    CHECK(plan->chunk_begin < plan->chunk_end && plan->chunk_end <= plan->chunks);
+    if (end > plan->layout->count)
+        end = plan->layout->count;
+    h->plan = *plan;
+    h->chunks = plan->chunk_end - plan->chunk_begin;
+    h->fold = fold_new(plan->units, end - begin, plan->chunk_elems);
+    h->shard = shard_new(plan->layout, begin, end - begin, plan->chunk_elems, params, version);
+    h->has_root = mem_zalloc(h->chunks, sizeof *h->has_root);
+    h->sumsq = mem_zalloc(plan->chunks, sizeof *h->sumsq);
+    h->has_sumsq = mem_zalloc(plan->chunks, sizeof *h->has_sumsq);
+    h->tree = mem_zalloc(plan->chunks, sizeof *h->tree);
+    if (figures != NULL)
+        h->figures = *figures;
+    return h;
+}
+
+void host_free(struct host *h)
+{
+    if (h == NULL)
+        return;
+    fold_free(h->fold);
+    shard_free(h->shard);
+    free(h->has_root);
+    free(h->sumsq);
+    free(h->has_sumsq);
+    free(h->tree);
+    free(h);
+}
+
+static const float *root_of(void *self, uint32_t chunk)
+{
+    struct host *h = self;
+
+    return fold_root(h->fold, chunk, NULL);
+}
+
+/* Applies `last` and opens the next step. */
+static unsigned step_apply(struct host *h)
+{
+    uint64_t version;
+
+    shard_apply(h->shard, &h->plan.adamw, root_of, h, h->last.scale, h->last.lr);
+    fold_reset(h->fold);
+    memset(h->has_root, 0, h->chunks * sizeof *h->has_root);
+    memset(h->has_sumsq, 0, h->plan.chunks * sizeof *h->has_sumsq);
+    h->complete = 0;
+    h->sumsq_n = 0;
+    version = shard_version(h->shard);
+    if (version == h->plan.steps || (h->plan.checkpoint_every != 0 && version % h->plan.checkpoint_every == 0))
+        return HOST_VERSION | HOST_CHECKPOINT;
+    return HOST_VERSION;
+}
+
+/* Leader: all sums of squares are there. Closes the step. */
+static int step_close(struct host *h, unsigned *events, struct err *e)
+{
+    uint64_t step = shard_version(h->shard);
+    uint64_t tail_begin = h->plan.steps - (h->plan.steps + 9) / 10;
+    struct fold_sums sums;
+    double weight;
+    double norm;
+
+    fold_root(h->fold, 0, &sums);
+    memcpy(h->tree, h->sumsq, h->plan.chunks * sizeof *h->tree);
+    weight = sums.weight > 0 ? sums.weight : 1;
+    norm = sqrt(tree_sum_in_place(h->tree, h->plan.chunks)) / weight;
+    if (!isfinite(norm) || !isfinite(sums.loss))
+        return err_set(e, ERR_NUMERIC, "step %" PRIu64 ": gradient norm %g, loss %g: not finite", step + 1, norm, sums.loss / weight);
+    h->figures.loss = sums.loss / weight;
+    h->figures.grad_norm = norm;
+    h->figures.tokens += sums.tokens;
+    if (step >= tail_begin) {
+        h->figures.tail_loss += h->figures.loss;
+        h->figures.tail_steps++;
+    }
+    h->last.step = step;
+    h->last.scale = (float)(clip_scale(norm, h->plan.clip) / weight);
+    h->last.lr = (float)schedule_lr(&h->plan.schedule, h->plan.lr, step + 1, h->plan.steps);
+    h->has_last = true;
+    *events |= HOST_APPLY | step_apply(h);
+    return 0;
+}
+
+/* Leader: one more chunk is known. */
+static void sumsq_take(struct host *h, uint32_t chunk, double value)
+{
+    if (!h->has_sumsq[chunk])
+        h->sumsq_n++;
+    h->has_sumsq[chunk] = true;
+    h->sumsq[chunk] = value;
+}
+
+int host_push(struct host *h, uint64_t step, struct tree_node node, uint32_t chunk, const float *values, size_t n, const struct fold_sums *sums,
+              uint64_t hash, enum host_verdict *verdict, unsigned *events, struct err *e)
+{
+    uint32_t mine = chunk - h->plan.chunk_begin;
+    enum fold_verdict folded;
+
+    *events = 0;
+    if (chunk < h->plan.chunk_begin || chunk >= h->plan.chunk_end)
+        return err_set(e, ERR_INVALID, "push of chunk %u, this host has [%u, %u)", chunk, h->plan.chunk_begin, h->plan.chunk_end);
+    if (n != fold_chunk_len(h->fold, mine))
+        return err_set(e, ERR_INVALID, "push of chunk %u with %zu floats, it has %zu", chunk, n, fold_chunk_len(h->fold, mine));
+    if (!tree_node_is_valid(h->plan.units, node))
+        return err_set(e, ERR_INVALID, "push of node (%u, %u), a step has %u units", node.level, node.index, h->plan.units);
+    if (step > shard_version(h->shard))
+        return err_set(e, ERR_INVALID, "push for step %" PRIu64 ", version %" PRIu64 " is the newest", step, shard_version(h->shard));
+    *verdict = HOST_STALE;
+    if (step < shard_version(h->shard) || host_is_done(h))
+        return 0;
+    *verdict = HOST_CORRUPT;
+    if (fold_hash(values, n, chunk == 0 ? sums : NULL) != hash)
+        return 0;
+    folded = fold_add(h->fold, mine, node, values, chunk == 0 ? sums : NULL, hash);
+    *verdict = folded == FOLD_ACCEPTED ? HOST_ACCEPTED : folded == FOLD_DUPLICATE ? HOST_DUPLICATE : HOST_CONFLICT;
+    if (h->has_root[mine] || fold_root(h->fold, mine, NULL) == NULL)
+        return 0;
+    h->has_root[mine] = true;
+    h->complete++;
+    sumsq_take(h, host_is_leader(h) ? chunk : mine, sum_squares(fold_root(h->fold, mine, NULL), n));
+    if (h->complete < h->chunks)
+        return 0;
+    if (!host_is_leader(h))
+        *events = HOST_ROOTS;
+    else if (h->sumsq_n == h->plan.chunks)
+        return step_close(h, events, e);
+    return 0;
+}
+
+int host_roots(struct host *h, uint64_t step, uint32_t begin, const double *sumsq, uint32_t n, unsigned *events, struct err *e)
+{
+    *events = 0;
+    if (!host_is_leader(h))
+        return err_set(e, ERR_INVALID, "roots sent to a host that is not the leader");
+    if (n > h->plan.chunks || begin > h->plan.chunks - n || begin < h->plan.chunk_end)
+        return err_set(e, ERR_INVALID, "roots of chunks [%u, %u + %u) of %u", begin, begin, n, h->plan.chunks);
+    if (step > shard_version(h->shard))
+        return err_set(e, ERR_INVALID, "roots of step %" PRIu64 ", the leader is at %" PRIu64, step, shard_version(h->shard));
+    if (step < shard_version(h->shard))
+        return err_set(e, ERR_STALE, "roots of step %" PRIu64 ", which is closed", step);
+    for (uint32_t i = 0; i < n; i++)
+        sumsq_take(h, begin + i, sumsq[i]);
+    if (h->complete == h->chunks && h->sumsq_n == h->plan.chunks)
+        return step_close(h, events, e);
+    return 0;
+}
+
+int host_apply(struct host *h, const struct host_close *close, unsigned *events, struct err *e)
+{
+    *events = 0;
+    if (host_is_leader(h))
+        return err_set(e, ERR_INVALID, "apply sent to the leader");
+    if (close->step < shard_version(h->shard))
+        return err_set(e, ERR_STALE, "apply of step %" PRIu64 ", which was applied", close->step);
+    if (close->step > shard_version(h->shard) || !host_roots_complete(h))
+        return err_set(e, ERR_INVALID, "apply of step %" PRIu64 " before its roots are complete", close->step);
+    if (!isfinite(close->scale) || !isfinite(close->lr))
+        return err_set(e, ERR_INVALID, "apply with scale %g, rate %g", (double)close->scale, (double)close->lr);
+    h->last = *close;
+    h->has_last = true;
+    *events = step_apply(h);
+    return 0;
+}
+
+bool host_is_leader(const struct host *h)
+{
+    return h->plan.chunk_begin == 0;
+}
+
+bool host_roots_complete(const struct host *h)
+{
+    return h->complete == h->chunks;
+}
+
+const double *host_sumsq(const struct host *h)
+{
+    return h->sumsq;
+}
+
+const struct host_close *host_last(const struct host *h)
+{
+    return h->has_last ? &h->last : NULL;
+}
+
+const struct host_figures *host_figures(const struct host *h)
+{
+    return &h->figures;
+}
+
+struct shard *host_shard(struct host *h)
+{
+    return h->shard;
+}
+
+uint64_t host_version(const struct host *h)
+{
+    return shard_version(h->shard);
+}
+
+bool host_is_done(const struct host *h)
+{
+    return shard_version(h->shard) >= h->plan.steps;
+}

@@ -1,0 +1,379 @@
+/*
+ * Merging. The leaves of a node are computed from left to right. A leaf's gradient goes on a stack; while the two on top are siblings they become
+ * their parent (a binary counter), so at most one buffer a level is held. The last leaf of a node closes the chain: whatever is on the stack is
+ * added from the top down. That chain is cut into chunks: as soon as the backward of the last leaf leaves a chunk, it is merged through the
+ * stack, checked and pushed, while the backward goes on below it.
+ * Chunk 0 is always pushed last, after the backward has returned, because the loss goes with it.
+ */
+#include "jobs/run_train.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "ps/units.h"
+
+#define ALIGN 64
+#define PUSH_BYTES_MIN ((size_t)512 << 10) /* smaller pieces of a gradient wait for more */
+
+struct level {
+    uint32_t level, index; /* of the node that the buffer holds */
+    float *grad;
+    struct fold_sums sums;
+};
+
+struct train {
+    const struct train_task *task;
+    const struct train_env *env;
+    struct err *e;
+    int rc;                    /* of a push inside the backward */
+    float *params;
+    struct batch batch;
+    struct workspace *workspace;
+    struct unit_sample *sample; /* [global_batch] of this step */
+    bool *done;                 /* [units] pushed in this step */
+    float **buffer;             /* all gradient buffers; [0, used) hold something of this step */
+    size_t buffers, used;
+    struct level stack[34];
+    uint32_t depth;
+    /* the node that is being closed */
+    uint64_t step;
+    struct tree_node node;
+    const float *last;         /* gradient of its last leaf */
+    size_t final_begin;        /* elements from here on are final */
+    uint32_t pushed_begin;     /* chunks from here on are pushed */
+};
+
+/* ---- sizes ------------------------------------------------------------------------------------------------------ */
+
+static int longest_first(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a;
+    uint32_t y = *(const uint32_t *)b;
+
+    return x > y ? -1 : x < y;
+}
+
+/* units_deal() gives a sample to the least loaded unit, so no unit gets above the mean plus one sample; the mean is at
+ * most that of the longest examples, each as often as there are passes that a step may touch. */
+void run_train_bounds(const struct train_task *task, int32_t *rows, int32_t *seqs, int32_t *targets)
+{
+    uint32_t n = examples_count(task->examples);
+    uint32_t passes = task->global_batch / n + 2;
+    uint32_t *length = mem_alloc((size_t)n * sizeof *length);
+    uint64_t sum = 0;
+    uint64_t most;
+
+    for (uint32_t i = 0; i < n; i++)
+        length[i] = examples_length(task->examples, i);
+    qsort(length, n, sizeof *length, longest_first);
+    for (uint32_t j = 0; j < task->global_batch; j++)
+        sum += length[j / passes];
+    most = sum / task->units + 1 + length[0];
+    if (most > sum)
+        most = sum;
+    free(length);
+    CHECK(most <= INT32_MAX);
+    *rows = most > 0 ? (int32_t)most : 1;
+    *seqs = (int32_t)task->global_batch;
+    most = (uint64_t)task->global_batch * examples_targets_max(task->examples);
+    CHECK(most <= INT32_MAX);
+    *targets = most > 0 ? (int32_t)most : 1;
+}
+
+struct tree_span run_train_part(struct tree_span span, uint32_t part, uint32_t parts)
+{
+    uint64_t n = span.end - span.begin;
+
+    CHECK(part < parts);
+    return (struct tree_span){span.begin + (uint32_t)(n * part / parts), span.begin + (uint32_t)(n * (part + 1) / parts)};
+}
+
+static float *floats_new(size_t n)
+{
+    float *p = aligned_alloc(ALIGN, (n * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN);
+
+    CHECK(p != NULL);
+    return p;
+}
+
+static void train_init(struct train *t, const struct train_task *task, const struct train_env *env, struct err *e)
+{
+    int32_t rows, seqs, targets;
+    int32_t scores = 0;
+
+    memset(t, 0, sizeof *t);
+    t->task = task;
+    t->env = env;
+    t->e = e;
+    run_train_bounds(task, &rows, &seqs, &targets);
+    if (task->dims->head == HEAD_REGRESSION)
+        scores = targets * task->dims->head_out;
+    t->params = floats_new(task->params);
+    batch_init(&t->batch, rows, seqs, targets, scores);
+    t->workspace = workspace_new(task->dims, rows, seqs, targets);
+    workspace_set_progress(t->workspace, env->progress);
+    t->sample = mem_zalloc(task->global_batch, sizeof *t->sample);
+    t->done = mem_zalloc(task->units, sizeof *t->done);
+}
+
+static void train_fini(struct train *t)
+{
+    for (size_t i = 0; i < t->buffers; i++)
+        free(t->buffer[i]);
+    free(t->buffer);
+    free(t->done);
+    free(t->sample);
+    workspace_free(t->workspace);
+    batch_fini(&t->batch);
+    free(t->params);
+}
+
+/* A zeroed gradient. Given back all at once when the step is over, because what was pushed may be read until then; a buffer that was merged
+ * away is handed back by buffer_drop(). */
+static float *buffer_take(struct train *t)
+{
+    float *g;
+
+    if (t->used == t->buffers) {
+        t->buffer = mem_grow(t->buffer, t->buffers + 1, sizeof *t->buffer);
+        t->buffer[t->buffers++] = floats_new(t->task->params);
+    }
+    g = t->buffer[t->used++];
+    memset(g, 0, t->task->params * sizeof *g);
+    return g;
+}
+
+static void buffer_drop(struct train *t, const float *g)
+{
+    for (size_t i = t->used; i-- > 0;) {
+        if (t->buffer[i] == g) {
+            float *swap = t->buffer[--t->used];
+            t->buffer[t->used] = t->buffer[i];
+            t->buffer[i] = swap;
+            return;
+        }
+    }
+    CHECK(!"a buffer of ours");
+}
+
+/* ---- one node --------------------------------------------------------------------------------------------------- */
+
+static void values_add(float *restrict into, const float *restrict from, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        into[i] += from[i];
+}
+
+static bool is_finite(const float *x, size_t n)
+{
+    uint32_t bad = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return bad == 0;
+}
+
+/* Merges chunks [begin, end) of the closing node through the stack and pushes them. */
+static int chunks_close(struct train *t, uint32_t begin, uint32_t end, const struct fold_sums *sums)
+{
+    size_t at = (size_t)begin * t->task->chunk_elems;
+    size_t to = (size_t)end * t->task->chunk_elems;
+    const float *top = t->last;
+
+    if (to > t->task->params)
+        to = t->task->params;
+    for (uint32_t i = t->depth; i-- > 0;) {
+        values_add(t->stack[i].grad + at, top + at, to - at);
+        top = t->stack[i].grad;
+    }
+    if (!is_finite(top + at, to - at)) {
+        struct tree_span units = tree_leaves(t->task->units, t->node);
+        return err_set(t->e, ERR_NUMERIC, "step %" PRIu64 ", units [%u, %u): the gradient of elements [%zu, %zu) is not finite", t->step + 1,
+                       units.begin, units.end, at, to);
+    }
+    return t->env->grads_push(t->env->self, t->step, t->node, begin, end, top, sums, t->e);
+}
+
+/* struct grad_sink: elements [begin, end) of the last leaf are final. */
+static void on_ready(void *self, size_t begin, size_t end)
+{
+    struct train *t = self;
+    uint32_t whole;
+
+    if (end < t->final_begin)
+        return; /* a gap above: wait for it, or for the end */
+    if (begin < t->final_begin)
+        t->final_begin = begin;
+    whole = (uint32_t)((t->final_begin + t->task->chunk_elems - 1) / t->task->chunk_elems);
+    if (whole == 0)
+        whole = 1;
+    if (t->rc != 0 || whole >= t->pushed_begin ||
+        (size_t)(t->pushed_begin - whole) * t->task->chunk_elems * sizeof(float) < PUSH_BYTES_MIN)
+        return;
+    t->rc = chunks_close(t, whole, t->pushed_begin, NULL);
+    t->pushed_begin = whole;
+}
+
+static void batch_fill(struct train *t, uint32_t unit)
+{
+    struct batch *b = &t->batch;
+
+    b->rows = b->seqs = b->targets = 0;
+    b->seq_begin[0] = 0;
+    for (uint32_t j = 0; j < t->task->global_batch; j++)
+        if (t->sample[j].unit == unit)
+            examples_append(t->task->examples, t->sample[j].example, t->task->seed, t->sample[j].draw, &t->task->drop, b);
+}
+
+/* Forward and backward of one unit into grad. */
+static int unit_run(struct train *t, uint32_t unit, float *grad, bool closes, struct fold_sums *sums)
+{
+    const struct grad_sink sink = {t, on_ready};
+    struct loss_out out = {0, 0, 0};
+
+    if (t->env->cancelled(t->env->self))
+        return err_set(t->e, ERR_CANCELLED, "step %" PRIu64 ": told to stop", t->step + 1);
+    batch_fill(t, unit);
+    if (t->batch.targets > 0)
+        transformer_train(t->task->dims, t->params, &t->batch, grad, closes ? &sink : NULL, t->workspace, &out);
+    if (t->rc != 0)
+        return t->rc;
+    *sums = (struct fold_sums){out.loss_sum, out.weight_sum, (uint64_t)t->batch.rows};
+    if (!isfinite(out.loss_sum))
+        return err_set(t->e, ERR_NUMERIC, "step %" PRIu64 ", unit %u: the loss is %g", t->step + 1, unit, out.loss_sum);
+    return 0;
+}
+
+static struct fold_sums sums_add(struct fold_sums a, struct fold_sums b)
+{
+    return (struct fold_sums){a.loss + b.loss, a.weight + b.weight, a.tokens + b.tokens};
+}
+
+/* A leaf that is not the node's last: on the stack, and up while the top two are siblings. */
+static void leaf_stack(struct train *t, uint32_t unit, float *grad, struct fold_sums sums)
+{
+    t->stack[t->depth++] = (struct level){0, unit, grad, sums};
+    while (t->depth >= 2) {
+        struct level *right = &t->stack[t->depth - 1];
+        struct level *left = &t->stack[t->depth - 2];
+        if (left->level != right->level || (left->index & 1) != 0)
+            break;
+        values_add(left->grad, right->grad, t->task->params);
+        left->sums = sums_add(left->sums, right->sums);
+        left->level++;
+        left->index >>= 1;
+        buffer_drop(t, right->grad);
+        t->depth--;
+    }
+}
+
+static int node_run(struct train *t, struct tree_node node)
+{
+    struct tree_span units = tree_leaves(t->task->units, node);
+    uint32_t chunks = (uint32_t)((t->task->params + t->task->chunk_elems - 1) / t->task->chunk_elems);
+    struct fold_sums sums;
+    int rc;
+
+    t->node = node;
+    t->depth = 0;
+    t->rc = 0;
+    t->final_begin = t->task->params;
+    t->pushed_begin = chunks;
+    for (uint32_t u = units.begin; u + 1 < units.end; u++) {
+        float *grad = buffer_take(t);
+        rc = unit_run(t, u, grad, false, &sums);
+        if (rc != 0)
+            return rc;
+        leaf_stack(t, u, grad, sums);
+    }
+    t->last = buffer_take(t);
+    rc = unit_run(t, units.end - 1, (float *)(uintptr_t)t->last, true, &sums);
+    if (rc != 0)
+        return rc;
+    for (uint32_t i = t->depth; i-- > 0;)
+        sums = sums_add(t->stack[i].sums, sums);
+    if (t->pushed_begin > 1)
+        rc = chunks_close(t, 1, t->pushed_begin, NULL);
+    if (rc == 0)
+        rc = chunks_close(t, 0, 1, &sums);
+    /* What was merged into stack[0] is free again; the node itself is held until the step is over. */
+    for (uint32_t i = 1; i < t->depth; i++)
+        buffer_drop(t, t->stack[i].grad);
+    if (t->depth > 0)
+        buffer_drop(t, t->last);
+    for (uint32_t u = units.begin; rc == 0 && u < units.end; u++)
+        t->done[u] = true;
+    return rc;
+}
+
+/* ---- steps ------------------------------------------------------------------------------------------------------ */
+
+/* All units of the span that this thread has not pushed in this step. */
+static int span_run(struct train *t, struct tree_span span)
+{
+    uint32_t at = span.begin;
+    int rc = 0;
+
+    while (rc == 0 && at < span.end) {
+        struct tree_node node[TREE_COVER_MAX];
+        struct tree_span run = {at, at};
+        size_t n;
+        if (t->done[at]) {
+            at++;
+            continue;
+        }
+        while (run.end < span.end && !t->done[run.end])
+            run.end++;
+        n = tree_cover(t->task->units, run, node, TREE_COVER_MAX);
+        for (size_t i = 0; rc == 0 && i < n; i++)
+            rc = node_run(t, node[i]);
+        at = run.end;
+    }
+    return rc;
+}
+
+static uint32_t length_of(void *self, uint32_t example)
+{
+    return examples_length(self, example);
+}
+
+/* One step: ends when the next version is there. *version: in: of t->params; out: what came. */
+static int step_run(struct train *t, uint64_t *version)
+{
+    int rc = TRAIN_REASSIGNED;
+
+    t->step = *version;
+    t->used = 0;
+    memset(t->done, 0, t->task->units * sizeof *t->done);
+    units_deal(t->task->seed, t->step, t->task->global_batch, t->task->units, examples_count(t->task->examples), length_of,
+               (void *)(uintptr_t)t->task->examples, t->sample);
+    while (rc == TRAIN_REASSIGNED) {
+        struct tree_span span = t->env->span(t->env->self);
+        CHECK(span.begin <= span.end && span.end <= t->task->units);
+        rc = span_run(t, span);
+        if (rc == 0)
+            rc = t->env->params_wait(t->env->self, t->step + 1, t->params, version, t->e);
+    }
+    return rc;
+}
+
+int run_train(const struct train_task *task, uint64_t start, const struct train_env *env, struct err *e)
+{
+    struct train t;
+    uint64_t version = start;
+    int rc = TRAIN_REASSIGNED;
+
+    train_init(&t, task, env, e);
+    while (rc == TRAIN_REASSIGNED)
+        rc = env->params_wait(env->self, start, t.params, &version, e);
+    while (rc == 0 && version < task->steps)
+        rc = step_run(&t, &version);
+    train_fini(&t);
+    return rc;
+}
