@@ -121,18 +121,22 @@ static bool is_group(const char *word)
 static int verb_unknown(const char *first, const char *second)
 {
     const char *names[64], *near;
-    char word[128], next[160];
+    char word[128], next[96] = "steerctl help";
     int n = 0;
 
-    snprintf(word, sizeof word, "%.60s%s%.60s", first, is_group(first) && second != NULL ? " " : "",
-             is_group(first) && second != NULL ? second : "");
+    if (is_group(first)) {
+        snprintf(word, sizeof word, "%.60s%s%.60s", first, second != NULL ? " " : "", second != NULL ? second : "");
+        snprintf(next, sizeof next, "steerctl help %.60s", first);
+        if (second == NULL || second[0] == '-')
+            return cli_fail(CLI_USAGE, next, "%s needs one of its verbs", first);
+    } else {
+        snprintf(word, sizeof word, "%.60s", first);
+    }
     for (int i = 0; i < cli_verbs_n && n < 64; i++)
         names[n++] = cli_verbs[i].name;
     near = suggest_nearest(word, names, (size_t)n);
-    snprintf(next, sizeof next, "steerctl help");
-    if (near != NULL)
-        return cli_fail(CLI_USAGE, next, "there is no verb \"%s\"; did you mean \"%s\"?", word, near);
-    return cli_fail(CLI_USAGE, next, is_group(first) ? "\"%s\" needs one of its verbs" : "there is no verb \"%s\"", word);
+    return cli_fail(CLI_USAGE, next, "there is no verb \"%s\"%s%s%s", word, near != NULL ? "; did you mean \"" : "",
+                    near != NULL ? near : "", near != NULL ? "\"?" : "");
 }
 
 int cli_help(struct cli *c)
