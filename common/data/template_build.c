@@ -24,7 +24,8 @@ struct build {
 
 struct part { /* one earlier turn, in context.ids */
     uint32_t begin, end;
-    uint32_t label_at; /* where its label string belongs */
+    uint32_t head_end; /* its mark and name end here; the label string belongs here too */
+    uint32_t text;     /* where what is kept of its text begins: head_end, or later if it was cut */
     int32_t turn;      /* -1: has no label string */
 };
 struct context {
@@ -36,6 +37,12 @@ struct context {
 static bool is_nemo(const struct template_config *c)
 {
     return c->name == TEMPLATE_NEMO || c->name == TEMPLATE_PAPER;
+}
+
+/* Is it the template of control tokens? An attribute model of that name reads plain text. */
+static bool is_control(const struct template_config *c)
+{
+    return c->name == TEMPLATE_CONTROL && c->head == TEMPLATE_POLICY;
 }
 
 static int32_t length_max(const struct template_config *c)
@@ -67,7 +74,7 @@ static void text_escape(const struct template_config *c, const char *text, size_
     static const char *const nemo[] = {"<extra_id_", NULL};
     const char *const *marks = is_nemo(c) ? nemo : plain;
 
-    if (c->name == TEMPLATE_CONTROL && c->head == TEMPLATE_POLICY) {
+    if (is_control(c)) {
         buf_add(out, text, len); /* its markup is tokens, which text never becomes */
         return;
     }
@@ -167,13 +174,17 @@ static int turn_control(struct build *b, uint32_t i, struct context *x, bool nea
     return rc != 0 || nearest ? rc : encode_text(b, "\n", &x->ids);
 }
 
-static int turn_plain(struct build *b, uint32_t i, struct context *x)
+static int turn_plain(struct build *b, uint32_t i, struct context *x, struct part *p)
 {
-    static const char *const names[] = {"System: ", "User: ", "Assistant: "};
+    static const char *const names[] = {"System:", "User:", "Assistant:"};
     const struct turn *t = &b->c->turn[i];
+    int rc = encode_text(b, names[role_of(b, i)], &x->ids);
 
+    p->head_end = (uint32_t)x->ids.n;
+    if (rc != 0)
+        return rc;
     buf_clear(&b->text);
-    buf_str(&b->text, names[role_of(b, i)]);
+    buf_char(&b->text, ' ');
     text_escape(b->cfg, t->text, t->text_len, &b->text);
     buf_char(&b->text, '\n');
     return encode(b, TOKENIZE_CONTINUE, &x->ids);
@@ -205,49 +216,69 @@ static int turn_nemo(struct build *b, uint32_t i, struct context *x, struct part
     rc = encode_text(b, role == ROLE_SYSTEM ? "System\n" : role == ROLE_USER ? "User\n" : "Assistant\n", &x->ids);
     if (rc != 0)
         return rc;
-    if (role == ROLE_ASSISTANT && labelled) {
-        p->label_at = (uint32_t)x->ids.n;
+    p->head_end = (uint32_t)x->ids.n;
+    if (role == ROLE_ASSISTANT && labelled)
         p->turn = (int32_t)i;
-    }
     buf_clear(&b->text);
     text_escape(b->cfg, t->text, t->text_len, &b->text);
     buf_char(&b->text, '\n');
     return encode(b, TOKENIZE_CONTINUE, &x->ids);
 }
 
-/* Encodes turns from the one before the reply back, while they fit `room`; system turns are not among them. The nearest one is cut
- * at its front if it alone is too long. */
+static int turn_read(struct build *b, uint32_t i, bool labelled, struct context *x, struct part *p, uint32_t *tokens)
+{
+    uint32_t labels = 0;
+    int rc;
+
+    *p = (struct part){.begin = (uint32_t)x->ids.n, .head_end = (uint32_t)x->ids.n, .turn = -1};
+    if (is_control(b->cfg))
+        rc = turn_control(b, i, x, x->parts == 0);
+    else if (is_nemo(b->cfg))
+        rc = turn_nemo(b, i, x, p, labelled);
+    else
+        rc = turn_plain(b, i, x, p);
+    if (rc == 0 && p->turn >= 0)
+        rc = labels_say(b, b->c->turn[i].level, NULL, &labels);
+    p->end = (uint32_t)x->ids.n;
+    p->text = p->head_end;
+    *tokens = p->end - p->begin + labels;
+    return rc;
+}
+
+/* Leaves the head and the last tokens of the text: `room` in all. */
+static void part_cut(struct part *p, uint32_t room)
+{
+    uint32_t head = p->head_end - p->begin, text = p->end - p->head_end;
+
+    p->turn = -1; /* no label string for half a turn */
+    if (head > room)
+        p->head_end = p->begin + room;
+    room -= head < room ? head : room;
+    p->text = p->end - (room < text ? room : text);
+}
+
+/* Encodes turns from the one before the reply back, while they fit `room`; system turns of the text templates are not among them. The
+ * nearest one is cut at its front if it alone is too long; of control's plain text, whichever comes last. */
 static int context_read(struct build *b, uint32_t room, bool labelled, struct context *x)
 {
-    bool control = b->cfg->name == TEMPLATE_CONTROL && b->cfg->head == TEMPLATE_POLICY;
+    bool control = is_control(b->cfg);
     uint32_t used = 0;
-    int rc = 0;
 
     for (uint32_t i = b->turn; i-- > 0 && x->parts < PARTS_MAX && used < room;) {
         struct part *p = &x->part[x->parts];
-        uint32_t n = 0;
+        uint32_t n;
+        int rc;
         if (!control && b->c->turn[i].role == ROLE_SYSTEM)
             continue;
-        *p = (struct part){.begin = (uint32_t)x->ids.n, .turn = -1};
-        if (control)
-            rc = turn_control(b, i, x, x->parts == 0);
-        else if (is_nemo(b->cfg))
-            rc = turn_nemo(b, i, x, p, labelled);
-        else
-            rc = turn_plain(b, i, x);
-        if (rc == 0 && p->turn >= 0)
-            rc = labels_say(b, b->c->turn[i].level, NULL, &n);
+        rc = turn_read(b, i, labelled, x, p, &n);
         if (rc != 0)
             return rc;
-        p->end = (uint32_t)x->ids.n;
-        n += p->end - p->begin;
+        if (used + n > room && !control && x->parts > 0)
+            break; /* whole turns only */
         if (used + n > room) {
-            if (!control && x->parts > 0)
-                break; /* whole turns only */
-            b->out->truncated = b->out->truncated || !control;
-            p->begin = p->end - (room - used < p->end - p->begin ? room - used : p->end - p->begin);
-            p->turn = -1;
+            part_cut(p, room - used);
             n = room - used;
+            b->out->truncated = b->out->truncated || (!control && b->cfg->context_tokens == 0);
         }
         used += n;
         x->parts++;
@@ -262,14 +293,12 @@ static void context_put(struct build *b, const struct context *x, float weight)
     for (int k = x->parts; k-- > 0;) {
         const struct part *p = &x->part[k];
         uint32_t begin = (uint32_t)s->ids.n;
-        uint32_t middle = p->turn >= 0 ? p->label_at : p->end;
-        copy_ids(s, &x->ids, p->begin, middle);
+        copy_ids(s, &x->ids, p->begin, p->head_end);
         piece_close(s, begin, weight);
-        if (p->turn < 0)
-            continue;
-        piece_labels(s, &b->cfg->schema, b->c->turn[p->turn].level);
+        if (p->turn >= 0)
+            piece_labels(s, &b->cfg->schema, b->c->turn[p->turn].level);
         begin = (uint32_t)s->ids.n;
-        copy_ids(s, &x->ids, middle, p->end);
+        copy_ids(s, &x->ids, p->text, p->end);
         piece_close(s, begin, weight);
     }
 }
@@ -306,7 +335,7 @@ static int system_encode(struct build *b, uint32_t room, struct ids *out)
 /* Everything up to the reply's own header. room: for all of it. */
 static int before_put(struct build *b, uint32_t room, bool labelled, float weight)
 {
-    bool control = b->cfg->name == TEMPLATE_CONTROL && b->cfg->head == TEMPLATE_POLICY;
+    bool control = is_control(b->cfg);
     struct context *x = mem_zalloc(1, sizeof *x);
     struct ids system = {NULL, 0, 0};
     uint32_t begin;
@@ -336,7 +365,7 @@ static int before_put(struct build *b, uint32_t room, bool labelled, float weigh
 /* What stands between the context and the label string: nothing, "Assistant:", or <extra_id_1>Assistant. */
 static int header_encode(struct build *b, struct ids *out)
 {
-    if (b->cfg->name == TEMPLATE_CONTROL && b->cfg->head == TEMPLATE_POLICY)
+    if (is_control(b->cfg))
         return 0;
     if (!is_nemo(b->cfg))
         return encode_text(b, "Assistant:", out);
@@ -346,7 +375,7 @@ static int header_encode(struct build *b, struct ids *out)
 
 static int reply_encode(struct build *b, const char *reply, size_t len, struct ids *out)
 {
-    if (b->cfg->name == TEMPLATE_CONTROL && b->cfg->head == TEMPLATE_POLICY)
+    if (is_control(b->cfg))
         return tokenizer_encode(b->tok, reply, len, 0, out, b->e);
     buf_clear(&b->text);
     buf_str(&b->text, is_nemo(b->cfg) ? "" : " ");

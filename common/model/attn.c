@@ -21,12 +21,12 @@
 #define TILE (2 * VM_LANES)
 
 struct pack {
-    size_t d, dp, t, tp;          /* head_dim, rounded; rows of the sequence, rounded to TILE */
-    real *kt, *vt, *k, *v;        /* [d][tp] twice, [tp][dp] twice */
-    real *dkt, *dvt;              /* [d][tp] */
-    real *p;                      /* [QB][tp]: scores, probabilities, or their gradient */
-    real *q, *dout;               /* [QB][d]: queries times 1 / sqrt(D); upstream gradient */
-    const unsigned char *wanted;  /* [t] or NULL */
+    size_t d, dp, t, tp;         /* head_dim, rounded; rows of the sequence, rounded to TILE */
+    real *kt, *vt, *k, *v;       /* [d][tp] twice, [tp][dp] twice */
+    real *dkt, *dvt;             /* [d][tp] */
+    real *p;                     /* [QB][tp]: scores, probabilities, or their gradient */
+    real *q, *dout;              /* [QB][d]: queries times 1 / sqrt(D); upstream gradient */
+    const unsigned char *wanted; /* [t] or NULL */
 };
 
 static size_t tile_round(size_t n)
@@ -228,8 +228,8 @@ VM_INLINE void forward_exp(const struct pack *x, size_t end, const real *top, re
         sum[i] = vm_sum(total[i]);
 }
 
-VM_INLINE void forward_head(const struct pack *x, size_t d, const real *q, size_t ldq, real scale, real *out, size_t ldo,
-                            real *lse)
+VM_INLINE void forward_head(const struct pack *x, size_t d, const real *q, size_t ldq, real scale, real *out,
+                            size_t ldo, real *lse)
 {
     for (size_t i0 = 0; i0 < x->t; i0 += QB) {
         size_t n = x->t - i0 < QB ? x->t - i0 : QB, end = tile_round(i0 + QB);
@@ -354,8 +354,8 @@ VM_INLINE void backward_all(const struct attn_shape *s, size_t d, const struct a
             memset(x.dkt, 0, 2 * d * x.tp * sizeof *x.dkt); /* and dvt, which follows */
             for (size_t h = g * group; h < (g + 1) * group; h++) {
                 size_t at = begin * ldo + h * d;
-                struct backward_rows r = {qkv + begin * ld + h * d, out + at, dout + at, lse + h * rows + begin,
-                                          dqkv + begin * ld + h * d, ld, ldo, 1 / (real)sqrt((double)d)};
+                struct backward_rows r = {qkv + begin * ld + h * d,  out + at, dout + at, lse + h * rows + begin,
+                                          dqkv + begin * ld + h * d, ld,       ldo,       1 / (real)sqrt((double)d)};
 
                 backward_head(&x, d, &r);
             }

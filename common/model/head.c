@@ -116,7 +116,8 @@ static void run_logits(const struct head_work *h, const struct dims *d, const st
 {
     size_t c = (size_t)d->width;
 
-    ops_linear(h->y + r->begin * c, c, params + o->head + r->lo * c, h->logits, r->n, r->end - r->begin, c, r->n, false);
+    ops_linear(h->y + r->begin * c, c, params + o->head + r->lo * c, h->logits, r->n, r->end - r->begin, c, r->n,
+               false);
     progress_bump(h);
 }
 
@@ -239,8 +240,8 @@ void head_losses(struct head_work *h, const struct dims *d, const real *params, 
     if (d->head == HEAD_REGRESSION) {
         ops_linear(h->y, c, params + o.head, h->logits, k, h->targets, c, k, false);
         for (size_t i = 0; i < h->targets; i++)
-            loss[h->order[i]] = (real)squared_error(
-                h->logits + i * k, b->score + (size_t)b->target[h->order[i]].id * k, k, 1, &present);
+            loss[h->order[i]] = (real)squared_error(h->logits + i * k, b->score + (size_t)b->target[h->order[i]].id * k,
+                                                    k, 1, &present);
         return;
     }
     while (run_next(h, d, b, &r)) {

@@ -13,11 +13,11 @@
 #include "model/transformer.h"
 
 struct head_work {
-    int32_t *order;           /* targets, those of one range [lo, hi) together */
-    real *x, *y, *dy, *inv;   /* [targets, C] three times, [targets]: gathered rows, normed rows, their gradient */
-    real *logits;             /* [chunk, V] or [targets, head_out] */
-    size_t targets;           /* in order[]; rows of weight 0 are left out when training */
-    uint64_t *progress;       /* may be NULL */
+    int32_t *order;         /* targets, those of one range [lo, hi) together */
+    real *x, *y, *dy, *inv; /* [targets, C] three times, [targets]: gathered rows, normed rows, their gradient */
+    real *logits;           /* [chunk, V] or [targets, head_out] */
+    size_t targets;         /* in order[]; rows of weight 0 are left out when training */
+    uint64_t *progress;     /* may be NULL */
 };
 
 /* Rows of one chunk of logits: enough for a GEMM that pays, few enough to stay in cache for small vocabularies. */

@@ -40,8 +40,8 @@ struct workspace {
     int32_t *place;            /* [N] its index among the wanted rows */
     int32_t *row;              /* [wanted] back again */
     size_t n_wanted;
-    real *last_att, *last;     /* [wanted, H D], [wanted, C]: input of the last o projection, output of the last layer */
-    real *norm, *dnorm, *dx;   /* [N, C] */
+    real *last_att, *last;   /* [wanted, H D], [wanted, C]: input of the last o projection, output of the last layer */
+    real *norm, *dnorm, *dx; /* [N, C] */
     real *dqkv, *datt, *dh;
     real *scratch;
     struct head_work head;
@@ -262,8 +262,8 @@ static void attention_backward(const struct workspace *w, const real *p, const s
 }
 
 /* s->mid holds the residual stream of n rows and gets att's projection added; next = mid + mlp(mid). */
-static void mlp_forward(const struct workspace *w, const real *p, const struct layer_state *s, const real *att, size_t n,
-                        real *next)
+static void mlp_forward(const struct workspace *w, const real *p, const struct layer_state *s, const real *att,
+                        size_t n, real *next)
 {
     const struct offsets *at = &w->at;
     size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn, hd = w->attn.heads * w->attn.head_dim;
@@ -277,8 +277,8 @@ static void mlp_forward(const struct workspace *w, const real *p, const struct l
 }
 
 /* w->dx [n, C]: gradient of next, becomes that of the residual stream; datt [n, H D] gets that of att. */
-static void mlp_backward(const struct workspace *w, const real *p, const struct layer_state *s, const real *att, size_t n,
-                         real *datt, real *g)
+static void mlp_backward(const struct workspace *w, const real *p, const struct layer_state *s, const real *att,
+                         size_t n, real *datt, real *g)
 {
     const struct offsets *at = &w->at;
     size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn, hd = w->attn.heads * w->attn.head_dim;
@@ -412,8 +412,8 @@ void transformer_losses(const struct dims *d, const real *params, const struct b
     head_losses(&w->head, d, params, &rows, b, loss);
 }
 
-void transformer_outputs(const struct dims *d, const real *params, const struct batch *b, real *out,
-                         size_t stride, struct workspace *w)
+void transformer_outputs(const struct dims *d, const real *params, const struct batch *b, real *out, size_t stride,
+                         struct workspace *w)
 {
     struct head_rows rows;
 

@@ -19,11 +19,18 @@ struct shape {
 
 static const struct shape shapes[] = {
     {"stories260K, every row a target", {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0}, 6, 66, 0},
-    {"stories260K, two rows of three a target", {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0}, 6, 66, 22},
+    {"stories260K, two rows of three a target",
+     {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0},
+     6,
+     66,
+     22},
     {"stories260K, two targets a sequence", {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0}, 6, 66, 64},
     {"stories260K, length 256", {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0}, 2, 256, 0},
     {"width 512, 8 layers, heads of 64, vocabulary 4096",
-     {4096, 512, 8, 8, 4, 64, 1376, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0}, 4, 256, 0},
+     {4096, 512, 8, 8, 4, 64, 1376, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
+     4,
+     256,
+     0},
 };
 
 static double flops(const struct shape *s)

@@ -54,7 +54,8 @@ static void linear_run(void *self, real *out)
 static void test_linear(void **state)
 {
     struct linear l = {fixture_normals(N * C, 1, 1.0), fixture_normals(O * C, 2, 1.0)};
-    real *top = fixture_normals(N * O, 3, 1.0), *dx = fixture_normals(N * C, 4, 1.0), *dw = fixture_normals(O * C, 5, 1.0);
+    real *top = fixture_normals(N * O, 3, 1.0), *dx = fixture_normals(N * C, 4, 1.0),
+         *dw = fixture_normals(O * C, 5, 1.0);
     real *dx0 = fixture_normals(N * C, 4, 1.0), *dw0 = fixture_normals(O * C, 5, 1.0);
 
     (void)state;
@@ -142,7 +143,8 @@ static void test_embedding(void **state)
 {
     static const int32_t token[N] = {1, 0, 1, 3, 3};
     struct linear l = {NULL, fixture_normals(4 * C, 1, 1.0)};
-    real *top = fixture_normals(N * C, 3, 1.0), *demb = fixture_normals(4 * C, 5, 1.0), *demb0 = fixture_normals(4 * C, 5, 1.0);
+    real *top = fixture_normals(N * C, 3, 1.0), *demb = fixture_normals(4 * C, 5, 1.0),
+         *demb0 = fixture_normals(4 * C, 5, 1.0);
 
     (void)state;
     ops_embed_backward(top, token, demb, N, C);

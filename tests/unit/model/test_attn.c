@@ -53,8 +53,8 @@ static void compare(const struct attn_shape *s, const int32_t *seq_begin, size_t
 
 static void test_head_sizes_and_groups(void **state)
 {
-    static const struct attn_shape shapes[] = {{8, 4, 8},  {8, 8, 8},  {8, 1, 8},   {4, 2, 64}, {2, 1, 16},
-                                               {3, 3, 2},  {6, 2, 10}, {1, 1, 128}, {2, 2, 48}, {1, 1, 512}};
+    static const struct attn_shape shapes[] = {{8, 4, 8}, {8, 8, 8},  {8, 1, 8},   {4, 2, 64}, {2, 1, 16},
+                                               {3, 3, 2}, {6, 2, 10}, {1, 1, 128}, {2, 2, 48}, {1, 1, 512}};
     static const int32_t seq_begin[] = {0, 21, 22, 57};
 
     (void)state;
