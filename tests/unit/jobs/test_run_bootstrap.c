@@ -160,6 +160,31 @@ static void expect_failure(struct world *w, const struct spec *s, const char *ki
         fail_msg("%d \"%s\" does not say \"%s\"", rc, w->e.msg, words);
 }
 
+/* Makes `where` ask for three levels that no training response has together. */
+static void unseen_combination(struct world *w, struct spec *s)
+{
+    struct dataset data;
+    bool seen[3][5][3] = {{{false}}};
+    int at = 0;
+
+    world_output(w, "annotate.reduce", &data);
+    for (size_t i = 0; i < data.responses; i++) {
+        size_t c;
+        uint32_t k;
+        const int8_t *level;
+        dataset_response(&data, i, &c, &k);
+        level = data.conversation[c].turn[k].level;
+        seen[level[0]][level[1]][level[2]] = true;
+    }
+    while (at < 44 && (&seen[0][0][0])[at])
+        at++;
+    s->bootstrap.where_n = 3;
+    s->bootstrap.where[0] = (struct attr_where){"curious", CMP_EQ, at / 15};
+    s->bootstrap.where[1] = (struct attr_where){"quality", CMP_EQ, at / 3 % 5};
+    s->bootstrap.where[2] = (struct attr_where){"verbosity", CMP_EQ, at % 3};
+    dataset_free(&data);
+}
+
 static void test_refusals_name_what_is_wrong(void **state)
 {
     struct spec *s = fixture_spec(KIND_BOOTSTRAP, "model judge data");
@@ -167,8 +192,10 @@ static void test_refusals_name_what_is_wrong(void **state)
     char path[128];
 
     (void)state;
-    s->bootstrap.where[0] = (struct attr_where){"quality", CMP_EQ, 4}; /* an untrained model says about the middle */
+    unseen_combination(w, s);
     expect_failure(w, s, "bootstrap.items", 0, 0, ERR_INVALID, "bootstrap.where: none of 96 kept training responses");
+    s->bootstrap.where_n = 1;
+    s->bootstrap.where[0] = s->bootstrap.where[2];
     snprintf(s->schema.attr[2].name, SCHEMA_NAME_MAX, "length"); /* the spec names what the data does not have */
     snprintf(s->bootstrap.where[0].attr, SCHEMA_NAME_MAX, "length");
     snprintf(s->bootstrap.keep[0].attr, SCHEMA_NAME_MAX, "length");
