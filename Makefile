@@ -47,7 +47,7 @@ X_steerctl := -lcurl -lyaml $(X_data) $(X_base)
 X_all := -lzmq -lprotobuf-c -lsqlite3 -lmicrohttpd -lcurl -lopenblas -lxxhash -lyaml $(X_data) $(X_base)
 
 bin_obj = $(patsubst %.c,$(B)/%.o,$(sort $(wildcard $(1)/*.c)))
-BINS := $(B)/steer-coordinator $(B)/steer-worker $(B)/steerctl
+BINS := $(B)/bin/steer-coordinator $(B)/bin/steer-worker $(B)/bin/steerctl
 
 .PHONY: all help
 all: $(BINS) ## build the three programs (MODE=release|asan|ubsan|tsan)
@@ -97,11 +97,14 @@ $(B)/libjobsrun.a: $(JOBS_RUN_SRC:%.c=$(B)/%.o)
 $(B)/libmodel_double.a: $(patsubst common/model/%.c,$(B)/double/model/%.o,$(call room_src,model))
 	@rm -f $@; ar rcs $@ $^
 
-$(B)/steer-coordinator: $(call bin_obj,coordinator) $(L_coordinator)
+$(B)/bin/steer-coordinator: $(call bin_obj,coordinator) $(L_coordinator)
+	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS) $(filter %.o,$^) $(L_coordinator) $(X_coordinator) -o $@
-$(B)/steer-worker: $(call bin_obj,worker) $(L_worker)
+$(B)/bin/steer-worker: $(call bin_obj,worker) $(L_worker)
+	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS) $(filter %.o,$^) $(L_worker) $(X_worker) -o $@
-$(B)/steerctl: $(call bin_obj,steerctl) $(L_steerctl)
+$(B)/bin/steerctl: $(call bin_obj,steerctl) $(L_steerctl)
+	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS) $(filter %.o,$^) $(L_steerctl) $(X_steerctl) -o $@
 
 # ---- tests -----------------------------------------------------------------------------------------------------
@@ -114,11 +117,12 @@ UNIT_BIN := $(UNIT_SRC:%.c=$(B)/%)
 GRAD_BIN := $(GRAD_SRC:%.c=$(B)/%)
 SIM_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/sim/test_*.c)))
 BENCH_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/bench/bench_*.c)))
+DUMP_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/golden/dump_*.c)))
 L_all := -Wl,--start-group $(LIBS) -Wl,--end-group
 
 $(B)/libdaemon.a: $(DAEMON_OBJ)
 	@rm -f $@; ar rcs $@ $^
-$(UNIT_BIN) $(SIM_BIN) $(BENCH_BIN): $(B)/%: $(B)/%.o $(LIBS) $(B)/libdaemon.a
+$(UNIT_BIN) $(SIM_BIN) $(BENCH_BIN) $(DUMP_BIN): $(B)/%: $(B)/%.o $(LIBS) $(B)/libdaemon.a
 	@$(CC) $(LDFLAGS) $< -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -lcmocka -o $@
 $(GRAD_BIN:%=%.o): CPPFLAGS += -DREAL_DOUBLE
 $(GRAD_BIN): $(B)/%: $(B)/%.o $(B)/libmodel_double.a $(call lib,types base)
@@ -130,7 +134,7 @@ unit: $(UNIT_BIN) $(GRAD_BIN) ## unit tests, gradient checks and golden values
 sim: $(SIM_BIN) ## the pure cores under a hostile, simulated cluster
 	@tests/lib/run_tests.sh sim $(SIM_BIN)
 system: all ## the real daemons on loopback
-	@STEER_BIN=$(abspath $(B)) tests/lib/run_tests.sh system $(sort $(wildcard tests/system/test_*.sh))
+	@STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh system $(sort $(wildcard tests/system/test_*.sh))
 lint: ## include arrows, names, formatting habits
 	@tests/lint/includes.sh
 check: deps ## everything a change must pass
@@ -138,7 +142,7 @@ check: deps ## everything a change must pass
 	@$(MAKE) --no-print-directory -j$$(nproc) check-built
 .PHONY: check-built
 check-built: all $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN)
-	@STEER_BIN=$(abspath $(B)) tests/lib/run_tests.sh all lint:tests/lint/includes.sh $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) \
+	@STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh all lint:tests/lint/includes.sh $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) \
 	  $(sort $(wildcard tests/system/test_*.sh))
 fmt: ## format every C file
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
+#include "base/file.h"
 #include "data/clean.h"
 
 static int clean_flags(const struct data_spec *d, unsigned *flags, struct err *e)
@@ -32,6 +34,7 @@ static int config_make(const struct data_spec *d, const struct schema *s, struct
     c->seed = d->split.seed;
     c->problems_max = d->problems_max;
     c->limits = LINES_LIMITS;
+    c->limit = (uint64_t)d->limit;
     c->map.conversation = d->map.conversation;
     c->map.id = d->map.id;
     c->map.text = d->map.text;
@@ -121,6 +124,27 @@ int data_glue_prepare(const struct data_spec *d, const struct schema *s, const c
     }
     dataset_writer_abort(&p.writer);
     cJSON_Delete(meta);
+    return rc;
+}
+
+int data_glue_load(const struct data_spec *d, const struct schema *s, const char *const *paths, int n,
+                   struct dataset *out, struct problems *problems, struct read_counts *counts, struct err *e)
+{
+    const char *tmp = getenv("TMPDIR");
+    char *dir = mem_printf("%s/steer-data-XXXXXX", tmp != NULL && tmp[0] != '\0' ? tmp : "/tmp");
+    int rc = 0;
+
+    memset(out, 0, sizeof *out);
+    if (mkdtemp(dir) == NULL) {
+        rc = err_sys(e, "make a directory like %s", dir);
+        free(dir);
+        return rc;
+    }
+    rc = data_glue_prepare(d, s, paths, n, dir, NULL, NULL, problems, counts, e);
+    if (rc == 0)
+        rc = dataset_load(dir, out, e);
+    file_remove_tree(dir, NULL);
+    free(dir);
     return rc;
 }
 

@@ -47,6 +47,7 @@ struct spec *spec_new(void)
     sampling_defaults(&s->generate.sampling);
     s->generate.n = 1;
     snprintf(s->generate.split, sizeof s->generate.split, "held_out");
+    snprintf(s->generate.cut, sizeof s->generate.cut, "none");
     s->generate.rows_per_task = 256;
     sampling_defaults(&s->bootstrap.sampling);
     s->bootstrap.samples_per_prompt = 4;

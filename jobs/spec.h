@@ -78,6 +78,7 @@ struct data_spec {
         int max_reply_tokens; /* 0 = no bound; longer replies stay in the data but are not used */
         int context_tokens;   /* last tokens of the turns before, 0 = all that fits */
     } keep;
+    int limit;           /* conversations to read at most, 0 = all: for trials */
     double problems_max; /* share of bad lines above which the job fails, with the list */
 };
 
@@ -129,6 +130,7 @@ struct generate_spec {
     int n;             /* samples per prompt and setting */
     int prompts;       /* how many prompts (contexts) of the data to use; 0 = all */
     char split[16];    /* train | held_out | all */
+    char cut[16];      /* none | sentence: end each reply at a sentence end drawn at random, so that lengths differ */
     int from_nothing;  /* without a prompts input: this many samples from BOS alone */
     int rows_per_task;
 };

@@ -121,6 +121,7 @@ static const struct key keys_generate[] = {
     NUMBER("n", KEY_INT, generate_spec, n, 1, 1000, "samples per prompt and setting"),
     NUMBER("prompts", KEY_INT, generate_spec, prompts, 0, 1e9, "contexts of the data to use; 0 = all"),
     CHOICE("split", generate_spec, split, "held_out|train|all", "which part of the data the contexts come from"),
+    CHOICE("cut", generate_spec, cut, "none|sentence", "sentence: end each reply at a sentence end drawn at random, for varied lengths"),
     NUMBER("from_nothing", KEY_INT, generate_spec, from_nothing, 0, 1e7, "samples from an empty prompt, without data"),
     NUMBER("rows_per_task", KEY_INT, generate_spec, rows_per_task, 1, 100000, "rows a range"),
     END};
@@ -180,6 +181,7 @@ const struct key spec_data_keys[] = {
     {"split", KEY_SECTION, 0, 0, 0, 0, NULL, keys_split, NULL, INNER, "what is held out"},
     TEXTS("clean", data_spec, clean, "ascii_quotes|drop_non_ascii|squeeze_punctuation|collapse_spaces", "what is done to texts"),
     {"keep", KEY_SECTION, 0, 0, 0, 0, NULL, keys_keep, NULL, INNER, "which replies are used, with how much context"},
+    NUMBER("limit", KEY_INT, data_spec, limit, 0, 1e9, "conversations to read at most, for trials; 0 = all"),
     NUMBER("problems_max", KEY_REAL, data_spec, problems_max, 0, 1, "share of bad lines above which the job fails"),
     END};
 

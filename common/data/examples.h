@@ -11,7 +11,17 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "data/template.h"
 #include "model/transformer.h" /* struct batch */
+
+/* Writing. The template decides how label slots are said; vocab is the model's (its softmax
+ * goes over all of it). The file is written whole at the end. */
+struct examples_writer;
+int examples_writer_new(const struct template_config *c, const struct tokenizer *t, int32_t vocab,
+                        struct examples_writer **out, struct err *e);
+/* Takes a copy. A sequence with nothing to learn in it is refused: false. */
+bool examples_write(struct examples_writer *w, const struct sequence *s);
+int examples_writer_end(struct examples_writer **w, const char *path, struct err *e); /* frees w in any case; path NULL: only that */
 
 struct examples;
 
@@ -28,9 +38,10 @@ uint32_t examples_length(const struct examples *x, uint32_t index); /* rows of o
 uint32_t examples_length_max(const struct examples *x);
 uint32_t examples_targets_max(const struct examples *x); /* of one example */
 int32_t examples_vocab(const struct examples *x);
+int32_t examples_outputs(const struct examples *x); /* regression: scores of a target, batch.score has as many for each; else 0 */
 
 /* Appends example `index` to b. draw: number of this drawing (stream position), keys the drop-out with seed.
- * with_drop false: evaluation, nothing is dropped. CHECKs capacities of b. */
+ * drop NULL: evaluation, nothing is dropped. CHECKs capacities of b. */
 void examples_append(const struct examples *x, uint32_t index, uint64_t seed, uint64_t draw, const struct drop *drop,
                      struct batch *b);
 

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "data/measure.h"
@@ -90,6 +91,28 @@ int schema_human_level(const struct schema *s, int attr, const float *human)
                                                        (double)(a->levels - 1)))
                                : 0;
     return level_clamped(a, rint(v) - (double)a->min);
+}
+
+static int float_compare(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+
+    return (x > y) - (x < y);
+}
+
+void schema_set_edges(struct attr *a, float *values, size_t n)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (!isnan(values[i]))
+            values[kept++] = values[i];
+    a->has_edges = kept > 0;
+    if (kept == 0)
+        return;
+    qsort(values, kept, sizeof *values, float_compare);
+    for (int i = 0; i < a->levels - 1; i++)
+        a->edge[i] = (double)values[(size_t)(i + 1) * kept / (size_t)a->levels];
 }
 
 int schema_same(const struct schema *a, const struct schema *b, struct err *e)

@@ -7,6 +7,7 @@
 #define DATA_SCHEMA_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -64,6 +65,9 @@ int schema_level(const struct attr *a, double value);
 double schema_human_value(const struct schema *s, int attr, const float *human);
 /* Level that the human label alone gives (class: 0 or levels-1; scale: rounded half to even); -1 if missing. */
 int schema_human_level(const struct schema *s, int attr, const float *human);
+/* Quantile edges of a binned attribute: edge i is the (i + 1) n / levels-th of the sorted values (sorts them; NaN are left out). Without any
+ * value there are no edges. */
+void schema_set_edges(struct attr *a, float *values, size_t n);
 /* Same names, order, types and levels? The message names the first difference. */
 int schema_same(const struct schema *a, const struct schema *b, struct err *e);
 

@@ -2,7 +2,8 @@
  * template: how conversations and attributes become tokens, and which tokens are learnt.
  *
  *   control  BOS, last context_tokens of the turns before, one control token per attribute (level or missing), reply, EOS
- *   plain    text only, no new tokens: "User: ...\nAssistant:" and a line <attr>quality:4,humor:0</attr> in front of the reply
+ *   plain    text only, no new tokens: "User: ...\nAssistant:" and a line <attr>quality:4,humor:0</attr> in front of the reply; a decoded
+ *            reply begins with a blank
  *   nemo     NeMo-Aligner's <extra_id_*> layout (user and assistant turns <extra_id_1>, labels after <extra_id_2>, every turn labelled)
  *   paper    as nemo, but user turns open with <extra_id_0> as printed in arXiv 2310.05344, appendix A
  * Attribute models: head classes reads BOS, message (over 88 tokens: first 44 + last 44), one query token per label; head
@@ -41,6 +42,11 @@ int32_t template_control_id(const struct template_config *c, int attr, int level
 /* All ids that must never be sampled (control, query, class tokens), ascending; returns how many. */
 size_t template_banned(const struct template_config *c, const struct tokenizer *t, int32_t *ids, size_t cap);
 
+/* Ids that end a reply: the end token, and for nemo and paper <extra_id_1>, which opens the next turn; ascending; returns how many. */
+size_t template_stops(const struct template_config *c, const struct tokenizer *t, int32_t *ids, size_t cap);
+/* Head classes: how many classes a label has: the named ones, or the whole numbers of its scale. */
+int template_label_classes(const struct label *l);
+
 /* One training sequence as pieces. Tokens with weight 0 are context; a LABELS piece is filled when assembled. */
 enum piece_kind { PIECE_TOKENS, PIECE_LABELS };
 struct piece {
@@ -78,7 +84,22 @@ int template_score(const struct template_config *t, const struct tokenizer *tok,
 /* The same for a reply that stands nowhere yet (generated text). */
 int template_score_text(const struct template_config *t, const struct tokenizer *tok, const struct conversation *c, uint32_t turn,
                         const char *reply, size_t len, struct sequence *out, struct err *e);
-/* Head lm: which ids may follow when the label string is decoded (struct decode_grammar's function). */
+/* Heads and what template_score() gives:
+ *   classes     one target a label, at its query token; lo..hi are its class tokens
+ *   regression  one target at the last row; score[attrs], and id 0, or -1 when no score is there; outputs = schema.attrs
+ *   lm          no targets: piece 0 is the prompt up to where the label string begins, piece 1 the string to be learnt (absent
+ *               when no label is there) */
+
+/* Head lm: which ids may follow when the label string is decoded: "name:level" of every attribute that is no computed one, in the
+ * schema's order, then the end. allowed() has the form of struct decode_grammar's function. Made once, read by all threads. */
+struct template_grammar;
+int template_grammar_new(const struct template_config *c, const struct tokenizer *t, struct template_grammar **out, struct err *e);
+void template_grammar_free(struct template_grammar *g);
+size_t template_grammar_allowed(void *grammar, uint64_t key, const int32_t *generated, size_t n, int32_t *ids, size_t cap);
+/* Levels that a decoded string says (-1: not said, as it broke off). */
+void template_grammar_levels(const struct template_grammar *g, const int32_t *generated, size_t n, int8_t *level);
+size_t template_grammar_longest(const struct template_grammar *g); /* tokens of the longest string */
+
 cJSON *template_to_json(const struct template_config *t);
 int template_from_json(const cJSON *j, struct template_config *out, struct err *e);
 

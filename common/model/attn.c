@@ -21,11 +21,12 @@
 #define TILE (2 * VM_LANES)
 
 struct pack {
-    size_t d, dp, t, tp;          /* head_dim, rounded; rows of the sequence, rounded to TILE */
-    real *kt, *vt, *k, *v;        /* [d][tp] twice, [tp][dp] twice */
-    real *dkt, *dvt;              /* [d][tp] */
-    real *p;                      /* [QB][tp]: scores, probabilities, or their gradient */
-    real *q, *dout;               /* [QB][d]: queries times 1 / sqrt(D); upstream gradient */
+    size_t d, dp, t, tp;         /* head_dim, rounded; rows of the sequence, rounded to TILE */
+    real *kt, *vt, *k, *v;       /* [d][tp] twice, [tp][dp] twice */
+    real *dkt, *dvt;             /* [d][tp] */
+    real *p;                     /* [QB][tp]: scores, probabilities, or their gradient */
+    real *q, *dout;              /* [QB][d]: queries times 1 / sqrt(D); upstream gradient */
+    const unsigned char *wanted; /* [t] or NULL */
 };
 
 static size_t tile_round(size_t n)
@@ -177,6 +178,15 @@ VM_INLINE void block_store(const real *sums, size_t dp, size_t d, const real *fa
             dst[i * ld + c] = sums[i * dp + c] * factor[i];
 }
 
+/* A block in which no row is wanted is left out. */
+VM_INLINE bool block_wanted(const struct pack *x, size_t i0, size_t n)
+{
+    for (size_t i = i0; x->wanted != NULL && i < i0 + n; i++)
+        if (x->wanted[i])
+            return true;
+    return x->wanted == NULL;
+}
+
 /* ---- forward ---- */
 
 /* Scores of queries [i0, i0 + QB) against keys [0, end), into x->p; top gets each row's maximum. */
@@ -218,8 +228,8 @@ VM_INLINE void forward_exp(const struct pack *x, size_t end, const real *top, re
         sum[i] = vm_sum(total[i]);
 }
 
-VM_INLINE void forward_head(const struct pack *x, size_t d, const real *q, size_t ldq, real scale, real *out, size_t ldo,
-                            real *lse)
+VM_INLINE void forward_head(const struct pack *x, size_t d, const real *q, size_t ldq, real scale, real *out,
+                            size_t ldo, real *lse)
 {
     for (size_t i0 = 0; i0 < x->t; i0 += QB) {
         size_t n = x->t - i0 < QB ? x->t - i0 : QB, end = tile_round(i0 + QB);
@@ -227,6 +237,8 @@ VM_INLINE void forward_head(const struct pack *x, size_t d, const real *q, size_
 
         for (size_t i = 0; i < VM_LANES; i++)
             sum[i] = 1;
+        if (!block_wanted(x, i0, n))
+            continue;
         pack_block(d, q + i0 * ldq, ldq, n, scale, x->q);
         forward_scores(x, d, i0, end, top);
         forward_exp(x, vm_round(i0 + QB), top, sum);
@@ -238,19 +250,20 @@ VM_INLINE void forward_head(const struct pack *x, size_t d, const real *q, size_
     }
 }
 
-VM_INLINE void forward_all(const struct attn_shape *s, size_t d, const real *qkv, const int32_t *seq_begin, size_t seqs,
-                           real *out, real *lse, real *scratch)
+VM_INLINE void forward_all(const struct attn_shape *s, size_t d, const struct attn_rows *in, const real *qkv, real *out,
+                           real *lse, real *scratch)
 {
     size_t ld = (s->heads + 2 * s->kv_heads) * d, ldo = s->heads * d, group = s->heads / s->kv_heads;
-    size_t rows = (size_t)seq_begin[seqs];
+    size_t rows = (size_t)in->seq_begin[in->seqs];
     real scale = 1 / (real)sqrt((double)d);
 
-    for (size_t b = 0; b < seqs; b++) {
-        size_t begin = (size_t)seq_begin[b];
+    for (size_t b = 0; b < in->seqs; b++) {
+        size_t begin = (size_t)in->seq_begin[b];
         const real *q = qkv + begin * ld, *k = q + s->heads * d, *v = k + s->kv_heads * d;
         struct pack x;
 
-        pack_init(&x, d, (size_t)seq_begin[b + 1] - begin, scratch);
+        pack_init(&x, d, (size_t)in->seq_begin[b + 1] - begin, scratch);
+        x.wanted = in->wanted == NULL ? NULL : in->wanted + begin;
         for (size_t g = 0; g < s->kv_heads; g++) {
             pack_columns(&x, d, k + g * d, ld, x.kt);
             pack_rows(&x, d, v + g * d, ld, x.v);
@@ -299,6 +312,11 @@ VM_INLINE void backward_head(const struct pack *x, size_t d, const struct backwa
         size_t n = x->t - i0 < QB ? x->t - i0 : QB, end = tile_round(i0 + QB);
         real lse[QB] = {0}, delta[QB] = {0}, factor[QB];
 
+        if (!block_wanted(x, i0, n)) {
+            for (size_t i = 0; i < n; i++)
+                memset(r->dq + (i0 + i) * r->ldq, 0, d * sizeof *r->dq);
+            continue;
+        }
         pack_block(d, r->q + i0 * r->ldq, r->ldq, n, r->scale, x->q);
         pack_block(d, r->dout + i0 * r->ldo, r->ldo, n, 1, x->dout);
         for (size_t i = 0; i < QB; i++)
@@ -317,17 +335,18 @@ VM_INLINE void backward_head(const struct pack *x, size_t d, const struct backwa
     }
 }
 
-VM_INLINE void backward_all(const struct attn_shape *s, size_t d, const real *qkv, const int32_t *seq_begin, size_t seqs,
+VM_INLINE void backward_all(const struct attn_shape *s, size_t d, const struct attn_rows *in, const real *qkv,
                             const real *out, const real *lse, const real *dout, real *dqkv, real *scratch)
 {
     size_t ld = (s->heads + 2 * s->kv_heads) * d, ldo = s->heads * d, group = s->heads / s->kv_heads;
-    size_t rows = (size_t)seq_begin[seqs];
+    size_t rows = (size_t)in->seq_begin[in->seqs];
 
-    for (size_t b = 0; b < seqs; b++) {
-        size_t begin = (size_t)seq_begin[b], k = begin * ld + s->heads * d, v = k + s->kv_heads * d;
+    for (size_t b = 0; b < in->seqs; b++) {
+        size_t begin = (size_t)in->seq_begin[b], k = begin * ld + s->heads * d, v = k + s->kv_heads * d;
         struct pack x;
 
-        pack_init(&x, d, (size_t)seq_begin[b + 1] - begin, scratch);
+        pack_init(&x, d, (size_t)in->seq_begin[b + 1] - begin, scratch);
+        x.wanted = in->wanted == NULL ? NULL : in->wanted + begin;
         for (size_t g = 0; g < s->kv_heads; g++) {
             pack_columns(&x, d, qkv + k + g * d, ld, x.kt);
             pack_columns(&x, d, qkv + v + g * d, ld, x.vt);
@@ -335,8 +354,8 @@ VM_INLINE void backward_all(const struct attn_shape *s, size_t d, const real *qk
             memset(x.dkt, 0, 2 * d * x.tp * sizeof *x.dkt); /* and dvt, which follows */
             for (size_t h = g * group; h < (g + 1) * group; h++) {
                 size_t at = begin * ldo + h * d;
-                struct backward_rows r = {qkv + begin * ld + h * d, out + at, dout + at, lse + h * rows + begin,
-                                          dqkv + begin * ld + h * d, ld, ldo, 1 / (real)sqrt((double)d)};
+                struct backward_rows r = {qkv + begin * ld + h * d,  out + at, dout + at, lse + h * rows + begin,
+                                          dqkv + begin * ld + h * d, ld,       ldo,       1 / (real)sqrt((double)d)};
 
                 backward_head(&x, d, &r);
             }
@@ -347,24 +366,24 @@ VM_INLINE void backward_all(const struct attn_shape *s, size_t d, const real *qk
 }
 
 /* Common head sizes get their own unrolled code; the arithmetic is the same. */
-void attn_forward(const struct attn_shape *s, const real *qkv, const int32_t *seq_begin, size_t seqs, real *out, real *lse,
+void attn_forward(const struct attn_shape *s, const struct attn_rows *rows, const real *qkv, real *out, real *lse,
                   real *scratch)
 {
     if (s->head_dim == 8)
-        forward_all(s, 8, qkv, seq_begin, seqs, out, lse, scratch);
+        forward_all(s, 8, rows, qkv, out, lse, scratch);
     else if (s->head_dim == 64)
-        forward_all(s, 64, qkv, seq_begin, seqs, out, lse, scratch);
+        forward_all(s, 64, rows, qkv, out, lse, scratch);
     else
-        forward_all(s, s->head_dim, qkv, seq_begin, seqs, out, lse, scratch);
+        forward_all(s, s->head_dim, rows, qkv, out, lse, scratch);
 }
 
-void attn_backward(const struct attn_shape *s, const real *qkv, const int32_t *seq_begin, size_t seqs, const real *out,
+void attn_backward(const struct attn_shape *s, const struct attn_rows *rows, const real *qkv, const real *out,
                    const real *lse, const real *dout, real *dqkv, real *scratch)
 {
     if (s->head_dim == 8)
-        backward_all(s, 8, qkv, seq_begin, seqs, out, lse, dout, dqkv, scratch);
+        backward_all(s, 8, rows, qkv, out, lse, dout, dqkv, scratch);
     else if (s->head_dim == 64)
-        backward_all(s, 64, qkv, seq_begin, seqs, out, lse, dout, dqkv, scratch);
+        backward_all(s, 64, rows, qkv, out, lse, dout, dqkv, scratch);
     else
-        backward_all(s, s->head_dim, qkv, seq_begin, seqs, out, lse, dout, dqkv, scratch);
+        backward_all(s, s->head_dim, rows, qkv, out, lse, dout, dqkv, scratch);
 }

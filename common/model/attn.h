@@ -21,11 +21,18 @@ struct attn_shape {
 /* Elements of scratch that sequences of up to rows_max rows need. */
 size_t attn_scratch(const struct attn_shape *s, size_t rows_max);
 
-/* qkv [N, (H + 2 G) D]; seq_begin [seqs + 1] with N = seq_begin[seqs]; out [N, H D]; lse [H, N]. */
-void attn_forward(const struct attn_shape *s, const real *qkv, const int32_t *seq_begin, size_t seqs, real *out, real *lse,
+struct attn_rows {
+    const int32_t *seq_begin; /* [seqs + 1]; N = seq_begin[seqs] */
+    size_t seqs;
+    const unsigned char *wanted; /* [N]: 0 = this row's output is not read; NULL: all are */
+};
+
+/* qkv [N, (H + 2 G) D]; out [N, H D]; lse [H, N]. out and lse of rows not wanted are written or not. */
+void attn_forward(const struct attn_shape *s, const struct attn_rows *rows, const real *qkv, real *out, real *lse,
                   real *scratch);
-/* dqkv [N, (H + 2 G) D] overwritten, from dout and what the forward had and gave. */
-void attn_backward(const struct attn_shape *s, const real *qkv, const int32_t *seq_begin, size_t seqs, const real *out,
+/* dqkv [N, (H + 2 G) D] overwritten, from dout and what the forward had and gave, with the same rows wanted; dout of rows
+ * not wanted must be 0. */
+void attn_backward(const struct attn_shape *s, const struct attn_rows *rows, const real *qkv, const real *out,
                    const real *lse, const real *dout, real *dqkv, real *scratch);
 
 #endif

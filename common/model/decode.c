@@ -118,6 +118,7 @@ static void request_done(const struct decoder *x, const struct slot *s, size_t l
 {
     struct decode_result r = {.key = s->request.key,
                               .sample = s->request.sample,
+                              .tag = s->request.tag,
                               .tokens = s->out,
                               .len = len,
                               .text_len = text_len,

@@ -36,6 +36,7 @@ struct decode_grammar {
 struct decode_request {
     uint64_t key;     /* row */
     uint32_t sample;  /* n-th sample of the row */
+    size_t tag;       /* the caller's own, given back; nothing depends on it */
     const int32_t *prompt; /* borrowed until done() of this request */
     size_t prompt_len;
     const int32_t *uncond; /* unconditioned prompt; NULL if guidance is 1 */
@@ -51,8 +52,9 @@ const char *decode_end_name(enum decode_end end); /* "stop_token", "length", ...
 struct decode_result {
     uint64_t key;
     uint32_t sample;
-    const int32_t *tokens; /* without the stop token; valid during done() only */
-    size_t len;            /* tokens of a stop string are cut off as far as whole tokens allow; text_len says the rest */
+    size_t tag;
+    const int32_t *tokens; /* all drawn but a stop token, those of a stop string too; valid during done() only */
+    size_t len;            /* of tokens: those before a stop string, as far as whole tokens allow; text_len says the rest */
     size_t text_len;       /* bytes of the decoded text before a stop string (all bytes if none; 0 without vocab.bytes) */
     size_t sampled;        /* tokens drawn: those of a stop string and a stop token are among them */
     double logprob_sum;    /* of the drawn tokens, after restrictions and guidance, before temperature, top-k and top-p */

@@ -20,10 +20,9 @@ int dims_check(const struct dims *d, struct err *e)
         const char *name;
         int32_t value, low, high;
     } row[] = {
-        {"vocab", d->vocab, 1, 1 << 20},       {"width", d->width, 1, 16384},
-        {"layers", d->layers, 1, 256},         {"heads", d->heads, 1, 256},
-        {"kv_heads", d->kv_heads, 1, 256},     {"head_dim", d->head_dim, 2, 512},
-        {"ffn", d->ffn, 1, 65536},             {"context", d->context, 1, 1 << 20},
+        {"vocab", d->vocab, 1, 1 << 20}, {"width", d->width, 1, 16384},       {"layers", d->layers, 1, 256},
+        {"heads", d->heads, 1, 256},     {"kv_heads", d->kv_heads, 1, 256},   {"head_dim", d->head_dim, 2, 512},
+        {"ffn", d->ffn, 1, 65536},       {"context", d->context, 1, 1 << 20},
     };
 
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
@@ -96,9 +95,9 @@ static void layer_add(struct layout *l, const struct dims *d, int32_t layer)
         const char *name;
         int32_t rows, cols;
     } part[] = {
-        {"input_layernorm", c, 0},      {"self_attn.q_proj", hd, c}, {"self_attn.k_proj", gd, c},
-        {"self_attn.v_proj", gd, c},    {"self_attn.o_proj", c, hd}, {"post_attention_layernorm", c, 0},
-        {"mlp.gate_proj", d->ffn, c},   {"mlp.up_proj", d->ffn, c},  {"mlp.down_proj", c, d->ffn},
+        {"input_layernorm", c, 0},    {"self_attn.q_proj", hd, c}, {"self_attn.k_proj", gd, c},
+        {"self_attn.v_proj", gd, c},  {"self_attn.o_proj", c, hd}, {"post_attention_layernorm", c, 0},
+        {"mlp.gate_proj", d->ffn, c}, {"mlp.up_proj", d->ffn, c},  {"mlp.down_proj", c, d->ffn},
     };
     char name[LAYOUT_NAME_MAX];
 

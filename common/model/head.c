@@ -74,13 +74,18 @@ static void order_targets(struct head_work *h, const struct dims *d, const struc
     }
 }
 
+static size_t target_place(const struct head_work *h, const struct head_rows *rows, const struct batch *b, size_t i)
+{
+    return (size_t)rows->place[b->target[h->order[i]].row];
+}
+
 static void rows_gather(struct head_work *h, const struct dims *d, const struct offsets *o, const real *params,
-                        const real *hidden, const struct batch *b)
+                        const struct head_rows *rows, const struct batch *b)
 {
     size_t c = (size_t)d->width;
 
     for (size_t i = 0; i < h->targets; i++)
-        memcpy(h->x + i * c, hidden + (size_t)b->target[h->order[i]].row * c, c * sizeof *h->x);
+        memcpy(h->x + i * c, rows->hidden + target_place(h, rows, b, i) * c, c * sizeof *h->x);
     ops_rmsnorm(h->x, params + o->final_norm, h->y, h->inv, h->targets, c, (real)d->norm_eps);
 }
 
@@ -111,7 +116,8 @@ static void run_logits(const struct head_work *h, const struct dims *d, const st
 {
     size_t c = (size_t)d->width;
 
-    ops_linear(h->y + r->begin * c, c, params + o->head + r->lo * c, h->logits, r->n, r->end - r->begin, c, r->n, false);
+    ops_linear(h->y + r->begin * c, c, params + o->head + r->lo * c, h->logits, r->n, r->end - r->begin, c, r->n,
+               false);
     progress_bump(h);
 }
 
@@ -196,8 +202,8 @@ static void regression_train(struct head_work *h, const struct dims *d, const st
     ops_linear_dw(h->logits, k, h->y, c, grad + o->head, h->targets, c, k);
 }
 
-void head_train(struct head_work *h, const struct dims *d, const real *params, const real *hidden, const struct batch *b,
-                real *dhidden, real *grad, struct loss_out *out)
+void head_train(struct head_work *h, const struct dims *d, const real *params, const struct head_rows *rows,
+                const struct batch *b, real *dhidden, real *grad, struct loss_out *out)
 {
     struct offsets o;
     size_t c = (size_t)d->width;
@@ -206,7 +212,7 @@ void head_train(struct head_work *h, const struct dims *d, const real *params, c
     memset(out, 0, sizeof *out);
     out->tokens = b->rows;
     order_targets(h, d, b, true);
-    rows_gather(h, d, &o, params, hidden, b);
+    rows_gather(h, d, &o, params, rows, b);
     if (h->targets > 0) {
         if (d->head == HEAD_REGRESSION)
             regression_train(h, d, &o, params, b, grad, out);
@@ -215,14 +221,14 @@ void head_train(struct head_work *h, const struct dims *d, const real *params, c
     }
     if (grad == NULL)
         return;
-    memset(dhidden, 0, (size_t)b->rows * c * sizeof *dhidden);
+    memset(dhidden, 0, rows->n * c * sizeof *dhidden);
     for (size_t i = 0; i < h->targets; i++) /* adds: a row may have several targets */
         ops_rmsnorm_backward(h->dy + i * c, h->x + i * c, params + o.final_norm, h->inv + i,
-                             dhidden + (size_t)b->target[h->order[i]].row * c, grad + o.final_norm, 1, c);
+                             dhidden + target_place(h, rows, b, i) * c, grad + o.final_norm, 1, c);
 }
 
-void head_losses(struct head_work *h, const struct dims *d, const real *params, const real *hidden, const struct batch *b,
-                 real *loss)
+void head_losses(struct head_work *h, const struct dims *d, const real *params, const struct head_rows *rows,
+                 const struct batch *b, real *loss)
 {
     struct offsets o;
     struct run r = {0, 0, 0, 0};
@@ -230,12 +236,12 @@ void head_losses(struct head_work *h, const struct dims *d, const real *params, 
 
     dims_offsets(d, &o);
     order_targets(h, d, b, false);
-    rows_gather(h, d, &o, params, hidden, b);
+    rows_gather(h, d, &o, params, rows, b);
     if (d->head == HEAD_REGRESSION) {
         ops_linear(h->y, c, params + o.head, h->logits, k, h->targets, c, k, false);
         for (size_t i = 0; i < h->targets; i++)
-            loss[h->order[i]] = (real)squared_error(
-                h->logits + i * k, b->score + (size_t)b->target[h->order[i]].id * k, k, 1, &present);
+            loss[h->order[i]] = (real)squared_error(h->logits + i * k, b->score + (size_t)b->target[h->order[i]].id * k,
+                                                    k, 1, &present);
         return;
     }
     while (run_next(h, d, b, &r)) {
@@ -248,7 +254,7 @@ void head_losses(struct head_work *h, const struct dims *d, const real *params, 
     }
 }
 
-void head_outputs(struct head_work *h, const struct dims *d, const real *params, const real *hidden,
+void head_outputs(struct head_work *h, const struct dims *d, const real *params, const struct head_rows *rows,
                   const struct batch *b, real *out, size_t stride)
 {
     struct offsets o;
@@ -257,7 +263,7 @@ void head_outputs(struct head_work *h, const struct dims *d, const real *params,
 
     dims_offsets(d, &o);
     order_targets(h, d, b, false);
-    rows_gather(h, d, &o, params, hidden, b);
+    rows_gather(h, d, &o, params, rows, b);
     if (d->head == HEAD_REGRESSION) {
         CHECK(stride >= k);
         ops_linear(h->y, c, params + o.head, h->logits, k, h->targets, c, k, false);

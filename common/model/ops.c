@@ -39,7 +39,8 @@ const char *model_blas_core(void)
     return openblas_get_corename();
 }
 
-void ops_linear(const real *x, size_t ldx, const real *w, real *y, size_t ldy, size_t n, size_t in, size_t out, bool add)
+void ops_linear(const real *x, size_t ldx, const real *w, real *y, size_t ldy, size_t n, size_t in, size_t out,
+                bool add)
 {
     GEMM(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)n, (blasint)out, (blasint)in, 1, x, (blasint)ldx, w,
          (blasint)in, add ? 1 : 0, y, (blasint)ldy);

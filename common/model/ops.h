@@ -20,7 +20,8 @@ void model_blas_init(void);
 const char *model_blas_core(void); /* kernel family of OpenBLAS, "Haswell": part of the numerics class */
 
 /* y[n,out] = x[n,in] W^T, or y += with add. */
-void ops_linear(const real *x, size_t ldx, const real *w, real *y, size_t ldy, size_t n, size_t in, size_t out, bool add);
+void ops_linear(const real *x, size_t ldx, const real *w, real *y, size_t ldy, size_t n, size_t in, size_t out,
+                bool add);
 /* dx[n,in] = dy[n,out] W, or dx += with add. */
 void ops_linear_dx(const real *dy, size_t ldy, const real *w, real *dx, size_t ldx, size_t n, size_t in, size_t out,
                    bool add);

@@ -2,6 +2,7 @@
  * transformer: one workspace holds what the backward needs of every layer; without a gradient all layers share the
  * first layer's buffers. Normed rows are made again in the backward (cheaper than keeping them); dgu takes gu's place.
  * q, k, v are one matrix and one GEMM, gate and up another, because their weights are neighbours in the layout.
+ * After the last attention only rows that a target reads go on: they are gathered, and their gradients scattered back.
  */
 #include "model/transformer.h"
 
@@ -35,8 +36,12 @@ struct workspace {
     real *rope;
     int32_t *pos;              /* [N] */
     struct layer_state *layer; /* [L] */
-    real *last;                /* [N, C] output of the last layer */
-    real *norm, *dnorm, *dx;   /* [N, C] */
+    unsigned char *wanted;     /* [N] a target reads this row */
+    int32_t *place;            /* [N] its index among the wanted rows */
+    int32_t *row;              /* [wanted] back again */
+    size_t n_wanted;
+    real *last_att, *last;   /* [wanted, H D], [wanted, C]: input of the last o projection, output of the last layer */
+    real *norm, *dnorm, *dx; /* [N, C] */
     real *dqkv, *datt, *dh;
     real *scratch;
     struct head_work head;
@@ -69,6 +74,10 @@ static void workspace_carve(struct workspace *w, struct carve *c)
     w->pos = carve_int(c, n);
     for (size_t i = 0; i < layers; i++)
         layer_carve(c, w, c->base == NULL ? &counted : &w->layer[i]);
+    w->wanted = carve_bytes(c, n);
+    w->place = carve_int(c, n);
+    w->row = carve_int(c, n);
+    w->last_att = carve_real(c, n * hd);
     w->last = carve_real(c, n * width);
     w->norm = carve_real(c, n * width);
     w->dnorm = carve_real(c, n * width);
@@ -190,39 +199,89 @@ static void batch_check(const struct workspace *w, const struct dims *d, const s
     }
 }
 
-/* ---- one layer ---- */
+/* ---- rows that targets read ---- */
 
-/* next [N, C] = layer(s->x). */
-static void layer_forward(const struct workspace *w, const real *p, const struct batch *b, struct layer_state *s,
-                          real *next)
+static void rows_want(struct workspace *w, const struct batch *b, bool weighted_only)
+{
+    memset(w->wanted, 0, (size_t)b->rows);
+    w->n_wanted = 0;
+    for (int32_t i = 0; i < b->targets; i++)
+        if (!weighted_only || b->target[i].weight != 0.0f)
+            w->wanted[b->target[i].row] = 1;
+    for (int32_t r = 0; r < b->rows; r++) {
+        w->place[r] = (int32_t)w->n_wanted;
+        if (w->wanted[r])
+            w->row[w->n_wanted++] = r;
+    }
+}
+
+static void rows_gather(const struct workspace *w, const real *all, real *wanted, size_t width)
+{
+    for (size_t i = 0; i < w->n_wanted; i++)
+        memcpy(wanted + i * width, all + (size_t)w->row[i] * width, width * sizeof *all);
+}
+
+static void rows_scatter(const struct workspace *w, const real *wanted, real *all, size_t rows, size_t width)
+{
+    memset(all, 0, rows * width * sizeof *all);
+    for (size_t i = 0; i < w->n_wanted; i++)
+        memcpy(all + (size_t)w->row[i] * width, wanted + i * width, width * sizeof *all);
+}
+
+/* ---- one layer: attention over all rows, then the rest row by row ---- */
+
+static void attention_forward(const struct workspace *w, const real *p, const struct batch *b,
+                              const struct layer_state *s, const unsigned char *wanted)
 {
     const struct offsets *at = &w->at;
-    size_t n = (size_t)b->rows, c = (size_t)w->dims.width, f = (size_t)w->dims.ffn, d = w->attn.head_dim;
-    size_t hd = w->attn.heads * d, gd = w->attn.kv_heads * d, ld = hd + 2 * gd;
-    real eps = (real)w->dims.norm_eps;
+    const struct attn_rows rows = {b->seq_begin, (size_t)b->seqs, wanted};
+    size_t n = (size_t)b->rows, c = (size_t)w->dims.width, d = w->attn.head_dim;
+    size_t ld = (w->attn.heads + 2 * w->attn.kv_heads) * d;
 
-    ops_rmsnorm(s->x, p + at->norm1, w->norm, s->inv1, n, c, eps);
+    ops_rmsnorm(s->x, p + at->norm1, w->norm, s->inv1, n, c, (real)w->dims.norm_eps);
     ops_linear(w->norm, c, p + at->qkv, s->qkv, ld, n, c, ld, false);
     ops_rope(s->qkv, ld, w->rope, w->pos, n, w->attn.heads + w->attn.kv_heads, d);
-    attn_forward(&w->attn, s->qkv, b->seq_begin, (size_t)b->seqs, s->att, s->lse, w->scratch);
-    memcpy(s->mid, s->x, n * c * sizeof *s->mid);
-    ops_linear(s->att, hd, p + at->o, s->mid, c, n, hd, c, true);
+    attn_forward(&w->attn, &rows, s->qkv, s->att, s->lse, w->scratch);
+}
 
-    ops_rmsnorm(s->mid, p + at->norm2, w->norm, s->inv2, n, c, eps);
+/* From w->datt and w->dx (gradient of the residual stream after attention) to w->dx before it. */
+static void attention_backward(const struct workspace *w, const real *p, const struct batch *b,
+                               const struct layer_state *s, const unsigned char *wanted, real *g)
+{
+    const struct offsets *at = &w->at;
+    const struct attn_rows rows = {b->seq_begin, (size_t)b->seqs, wanted};
+    size_t n = (size_t)b->rows, c = (size_t)w->dims.width, d = w->attn.head_dim;
+    size_t ld = (w->attn.heads + 2 * w->attn.kv_heads) * d;
+
+    attn_backward(&w->attn, &rows, s->qkv, s->att, s->lse, w->datt, w->dqkv, w->scratch);
+    ops_rope_backward(w->dqkv, ld, w->rope, w->pos, n, w->attn.heads + w->attn.kv_heads, d);
+    ops_rmsnorm_again(s->x, p + at->norm1, s->inv1, w->norm, n, c);
+    ops_linear_dw(w->dqkv, ld, w->norm, c, g + at->qkv, n, c, ld);
+    ops_linear_dx(w->dqkv, ld, p + at->qkv, w->dnorm, c, n, c, ld, false);
+    ops_rmsnorm_backward(w->dnorm, s->x, p + at->norm1, s->inv1, w->dx, g + at->norm1, n, c);
+}
+
+/* s->mid holds the residual stream of n rows and gets att's projection added; next = mid + mlp(mid). */
+static void mlp_forward(const struct workspace *w, const real *p, const struct layer_state *s, const real *att,
+                        size_t n, real *next)
+{
+    const struct offsets *at = &w->at;
+    size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn, hd = w->attn.heads * w->attn.head_dim;
+
+    ops_linear(att, hd, p + at->o, s->mid, c, n, hd, c, true);
+    ops_rmsnorm(s->mid, p + at->norm2, w->norm, s->inv2, n, c, (real)w->dims.norm_eps);
     ops_linear(w->norm, c, p + at->gate_up, s->gu, 2 * f, n, c, 2 * f, false);
     ops_swiglu(s->gu, s->h, n, f);
     memcpy(next, s->mid, n * c * sizeof *next);
     ops_linear(s->h, f, p + at->down, next, c, n, f, c, true);
-    progress_bump(w);
 }
 
-/* w->dx: gradient of the layer's output, becomes that of its input. */
-static void layer_backward(const struct workspace *w, const real *p, const struct batch *b, const struct layer_state *s,
-                           real *g)
+/* w->dx [n, C]: gradient of next, becomes that of the residual stream; datt [n, H D] gets that of att. */
+static void mlp_backward(const struct workspace *w, const real *p, const struct layer_state *s, const real *att,
+                         size_t n, real *datt, real *g)
 {
     const struct offsets *at = &w->at;
-    size_t n = (size_t)b->rows, c = (size_t)w->dims.width, f = (size_t)w->dims.ffn, d = w->attn.head_dim;
-    size_t hd = w->attn.heads * d, gd = w->attn.kv_heads * d, ld = hd + 2 * gd;
+    size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn, hd = w->attn.heads * w->attn.head_dim;
 
     ops_linear_dw(w->dx, c, s->h, f, g + at->down, n, f, c);
     ops_linear_dx(w->dx, c, p + at->down, w->dh, f, n, f, c, false);
@@ -231,22 +290,58 @@ static void layer_backward(const struct workspace *w, const real *p, const struc
     ops_linear_dw(s->gu, 2 * f, w->norm, c, g + at->gate_up, n, c, 2 * f);
     ops_linear_dx(s->gu, 2 * f, p + at->gate_up, w->dnorm, c, n, c, 2 * f, false);
     ops_rmsnorm_backward(w->dnorm, s->mid, p + at->norm2, s->inv2, w->dx, g + at->norm2, n, c);
+    ops_linear_dw(w->dx, c, att, hd, g + at->o, n, hd, c);
+    ops_linear_dx(w->dx, c, p + at->o, datt, hd, n, hd, c, false);
+}
 
-    ops_linear_dw(w->dx, c, s->att, hd, g + at->o, n, hd, c);
-    ops_linear_dx(w->dx, c, p + at->o, w->datt, hd, n, hd, c, false);
-    attn_backward(&w->attn, s->qkv, b->seq_begin, (size_t)b->seqs, s->att, s->lse, w->datt, w->dqkv, w->scratch);
-    ops_rope_backward(w->dqkv, ld, w->rope, w->pos, n, w->attn.heads + w->attn.kv_heads, d);
-    ops_rmsnorm_again(s->x, p + at->norm1, s->inv1, w->norm, n, c);
-    ops_linear_dw(w->dqkv, ld, w->norm, c, g + at->qkv, n, c, ld);
-    ops_linear_dx(w->dqkv, ld, p + at->qkv, w->dnorm, c, n, c, ld, false);
-    ops_rmsnorm_backward(w->dnorm, s->x, p + at->norm1, s->inv1, w->dx, g + at->norm1, n, c);
+/* next [N, C] = layer(s->x); next may be s->x, which is read before next is written. */
+static void layer_forward(const struct workspace *w, const real *p, const struct batch *b, const struct layer_state *s,
+                          real *next)
+{
+    size_t n = (size_t)b->rows;
+
+    attention_forward(w, p, b, s, NULL);
+    memcpy(s->mid, s->x, n * (size_t)w->dims.width * sizeof *s->mid);
+    mlp_forward(w, p, s, s->att, n, next);
+    progress_bump(w);
+}
+
+static void layer_backward(const struct workspace *w, const real *p, const struct batch *b, const struct layer_state *s,
+                           real *g)
+{
+    mlp_backward(w, p, s, s->att, (size_t)b->rows, w->datt, g);
+    attention_backward(w, p, b, s, NULL, g);
+    progress_bump(w);
+}
+
+/* w->last [wanted, C]. */
+static void last_forward(const struct workspace *w, const real *p, const struct batch *b, const struct layer_state *s)
+{
+    attention_forward(w, p, b, s, w->wanted);
+    rows_gather(w, s->x, s->mid, (size_t)w->dims.width);
+    rows_gather(w, s->att, w->last_att, w->attn.heads * w->attn.head_dim);
+    mlp_forward(w, p, s, w->last_att, w->n_wanted, w->last);
+    progress_bump(w);
+}
+
+/* w->dx: [wanted, C] before, [N, C] after. dqkv and dnorm are free in between and lend their space. */
+static void last_backward(const struct workspace *w, const real *p, const struct batch *b, const struct layer_state *s,
+                          real *g)
+{
+    size_t n = (size_t)b->rows, c = (size_t)w->dims.width, hd = w->attn.heads * w->attn.head_dim;
+
+    mlp_backward(w, p, s, w->last_att, w->n_wanted, w->dqkv, g);
+    rows_scatter(w, w->dqkv, w->datt, n, hd);
+    memcpy(w->dnorm, w->dx, w->n_wanted * c * sizeof *w->dnorm);
+    rows_scatter(w, w->dnorm, w->dx, n, c);
+    attention_backward(w, p, b, s, w->wanted, g);
     progress_bump(w);
 }
 
 /* ---- the whole ---- */
 
-/* Runs all layers; keep: every layer's state for a backward. Returns the hidden rows after the last layer. */
-static const real *trunk_forward(struct workspace *w, const real *params, const struct batch *b, bool keep)
+/* Runs all layers; keep: every layer's state for a backward. */
+static struct head_rows trunk_forward(struct workspace *w, const real *params, const struct batch *b, bool keep)
 {
     size_t layers = (size_t)w->dims.layers, c = (size_t)w->dims.width;
 
@@ -257,52 +352,73 @@ static const real *trunk_forward(struct workspace *w, const real *params, const 
     for (size_t l = 0; l < layers; l++) {
         const real *p = params + w->at.layers + l * w->at.layer_size;
 
-        if (keep)
-            layer_forward(w, p, b, &w->layer[l], l + 1 < layers ? w->layer[l + 1].x : w->last);
-        else /* mid is read before the output is written, and x only before mid is */
-            layer_forward(w, p, b, &w->layer[0], w->layer[0].x);
+        if (l + 1 == layers)
+            last_forward(w, p, b, &w->layer[keep ? l : 0]);
+        else
+            layer_forward(w, p, b, &w->layer[keep ? l : 0], w->layer[keep ? l + 1 : 0].x);
     }
-    return keep ? w->last : w->layer[0].x;
+    return (struct head_rows){w->last, w->place, w->n_wanted};
 }
 
-static void sink_ready(const struct grad_sink *sink, size_t begin, size_t end)
+/* From w->dx, the gradient of the wanted rows. */
+static void trunk_backward(struct workspace *w, const real *params, const struct batch *b, real *grad,
+                           const struct grad_sink *sink)
 {
-    if (sink != NULL && begin < end)
-        sink->ready(sink->self, begin, end);
+    for (size_t l = (size_t)w->dims.layers; l-- > 0;) {
+        size_t begin = w->at.layers + l * w->at.layer_size;
+
+        if (l + 1 == (size_t)w->dims.layers)
+            last_backward(w, params + begin, b, &w->layer[l], grad + begin);
+        else
+            layer_backward(w, params + begin, b, &w->layer[l], grad + begin);
+        if (sink != NULL)
+            sink->ready(sink->self, begin, begin + w->at.layer_size);
+    }
+    ops_embed_backward(w->dx, b->token, grad + w->at.embed, (size_t)b->rows, (size_t)w->dims.width);
 }
 
 void transformer_train(const struct dims *d, const real *params, const struct batch *b, real *grad,
                        const struct grad_sink *sink, struct workspace *w, struct loss_out *out)
 {
-    const real *hidden;
-    const struct offsets *at = &w->at;
+    struct head_rows rows;
 
     batch_check(w, d, b);
-    hidden = trunk_forward(w, params, b, grad != NULL);
-    head_train(&w->head, d, params, hidden, b, w->dx, grad, out);
+    rows_want(w, b, true);
+    if (w->n_wanted == 0) { /* nothing to learn here */
+        *out = (struct loss_out){.tokens = b->rows};
+        if (grad != NULL && sink != NULL)
+            sink->ready(sink->self, 0, w->at.count);
+        return;
+    }
+    rows = trunk_forward(w, params, b, grad != NULL);
+    head_train(&w->head, d, params, &rows, b, w->dx, grad, out);
     if (grad == NULL)
         return;
-    sink_ready(sink, at->final_norm, at->count);
-    for (size_t l = (size_t)d->layers; l-- > 0;) {
-        size_t begin = at->layers + l * at->layer_size;
-
-        layer_backward(w, params + begin, b, &w->layer[l], grad + begin);
-        sink_ready(sink, begin, begin + at->layer_size);
-    }
-    ops_embed_backward(w->dx, b->token, grad + at->embed, (size_t)b->rows, (size_t)d->width);
-    sink_ready(sink, at->embed, at->layers);
+    if (sink != NULL)
+        sink->ready(sink->self, w->at.final_norm, w->at.count);
+    trunk_backward(w, params, b, grad, sink);
+    if (sink != NULL)
+        sink->ready(sink->self, w->at.embed, w->at.layers);
 }
 
 void transformer_losses(const struct dims *d, const real *params, const struct batch *b, real *loss,
                         struct workspace *w)
 {
+    struct head_rows rows;
+
     batch_check(w, d, b);
-    head_losses(&w->head, d, params, trunk_forward(w, params, b, false), b, loss);
+    rows_want(w, b, false);
+    rows = trunk_forward(w, params, b, false);
+    head_losses(&w->head, d, params, &rows, b, loss);
 }
 
-void transformer_outputs(const struct dims *d, const real *params, const struct batch *b, real *out,
-                         size_t stride, struct workspace *w)
+void transformer_outputs(const struct dims *d, const real *params, const struct batch *b, real *out, size_t stride,
+                         struct workspace *w)
 {
+    struct head_rows rows;
+
     batch_check(w, d, b);
-    head_outputs(&w->head, d, params, trunk_forward(w, params, b, false), b, out, stride);
+    rows_want(w, b, false);
+    rows = trunk_forward(w, params, b, false);
+    head_outputs(&w->head, d, params, &rows, b, out, stride);
 }

@@ -2,10 +2,11 @@
  * transformer: forward, loss and backward of the decoder over packed rows.
  *
  * A batch packs S sequences into one [N, C] matrix; attention and positions start anew at each sequence. Loss positions
- * are listed: a row, what should come out there, a weight. Rows without a target cost nothing in the head.
+ * are listed: a row, what should come out there, a weight. Rows without a target cost nothing in the head, and of the
+ * last layer only their keys and values.
  * What a batch holds is CHECKed (tokens in the vocabulary, rows in range, sizes within the workspace): whoever builds one
- * from outside data has refused bad data before. All functions are pure: no allocation, no global, no I/O, one thread, fixed order of operations; the same inputs give
- * the same bits on one numerics class. Tests: tests/unit/model, tests/golden.
+ * from outside data has refused bad data before. All functions are pure: no allocation, no global, no I/O, one thread,
+ * fixed order of operations; the same inputs give the same bits on one numerics class. Tests: tests/unit/model, tests/golden.
  */
 #ifndef MODEL_TRANSFORMER_H
 #define MODEL_TRANSFORMER_H
@@ -14,19 +15,19 @@
 #include "model/real.h"
 
 struct batch_target {
-    int32_t row;      /* position in [0, N) whose hidden state is read */
-    int32_t id;       /* HEAD_LM: token that should come out, lo <= id < hi. HEAD_REGRESSION: index into scores */
-    int32_t lo, hi;   /* HEAD_LM: softmax over vocabulary rows [lo, hi); the whole vocabulary is [0, V) */
-    float weight;     /* >= 0; a target of weight 0 is left out of training */
+    int32_t row;    /* position in [0, N) whose hidden state is read */
+    int32_t id;     /* HEAD_LM: token that should come out, lo <= id < hi. HEAD_REGRESSION: index into scores */
+    int32_t lo, hi; /* HEAD_LM: softmax over vocabulary rows [lo, hi); the whole vocabulary is [0, V) */
+    float weight;   /* >= 0; a target of weight 0 is left out of training */
 };
 
 struct batch {
     int32_t rows, seqs, targets;
     int32_t rows_cap, seqs_cap, targets_cap, scores_cap; /* capacities of the arrays below */
-    int32_t *token;     /* [rows] */
+    int32_t *token;                                      /* [rows] */
     int32_t *seq_begin; /* [seqs + 1], seq_begin[0] = 0, seq_begin[seqs] = rows; a sequence has at most context rows */
     struct batch_target *target; /* [targets], rows ascending */
-    float *score;       /* HEAD_REGRESSION: [.. * head_out], target.id selects a group of head_out; NaN = missing, masked */
+    float *score; /* HEAD_REGRESSION: [.. * head_out], target.id selects a group of head_out; NaN = missing, masked */
 };
 
 void batch_init(struct batch *b, int32_t rows_cap, int32_t seqs_cap, int32_t targets_cap, int32_t scores_cap);
@@ -60,7 +61,7 @@ void transformer_losses(const struct dims *d, const real *params, const struct b
                         struct workspace *w);
 /* Log-probabilities over [lo, hi) (HEAD_LM) or raw scores (HEAD_REGRESSION: head_out of them) at each target row:
  * out[t * stride + j]. stride >= hi - lo or head_out. */
-void transformer_outputs(const struct dims *d, const real *params, const struct batch *b, real *out,
-                         size_t stride, struct workspace *w);
+void transformer_outputs(const struct dims *d, const real *params, const struct batch *b, real *out, size_t stride,
+                         struct workspace *w);
 
 #endif

@@ -5,7 +5,7 @@
  * library. A vector is 32 bytes: VM_LANES floats (8) or doubles (4). Sums over lanes use one fixed tree. Nothing here
  * allocates or fails. NaN in, NaN out. Accuracy (tests/unit/model/test_vmath.c): exp and log within 2 ulp, sigmoid
  * within 3.
- * Source of the float polynomials: Cephes (S. Moshier), expf and logf; the double ones are Taylor series long enough.
+ * Source of the float polynomials: Cephes (S. Moshier), single precision; the double ones are Taylor series long enough.
  */
 #ifndef MODEL_VMATH_H
 #define MODEL_VMATH_H

@@ -1,7 +1,7 @@
 /*
  * How fast one thread trains: forward, loss and backward of packed units, rows per second and GFLOP/s.
- * FLOPs counted: 6 per weight of a matrix and row (head: per target row), and the causal half of attention, forward 4 and
- * backward 10 per query, key and channel. usage: bench_train [seconds [row of the table]]
+ * FLOPs counted: 6 per weight of a matrix and row that it is applied to (head and what follows the last attention: target
+ * rows only), and the causal half of attention, forward 4 and backward 10 per query, key and channel. usage: bench_train [seconds [row of the table]]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,10 +19,18 @@ struct shape {
 
 static const struct shape shapes[] = {
     {"stories260K, every row a target", {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0}, 6, 66, 0},
-    {"stories260K, two rows of three a target", {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0}, 6, 66, 22},
+    {"stories260K, two rows of three a target",
+     {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0},
+     6,
+     66,
+     22},
+    {"stories260K, two targets a sequence", {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0}, 6, 66, 64},
     {"stories260K, length 256", {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0}, 2, 256, 0},
     {"width 512, 8 layers, heads of 64, vocabulary 4096",
-     {4096, 512, 8, 8, 4, 64, 1376, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0}, 4, 256, 0},
+     {4096, 512, 8, 8, 4, 64, 1376, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
+     4,
+     256,
+     0},
 };
 
 static double flops(const struct shape *s)
@@ -30,11 +38,12 @@ static double flops(const struct shape *s)
     const struct dims *d = &s->dims;
     struct offsets o;
     double rows = (double)s->seqs * (double)s->length, t = (double)s->length;
-    double matrices, targets = (double)s->seqs * (double)(s->length - s->loss_from);
+    double matrices, tail, targets = (double)s->seqs * (double)(s->length - s->loss_from);
 
     dims_offsets(d, &o);
     matrices = (double)d->layers * (double)(o.layer_size - 2 * (size_t)d->width);
-    return 6.0 * rows * matrices + 6.0 * targets * (double)d->vocab * (double)d->width +
+    tail = (double)(o.layer_size - o.o - (size_t)d->width);
+    return 6.0 * rows * (matrices - tail) + 6.0 * targets * tail + 6.0 * targets * (double)d->vocab * (double)d->width +
            14.0 * (double)d->layers * rows * (t + 1.0) / 2.0 * (double)(d->heads * d->head_dim);
 }
 

@@ -112,8 +112,8 @@ static void subject_init(struct subject *s, const char *prefix, bool tied, int32
     struct record tokens = record_find("tokens", "", "");
 
     s->prefix = prefix;
-    s->dims = (struct dims){48, 32, 2, 4, 2, 8, 40, 64, 1e-5f, 1e4f, tied, head_out > 0 ? HEAD_REGRESSION : HEAD_LM,
-                            head_out};
+    s->dims = (struct dims){
+        48, 32, 2, 4, 2, 8, 40, 64, 1e-5f, 1e4f, tied, head_out > 0 ? HEAD_REGRESSION : HEAD_LM, head_out};
     layout_init(&s->layout, &s->dims);
     fixture_batch(&s->batch, &s->dims, lengths, 4, 1);
     for (int32_t i = 0; i < s->batch.rows; i++)

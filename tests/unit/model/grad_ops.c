@@ -54,7 +54,8 @@ static void linear_run(void *self, real *out)
 static void test_linear(void **state)
 {
     struct linear l = {fixture_normals(N * C, 1, 1.0), fixture_normals(O * C, 2, 1.0)};
-    real *top = fixture_normals(N * O, 3, 1.0), *dx = fixture_normals(N * C, 4, 1.0), *dw = fixture_normals(O * C, 5, 1.0);
+    real *top = fixture_normals(N * O, 3, 1.0), *dx = fixture_normals(N * C, 4, 1.0),
+         *dw = fixture_normals(O * C, 5, 1.0);
     real *dx0 = fixture_normals(N * C, 4, 1.0), *dw0 = fixture_normals(O * C, 5, 1.0);
 
     (void)state;
@@ -142,7 +143,8 @@ static void test_embedding(void **state)
 {
     static const int32_t token[N] = {1, 0, 1, 3, 3};
     struct linear l = {NULL, fixture_normals(4 * C, 1, 1.0)};
-    real *top = fixture_normals(N * C, 3, 1.0), *demb = fixture_normals(4 * C, 5, 1.0), *demb0 = fixture_normals(4 * C, 5, 1.0);
+    real *top = fixture_normals(N * C, 3, 1.0), *demb = fixture_normals(4 * C, 5, 1.0),
+         *demb0 = fixture_normals(4 * C, 5, 1.0);
 
     (void)state;
     ops_embed_backward(top, token, demb, N, C);
@@ -152,8 +154,7 @@ static void test_embedding(void **state)
 
 struct attention {
     struct attn_shape shape;
-    const int32_t *seq_begin;
-    size_t seqs;
+    struct attn_rows rows;
     real *qkv, *lse, *scratch;
 };
 
@@ -161,7 +162,7 @@ static void attention_run(void *self, real *out)
 {
     struct attention *a = self;
 
-    attn_forward(&a->shape, a->qkv, a->seq_begin, a->seqs, out, a->lse, a->scratch);
+    attn_forward(&a->shape, &a->rows, a->qkv, out, a->lse, a->scratch);
 }
 
 static void test_attention(void **state)
@@ -172,7 +173,7 @@ static void test_attention(void **state)
 
     (void)state;
     for (size_t k = 0; k < sizeof shapes / sizeof shapes[0]; k++) {
-        struct attention a = {.shape = shapes[k], .seq_begin = seq_begin, .seqs = 4};
+        struct attention a = {.shape = shapes[k], .rows = {seq_begin, 4, NULL}};
         size_t outs = rows * a.shape.heads * a.shape.head_dim;
         size_t ins = rows * (a.shape.heads + 2 * a.shape.kv_heads) * a.shape.head_dim;
         real *out = fixture_reals(outs), *top = fixture_normals(outs, 3, 1.0), *dqkv = fixture_normals(ins, 9, 1.0);
@@ -181,8 +182,8 @@ static void test_attention(void **state)
         a.qkv = fixture_normals(ins, 1, 1.0);
         a.lse = fixture_reals(rows * a.shape.heads);
         a.scratch = fixture_reals(attn_scratch(&a.shape, rows));
-        attn_forward(&a.shape, a.qkv, seq_begin, 4, out, a.lse, a.scratch);
-        attn_backward(&a.shape, a.qkv, seq_begin, 4, out, a.lse, top, dqkv, a.scratch);
+        attn_forward(&a.shape, &a.rows, a.qkv, out, a.lse, a.scratch);
+        attn_backward(&a.shape, &a.rows, a.qkv, out, a.lse, top, dqkv, a.scratch);
         check(attention_run, &a, top, outs, a.qkv, dqkv, zero, ins);
         free(out), free(top), free(dqkv), free(zero), free(a.qkv), free(a.lse), free(a.scratch);
     }

@@ -62,8 +62,17 @@ static void gradient_check(const struct dims *d, const struct batch *b)
     free(grad);
 }
 
-static const struct dims tied = {.vocab = 23, .width = 24, .layers = 2, .heads = 4, .kv_heads = 2, .head_dim = 6,
-                                 .ffn = 19, .context = 32, .norm_eps = 1e-5f, .rope_theta = 100.0f, .tied = true};
+static const struct dims tied = {.vocab = 23,
+                                 .width = 24,
+                                 .layers = 2,
+                                 .heads = 4,
+                                 .kv_heads = 2,
+                                 .head_dim = 6,
+                                 .ffn = 19,
+                                 .context = 32,
+                                 .norm_eps = 1e-5f,
+                                 .rope_theta = 100.0f,
+                                 .tied = true};
 
 static void lm_case(struct dims d)
 {
@@ -142,8 +151,9 @@ static void test_regression(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tied_grouped_queries), cmocka_unit_test(test_untied),   cmocka_unit_test(test_head_sizes),
-        cmocka_unit_test(test_class_ranges),         cmocka_unit_test(test_regression),
+        cmocka_unit_test(test_tied_grouped_queries), cmocka_unit_test(test_untied),
+        cmocka_unit_test(test_head_sizes),           cmocka_unit_test(test_class_ranges),
+        cmocka_unit_test(test_regression),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

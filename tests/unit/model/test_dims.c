@@ -60,7 +60,8 @@ static void test_bad_shapes_are_named(void **state)
 
 static void test_good_shapes(void **state)
 {
-    struct dims d = good, largest = {1 << 20, 16384, 256, 256, 256, 512, 65536, 1 << 20, 1e-5f, 1e4f, false, HEAD_LM, 0};
+    struct dims d = good,
+                largest = {1 << 20, 16384, 256, 256, 256, 512, 65536, 1 << 20, 1e-5f, 1e4f, false, HEAD_LM, 0};
     struct err e;
 
     (void)state;

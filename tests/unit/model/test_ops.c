@@ -10,7 +10,8 @@
 #include "tests/unit/model/model_fixture.h"
 
 static const size_t widths[] = {1, 3, 7, 8, 9, 16, 31, 64, 172};
-#define EACH_WIDTH(c) for (size_t c##_i = 0, c; c##_i < sizeof widths / sizeof widths[0] && (c = widths[c##_i], true); c##_i++)
+#define EACH_WIDTH(c)                                                                                                  \
+    for (size_t c##_i = 0, c; c##_i < sizeof widths / sizeof widths[0] && (c = widths[c##_i], true); c##_i++)
 
 static void near(real got, double want, double scale)
 {
@@ -21,7 +22,8 @@ static void near(real got, double want, double scale)
 static void test_linear(void **state)
 {
     enum { N = 5, IN = 9, OUT = 6, LDX = 11, LDY = 8 };
-    real *x = fixture_normals(N * LDX, 1, 1.0), *w = fixture_normals(OUT * IN, 2, 1.0), *y = fixture_normals(N * LDY, 3, 1.0);
+    real *x = fixture_normals(N * LDX, 1, 1.0), *w = fixture_normals(OUT * IN, 2, 1.0),
+         *y = fixture_normals(N * LDY, 3, 1.0);
     real *was = fixture_normals(N * LDY, 3, 1.0), *dx = fixture_reals(N * LDX), *dw = fixture_normals(OUT * IN, 2, 1.0);
 
     (void)state;
@@ -88,7 +90,8 @@ static void test_rope_turns_pairs_by_position(void **state)
     (void)state;
     for (size_t k = 0; k < 4; k++) {
         size_t d = sizes[k], ld = 3 * d + 1;
-        real *table = fixture_reals(201 * d), *x = fixture_normals(3 * ld, 1, 1.0), *was = fixture_normals(3 * ld, 1, 1.0);
+        real *table = fixture_reals(201 * d), *x = fixture_normals(3 * ld, 1, 1.0),
+             *was = fixture_normals(3 * ld, 1, 1.0);
 
         ops_rope_table(table, 201, d, 10000.0);
         ops_rope(x, ld, table, pos, 3, 3, d);
@@ -188,7 +191,8 @@ static void test_dot_and_axpy(void **state)
     (void)state;
     EACH_WIDTH(n)
     {
-        real *a = fixture_normals(n, 1, 1.0), *b = fixture_normals(n + 1, 2, 1.0), *was = fixture_normals(n + 1, 2, 1.0);
+        real *a = fixture_normals(n, 1, 1.0), *b = fixture_normals(n + 1, 2, 1.0),
+             *was = fixture_normals(n + 1, 2, 1.0);
         double sum = 0.0;
 
         for (size_t i = 0; i < n; i++)

@@ -46,7 +46,8 @@ static void test_adamw_is_the_formula(void **state)
             vd[i] = 0.95 * vd[i] + 0.05 * g * g;
             if (decays(&l, i))
                 pd[i] -= 1e-2 * 0.1 * pd[i];
-            pd[i] -= 1e-2 * (md[i] / (1 - pow(0.9, (double)step))) / (sqrt(vd[i] / (1 - pow(0.95, (double)step))) + 1e-8);
+            pd[i] -=
+                1e-2 * (md[i] / (1 - pow(0.9, (double)step))) / (sqrt(vd[i] / (1 - pow(0.95, (double)step))) + 1e-8);
             assert_true(fabs((double)p[i] - pd[i]) <= 1e-5);
         }
         free(grad);
@@ -107,13 +108,13 @@ static void test_schedules(void **state)
         uint64_t step, total;
         double want; /* of a peak of 2 */
     } row[] = {
-        {{SCHEDULE_CONSTANT, 0, 0.0}, 1, 10, 2.0},    {{SCHEDULE_CONSTANT, 4, 0.0}, 1, 10, 0.5},
-        {{SCHEDULE_CONSTANT, 4, 0.0}, 4, 10, 2.0},    {{SCHEDULE_CONSTANT, 4, 0.5}, 9, 10, 2.0},
-        {{SCHEDULE_LINEAR, 0, 0.0}, 5, 10, 1.0},      {{SCHEDULE_LINEAR, 0, 0.0}, 10, 10, 0.0},
-        {{SCHEDULE_LINEAR, 2, 0.1}, 6, 10, 1.1},      {{SCHEDULE_LINEAR, 2, 0.1}, 10, 10, 0.2},
-        {{SCHEDULE_COSINE, 0, 0.0}, 5, 10, 1.0},      {{SCHEDULE_COSINE, 0, 0.0}, 10, 10, 0.0},
-        {{SCHEDULE_COSINE, 100, 0.02}, 50, 1000, 1.0}, {{SCHEDULE_COSINE, 100, 0.02}, 100, 1000, 2.0},
-        {{SCHEDULE_COSINE, 100, 0.02}, 550, 1000, 1.02}, {{SCHEDULE_COSINE, 100, 0.02}, 1000, 1000, 0.04},
+        {{SCHEDULE_CONSTANT, 0, 0.0}, 1, 10, 2.0},        {{SCHEDULE_CONSTANT, 4, 0.0}, 1, 10, 0.5},
+        {{SCHEDULE_CONSTANT, 4, 0.0}, 4, 10, 2.0},        {{SCHEDULE_CONSTANT, 4, 0.5}, 9, 10, 2.0},
+        {{SCHEDULE_LINEAR, 0, 0.0}, 5, 10, 1.0},          {{SCHEDULE_LINEAR, 0, 0.0}, 10, 10, 0.0},
+        {{SCHEDULE_LINEAR, 2, 0.1}, 6, 10, 1.1},          {{SCHEDULE_LINEAR, 2, 0.1}, 10, 10, 0.2},
+        {{SCHEDULE_COSINE, 0, 0.0}, 5, 10, 1.0},          {{SCHEDULE_COSINE, 0, 0.0}, 10, 10, 0.0},
+        {{SCHEDULE_COSINE, 100, 0.02}, 50, 1000, 1.0},    {{SCHEDULE_COSINE, 100, 0.02}, 100, 1000, 2.0},
+        {{SCHEDULE_COSINE, 100, 0.02}, 550, 1000, 1.02},  {{SCHEDULE_COSINE, 100, 0.02}, 1000, 1000, 0.04},
         {{SCHEDULE_COSINE, 100, 0.02}, 1200, 1000, 0.04}, {{SCHEDULE_COSINE, 20, 0.1}, 21, 10, 0.2},
     };
 
@@ -154,9 +155,12 @@ static void test_sum_squares(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_adamw_is_the_formula), cmocka_unit_test(test_any_split_gives_the_same_bits),
-        cmocka_unit_test(test_nan_stays_visible),    cmocka_unit_test(test_schedules),
-        cmocka_unit_test(test_clip),                 cmocka_unit_test(test_sum_squares),
+        cmocka_unit_test(test_adamw_is_the_formula),
+        cmocka_unit_test(test_any_split_gives_the_same_bits),
+        cmocka_unit_test(test_nan_stays_visible),
+        cmocka_unit_test(test_schedules),
+        cmocka_unit_test(test_clip),
+        cmocka_unit_test(test_sum_squares),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,8 +33,7 @@ static void test_log_within_two_ulp(void **state)
     for (double x = -87.0; x < 88.0; x += 0.00319) {
         float f = (float)exp(x);
 
-        assert_true(ulps(vm_log_one(f), log((double)f)) <= 2.0 ||
-                    fabs((double)vm_log_one(f) - log((double)f)) < 1e-7);
+        assert_true(ulps(vm_log_one(f), log((double)f)) <= 2.0 || fabs((double)vm_log_one(f) - log((double)f)) < 1e-7);
     }
     assert_true(vm_log_one(1.0f) == 0.0f);
 }
@@ -97,8 +96,10 @@ static void test_double_functions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exp_sigmoid_within_two_ulp), cmocka_unit_test(test_log_within_two_ulp),
-        cmocka_unit_test(test_ends),                       cmocka_unit_test(test_lanes),
+        cmocka_unit_test(test_exp_sigmoid_within_two_ulp),
+        cmocka_unit_test(test_log_within_two_ulp),
+        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_lanes),
         cmocka_unit_test(test_double_functions),
     };
 

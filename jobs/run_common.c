@@ -1,0 +1,145 @@
+#include "jobs/run_common.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+
+int run_dataset(const struct run_task *t, const struct run_env *env, const char *key, struct dataset *out, struct err *e)
+{
+    char path[4096];
+    int rc = run_input(t, env, key, 0, path, sizeof(path), e);
+
+    if (rc == 0) {
+        rc = dataset_load(path, out, e);
+        if (rc != 0)
+            err_wrap(e, "input %s", key);
+    }
+    return rc;
+}
+
+int run_model(const struct run_task *t, const struct run_env *env, const char *key, unsigned parts, struct model *out, struct err *e)
+{
+    char path[4096];
+    int rc = run_input(t, env, key, 0, path, sizeof(path), e);
+
+    if (rc == 0) {
+        rc = model_load(path, parts, out, e);
+        if (rc != 0)
+            err_wrap(e, "input %s", key);
+    }
+    return rc;
+}
+
+struct run_keep run_keep_of(const struct dataset *d)
+{
+    const cJSON *keep = json_get(d->meta, "keep");
+    struct run_keep k;
+
+    k.max_reply_tokens = (int)json_int_or(keep, "max_reply_tokens", 0);
+    k.context_tokens = (int)json_int_or(keep, "context_tokens", 0);
+    return k;
+}
+
+cJSON *run_keep_to_json(struct run_keep k)
+{
+    cJSON *j = cJSON_CreateObject();
+
+    cJSON_AddNumberToObject(j, "max_reply_tokens", k.max_reply_tokens);
+    cJSON_AddNumberToObject(j, "context_tokens", k.context_tokens);
+    return j;
+}
+
+int run_part_publish(const struct run_task *t, const struct run_env *env, struct run_result *r, const struct buf *lines, struct err *e)
+{
+    char *path = mem_printf("%s/part-%u.jsonl", env->scratch, t->index);
+    int rc = file_write_atomic(path, lines->len > 0 ? lines->data : "", lines->len, e);
+
+    if (rc == 0)
+        rc = run_publish(env, r, "part", path, e);
+    free(path);
+    return rc;
+}
+
+void run_number(struct buf *b, double v)
+{
+    if (isfinite(v))
+        buf_printf(b, "%.9g", v);
+    else
+        buf_str(b, "null");
+}
+
+static int file_lines(const char *path, void *self, run_line_fn each, struct err *e)
+{
+    struct lines *lines = NULL;
+    struct line line;
+    bool more = false;
+    int rc = lines_open(path, LINES_LIMITS, &lines, e);
+
+    while (rc == 0) {
+        cJSON *j = NULL;
+        rc = lines_next(lines, &line, &more, e);
+        if (rc != 0 || !more)
+            break;
+        if (line.too_long)
+            rc = err_set(e, ERR_LIMIT, "longer than %zu bytes", LINES_LIMITS.line_max);
+        else
+            rc = json_parse(line.text, line.len, JSON_LIMITS_FILE, &j, e);
+        if (rc == 0)
+            rc = cJSON_IsObject(j) ? each(self, j, e) : err_set(e, ERR_CORRUPT, "is no object");
+        cJSON_Delete(j);
+        if (rc != 0)
+            err_wrap(e, "line %llu", (unsigned long long)line.number);
+    }
+    lines_close(lines);
+    return rc;
+}
+
+int run_lines_of_parts(const struct run_task *t, const struct run_env *env, const char *phase, int begin, int end, void *self,
+                       run_line_fn each, struct err *e)
+{
+    char path[4096];
+    int rc = 0;
+
+    for (int i = begin; i < end && rc == 0; i++) {
+        rc = run_phase_part(t, env, phase, i, path, sizeof(path), e);
+        if (rc == 0) {
+            rc = file_lines(path, self, each, e);
+            if (rc != 0)
+                err_wrap(e, "part %d of phase %s", i, phase);
+        }
+        run_beat(env);
+    }
+    return rc;
+}
+
+int run_lines(const struct run_task *t, const struct run_env *env, const char *phase, const char *name, void *self, run_line_fn each,
+              struct err *e)
+{
+    char path[4096];
+    int rc;
+
+    if (name == NULL)
+        return run_lines_of_parts(t, env, phase, 0, run_phase_parts(t, phase), self, each, e);
+    rc = run_phase_output(t, env, phase, name, path, sizeof(path), e);
+    if (rc == 0) {
+        rc = file_lines(path, self, each, e);
+        if (rc != 0)
+            err_wrap(e, "output %s of phase %s", name, phase);
+    }
+    return rc;
+}
+
+void run_beat(const struct run_env *env)
+{
+    if (env->heartbeat != NULL)
+        __atomic_fetch_add(env->heartbeat, 1, __ATOMIC_RELAXED);
+}
+
+int run_check_cancelled(const struct run_env *env, struct err *e)
+{
+    if (env->cancelled != NULL && env->cancelled(env->self))
+        return err_set(e, ERR_CANCELLED, "asked to stop");
+    return 0;
+}

@@ -1,0 +1,36 @@
+/* run_common: small things that the row tasks share: inputs by key, part files of JSON lines, keep rules, decoded counts. */
+#ifndef JOBS_RUN_COMMON_H
+#define JOBS_RUN_COMMON_H
+
+#include "data/dataset.h"
+#include "data/lines.h"
+#include "jobs/run.h"
+#include "modelfile/modeldir.h"
+
+int run_dataset(const struct run_task *t, const struct run_env *env, const char *key, struct dataset *out, struct err *e);
+int run_model(const struct run_task *t, const struct run_env *env, const char *key, unsigned parts, struct model *out, struct err *e);
+
+/* What a data set says about which responses are used (meta.json "keep"); zeros if it says nothing. */
+struct run_keep {
+    int max_reply_tokens, context_tokens;
+};
+struct run_keep run_keep_of(const struct dataset *d);
+cJSON *run_keep_to_json(struct run_keep k);
+
+/* Part files: JSON lines, published as output "part". */
+int run_part_publish(const struct run_task *t, const struct run_env *env, struct run_result *r, const struct buf *lines, struct err *e);
+void run_number(struct buf *b, double v); /* %.9g, or null */
+
+/* All lines of all parts of a phase in order, or of one output file (name not NULL). each() borrows the line's object;
+ * ERR_CORRUPT when a line is no object. Stops at the first error. */
+typedef int (*run_line_fn)(void *self, const cJSON *line, struct err *e);
+int run_lines(const struct run_task *t, const struct run_env *env, const char *phase, const char *name, void *self, run_line_fn each,
+              struct err *e);
+/* Lines of parts [begin, end) of a phase. */
+int run_lines_of_parts(const struct run_task *t, const struct run_env *env, const char *phase, int begin, int end, void *self,
+                       run_line_fn each, struct err *e);
+
+void run_beat(const struct run_env *env); /* liveness of loops outside the numerics */
+int run_check_cancelled(const struct run_env *env, struct err *e);
+
+#endif
