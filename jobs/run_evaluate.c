@@ -8,17 +8,18 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/rng.h"
+#include "jobs/run_common.h"
 
 #define PATH_CAP 4096
 enum { STREAM_CONTEXTS = 1, STREAM_SHUFFLE = 2 };
 
 /* ---- shared ----------------------------------------------------------------------------------------------------- */
 
-int evaluate_model_path(const struct run_task *t, const struct run_env *env, int model, char *path, size_t cap, struct err *e)
+int evaluate_model_path(const struct run_task *t, const struct run_env *env, const char *label, char *path, size_t cap, struct err *e)
 {
     char key[SPEC_NAME_MAX + 8];
 
-    snprintf(key, sizeof key, "model.%s", t->spec->evaluate.model[model].label);
+    snprintf(key, sizeof key, "model.%s", label);
     return run_input(t, env, key, 0, path, cap, e);
 }
 
@@ -100,6 +101,35 @@ static int measures_set(const struct evaluate_spec *v, const struct schema *s, c
     return 0;
 }
 
+static int model_rank(const char *label, const char *tested)
+{
+    if (strcmp(label, tested) == 0)
+        return 0;
+    return results_same_group(label, tested) ? 1 : results_is_control(label) ? 2 : 3;
+}
+
+static void models_set(const struct evaluate_spec *v, struct results *r)
+{
+    const char *tested = NULL;
+
+    for (int m = v->models_n - 1; m >= 0; m--) {
+        if (!results_is_control(v->model[m].label))
+            tested = v->model[m].label;
+    }
+    for (int m = 0; m < v->models_n; m++) {
+        if (strcmp(v->model[m].label, "steer") == 0)
+            tested = v->model[m].label;
+    }
+    if (tested == NULL) /* controls only */
+        tested = v->model[0].label;
+    for (int rank = 0; rank < 4; rank++) {
+        for (int m = 0; m < v->models_n; m++) {
+            if (model_rank(v->model[m].label, tested) == rank)
+                snprintf(r->model[r->models++], sizeof r->model[0], "%s", v->model[m].label);
+        }
+    }
+}
+
 int evaluate_design(const struct run_task *t, const struct schema *s, const struct schema *judge, struct results *r, struct err *e)
 {
     const struct evaluate_spec *v = &t->spec->evaluate;
@@ -114,9 +144,7 @@ int evaluate_design(const struct run_task *t, const struct schema *s, const stru
         return err_set(e, ERR_LIMIT, "evaluate.models has %d models, must be 1..%d", v->models_n, RESULTS_MODELS_MAX);
     if (v->guidance.n < 1 || v->guidance.n > RESULTS_GUIDANCES_MAX)
         return err_set(e, ERR_LIMIT, "evaluate.guidance has %d strengths, must be 1..%d", v->guidance.n, RESULTS_GUIDANCES_MAX);
-    r->models = v->models_n;
-    for (int m = 0; m < r->models; m++)
-        snprintf(r->model[m], sizeof r->model[m], "%s", v->model[m].label);
+    models_set(v, r);
     r->guidances = v->guidance.n;
     for (int g = 0; g < r->guidances; g++)
         r->guidance[g] = v->guidance.v[g];
@@ -171,17 +199,12 @@ int evaluate_item_of(const cJSON *line, const struct results *r, struct evaluate
     return rc;
 }
 
-int evaluate_held_open(const struct run_task *t, const struct run_env *env, struct dataset *out, bool *has, struct err *e)
+int evaluate_held_open(const struct run_task *t, const struct run_env *env, struct dataset *out, struct err *e)
 {
     char path[PATH_CAP];
-    int rc;
+    int rc = run_phase_output(t, env, "evaluate.items", "held", path, sizeof path, e);
 
-    *has = run_input_count(t, "data") > 0;
-    if (!*has)
-        return 0;
-    if ((rc = run_phase_output(t, env, "evaluate.items", "held", path, sizeof path, e)) != 0)
-        return rc;
-    return dataset_load(path, out, e);
+    return rc != 0 ? rc : dataset_load(path, out, e);
 }
 
 /* ---- the items phase -------------------------------------------------------------------------------------------- */
@@ -285,26 +308,6 @@ static int items_write(const struct results *r, const struct picks *p, size_t *r
     return 0;
 }
 
-int evaluate_schema(const struct run_task *t, const struct run_env *env, const struct dataset *d, struct schema *out, struct err *e)
-{
-    char path[PATH_CAP];
-    struct model m = {0};
-    int rc;
-
-    if (d != NULL) {
-        *out = d->schema;
-        return 0;
-    }
-    if ((rc = evaluate_model_path(t, env, 0, path, sizeof path, e)) != 0 || (rc = model_load(path, MODEL_TOKENIZER, &m, e)) != 0)
-        return rc;
-    if (m.steer.role == STEER_POLICY)
-        *out = m.steer.template_config.schema;
-    else
-        rc = err_set(e, ERR_INVALID, "without input data, the first model must be a steerable one: it names the attributes");
-    model_fini(&m);
-    return rc;
-}
-
 static int publish_text(const struct run_env *env, struct run_result *r, const char *name, const struct buf *text, struct err *e)
 {
     char *path = mem_printf("%s/%s", env->scratch, name);
@@ -329,48 +332,42 @@ static bool has_prompts(const struct dataset *d)
     return false;
 }
 
-static int held_part(const struct run_task *t, const struct run_env *env, struct dataset *all, struct dataset *held, struct run_result *r,
-                     struct err *e)
+static int held_part(const struct run_task *t, const struct run_env *env, struct dataset *held, struct run_result *r, struct err *e)
 {
-    char path[PATH_CAP];
+    struct dataset all = {0};
     char *dir = mem_printf("%s/held", env->scratch);
-    int rc = run_input(t, env, "data", 0, path, sizeof path, e);
+    int rc = run_dataset(t, env, "data", &all, e);
 
     if (rc == 0)
-        rc = dataset_load(path, all, e);
-    if (rc == 0)
-        rc = held_write(all, dir, e);
+        rc = held_write(&all, dir, e);
     if (rc == 0)
         rc = dataset_load(dir, held, e);
-    if (rc == 0 && held->responses == 0 && has_prompts(all))
+    if (rc == 0 && held->responses == 0 && has_prompts(&all))
         rc = err_set(e, ERR_INVALID, "input data has no held-out responses to evaluate on (data.split.held_out)");
     if (rc == 0)
         rc = run_publish(env, r, "held", dir, e);
+    dataset_free(&all);
     free(dir);
     return rc;
 }
 
 int run_evaluate_items(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
 {
-    struct dataset all = {0}, held = {0};
-    struct schema *schema = mem_zalloc(2, sizeof *schema), *judge = schema + 1;
+    struct dataset held = {0};
+    struct schema *judge = mem_zalloc(1, sizeof *judge);
     struct results *design = mem_zalloc(1, sizeof *design);
     struct picks picks = {0};
     struct buf text = BUF_INIT;
-    bool has_data = run_input_count(t, "data") > 0, has_judge = false;
+    bool has_judge = false;
     size_t rows = 0;
-    int rc = 0;
+    int rc = held_part(t, env, &held, r, e);
 
-    if (has_data)
-        rc = held_part(t, env, &all, &held, r, e);
-    if (rc == 0)
-        rc = evaluate_schema(t, env, has_data ? &held : NULL, schema, e);
     if (rc == 0)
         rc = evaluate_judge_schema(t, env, judge, &has_judge, e);
     if (rc == 0)
-        rc = evaluate_design(t, schema, has_judge ? judge : NULL, design, e);
+        rc = evaluate_design(t, &held.schema, has_judge ? judge : NULL, design, e);
     if (rc == 0) {
-        if (has_data && held.responses > 0)
+        if (held.responses > 0)
             picks_make(&held, &t->spec->evaluate, t->spec->seed, &picks);
         else
             picks.contexts = (size_t)t->spec->evaluate.contexts;
@@ -383,13 +380,12 @@ int run_evaluate_items(const struct run_task *t, const struct run_env *env, stru
         run_metric(r, "contexts", (double)picks.contexts);
         run_metric(r, "loss_rows", (double)picks.losses);
     }
-    dataset_free(&all);
     dataset_free(&held);
     free(picks.context);
     free(picks.loss);
     free(picks.other);
     free(design);
-    free(schema);
+    free(judge);
     buf_free(&text);
     return rc;
 }

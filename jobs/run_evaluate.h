@@ -24,19 +24,19 @@ struct evaluate_item {
 };
 
 /* The design that the spec and the data give, the same in every task: fills names, levels and measures of r (results_prepare() is
- * left to the caller). judge NULL: no attribute model. ERR_INVALID names what does not fit. */
+ * left to the caller). judge NULL: no attribute model. ERR_INVALID names what does not fit.
+ * Models are put in order, because the resolved spec has them by name: the model under test first ("steer" if there is one, else
+ * the first that is no control), its other training seeds, controls, the rest. */
 int evaluate_design(const struct run_task *t, const struct schema *s, const struct schema *judge, struct results *r, struct err *e);
 /* Schema of the judge of this stage, if it has one; ERR_UNSUPPORTED for heads whose answers are text. */
 int evaluate_judge_schema(const struct run_task *t, const struct run_env *env, struct schema *out, bool *has, struct err *e);
 /* Path of input "model.<label>". */
-int evaluate_model_path(const struct run_task *t, const struct run_env *env, int model, char *path, size_t cap, struct err *e);
+int evaluate_model_path(const struct run_task *t, const struct run_env *env, const char *label, char *path, size_t cap, struct err *e);
 /* Levels for an item: those not under test as the spec says (others), or from the response's own. level[SCHEMA_ATTRS_MAX]. */
 void evaluate_levels(const struct schema *s, const struct results *r, int attr, int level, int8_t *out);
 int evaluate_item_of(const cJSON *line, const struct results *r, struct evaluate_item *out, struct err *e);
-/* The held-out part of the data, as the items phase left it; has: is there any data? */
-int evaluate_held_open(const struct run_task *t, const struct run_env *env, struct dataset *out, bool *has, struct err *e);
-/* Schema of what is asked for: the data's, or without data the first model's. */
-int evaluate_schema(const struct run_task *t, const struct run_env *env, const struct dataset *held, struct schema *out, struct err *e);
+/* The held-out part of the data, as the items phase left it; empty if there are only texts without prompts. */
+int evaluate_held_open(const struct run_task *t, const struct run_env *env, struct dataset *out, struct err *e);
 
 /* Losses of tails after prompts (run_evaluate_loss.c), packed in order: batches are a pure function of the list. */
 struct evaluate_tail {

@@ -21,9 +21,7 @@ struct reduce {
     const struct run_task *t;
     const struct run_env *env;
     struct results *r;
-    struct schema *schema;
     struct dataset data, held; /* all of the data; the held-out part, in which responses are numbered */
-    bool has_data;
     struct steering_reply *reply;
     int64_t *response; /* [replies] that a reply stands for */
     size_t replies, replies_cap;
@@ -106,16 +104,14 @@ static int reduce_open(struct reduce *x, struct err *e)
 {
     struct schema *judge = mem_zalloc(1, sizeof *judge);
     bool has_judge = false;
-    int rc = evaluate_held_open(x->t, x->env, &x->held, &x->has_data, e);
+    int rc = evaluate_held_open(x->t, x->env, &x->held, e);
 
-    if (rc == 0 && x->has_data)
-        rc = run_dataset(x->t, x->env, "data", &x->data, e);
     if (rc == 0)
-        rc = evaluate_schema(x->t, x->env, x->has_data ? &x->held : NULL, x->schema, e);
+        rc = run_dataset(x->t, x->env, "data", &x->data, e);
     if (rc == 0)
         rc = evaluate_judge_schema(x->t, x->env, judge, &has_judge, e);
     if (rc == 0)
-        rc = evaluate_design(x->t, x->schema, has_judge ? judge : NULL, x->r, e);
+        rc = evaluate_design(x->t, &x->held.schema, has_judge ? judge : NULL, x->r, e);
     if (rc == 0)
         rc = run_lines(x->t, x->env, "evaluate.rows", NULL, x, line_take, e);
     free(judge);
@@ -165,7 +161,7 @@ static char *prompt_text(const struct reduce *x, int64_t response)
     size_t c;
     uint32_t k;
 
-    if (response < 0 || !x->has_data || (size_t)response >= x->held.responses)
+    if (response < 0 || (size_t)response >= x->held.responses)
         return mem_strdup("");
     dataset_response(&x->held, (size_t)response, &c, &k);
     if (k == 0)
@@ -267,13 +263,11 @@ static int reduce_measure(struct reduce *x, struct err *e)
         return rc;
     r->heartbeat = x->env->heartbeat;
     results_prepare(r);
-    if (x->has_data)
-        humans_measure(x);
+    humans_measure(x);
     steering_replies(r, x->reply, x->replies);
     steering_leads(r);
     steering_gaps(r, x->loss, x->losses);
-    if (x->has_data)
-        evaluate_judged(&x->data, r, strcmp(x->t->spec->evaluate.baseline, "tfidf") == 0, x->env->heartbeat);
+    evaluate_judged(&x->data, r, strcmp(x->t->spec->evaluate.baseline, "tfidf") == 0, x->env->heartbeat);
     figures_build(r);
     samples_take(x);
     return 0;
@@ -288,7 +282,6 @@ int run_evaluate_reduce(const struct run_task *t, const struct run_env *env, str
     x->t = t;
     x->env = env;
     x->r = mem_zalloc(1, sizeof *x->r);
-    x->schema = mem_zalloc(1, sizeof *x->schema);
     rc = reduce_open(x, e);
     if (rc == 0)
         rc = reduce_measure(x, e);
@@ -308,7 +301,6 @@ int run_evaluate_reduce(const struct run_task *t, const struct run_env *env, str
     free(x->reply);
     free(x->response);
     free(x->loss);
-    free(x->schema);
     free(x->r);
     free(x);
     free(dir);

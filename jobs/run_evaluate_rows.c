@@ -25,9 +25,7 @@ struct rows {
     const struct run_task *t;
     const struct run_env *env;
     struct results *design;
-    struct schema *schema;
     struct dataset held;
-    bool has_data;
     int context_tokens;
     struct conversation nothing; /* what a reply from nothing stands in */
     struct run_scorer *scorer;   /* NULL: no judge */
@@ -76,7 +74,7 @@ static int place_of(const struct rows *x, int64_t response, const struct convers
     *turn = 0;
     if (response < 0)
         return 0;
-    if (!x->has_data || (size_t)response >= x->held.responses)
+    if ((size_t)response >= x->held.responses)
         return err_set(e, ERR_CORRUPT, "item names response %lld of %zu", (long long)response, x->held.responses);
     dataset_response(&x->held, (size_t)response, &at, turn);
     *c = &x->held.conversation[at];
@@ -87,19 +85,17 @@ static int rows_open(struct rows *x, struct err *e)
 {
     struct schema *judge = mem_zalloc(1, sizeof *judge);
     bool has_judge = false;
-    int rc = evaluate_held_open(x->t, x->env, &x->held, &x->has_data, e);
+    int rc = evaluate_held_open(x->t, x->env, &x->held, e);
 
-    if (rc == 0)
-        rc = evaluate_schema(x->t, x->env, x->has_data ? &x->held : NULL, x->schema, e);
     if (rc == 0)
         rc = evaluate_judge_schema(x->t, x->env, judge, &has_judge, e);
     if (rc == 0)
-        rc = evaluate_design(x->t, x->schema, has_judge ? judge : NULL, x->design, e);
+        rc = evaluate_design(x->t, &x->held.schema, has_judge ? judge : NULL, x->design, e);
     if (rc == 0 && has_judge)
         rc = run_scorer_new(x->t, x->env, "judge", NULL, &x->scorer, e);
     if (rc == 0)
         rc = items_read(x, e);
-    x->context_tokens = x->has_data ? run_keep_of(&x->held).context_tokens : 0;
+    x->context_tokens = rc == 0 ? run_keep_of(&x->held).context_tokens : 0;
     x->nothing = (struct conversation){.id = "nothing", .source = ""};
     free(judge);
     return rc;
@@ -118,7 +114,7 @@ static int prompt_make(struct rows *x, const struct model *m, const struct templ
     p->key = x->t->begin + i;
     p->sampling = x->t->spec->evaluate.sampling;
     p->sampling.guidance = item->attr < 0 ? 1.0f : (float)x->design->guidance[item->guidance];
-    evaluate_levels(x->schema, x->design, item->attr, item->level, level);
+    evaluate_levels(&x->held.schema, x->design, item->attr, item->level, level);
     if (rc == 0)
         rc = template_prompt(cfg, m->tokenizer, c, turn, level, &p->prompt, e);
     memset(level, -1, sizeof level);
@@ -160,10 +156,10 @@ static void levels_shuffled(const struct rows *x, const struct turn *own, const 
 {
     bool all_computed = true;
 
-    for (int a = 0; a < x->schema->attrs; a++)
+    for (int a = 0; a < x->held.schema.attrs; a++)
         all_computed = all_computed && x->design->computed[a];
     memset(out, -1, SCHEMA_ATTRS_MAX * sizeof *out);
-    for (int a = 0; a < x->schema->attrs; a++)
+    for (int a = 0; a < x->held.schema.attrs; a++)
         out[a] = x->design->computed[a] && !all_computed ? own->level[a] : other->level[a];
 }
 
@@ -183,7 +179,7 @@ static int loss_tails(struct rows *x, const struct model *m, const struct templa
     if (item->response < 0)
         return err_set(e, ERR_CORRUPT, "item of a loss names no response");
     memset(level, -1, sizeof level);
-    memcpy(level[0], c->turn[turn].level, (size_t)x->schema->attrs);
+    memcpy(level[0], c->turn[turn].level, (size_t)x->held.schema.attrs);
     levels_shuffled(x, &c->turn[turn], &d->turn[other], level[1]);
     for (int k = 0; k < 3 && rc == 0; k++)
         rc = evaluate_tail_of(cfg, m->tokenizer, c, turn, NULL, 0, true, level[k], &tail[k], e);
@@ -276,13 +272,13 @@ static int model_measure(struct rows *x, int model, struct err *e)
         any = any || x->item[i].model == model;
     if (!any)
         return 0;
-    rc = evaluate_model_path(x->t, x->env, model, path, sizeof path, e);
+    rc = evaluate_model_path(x->t, x->env, x->design->model[model], path, sizeof path, e);
     if (rc == 0)
         rc = model_load(path, MODEL_ALL, &m, e);
     if (rc == 0 && (m.steer.role == STEER_ATTRIBUTE_MODEL || m.dims.head != HEAD_LM))
         rc = err_set(e, ERR_INVALID, "is an attribute model: it writes no replies");
     if (rc == 0 && m.steer.role == STEER_POLICY)
-        rc = schema_same(&m.steer.template_config.schema, x->schema, e);
+        rc = schema_same(&m.steer.template_config.schema, &x->held.schema, e);
     if (rc == 0) {
         cfg = evaluate_reading(&m, x->context_tokens);
         rc = replies_write(x, model, &m, &cfg, e);
@@ -372,7 +368,6 @@ int run_evaluate_rows(const struct run_task *t, const struct run_env *env, struc
     x->t = t;
     x->env = env;
     x->design = mem_zalloc(1, sizeof *x->design);
-    x->schema = mem_zalloc(1, sizeof *x->schema);
     rc = rows_open(x, e);
     for (int m = 0; m < x->design->models && rc == 0; m++)
         rc = model_measure(x, m, e);
@@ -397,7 +392,6 @@ int run_evaluate_rows(const struct run_task *t, const struct run_env *env, struc
     free(x->item);
     free(x->out);
     free(x->design);
-    free(x->schema);
     free(x);
     buf_free(&lines);
     return rc;
