@@ -517,8 +517,11 @@ static void test_up_that_fails_shows_the_log(void **state)
 {
     (void)state;
     daemons_write();
+    write_text("bin/steer-worker", "#!/bin/sh\necho no such luck\nexit 3\n", 0755);
     fake.workers = 0;
-    setenv("STEER_BIN_DIR", "/nonexistent", 1);
+    assert_int_equal(cli("up --workers 1 --http 0"), CLI_UNEXPECTED);
+    assert_non_null(strstr(errs, "no such luck"));
+    assert_non_null(strstr(errs, "worker-1 does not stay up"));
     assert_int_equal(cli("down"), CLI_OK);
     unsetenv("STEER_BIN_DIR");
     setenv("PATH", "/usr/bin:/bin", 1);
