@@ -43,7 +43,7 @@ static double stage_fraction(const struct sched_stage *st)
     struct amount a = phase_amount(st);
     double done = st->cost_done + (a.total > 0 ? st->phase.cost * a.done / a.total : 0);
 
-    if (run_state_is_final(st->state))
+    if (st->state == RUN_SUCCEEDED)
         return 1;
     return st->cost_total > 0 && done < st->cost_total ? done / st->cost_total : 0;
 }
@@ -163,9 +163,12 @@ static void reason_workers(const struct coordinator *c, const struct sched_job *
     char message[512], hint[400] = "";
     cJSON *details = NULL, *reason = NULL;
 
-    snprintf(message, sizeof message,
-             "stage %s waits for a worker: %d here, %d busy, %d in a training session, %d draining, %d silent, %d of another CPU class",
-             st->name, t.here, t.busy, t.in_session, t.draining, t.suspect, t.other_class);
+    if (t.here == 0)
+        snprintf(message, sizeof message, "stage %s waits for a worker, and there is none", st->name);
+    else
+        snprintf(message, sizeof message,
+                 "stage %s waits for a worker: %d here, %d busy, %d in a training session, %d draining, %d silent, %d of another CPU class",
+                 st->name, t.here, t.busy, t.in_session, t.draining, t.suspect, t.other_class);
     if (t.here == 0)
         snprintf(hint, sizeof hint, "start one: steer-worker --coordinator %s", c->control);
     else if (st->phase.type == PHASE_SESSION && t.hosts == 0)

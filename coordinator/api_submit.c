@@ -285,6 +285,7 @@ static void job_submit(struct submission *s, struct sched_job *j, const struct a
                                  .spec = s->spec_text.data,
                                  .resolved = resolved};
     uint64_t id = j->id;
+    char text[JOB_ID_TEXT];
     int rc = journal_add(c->journal, j, &row, &s->e);
 
     free(resolved);
@@ -300,7 +301,8 @@ static void job_submit(struct submission *s, struct sched_job *j, const struct a
         api_problem(r, 503, "storage", "%s", s->e.msg);
         return;
     }
-    log_info("job.accepted", "job=%" PRIu64 " name=%s kind=%s stages=%d", id, j->name, job_kind_name(j->kind), j->stages_n);
+    job_id_format(id, text);
+    log_info("job.accepted", "job=%s name=%s kind=%s stages=%d", text, j->name, job_kind_name(j->kind), j->stages_n);
     coordinator_event(c, &ev);
     coordinator_flush(c); /* if this fails the job is safe all the same: its row is committed */
     api_json(r, 201, api_job(c, sched_find_job(&c->sched, id), true));

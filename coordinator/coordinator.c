@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "coordinator/api.h"
 #include "coordinator/api_inner.h"
+#include "coordinator/job_id.h"
 
 #define TURN_MS 50
 #define TICK_MS 100
@@ -64,13 +65,16 @@ static void log_actions(const struct sched_actions *a)
 {
     for (int i = 0; i < a->n; i++) {
         const struct sched_action *act = &a->v[i];
+        char job[JOB_ID_TEXT];
 
+        if (act->type != SCHED_EVENT && act->type != SCHED_ATTEMPT_END)
+            continue;
+        job_id_format(act->job->id, job);
         if (act->type == SCHED_EVENT)
-            log_info(act->text, "job=%" PRIu64 " stage=%s text=\"%s\"", act->job->id, act->stage != NULL ? act->stage->name : "-",
-                     act->note);
-        else if (act->type == SCHED_ATTEMPT_END)
-            log_info("task.end", "job=%" PRIu64 " task=%" PRIu64 " attempt=%" PRIu64 " worker=%s outcome=%s wall_ms=%.0f", act->job->id,
-                     act->number, act->epoch, act->worker, act->text, act->value);
+            log_info(act->text, "job=%s stage=%s text=\"%s\"", job, act->stage != NULL ? act->stage->name : "-", act->note);
+        else
+            log_info("task.end", "job=%s task=%" PRIu64 " attempt=%" PRIu64 " worker=%s outcome=%s wall_ms=%.0f", job, act->number,
+                     act->epoch, act->worker, act->text, act->value);
     }
 }
 

@@ -11,11 +11,13 @@
 
 #include "base/log.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/job_id.h"
 
 static void send_task(struct coordinator *c, const struct sched_action *act)
 {
     const struct sched_task *t = act->task;
     struct control *m = NULL;
+    char job[JOB_ID_TEXT];
 
     if (t->state != TASK_LEASED || t->epoch != act->epoch || strcmp(t->worker, act->worker) != 0)
         return;
@@ -29,7 +31,8 @@ static void send_task(struct coordinator *c, const struct sched_action *act)
     m->begin = t->begin;
     m->end = t->end;
     m->context = act->stage->context;
-    log_info("task.lease", "job=%" PRIu64 " task=%" PRIu64 " attempt=%" PRIu64 " worker=%s kind=%s index=%u", act->job->id, t->id, t->epoch,
+    job_id_format(m->job, job);
+    log_info("task.lease", "job=%s task=%" PRIu64 " attempt=%" PRIu64 " worker=%s kind=%s index=%u", job, t->id, t->epoch,
              act->worker, m->task_kind, t->index);
     coordinator_send(c, act->worker, m);
 }

@@ -294,6 +294,32 @@ static int order_check(const struct expansion *x, struct err *e)
     return 0;
 }
 
+/* Data sets come first in the list: people read it from the top, and ties are served in this order. */
+static void data_first(struct expansion *x, int authored)
+{
+    struct expansion *sorted = mem_zalloc(1, sizeof *sorted);
+    int data = x->stages_n - authored;
+
+    sorted->stages_n = x->stages_n;
+    for (int i = 0; i < x->stages_n; i++) {
+        struct expand_stage *s = &sorted->stage[i < authored ? i + data : i - authored];
+
+        *s = x->stage[i];
+        for (int k = 0; k < s->needs_n; k++)
+            s->needs[k] = s->needs[k] < authored ? s->needs[k] + data : s->needs[k] - authored;
+        for (int k = 0; k < s->inputs_n; k++) {
+            for (int n = 0; n < s->input[k].refs_n; n++) {
+                int *stage = &s->input[k].ref[n].stage;
+
+                if (*stage >= 0)
+                    *stage = *stage < authored ? *stage + data : *stage - authored;
+            }
+        }
+    }
+    *x = *sorted;
+    free(sorted);
+}
+
 int expand_spec(const struct spec *spec, const cJSON *resolved, struct expansion **out, struct err *e)
 {
     struct build b = {spec, resolved, mem_zalloc(1, sizeof *b.x)};
@@ -324,6 +350,7 @@ int expand_spec(const struct spec *spec, const cJSON *resolved, struct expansion
         expand_free(b.x);
         return rc;
     }
+    data_first(b.x, authored);
     *out = b.x;
     return 0;
 }

@@ -491,6 +491,8 @@ static void test_up_keeps_things_up_and_down_stops_them(void **state)
     assert_non_null(strstr(out, "http://127.0.0.1:"));
     assert_int_equal(cli("up"), CLI_OK);
     assert_non_null(strstr(errs, "already up"));
+    for (int i = 0; i < 200 && (pid_of("coordinator") == 0 || pid_of("worker-1") == 0); i++)
+        clock_sleep_ms(20); /* the stand-in answers before it was started */
     supervisor = (int)supervise_pid(state_dir);
     coordinator = pid_of("coordinator");
     worker = pid_of("worker-1");
@@ -515,8 +517,11 @@ static void test_up_that_fails_shows_the_log(void **state)
 {
     (void)state;
     daemons_write();
+    write_text("bin/steer-worker", "#!/bin/sh\necho no such luck\nexit 3\n", 0755);
     fake.workers = 0;
-    setenv("STEER_BIN_DIR", "/nonexistent", 1);
+    assert_int_equal(cli("up --workers 1 --http 0"), CLI_UNEXPECTED);
+    assert_non_null(strstr(errs, "no such luck"));
+    assert_non_null(strstr(errs, "worker-1 does not stay up"));
     assert_int_equal(cli("down"), CLI_OK);
     unsetenv("STEER_BIN_DIR");
     setenv("PATH", "/usr/bin:/bin", 1);
