@@ -168,7 +168,7 @@ install: all ## programs, man pages, completion, systemd units under PREFIX (def
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 755 $(BINS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(wildcard docs/*.1) $(DESTDIR)$(PREFIX)/share/man/man1
-	$(B)/steerctl completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/steerctl
+	$(B)/bin/steerctl completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/steerctl
 	install -m 644 $(wildcard deploy/*.service) $(DESTDIR)$(PREFIX)/lib/systemd/system
 clean: ## remove everything made
 	@rm -rf build

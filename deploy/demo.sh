@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 spec=$1
 out=$2
-bin=${STEER_BIN:-$PWD/build/release}
+bin=${STEER_BIN:-$PWD/build/release/bin}
 dir=${STEER_DEMO_DIR:-$PWD/build/demo-state}
 export PATH=$bin:$PATH
 job=""

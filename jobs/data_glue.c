@@ -34,6 +34,7 @@ static int config_make(const struct data_spec *d, const struct schema *s, struct
     c->seed = d->split.seed;
     c->problems_max = d->problems_max;
     c->limits = LINES_LIMITS;
+    c->limit = (uint64_t)d->limit;
     c->map.conversation = d->map.conversation;
     c->map.id = d->map.id;
     c->map.text = d->map.text;

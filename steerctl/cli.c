@@ -41,6 +41,10 @@ const struct cli_verb cli_verbs[] = {
     {"artifact get", "DIGEST|JOB/STAGE/NAME[/N] PATH", 2, 2, ASK, verb_artifact_get,
      "load a model, data set or report to PATH, verified", "steerctl artifact get chat-steering/report/report ./report", NULL},
     {"artifact put", "PATH", 1, 1, ASK, verb_artifact_put, "upload a file or directory; prints its digest", "steerctl artifact put models/stories260K", "files"},
+    {"data show", "FILE", 1, 1, OPT_BIT(OPT_SPEC) | OPT_BIT(OPT_SET) | OPT_BIT(OPT_ROWS), verb_data_show,
+     "rows of a data file as tokens, what is learnt in [ ]", "steerctl data show data/topical-chat.jsonl.gz --spec jobs/specs/demo.yaml --rows 2", "files"},
+    {"data check", "FILE", 1, 1, OPT_BIT(OPT_SPEC) | OPT_BIT(OPT_SET), verb_data_check,
+     "what is wrong or odd in a data file, by line", "steerctl data check data/topical-chat.jsonl.gz --spec jobs/specs/demo.yaml", "files"},
     {"version", "", 0, 0, OUT, verb_version, "the version of this program", "steerctl version", NULL},
     {"completion", "bash", 0, 1, 0, cli_completion, "print a completion script", "eval \"$(steerctl completion bash)\"", NULL},
     {"help", "[VERB|spec]", 0, 2, 0, cli_help, "this list, one verb, or every key of a spec", "steerctl help submit", "verbs"},
@@ -121,18 +125,22 @@ static bool is_group(const char *word)
 static int verb_unknown(const char *first, const char *second)
 {
     const char *names[64], *near;
-    char word[128], next[160];
+    char word[128], next[96] = "steerctl help";
     int n = 0;
 
-    snprintf(word, sizeof word, "%.60s%s%.60s", first, is_group(first) && second != NULL ? " " : "",
-             is_group(first) && second != NULL ? second : "");
+    if (is_group(first)) {
+        snprintf(word, sizeof word, "%.60s%s%.60s", first, second != NULL ? " " : "", second != NULL ? second : "");
+        snprintf(next, sizeof next, "steerctl help %.60s", first);
+        if (second == NULL || second[0] == '-')
+            return cli_fail(CLI_USAGE, next, "%s needs one of its verbs", first);
+    } else {
+        snprintf(word, sizeof word, "%.60s", first);
+    }
     for (int i = 0; i < cli_verbs_n && n < 64; i++)
         names[n++] = cli_verbs[i].name;
     near = suggest_nearest(word, names, (size_t)n);
-    snprintf(next, sizeof next, "steerctl help");
-    if (near != NULL)
-        return cli_fail(CLI_USAGE, next, "there is no verb \"%s\"; did you mean \"%s\"?", word, near);
-    return cli_fail(CLI_USAGE, next, is_group(first) ? "\"%s\" needs one of its verbs" : "there is no verb \"%s\"", word);
+    return cli_fail(CLI_USAGE, next, "there is no verb \"%s\"%s%s%s", word, near != NULL ? "; did you mean \"" : "",
+                    near != NULL ? near : "", near != NULL ? "\"?" : "");
 }
 
 int cli_help(struct cli *c)

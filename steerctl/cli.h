@@ -162,6 +162,7 @@ char *cli_spec_path(const struct cli_spec *s, const char *file); /* gives */
 enum cli_view { CLI_VIEW_LIVE, CLI_VIEW_QUIET };
 /* Until the job ends: its exit code. CLI_DETACHED after Ctrl-C, CLI_TIMEOUT. id is whole. timeout_s < 0: for ever. */
 int cli_watch(struct cli_client *cl, const char *id, enum cli_view view, int64_t timeout_s);
+bool cli_is_prepare(const cJSON *stage); /* a stage of the planner, listed first */
 int cli_state_exit(const char *state); /* exit code of a final state; -1: not final */
 
 /* ---- verbs -------------------------------------------------------------------------------------------------------- */
@@ -182,6 +183,8 @@ int verb_worker_ls(struct cli *c);
 int verb_artifact_ls(struct cli *c);
 int verb_artifact_get(struct cli *c);
 int verb_artifact_put(struct cli *c);
+int verb_data_show(struct cli *c);
+int verb_data_check(struct cli *c);
 int verb_version(struct cli *c);
 
 #endif

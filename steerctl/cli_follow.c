@@ -42,6 +42,11 @@ int cli_state_exit(const char *state)
     return -1;
 }
 
+bool cli_is_prepare(const cJSON *stage)
+{
+    return strcmp(json_string_or(stage, "kind", ""), "prepare") == 0;
+}
+
 static void bar_fill(double fraction, char out[32])
 {
     int n = (int)(fraction * 20.0 + 0.5);
@@ -159,13 +164,16 @@ static void draw_tty(struct view *v, const cJSON *job)
     buf_printf(&b, "  %.0f worker(s)", json_number_or(json_get(job, "workers"), "active", 0.0));
     line_put(b.data, screen);
     lines++;
-    cJSON_ArrayForEach(stage, stages)
-    {
-        buf_clear(&b);
-        stage_line(v, stage, latest, width, &b);
-        line_put(b.data, screen);
-        lines++;
-    }
+    for (int first = 1; first >= 0; first--)
+        cJSON_ArrayForEach(stage, stages)
+        {
+            if (cli_is_prepare(stage) != first)
+                continue;
+            buf_clear(&b);
+            stage_line(v, stage, latest, width, &b);
+            line_put(b.data, screen);
+            lines++;
+        }
     for (int i = lines; i < v->drawn; i++)
         line_put("", screen);
     v->drawn = lines > v->drawn ? lines : v->drawn;

@@ -147,8 +147,10 @@ static void status_print(const cJSON *job)
     }
     printf("\n");
     cli_table_add(&t, 7, "STAGE", "KIND", "STATE", "PHASE", "DONE", "LEFT", "NOTE");
-    cJSON_ArrayForEach(stage, json_get(job, "stages"))
-        stage_row(&t, stage);
+    for (int first = 1; first >= 0; first--) /* what prepares data comes before what uses it */
+        cJSON_ArrayForEach(stage, json_get(job, "stages"))
+            if (cli_is_prepare(stage) == first)
+                stage_row(&t, stage);
     cli_table_print(&t, stdout);
     outputs_print(job);
 }
@@ -332,7 +334,7 @@ static void events_print(const cJSON *list)
         {
             if (strcmp(v->string, "time") == 0 || strcmp(v->string, "at") == 0)
                 continue;
-            if (cJSON_IsString(v))
+            if (cJSON_IsString(v) && v->valuestring[0] != '\0')
                 printf(" %s=%s", v->string, cli_safe(v->valuestring, safe, sizeof safe));
             else if (cJSON_IsNumber(v))
                 printf(" %s=%.10g", v->string, v->valuedouble);

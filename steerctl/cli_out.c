@@ -90,13 +90,40 @@ void cli_say(const char *fmt, ...)
     fprintf(stderr, "%s\n", cli_safe(text, safe, sizeof safe));
 }
 
+/* Two blanks a level, empty things on one line. Depth was bounded when the text was parsed. */
+static void json_pretty(const cJSON *j, int depth, struct buf *b)
+{
+    const cJSON *item;
+    bool object = cJSON_IsObject(j);
+    char *text;
+
+    if ((object || cJSON_IsArray(j)) && j->child != NULL) {
+        buf_char(b, object ? '{' : '[');
+        cJSON_ArrayForEach(item, j)
+        {
+            buf_printf(b, "%s\n%*s", item != j->child ? "," : "", 2 * depth + 2, "");
+            if (object) {
+                json_quote(item->string, strlen(item->string), b);
+                buf_str(b, ": ");
+            }
+            json_pretty(item, depth + 1, b);
+        }
+        buf_printf(b, "\n%*s%c", 2 * depth, "", object ? '}' : ']');
+        return;
+    }
+    text = cJSON_PrintUnformatted(j);
+    CHECK(text != NULL);
+    buf_str(b, text);
+    cJSON_free(text);
+}
+
 void cli_print_json(const cJSON *j)
 {
-    char *text = cJSON_Print(j);
+    struct buf b = BUF_INIT;
 
-    CHECK(text != NULL);
-    puts(text);
-    cJSON_free(text);
+    json_pretty(j, 0, &b);
+    puts(b.data);
+    buf_free(&b);
 }
 
 void cli_format_bytes(uint64_t bytes, char out[CLI_SHORT])

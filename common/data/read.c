@@ -402,6 +402,11 @@ static int line_read(struct reader *r, const struct line *line, enum read_format
     return r->rc;
 }
 
+static bool limit_reached(const struct reader *r)
+{
+    return r->config->limit > 0 && r->counts->conversations[0] + r->counts->conversations[1] >= r->config->limit;
+}
+
 static int file_rows(struct reader *r, const char *path, struct err *e)
 {
     const struct read_config *c = r->config;
@@ -415,6 +420,8 @@ static int file_rows(struct reader *r, const char *path, struct err *e)
         format = READ_MAP;
     rc = lines_open(path, c->limits, &lines, e);
     while (rc == 0) {
+        if (limit_reached(r))
+            break;
         rc = lines_next(lines, &line, &more, e);
         if (rc != 0 || !more)
             break;

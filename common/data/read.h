@@ -43,6 +43,7 @@ struct read_config {
     unsigned clean;    /* data/clean.h */
     double held_out;   /* share of conversations, keyed by seed and id (HelpSteer: the prompt; OASST: the tree) */
     uint64_t seed;
+    uint64_t limit;      /* conversations to emit at most; 0 = all */
     double problems_max; /* share of rows */
     struct lines_limits limits;
     void *self;

@@ -1,6 +1,7 @@
 /*
- * The part that both kinds share: which file is which, added tokens, normalisation, decoding. A text is cut at added
- * tokens first (only when special parsing is asked for), the pieces between are normalised and encoded.
+ * The part that both kinds share: which file is which, added tokens, normalisation, decoding. A
+ * text is cut at added tokens first (only when special parsing is asked for), the pieces between
+ * are normalised and encoded.
  */
 #include "data/tokenizer.h"
 
@@ -36,13 +37,15 @@ static int synthetic_make(const char *count, struct tokenizer *t, struct err *e)
     long n = strtol(count, &end, 10);
 
     if (*count == '\0' || *end != '\0' || n < SYNTHETIC_MIN || n > TOKENIZER_IDS_MAX)
-        return err_set(e, ERR_INVALID, "vocabulary is \"%s\", must be a number %d..%d", count, SYNTHETIC_MIN,
-                       TOKENIZER_IDS_MAX);
+        return err_set(e, ERR_INVALID, "vocabulary is \"%s\", must be a number %d..%d", count,
+                       SYNTHETIC_MIN, TOKENIZER_IDS_MAX);
     t->kind = TOKENIZER_BYTE_LEVEL;
     t->bos = 0;
     t->eos = 1;
-    tokenizer_added_push(t, tokenizer_pieces_add(&t->pieces, "<s>", 3, PIECE_ADDED | PIECE_SPECIAL));
-    tokenizer_added_push(t, tokenizer_pieces_add(&t->pieces, "</s>", 4, PIECE_ADDED | PIECE_SPECIAL));
+    tokenizer_added_push(t,
+                         tokenizer_pieces_add(&t->pieces, "<s>", 3, PIECE_ADDED | PIECE_SPECIAL));
+    tokenizer_added_push(t,
+                         tokenizer_pieces_add(&t->pieces, "</s>", 4, PIECE_ADDED | PIECE_SPECIAL));
     for (int b = 0; b < 256; b++) {
         char byte = (char)b;
         t->byte_id[b] = tokenizer_pieces_add(&t->pieces, &byte, 1, 0);
@@ -158,17 +161,20 @@ int32_t tokenizer_id(const struct tokenizer *t, const char *token)
     return id >= 0 ? id : tokenizer_pieces_find(&t->pieces, token, strlen(token));
 }
 
-int tokenizer_add(struct tokenizer *t, const char *const *tokens, size_t n, int32_t *first, struct err *e)
+int tokenizer_add(struct tokenizer *t, const char *const *tokens, size_t n, int32_t *first,
+                  struct err *e)
 {
     if (n > (size_t)TOKENIZER_IDS_MAX - t->pieces.n)
-        return err_set(e, ERR_LIMIT, "%zu more tokens on %zu, limit %d", n, t->pieces.n, TOKENIZER_IDS_MAX);
+        return err_set(e, ERR_LIMIT, "%zu more tokens on %zu, limit %d", n, t->pieces.n,
+                       TOKENIZER_IDS_MAX);
     for (size_t i = 0; i < n; i++) {
         size_t len = strlen(tokens[i]);
         if (len == 0 || len > TOKENIZER_PIECE_BYTES_MAX || !json_utf8_valid(tokens[i], len))
-            return err_set(e, ERR_INVALID, "new token %zu must be UTF-8 of 1..%d bytes", i, TOKENIZER_PIECE_BYTES_MAX);
+            return err_set(e, ERR_INVALID, "new token %zu must be UTF-8 of 1..%d bytes", i,
+                           TOKENIZER_PIECE_BYTES_MAX);
         if (tokenizer_id(t, tokens[i]) >= 0)
-            return err_set(e, ERR_CONFLICT, "token \"%s\" is in the vocabulary already (id %d)", tokens[i],
-                           tokenizer_id(t, tokens[i]));
+            return err_set(e, ERR_CONFLICT, "token \"%s\" is in the vocabulary already (id %d)",
+                           tokens[i], tokenizer_id(t, tokens[i]));
         for (size_t j = 0; j < i; j++)
             if (strcmp(tokens[j], tokens[i]) == 0)
                 return err_set(e, ERR_CONFLICT, "token \"%s\" is added twice", tokens[i]);
@@ -176,7 +182,8 @@ int tokenizer_add(struct tokenizer *t, const char *const *tokens, size_t n, int3
     *first = (int32_t)t->pieces.n;
     for (size_t i = 0; i < n; i++) { /* not in the hash of pieces: text never becomes one */
         uint8_t flags = PIECE_ADDED | PIECE_SPECIAL | PIECE_UNTEXT;
-        tokenizer_added_push(t, tokenizer_pieces_add(&t->pieces, tokens[i], strlen(tokens[i]), flags));
+        tokenizer_added_push(t,
+                             tokenizer_pieces_add(&t->pieces, tokens[i], strlen(tokens[i]), flags));
     }
     return 0;
 }
@@ -185,7 +192,7 @@ struct encoding {
     const struct tokenizer *t;
     struct tokenizer_work *work;
     struct ids *out;
-    bool start;        /* nothing of the text was encoded yet */
+    bool start; /* nothing of the text was encoded yet */
     bool may_prefix;
 };
 
@@ -218,15 +225,16 @@ static int encode_text(struct encoding *c, const char *text, size_t len, struct 
     for (size_t i = 0; i < len && ascii; i++)
         ascii = (signed char)text[i] >= 0;
     if (c->t->nfc && !ascii) {
-        utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)len, &nfc,
-                                          UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+        utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)len,
+                                          &nfc, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
         if (n < 0)
             return err_set(e, ERR_INVALID, "NFC: %s", utf8proc_errmsg(n));
         text = (const char *)nfc;
         len = (size_t)n;
     }
     if (c->t->kind == TOKENIZER_BYTE_FALLBACK) {
-        rc = tokenizer_fallback_encode(c->t, text, len, wants_prefix(c, text, len), c->work, c->out, e);
+        rc = tokenizer_fallback_encode(c->t, text, len, wants_prefix(c, text, len), c->work, c->out,
+                                       e);
     } else {
         if (wants_prefix(c, text, len)) {
             buf_char(&prefixed, ' ');
@@ -253,7 +261,8 @@ static int32_t added_at(const struct tokenizer *t, const char *text, size_t len)
         return -1;
     for (size_t i = 0; i < t->added_n; i++) { /* the longest */
         const struct tokenizer_piece *p = &t->pieces.v[t->added[i]];
-        if (p->len > best_len && p->len <= len && memcmp(t->pieces.text.data + p->at, text, p->len) == 0) {
+        if (p->len > best_len && p->len <= len &&
+            memcmp(t->pieces.text.data + p->at, text, p->len) == 0) {
             best = t->added[i];
             best_len = p->len;
         }
@@ -279,7 +288,8 @@ static int encode_special(struct encoding *c, const char *text, size_t len, stru
             continue;
         }
         end = at;
-        while ((c->t->pieces.v[id].flags & PIECE_LSTRIP) != 0 && end > from && is_space(text[end - 1]))
+        while ((c->t->pieces.v[id].flags & PIECE_LSTRIP) != 0 && end > from &&
+               is_space(text[end - 1]))
             end--;
         rc = encode_text(c, text + from, end - from, e);
         ids_push(c->out, id);
@@ -293,20 +303,23 @@ static int encode_special(struct encoding *c, const char *text, size_t len, stru
     return rc != 0 ? rc : encode_text(c, text + from, len - from, e);
 }
 
-int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags, struct ids *out, struct err *e)
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, unsigned flags,
+                     struct ids *out, struct err *e)
 {
     int rc;
     size_t had = out->n;
     struct encoding c = {t, NULL, out, true, (flags & TOKENIZE_CONTINUE) == 0};
 
     if (len > TOKENIZER_TEXT_MAX)
-        return err_set(e, ERR_LIMIT, "text of %zu bytes to encode, limit %u", len, TOKENIZER_TEXT_MAX);
+        return err_set(e, ERR_LIMIT, "text of %zu bytes to encode, limit %u", len,
+                       TOKENIZER_TEXT_MAX);
     if (!json_utf8_valid(text, len))
         return err_set(e, ERR_INVALID, "text to encode is not UTF-8");
     if ((flags & TOKENIZE_CONTINUE) != 0)
         c.start = false;
     c.work = tokenizer_work_new();
-    rc = (flags & TOKENIZE_SPECIAL) != 0 ? encode_special(&c, text, len, e) : encode_text(&c, text, len, e);
+    rc = (flags & TOKENIZE_SPECIAL) != 0 ? encode_special(&c, text, len, e)
+                                         : encode_text(&c, text, len, e);
     tokenizer_work_free(c.work);
     if (rc != 0)
         out->n = had;

@@ -1,7 +1,7 @@
 /*
- * Byte-level BPE (GPT-2 and its heirs): patterns cut the text into words, each word is a row of bytes, and merges join
- * them. Files show bytes as printable characters; pieces are turned into real bytes when they are read, so that
- * encoding and decoding need no map.
+ * Byte-level BPE (GPT-2 and its heirs): patterns cut the text into words, each word is a row of
+ * bytes, and merges join them. Files show bytes as printable characters; pieces are turned into
+ * real bytes when they are read, so that encoding and decoding need no map.
  */
 #include <string.h>
 
@@ -27,10 +27,11 @@ uint32_t tokenizer_byte_char(uint8_t byte)
 bool tokenizer_byte_text(const char *text, size_t len, struct buf *out)
 {
     static const uint8_t high[68] = {
-        0,    1,    2,    3,    4,    5,    6,    7,    8,    9,    10,   11,   12,   13,   14,   15,   16,
-        17,   18,   19,   20,   21,   22,   23,   24,   25,   26,   27,   28,   29,   30,   31,   32,   127,
-        0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8c, 0x8d, 0x8e, 0x8f, 0x90,
-        0x91, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xad};
+        0,    1,    2,    3,    4,    5,    6,    7,    8,    9,    10,   11,   12,   13,
+        14,   15,   16,   17,   18,   19,   20,   21,   22,   23,   24,   25,   26,   27,
+        28,   29,   30,   31,   32,   127,  0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87,
+        0x88, 0x89, 0x8a, 0x8b, 0x8c, 0x8d, 0x8e, 0x8f, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95,
+        0x96, 0x97, 0x98, 0x99, 0x9a, 0x9b, 0x9c, 0x9d, 0x9e, 0x9f, 0xa0, 0xad};
 
     for (size_t i = 0; i < len; i++) {
         uint32_t c = (uint8_t)text[i];
@@ -48,7 +49,8 @@ bool tokenizer_byte_text(const char *text, size_t len, struct buf *out)
     return true;
 }
 
-static void word_push(const struct tokenizer *t, const char *text, size_t len, struct tokenizer_work *w)
+static void word_push(const struct tokenizer *t, const char *text, size_t len,
+                      struct tokenizer_work *w)
 {
     int32_t before = -1;
 
@@ -58,13 +60,14 @@ static void word_push(const struct tokenizer *t, const char *text, size_t len, s
         if (id < 0 && t->unk >= 0 && !(t->fuse_unk && before == t->unk))
             tokenizer_work_push(w, t->unk);
         else if (id >= 0)
-            tokenizer_work_push(w, id); /* a byte that is no piece, and no unk: dropped, as the reference does */
+            tokenizer_work_push(
+                w, id); /* a byte that is no piece, and no unk: dropped, as the reference does */
         before = id >= 0 ? id : t->unk;
     }
 }
 
-static void encode_word(const struct tokenizer *t, const char *text, size_t len, struct tokenizer_work *w,
-                        struct ids *out)
+static void encode_word(const struct tokenizer *t, const char *text, size_t len,
+                        struct tokenizer_work *w, struct ids *out)
 {
     int32_t id = tokenizer_pieces_find(&t->pieces, text, len);
 
@@ -100,8 +103,8 @@ void tokenizer_bytelevel_mark(struct tokenizer *t)
 }
 
 /* Cuts with stage `stage`, each piece with the next; depth is at most TOKENIZER_STAGES_MAX. */
-static int encode_stage(const struct tokenizer *t, int stage, const char *text, size_t len, struct tokenizer_work *w,
-                        struct ids *out, struct err *e)
+static int encode_stage(const struct tokenizer *t, int stage, const char *text, size_t len,
+                        struct tokenizer_work *w, struct ids *out, struct err *e)
 {
     int rc = 0;
 
@@ -117,8 +120,8 @@ static int encode_stage(const struct tokenizer *t, int stage, const char *text, 
     return rc;
 }
 
-int tokenizer_bytelevel_encode(const struct tokenizer *t, const char *text, size_t len, struct tokenizer_work *w,
-                               struct ids *out, struct err *e)
+int tokenizer_bytelevel_encode(const struct tokenizer *t, const char *text, size_t len,
+                               struct tokenizer_work *w, struct ids *out, struct err *e)
 {
     return encode_stage(t, 0, text, len, w, out, e);
 }

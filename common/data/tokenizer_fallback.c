@@ -1,11 +1,13 @@
 /*
- * Byte-fallback BPE (llama2.c tokenizer.bin, the Llama-2 kind of tokenizer.json): the text, with a space in front, is one
- * word; symbols are characters, or one <0xHH> token per byte of a character that is no piece.
+ * Byte-fallback BPE (llama2.c tokenizer.bin, the Llama-2 kind of tokenizer.json): the text, with a
+ * space in front, is one word; symbols are characters, or one <0xHH> token per byte of a character
+ * that is no piece.
  *
- * llama2.c ("run.c", encode) merges the pair whose joined text is the piece of highest score, leftmost first. Here every
- * way to cut a piece in two is put into the table of pairs once, with the score's place in falling order as its rank.
- * One difference: U+2581, by which SentencePiece and the Hugging Face files write a space, is read as a space in both
- * kinds, so that a vocabulary encodes alike before and after it was written as tokenizer.json.
+ * llama2.c ("run.c", encode) merges the pair whose joined text is the piece of highest score,
+ * leftmost first. Here every way to cut a piece in two is put into the table of pairs once, with
+ * the score's place in falling order as its rank. One difference: U+2581, by which SentencePiece
+ * and the Hugging Face files write a space, is read as a space in both kinds, so that a vocabulary
+ * encodes alike before and after it was written as tokenizer.json.
  */
 #include <math.h>
 #include <stdio.h>
@@ -33,8 +35,8 @@ static size_t char_len(const char *text, size_t len)
 }
 
 /* One character as symbols; *before is the last one pushed, for fuse_unk. */
-static int char_push(const struct tokenizer *t, const char *text, size_t len, int32_t *before, struct tokenizer_work *w,
-                     struct err *e)
+static int char_push(const struct tokenizer *t, const char *text, size_t len, int32_t *before,
+                     struct tokenizer_work *w, struct err *e)
 {
     int32_t id = tokenizer_pieces_find(&t->pieces, text, len);
     bool bytes = true;
@@ -51,7 +53,9 @@ static int char_push(const struct tokenizer *t, const char *text, size_t len, in
         return 0;
     }
     if (t->unk < 0)
-        return err_set(e, ERR_INVALID, "character %.*s is not in the vocabulary, which has no unk_token", (int)len, text);
+        return err_set(e, ERR_INVALID,
+                       "character %.*s is not in the vocabulary, which has no unk_token", (int)len,
+                       text);
     if (!(t->fuse_unk && *before == t->unk))
         tokenizer_work_push(w, t->unk);
     *before = t->unk;
@@ -89,15 +93,18 @@ static int piece_read(struct tokenizer *t, const char *text, size_t len, struct 
     if (!json_utf8_valid(text, len))
         return err_set(e, ERR_INVALID, "token %zu is not UTF-8", id);
     if (id == 0) {
-        tokenizer_added_push(t, tokenizer_pieces_add(&t->pieces, "<unk>", 5, PIECE_ADDED | PIECE_SPECIAL));
+        tokenizer_added_push(
+            t, tokenizer_pieces_add(&t->pieces, "<unk>", 5, PIECE_ADDED | PIECE_SPECIAL));
     } else if (id < BIN_BYTES) {
         const char *name = id == 1 ? "<s>" : "</s>";
-        tokenizer_added_push(t, tokenizer_pieces_add(&t->pieces, name, strlen(name), PIECE_ADDED | PIECE_SPECIAL));
+        tokenizer_added_push(
+            t, tokenizer_pieces_add(&t->pieces, name, strlen(name), PIECE_ADDED | PIECE_SPECIAL));
     } else if (id < BIN_BYTES + 256) {
         uint8_t byte = (uint8_t)(id - BIN_BYTES);
         snprintf(want, sizeof want, "<0x%02X>", byte);
         if (len != 6 || memcmp(want, text, 6) != 0)
-            return err_set(e, ERR_INVALID, "token %zu is not %s: this vocabulary has no byte fallback", id, want);
+            return err_set(e, ERR_INVALID,
+                           "token %zu is not %s: this vocabulary has no byte fallback", id, want);
         t->byte_id[byte] = (int32_t)id;
         tokenizer_pieces_add(&t->pieces, (const char *)&byte, 1, PIECE_BYTE | PIECE_UNTEXT);
     } else {
@@ -115,7 +122,8 @@ static int pieces_read(const struct buf *file, struct tokenizer *t, float **scor
         return err_set(e, ERR_CORRUPT, "%zu bytes are no tokenizer.bin", file->len);
     memcpy(&longest, file->data, 4);
     if (longest < 1 || longest > BIN_PIECE_MAX)
-        return err_set(e, ERR_LIMIT, "max_token_length is %u, must be 1..%d", longest, BIN_PIECE_MAX);
+        return err_set(e, ERR_LIMIT, "max_token_length is %u, must be 1..%d", longest,
+                       BIN_PIECE_MAX);
     while (at < file->len) {
         size_t id = t->pieces.n;
         float score;
@@ -128,11 +136,14 @@ static int pieces_read(const struct buf *file, struct tokenizer *t, float **scor
         if (id == (size_t)TOKENIZER_IDS_MAX)
             return err_set(e, ERR_LIMIT, "more than %d tokens", TOKENIZER_IDS_MAX);
         if (len < 1 || len > BIN_PIECE_MAX)
-            return err_set(e, ERR_LIMIT, "byte %zu: token %zu has length %u, must be 1..%d", at, id, len, BIN_PIECE_MAX);
+            return err_set(e, ERR_LIMIT, "byte %zu: token %zu has length %u, must be 1..%d", at, id,
+                           len, BIN_PIECE_MAX);
         if (len > file->len - at - 8)
-            return err_set(e, ERR_CORRUPT, "byte %zu: token %zu of length %u is cut off", at, id, len);
+            return err_set(e, ERR_CORRUPT, "byte %zu: token %zu of length %u is cut off", at, id,
+                           len);
         if (!isfinite(score))
-            return err_set(e, ERR_INVALID, "byte %zu: token %zu has a score that is not finite", at, id);
+            return err_set(e, ERR_INVALID, "byte %zu: token %zu has a score that is not finite", at,
+                           id);
         rc = piece_read(t, file->data + at + 8, len, e);
         if (rc != 0)
             return rc;
@@ -144,7 +155,8 @@ static int pieces_read(const struct buf *file, struct tokenizer *t, float **scor
         at += 8 + len;
     }
     if (t->pieces.n < BIN_BYTES + 256)
-        return err_set(e, ERR_CORRUPT, "%zu tokens, must be at least %d", t->pieces.n, BIN_BYTES + 256);
+        return err_set(e, ERR_CORRUPT, "%zu tokens, must be at least %d", t->pieces.n,
+                       BIN_BYTES + 256);
     return 0;
 }
 
@@ -162,13 +174,15 @@ static int scored_order(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-/* All cuts of a piece into two pieces. Byte and special pieces are never parts: their text is no text. */
+/* All cuts of a piece into two pieces. Byte and special pieces are never parts: their text is no
+ * text. */
 static void pairs_of_piece(struct tokenizer *t, int32_t id, uint32_t rank)
 {
     const struct tokenizer_piece *p = &t->pieces.v[id];
     const char *text = t->pieces.text.data + p->at;
 
-    for (size_t cut = char_len(text, p->len); cut < p->len; cut += char_len(text + cut, p->len - cut)) {
+    for (size_t cut = char_len(text, p->len); cut < p->len;
+         cut += char_len(text + cut, p->len - cut)) {
         int32_t left = tokenizer_pieces_find(&t->pieces, text, cut);
         int32_t right = tokenizer_pieces_find(&t->pieces, text + cut, p->len - cut);
         if (left >= BIN_BYTES && right >= BIN_BYTES)

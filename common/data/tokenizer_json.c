@@ -1,7 +1,8 @@
 /*
- * Hugging Face tokenizer.json. Components that we run are recognised one by one; any other is refused with its name and
- * its place in the file, because skipping one would give other ids without a word. Members of the two big tables are
- * walked once, never looked up (cJSON's look-up is linear).
+ * Hugging Face tokenizer.json. Components that we run are recognised one by one; any other is
+ * refused with its name and its place in the file, because skipping one would give other ids
+ * without a word. Members of the two big tables are walked once, never looked up (cJSON's look-up
+ * is linear).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,8 @@
 
 struct reading {
     struct tokenizer *t;
-    const char *path; /* of the component being read, for messages: "pre_tokenizer.pretokenizers[1]" */
+    const char
+        *path; /* of the component being read, for messages: "pre_tokenizer.pretokenizers[1]" */
     bool byte_level, metaspace, replaces_space, byte_fallback;
     const char **text; /* [n] text by id, as in the file */
     bool *is_added;
@@ -39,9 +41,11 @@ static bool is_text(const cJSON *object, const char *key, const char *want)
     return cJSON_IsString(j) && strcmp(j->valuestring, want) == 0;
 }
 
-/* Calls one(component) for a component, or for each member of a Sequence, whose members must be plain. */
+/* Calls one(component) for a component, or for each member of a Sequence, whose members must be
+ * plain. */
 static int components_walk(struct reading *r, const cJSON *c, const char *path, const char *members,
-                           int (*one)(struct reading *, const cJSON *, const char *, struct err *), struct err *e)
+                           int (*one)(struct reading *, const cJSON *, const char *, struct err *),
+                           struct err *e)
 {
     int rc = 0, i = 0;
     const char *type;
@@ -87,7 +91,8 @@ static int on_normalizer(struct reading *r, const cJSON *c, const char *type, st
 static int stage_push(struct reading *r, const struct tokenizer_pattern *p, struct err *e)
 {
     if (r->t->stages == TOKENIZER_STAGES_MAX)
-        return err_set(e, ERR_LIMIT, "%s: more than %d splitting steps", r->path, TOKENIZER_STAGES_MAX);
+        return err_set(e, ERR_LIMIT, "%s: more than %d splitting steps", r->path,
+                       TOKENIZER_STAGES_MAX);
     r->t->stage[r->t->stages++] = p;
     return 0;
 }
@@ -107,7 +112,8 @@ static int on_split(struct reading *r, const cJSON *c, struct err *e)
 
 static int on_metaspace(struct reading *r, const cJSON *c, struct err *e)
 {
-    const char *scheme = json_string_or(c, "prepend_scheme", json_bool_or(c, "add_prefix_space", true) ? "always" : "never");
+    const char *scheme = json_string_or(
+        c, "prepend_scheme", json_bool_or(c, "add_prefix_space", true) ? "always" : "never");
 
     if (!is_text(c, "replacement", SPACE_CHAR))
         return refuse(r, "replacement", json_string_or(c, "replacement", "?"), e);
@@ -130,7 +136,8 @@ static int on_pre_tokenizer(struct reading *r, const cJSON *c, const char *type,
     if (strcmp(type, "Split") == 0)
         return on_split(r, c, e);
     if (strcmp(type, "Digits") == 0)
-        return stage_push(r, tokenizer_pattern_digits(json_bool_or(c, "individual_digits", false)), e);
+        return stage_push(r, tokenizer_pattern_digits(json_bool_or(c, "individual_digits", false)),
+                          e);
     if (strcmp(type, "Metaspace") == 0)
         return on_metaspace(r, c, e);
     if (strcmp(type, "ByteLevel") != 0)
@@ -146,7 +153,8 @@ static int on_pre_tokenizer(struct reading *r, const cJSON *c, const char *type,
 
 static int on_decoder(struct reading *r, const cJSON *c, const char *type, struct err *e)
 {
-    static const char *const known[] = {"ByteLevel", "Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"};
+    static const char *const known[] = {"ByteLevel", "Replace", "ByteFallback",
+                                        "Fuse",      "Strip",   "Metaspace"};
 
     (void)c;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -164,20 +172,23 @@ static int on_post_processor(struct reading *r, const cJSON *c, const char *type
     return refuse(r, "post_processor", type, e);
 }
 
-static int id_take(struct reading *r, const char *place, const char *text, const cJSON *id, bool added, struct err *e)
+static int id_take(struct reading *r, const char *place, const char *text, const cJSON *id,
+                   bool added, struct err *e)
 {
     double v = cJSON_IsNumber(id) ? id->valuedouble : -1;
     size_t i;
 
     if (!(v >= 0 && v < (double)r->n) || v != (double)(size_t)v)
-        return err_set(e, ERR_INVALID, "%s: token \"%.100s\" has id %g, must be an integer 0..%zu without holes", place,
-                       text, v, r->n - 1);
+        return err_set(e, ERR_INVALID,
+                       "%s: token \"%.100s\" has id %g, must be an integer 0..%zu without holes",
+                       place, text, v, r->n - 1);
     if (strlen(text) == 0 || strlen(text) > TOKENIZER_PIECE_BYTES_MAX)
-        return err_set(e, ERR_LIMIT, "%s: token %g has %zu bytes, must be 1..%d", place, v, strlen(text),
-                       TOKENIZER_PIECE_BYTES_MAX);
+        return err_set(e, ERR_LIMIT, "%s: token %g has %zu bytes, must be 1..%d", place, v,
+                       strlen(text), TOKENIZER_PIECE_BYTES_MAX);
     i = (size_t)v;
     if (r->text[i] != NULL && (strcmp(r->text[i], text) != 0 || r->is_added[i]))
-        return err_set(e, ERR_INVALID, "%s: tokens \"%.100s\" and \"%.100s\" share id %zu", place, r->text[i], text, i);
+        return err_set(e, ERR_INVALID, "%s: tokens \"%.100s\" and \"%.100s\" share id %zu", place,
+                       r->text[i], text, i);
     r->text[i] = text;
     r->is_added[i] = added;
     return 0;
@@ -189,18 +200,21 @@ static int ids_collect(struct reading *r, const cJSON *vocab, const cJSON *added
     size_t most = (size_t)cJSON_GetArraySize(vocab) + (size_t)cJSON_GetArraySize(added);
 
     if (most == 0 || most > TOKENIZER_IDS_MAX)
-        return err_set(e, ERR_LIMIT, "model.vocab and added_tokens hold %zu tokens, must be 1..%d", most, TOKENIZER_IDS_MAX);
+        return err_set(e, ERR_LIMIT, "model.vocab and added_tokens hold %zu tokens, must be 1..%d",
+                       most, TOKENIZER_IDS_MAX);
     r->n = most;
     r->text = mem_zalloc(most, sizeof *r->text);
     r->is_added = mem_zalloc(most, sizeof *r->is_added);
     for (const cJSON *m = vocab->child; rc == 0 && m != NULL; m = m->next)
         rc = id_take(r, "model.vocab", m->string, m, false, e);
-    for (const cJSON *m = added != NULL ? added->child : NULL; rc == 0 && m != NULL; m = m->next, i++) {
+    for (const cJSON *m = added != NULL ? added->child : NULL; rc == 0 && m != NULL;
+         m = m->next, i++) {
         char place[48];
         const char *content;
         snprintf(place, sizeof place, "added_tokens[%d]", i);
         rc = json_need_string(m, "content", &content, e);
-        rc = rc != 0 ? err_wrap(e, "%s", place) : id_take(r, place, content, json_get(m, "id"), true, e);
+        rc = rc != 0 ? err_wrap(e, "%s", place)
+                     : id_take(r, place, content, json_get(m, "id"), true, e);
         if (rc == 0 && json_bool_or(m, "single_word", false))
             rc = err_set(e, ERR_UNSUPPORTED, "%s: single_word \"true\" is not supported", place);
     }
@@ -240,7 +254,9 @@ static int pieces_fill(struct reading *r, struct err *e)
 
     for (size_t id = 0; id < r->n; id++) {
         const char *text = r->text[id];
-        int byte = t->kind == TOKENIZER_BYTE_FALLBACK && !r->is_added[id] && r->byte_fallback ? hex_byte(text) : -1;
+        int byte = t->kind == TOKENIZER_BYTE_FALLBACK && !r->is_added[id] && r->byte_fallback
+                       ? hex_byte(text)
+                       : -1;
         uint8_t flags = 0;
         buf_clear(&bytes);
         if (byte >= 0) {
@@ -289,14 +305,16 @@ static int merge_split(const cJSON *m, int i, const char *part[2], size_t len[2]
     if (cJSON_IsString(m)) {
         const char *space = strchr(m->valuestring, ' ');
         if (space == NULL || strchr(space + 1, ' ') != NULL)
-            return err_set(e, ERR_INVALID, "model.merges[%d]: \"%.100s\" is not two tokens", i, m->valuestring);
+            return err_set(e, ERR_INVALID, "model.merges[%d]: \"%.100s\" is not two tokens", i,
+                           m->valuestring);
         part[0] = m->valuestring;
         len[0] = (size_t)(space - m->valuestring);
         part[1] = space + 1;
         len[1] = strlen(space + 1);
         return 0;
     }
-    if (!cJSON_IsArray(m) || cJSON_GetArraySize(m) != 2 || !cJSON_IsString(m->child) || !cJSON_IsString(m->child->next))
+    if (!cJSON_IsArray(m) || cJSON_GetArraySize(m) != 2 || !cJSON_IsString(m->child) ||
+        !cJSON_IsString(m->child->next))
         return err_set(e, ERR_INVALID, "model.merges[%d] is neither \"a b\" nor [\"a\",\"b\"]", i);
     for (int k = 0; k < 2; k++) {
         part[k] = k == 0 ? m->child->valuestring : m->child->next->valuestring;
@@ -329,7 +347,8 @@ static int merges_read(struct reading *r, const cJSON *merges, struct err *e)
         id[2] = tokenizer_pieces_find(&names, joined.data, joined.len);
         for (int k = 0; rc == 0 && k < 3; k++)
             if (id[k] < 0)
-                rc = err_set(e, ERR_INVALID, "model.merges[%d]: token \"%.*s\" is not in model.vocab", i,
+                rc = err_set(e, ERR_INVALID,
+                             "model.merges[%d]: token \"%.*s\" is not in model.vocab", i,
                              (int)(k < 2 ? len[k] : joined.len), k < 2 ? part[k] : joined.data);
         if (rc == 0)
             tokenizer_pairs_put(&r->t->pairs, id[0], id[1], (uint32_t)i, id[2]);
@@ -370,14 +389,18 @@ static int kind_decide(struct reading *r, struct err *e)
 
     if (r->byte_level) {
         if (r->replaces_space || r->byte_fallback || t->prefix == PREFIX_ALWAYS)
-            return err_set(e, ERR_UNSUPPORTED, "ByteLevel together with Prepend, Replace or byte_fallback is not supported");
+            return err_set(
+                e, ERR_UNSUPPORTED,
+                "ByteLevel together with Prepend, Replace or byte_fallback is not supported");
         t->kind = TOKENIZER_BYTE_LEVEL;
         return 0;
     }
     if (t->stages > 0 || (!r->replaces_space && !r->metaspace))
-        return err_set(e, ERR_UNSUPPORTED, "neither a ByteLevel nor a Metaspace (U+2581) tokenizer");
+        return err_set(e, ERR_UNSUPPORTED,
+                       "neither a ByteLevel nor a Metaspace (U+2581) tokenizer");
     if (t->ignore_merges)
-        return err_set(e, ERR_UNSUPPORTED, "model: ignore_merges without ByteLevel is not supported");
+        return err_set(e, ERR_UNSUPPORTED,
+                       "model: ignore_merges without ByteLevel is not supported");
     t->kind = TOKENIZER_BYTE_FALLBACK;
     return 0;
 }
@@ -395,13 +418,16 @@ static int whole_read(struct reading *r, const cJSON *root, struct err *e)
     else if (!cJSON_IsArray(added))
         return err_set(e, ERR_INVALID, "added_tokens is not an array");
     if ((rc = model_check(r, model, e)) != 0 ||
-        (rc = components_walk(r, json_get(root, "normalizer"), "normalizer", "normalizers", on_normalizer, e)) != 0 ||
-        (rc = components_walk(r, json_get(root, "pre_tokenizer"), "pre_tokenizer", "pretokenizers", on_pre_tokenizer,
+        (rc = components_walk(r, json_get(root, "normalizer"), "normalizer", "normalizers",
+                              on_normalizer, e)) != 0 ||
+        (rc = components_walk(r, json_get(root, "pre_tokenizer"), "pre_tokenizer", "pretokenizers",
+                              on_pre_tokenizer, e)) != 0 ||
+        (rc = components_walk(r, json_get(root, "decoder"), "decoder", "decoders", on_decoder,
                               e)) != 0 ||
-        (rc = components_walk(r, json_get(root, "decoder"), "decoder", "decoders", on_decoder, e)) != 0 ||
-        (rc = components_walk(r, json_get(root, "post_processor"), "post_processor", "processors", on_post_processor,
-                              e)) != 0 ||
-        (rc = kind_decide(r, e)) != 0 || (rc = ids_collect(r, json_get(model, "vocab"), added, e)) != 0 ||
+        (rc = components_walk(r, json_get(root, "post_processor"), "post_processor", "processors",
+                              on_post_processor, e)) != 0 ||
+        (rc = kind_decide(r, e)) != 0 ||
+        (rc = ids_collect(r, json_get(model, "vocab"), added, e)) != 0 ||
         (rc = pieces_fill(r, e)) != 0 || (rc = merges_read(r, json_get(model, "merges"), e)) != 0)
         return rc;
     added_flags(r, added);
@@ -422,11 +448,13 @@ static int32_t config_token(const struct tokenizer *t, const cJSON *config, cons
 
 static int ends_find(const char *path, struct tokenizer *t, struct err *e)
 {
-    static const char *const usual[][2] = {
-        {"<s>", "</s>"}, {"<|begin_of_text|>", "<|end_of_text|>"}, {"<|endoftext|>", "<|endoftext|>"}};
+    static const char *const usual[][2] = {{"<s>", "</s>"},
+                                           {"<|begin_of_text|>", "<|end_of_text|>"},
+                                           {"<|endoftext|>", "<|endoftext|>"}};
     int rc = 0;
     const char *slash = strrchr(path, '/');
-    char *beside = mem_printf("%.*stokenizer_config.json", slash != NULL ? (int)(slash + 1 - path) : 0, path);
+    char *beside =
+        mem_printf("%.*stokenizer_config.json", slash != NULL ? (int)(slash + 1 - path) : 0, path);
     struct buf text = BUF_INIT;
     cJSON *config = NULL;
 

@@ -1,8 +1,9 @@
 /*
- * The naive loop looks at every pair before every merge, which is quadratic in the length of the word; and in the
- * byte-fallback kind the whole text is one word. Here the symbols are a linked list and the pairs wait in a heap
- * ordered by (rank, position). A merge leaves stale entries behind: an entry counts only if the two symbols that it was
- * made for still stand there. The order of merges is the naive loop's.
+ * The naive loop looks at every pair before every merge, which is quadratic in the length of the
+ * word; and in the byte-fallback kind the whole text is one word. Here the symbols are a linked
+ * list and the pairs wait in a heap ordered by (rank, position). A merge leaves stale entries
+ * behind: an entry counts only if the two symbols that it was made for still stand there. The order
+ * of merges is the naive loop's.
  */
 #include "data/tokenizer_parts.h"
 
@@ -100,7 +101,8 @@ static void pair_offer(struct tokenizer_work *w, const struct tokenizer_pairs *p
         heap_put(w, (struct entry){(uint64_t)p->rank << 32 | at, p->left, p->right, p->id});
 }
 
-void tokenizer_work_merge(struct tokenizer_work *w, const struct tokenizer_pairs *pairs, struct ids *out)
+void tokenizer_work_merge(struct tokenizer_work *w, const struct tokenizer_pairs *pairs,
+                          struct ids *out)
 {
     struct symbol *s = w->symbol;
 

@@ -1,7 +1,8 @@
 /*
- * A regular expression from a file is never run: backtracking in a hostile one is exponential. The few patterns that
- * model families use are recognised by their exact text, and what runs is our own PCRE2 form of them. There \s, \S are
- * written out, because PCRE2 counts U+180E as a space and Oniguruma, which the reference uses, does not.
+ * A regular expression from a file is never run: backtracking in a hostile one is exponential. The
+ * few patterns that model families use are recognised by their exact text, and what runs is our own
+ * PCRE2 form of them. There \s, \S are written out, because PCRE2 counts U+180E as a space and
+ * Oniguruma, which the reference uses, does not.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -13,10 +14,11 @@
 #define WS "\\t-\\r\\x{85}\\p{Z}"
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define TAIL "|[" WS "]+(?![^" WS "])|[" WS "]+"
-#define LLAMA3(digits)                                                                                                 \
-    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|[" WS "]*[\\r\\n]+" TAIL
-#define LLAMA3_FILE(digits)                                                                                            \
-    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits                                                              \
+#define LLAMA3(digits)                                                                             \
+    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" WS                               \
+                 "\\p{L}\\p{N}]+[\\r\\n]*|[" WS "]*[\\r\\n]+" TAIL
+#define LLAMA3_FILE(digits)                                                                        \
+    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits                                          \
                  "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 struct tokenizer_pattern {
@@ -32,7 +34,8 @@ static const struct tokenizer_pattern pattern[PATTERNS] = {
     [DIGIT] = {"", "\\p{N}|\\P{N}+"},
     [DIGITS] = {"", "\\p{N}+|\\P{N}+"},
 };
-static pcre2_code *code[PATTERNS]; /* compiled once per process, shared by all tokenizers and threads, never freed */
+static pcre2_code *code[PATTERNS]; /* compiled once per process, shared by all tokenizers and
+                                      threads, never freed */
 static pthread_once_t compiled = PTHREAD_ONCE_INIT;
 static pthread_key_t match_key;
 
@@ -47,10 +50,11 @@ static void compile_all(void)
     for (int i = 0; i < PATTERNS; i++) {
         int why;
         PCRE2_SIZE where;
-        code[i] = pcre2_compile((PCRE2_SPTR)pattern[i].run, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &why, &where,
-                                NULL);
+        code[i] = pcre2_compile((PCRE2_SPTR)pattern[i].run, PCRE2_ZERO_TERMINATED,
+                                PCRE2_UTF | PCRE2_UCP, &why, &where, NULL);
         CHECK(code[i] != NULL);
-        (void)pcre2_jit_compile(code[i], PCRE2_JIT_COMPLETE); /* where there is no JIT the interpreter runs */
+        (void)pcre2_jit_compile(
+            code[i], PCRE2_JIT_COMPLETE); /* where there is no JIT the interpreter runs */
     }
 }
 
@@ -72,8 +76,8 @@ const struct tokenizer_pattern *tokenizer_pattern_gpt2(void)
     return &pattern[GPT2];
 }
 
-int tokenizer_pattern_next(const struct tokenizer_pattern *p, const char *text, size_t len, size_t at, size_t *end,
-                           struct err *e)
+int tokenizer_pattern_next(const struct tokenizer_pattern *p, const char *text, size_t len,
+                           size_t at, size_t *end, struct err *e)
 {
     pcre2_match_data *match;
     const PCRE2_SIZE *bound;
@@ -91,7 +95,8 @@ int tokenizer_pattern_next(const struct tokenizer_pattern *p, const char *text, 
         return 0;
     }
     if (n < 0)
-        return err_set(e, ERR_LIMIT, "splitting text into words at byte %zu of %zu: PCRE2 error %d", at, len, n);
+        return err_set(e, ERR_LIMIT, "splitting text into words at byte %zu of %zu: PCRE2 error %d",
+                       at, len, n);
     bound = pcre2_get_ovector_pointer(match);
     *end = bound[0] > at ? bound[0] : bound[1]; /* text between matches is a piece of its own */
     CHECK(*end > at && *end <= len);

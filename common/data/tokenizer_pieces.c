@@ -1,4 +1,5 @@
-/* Open addressing with linear probing, at most half full; keys are mixed well, so that runs stay short. */
+/* Open addressing with linear probing, at most half full; keys are mixed well, so that runs stay
+ * short. */
 #include "data/tokenizer_parts.h"
 
 #include <stdlib.h>
@@ -31,7 +32,8 @@ static uint64_t hash_text(const char *text, size_t len)
     return mix(h);
 }
 
-int32_t tokenizer_pieces_add(struct tokenizer_pieces *p, const char *text, size_t len, uint8_t flags)
+int32_t tokenizer_pieces_add(struct tokenizer_pieces *p, const char *text, size_t len,
+                             uint8_t flags)
 {
     CHECK(p->n < (size_t)TOKENIZER_IDS_MAX && p->text.len + len < UINT32_MAX);
     if (p->n == p->cap) {
@@ -60,7 +62,8 @@ int tokenizer_pieces_index(struct tokenizer_pieces *p, struct err *e)
         for (i = hash_text(text, len) & (slots - 1); p->slot[i] != 0; i = (i + 1) & (slots - 1)) {
             const struct tokenizer_piece *q = &p->v[p->slot[i] - 1];
             if (q->len == len && memcmp(p->text.data + q->at, text, len) == 0)
-                return err_set(e, ERR_INVALID, "tokens %u and %zu have the same text", p->slot[i] - 1, id);
+                return err_set(e, ERR_INVALID, "tokens %u and %zu have the same text",
+                               p->slot[i] - 1, id);
         }
         p->slot[i] = (uint32_t)id + 1;
     }
@@ -69,7 +72,8 @@ int tokenizer_pieces_index(struct tokenizer_pieces *p, struct err *e)
 
 int32_t tokenizer_pieces_find(const struct tokenizer_pieces *p, const char *text, size_t len)
 {
-    for (size_t i = hash_text(text, len) & (p->slots - 1); p->slot[i] != 0; i = (i + 1) & (p->slots - 1)) {
+    for (size_t i = hash_text(text, len) & (p->slots - 1); p->slot[i] != 0;
+         i = (i + 1) & (p->slots - 1)) {
         const struct tokenizer_piece *q = &p->v[p->slot[i] - 1];
         if (q->len == len && memcmp(p->text.data + q->at, text, len) == 0)
             return (int32_t)(p->slot[i] - 1);
@@ -100,11 +104,13 @@ static void pairs_double(struct tokenizer_pairs *p)
     tokenizer_pairs_init(p, old.slots);
     for (size_t i = 0; i < old.slots; i++)
         if (old.slot[i].left >= 0)
-            tokenizer_pairs_put(p, old.slot[i].left, old.slot[i].right, old.slot[i].rank, old.slot[i].id);
+            tokenizer_pairs_put(p, old.slot[i].left, old.slot[i].right, old.slot[i].rank,
+                                old.slot[i].id);
     free(old.slot);
 }
 
-void tokenizer_pairs_put(struct tokenizer_pairs *p, int32_t left, int32_t right, uint32_t rank, int32_t id)
+void tokenizer_pairs_put(struct tokenizer_pairs *p, int32_t left, int32_t right, uint32_t rank,
+                         int32_t id)
 {
     size_t i;
 
@@ -118,7 +124,8 @@ void tokenizer_pairs_put(struct tokenizer_pairs *p, int32_t left, int32_t right,
     p->slot[i] = (struct tokenizer_pair){left, right, id, rank};
 }
 
-const struct tokenizer_pair *tokenizer_pairs_find(const struct tokenizer_pairs *p, int32_t left, int32_t right)
+const struct tokenizer_pair *tokenizer_pairs_find(const struct tokenizer_pairs *p, int32_t left,
+                                                  int32_t right)
 {
     for (size_t i = pair_home(p, left, right); p->slot[i].left >= 0; i = (i + 1) & (p->slots - 1))
         if (p->slot[i].left == left && p->slot[i].right == right)

@@ -1,11 +1,12 @@
 /*
  * Writing a tokenizer.json that other implementations open and agree with.
  *
- * A tokenizer that was read from a tokenizer.json is that file again, with the tokens added since appended to
- * added_tokens; everything else is kept. One that came from llama2.c or is synthetic is written whole. llama2.c has
- * scores, the file has merges in order: every way to cut a piece in two becomes a merge, at the place of the piece's
- * score. Where two pieces share a score llama2.c takes the leftmost pair, which a list can't say: the lower id goes
- * first then, and a line in the log says so.
+ * A tokenizer that was read from a tokenizer.json is that file again, with the tokens added since
+ * appended to added_tokens; everything else is kept. One that came from llama2.c or is synthetic is
+ * written whole. llama2.c has scores, the file has merges in order: every way to cut a piece in two
+ * becomes a merge, at the place of the piece's score. Where two pieces share a score llama2.c takes
+ * the leftmost pair, which a list can't say: the lower id goes first then, and a line in the log
+ * says so.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -94,33 +95,43 @@ static void added_put(const struct tokenizer *t, int32_t id, struct buf *scratch
 {
     buf_printf(out, "{\"id\":%d,\"content\":", id);
     quote_piece(t, id, scratch, out);
-    buf_printf(out, ",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":%s}",
+    buf_printf(out,
+               ",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,\"normalized\":false,"
+               "\"special\":%s}",
                (t->pieces.v[id].flags & PIECE_SPECIAL) != 0 ? "true" : "false");
 }
 
 static const char fallback_pipeline[] =
-    "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"" SPACE_CHAR "\"},"
+    "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":"
+    "\"" SPACE_CHAR "\"},"
     "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" SPACE_CHAR "\"}]},\n"
     "\"pre_tokenizer\":null,\n"
-    "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},"
-    "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},"
+    "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<"
+    "s>\",\"type_id\":0}},"
+    "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"pair\":[{\"SpecialToken\":{\"id\":\"<s>\","
+    "\"type_id\":0}},"
     "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":1}},"
-    "{\"Sequence\":{\"id\":\"B\",\"type_id\":1}}],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[1],"
+    "{\"Sequence\":{\"id\":\"B\",\"type_id\":1}}],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\","
+    "\"ids\":[1],"
     "\"tokens\":[\"<s>\"]}}},\n"
-    "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"" SPACE_CHAR "\"},"
+    "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{"
+    "\"String\":\"" SPACE_CHAR "\"},"
     "\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},"
     "{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]},\n";
 static const char byte_level_pipeline[] =
     "\"normalizer\":null,\n"
-    "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false},\n"
+    "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"
+    "\"use_regex\":false},\n"
     "\"post_processor\":null,\n"
-    "\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":false},\n";
+    "\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_"
+    "regex\":false},\n";
 
 static bool in_vocab(const struct tokenizer *t, int32_t id)
 {
     uint8_t flags = t->pieces.v[id].flags;
 
-    return (flags & PIECE_ADDED) == 0 || (flags & PIECE_UNTEXT) == 0; /* <unk>, <s>, </s> of llama2.c are in both */
+    return (flags & PIECE_ADDED) == 0 ||
+           (flags & PIECE_UNTEXT) == 0; /* <unk>, <s>, </s> of llama2.c are in both */
 }
 
 static void whole_put(const struct tokenizer *t, struct buf *out)
@@ -136,9 +147,12 @@ static void whole_put(const struct tokenizer *t, struct buf *out)
     buf_str(out, "],\n");
     buf_str(out, fallback ? fallback_pipeline : byte_level_pipeline);
     buf_printf(out,
-               "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":%s,\"continuing_subword_prefix\":null,"
-               "\"end_of_word_suffix\":null,\"fuse_unk\":%s,\"byte_fallback\":%s,\"ignore_merges\":false,\n\"vocab\":{",
-               fallback ? "\"<unk>\"" : "null", fallback ? "true" : "false", fallback ? "true" : "false");
+               "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":%s,\"continuing_subword_"
+               "prefix\":null,"
+               "\"end_of_word_suffix\":null,\"fuse_unk\":%s,\"byte_fallback\":%s,\"ignore_merges\":"
+               "false,\n\"vocab\":{",
+               fallback ? "\"<unk>\"" : "null", fallback ? "true" : "false",
+               fallback ? "true" : "false");
     for (int32_t id = 0, n = 0; (size_t)id < t->pieces.n; id++) {
         if (!in_vocab(t, id))
             continue;
@@ -161,7 +175,8 @@ static void source_put(const struct tokenizer *t, struct buf *out)
     char *text;
     size_t had;
 
-    CHECK(json_parse(t->source, strlen(t->source), JSON_LIMITS_FILE, &root, &e) == 0); /* it was parsed before */
+    CHECK(json_parse(t->source, strlen(t->source), JSON_LIMITS_FILE, &root, &e) ==
+          0); /* it was parsed before */
     list = cJSON_GetObjectItemCaseSensitive(root, "added_tokens");
     if (!cJSON_IsArray(list)) {
         cJSON_DeleteItemFromObjectCaseSensitive(root, "added_tokens");
@@ -216,7 +231,8 @@ static int config_write(const struct tokenizer *t, const char *dir, struct err *
     cJSON *config = NULL, *map = cJSON_CreateObject();
 
     if (t->source_config != NULL)
-        CHECK(json_parse(t->source_config, strlen(t->source_config), JSON_LIMITS_FILE, &config, e) == 0);
+        CHECK(json_parse(t->source_config, strlen(t->source_config), JSON_LIMITS_FILE, &config,
+                         e) == 0);
     else
         config = cJSON_CreateObject();
     if (json_get(config, "tokenizer_class") == NULL)

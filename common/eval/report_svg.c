@@ -104,8 +104,7 @@ static bool leakage(const struct results *r, int model, int guidance, const char
         }
     }
     if (cells > 0)
-        svg_heat(out, title, "row: attribute turned from lowest to highest level; number: change of the measure; colour: in standard deviations of human or plain replies",
-                 row, r->attrs, column, r->measures, shade, text);
+        svg_heat(out, title, "Change of each measure (column) from the lowest to the highest level of each attribute (row). Colour: in standard deviations.", row, r->attrs, column, r->measures, shade, text);
     free(shade);
     free(number);
     free(text);

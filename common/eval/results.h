@@ -88,6 +88,7 @@ struct results_figure {
 struct results {
     char name[RESULTS_NAME_MAX];
     uint64_t seed;
+    uint64_t *heartbeat; /* bumped by long loops; borrowed, may be NULL */
     int models, guidances, attrs, levels, measures;
     char model[RESULTS_MODELS_MAX][RESULTS_NAME_MAX];
     double guidance[RESULTS_GUIDANCES_MAX];
@@ -127,6 +128,7 @@ struct results_effect *results_effect(const struct results *r, int model, int gu
 /* Models whose labels differ only in "-<number>" at the end are training seeds of one: "steer", "steer-2". */
 bool results_same_group(const char *a, const char *b);
 bool results_is_control(const char *label); /* of group "control" */
+void results_beat(const struct results *r);
 void results_guidance_text(double g, char out[24]); /* "g1.5" */
 
 #endif

@@ -339,15 +339,15 @@ void stats_quantile_edges(double *values, size_t n, int levels, double *edge)
         CHECK(!isnan(values[i]));
     qsort(values, n, sizeof *values, compare_double);
     for (int l = 1; l < levels; l++) {
-        double want = (double)n * l / levels;
+        double want = (double)cut + (double)(n - cut) / (levels - l + 1); /* what is left, in equal shares */
+        size_t at = (size_t)want < n ? (size_t)want : n - 1;
         size_t below, above; /* nearest places at or below and above `want` where the value changes */
-        size_t at = (size_t)want;
-        for (below = at < n ? at : n - 1; below > 0 && !(values[below] > values[below - 1]); below--)
+        for (below = at; below > cut && !(values[below] > values[below - 1]); below--)
             ;
-        for (above = below + 1; above < n && !(values[above] > values[above - 1]); above++)
+        for (above = at + 1; above < n && !(values[above] > values[above - 1]); above++)
             ;
-        size_t best = want - (double)below <= (double)above - want ? below : above;
-        cut = best > cut ? best : cut;
+        if (cut < n)
+            cut = below > cut && want - (double)below <= (double)above - want ? below : above;
         edge[l - 1] = cut < n ? values[cut] : nextafter(values[n - 1], (double)INFINITY);
     }
 }

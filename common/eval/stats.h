@@ -56,8 +56,9 @@ double stats_fleiss_kappa(const double *rating, size_t n, int k);
 
 /*
  * Edges of `levels` quantile bins, level = number of edges <= value (data/schema.h). Equal values stay together: each cut
- * falls between two different values, as near to its share of the rows as ties allow (a tie of distances goes down).
- * Edges do not fall and are finite; equal edges mean an empty level. values is sorted in place; NaN is not allowed (CHECKed).
+ * falls between two different values, as near to an equal share of the rows left above the last cut as ties allow (a tie of distances
+ * goes down), so that one crowded value (no dialogue at all) gets a level of its own and the others share the rest.
+ * Edges do not fall and are finite; equal edges mean an empty level, which only happens above the largest value. values is sorted in place; NaN is not allowed (CHECKed).
  */
 void stats_quantile_edges(double *values, size_t n, int levels, double *edge);
 

@@ -84,7 +84,7 @@ static void cell_fill(const struct table *t, const struct boot *boot, size_t ind
     struct results_cell *cell = &t->r->cell[index];
     const struct steering_reply **reply = t->reply + index * t->r->contexts;
     struct stats_text *text = mem_zalloc(t->r->contexts + 1, sizeof *text);
-    double tokens = 0.0, nll = 0.0, base = 0.0, base_tokens = 0.0;
+    double tokens = 0.0, nll = 0.0, nll_tokens = 0.0, base = 0.0, base_tokens = 0.0;
 
     for (size_t c = 0; c < t->r->contexts; c++) {
         if (reply[c] == NULL)
@@ -92,16 +92,18 @@ static void cell_fill(const struct table *t, const struct boot *boot, size_t ind
         text[cell->replies++] = reply[c]->text;
         tokens += reply[c]->tokens;
         nll += reply[c]->nll;
+        nll_tokens += reply[c]->nll_tokens;
         base += reply[c]->base_nll;
         base_tokens += reply[c]->base_tokens;
     }
+    results_beat(t->r);
     if (cell->replies > 0) {
         for (int m = 0; m < t->r->measures; m++)
             cell->mean[m] = boot_mean(boot, column_of(t, index, m));
         cell->distinct2 = stats_distinct(text, cell->replies, 2);
         cell->unique_words = stats_unique_words(text, cell->replies);
         cell->tokens = tokens / (double)cell->replies;
-        cell->nll = tokens > 0.0 ? nll / tokens : (double)NAN;
+        cell->nll = nll_tokens > 0.0 ? nll / nll_tokens : (double)NAN;
         cell->base_nll = base_tokens > 0.0 ? base / base_tokens : (double)NAN;
     }
     free(text);
@@ -132,6 +134,7 @@ static void effects_fill(const struct table *t, const struct boot *boot)
                 struct results_effect *effect = results_effect(r, m, g, a);
                 size_t low = cell_index(r, results_cell(r, m, g, a, 0));
                 size_t high = cell_index(r, results_cell(r, m, g, a, r->levels - 1));
+                results_beat(r);
                 for (int k = 0; k < r->measures; k++) {
                     effect->measure[k] = boot_paired(boot, column_of(t, high, k), column_of(t, low, k));
                     effect->rho[k] = level_rho(t, m, g, a, k, x, y);
@@ -264,6 +267,8 @@ static void gap_fill(struct results *r, int model, const struct steering_loss *l
 
 void steering_gaps(struct results *r, const struct steering_loss *loss, size_t n)
 {
-    for (int m = 0; m < r->models; m++)
+    for (int m = 0; m < r->models; m++) {
+        results_beat(r);
         gap_fill(r, m, loss, n);
+    }
 }

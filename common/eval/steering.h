@@ -13,7 +13,9 @@ struct steering_reply {
     size_t context;                   /* 0 .. contexts - 1, the same for all settings */
     const double *value;              /* [measures], NaN where not measured; borrowed */
     struct stats_text text;           /* borrowed */
-    double tokens, nll, base_nll, base_tokens; /* nll: sums over the reply in nats; NaN where not measured */
+    double tokens;                   /* length as written */
+    double nll, nll_tokens;          /* nats over so many tokens under the same model with all attributes missing */
+    double base_nll, base_tokens;    /* under a base model; 0, 0 without one */
 };
 /* Cells, effects, rates and (without human replies) spreads. A (cell, context) must come once (CHECKed). */
 void steering_replies(struct results *r, const struct steering_reply *reply, size_t n);

@@ -307,7 +307,7 @@ void svg_heat(struct buf *out, const char *title, const char *note, const char *
         left = fmax(left, 30.0 + 7.2 * (double)strlen(row[r]));
     for (int c = 0; c < columns; c++)
         top = fmax(top, 66.0 + 5.0 * (double)strlen(column[c]));
-    picture_begin(out, left + cell_w * columns + 60, top + cell_h * rows + 44, title);
+    picture_begin(out, fmax(left + cell_w * columns + 60, 32 + 5.6 * (double)strlen(note)), top + cell_h * rows + 44, title);
     for (int c = 0; c < columns; c++) {
         buf_printf(out, "<g transform=\"translate(%.1f %.1f) rotate(-35)\">", left + cell_w * (c + 0.45), top - 8);
         text_at(out, 0, 0, "start", "", column[c]);

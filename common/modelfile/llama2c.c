@@ -13,13 +13,22 @@
 
 static int header_parse(const int32_t h[7], struct dims *d, struct err *e)
 {
-    *d = (struct dims){.width = h[0], .ffn = h[1], .layers = h[2], .heads = h[3], .kv_heads = h[4],
-                       .vocab = h[5], .context = h[6], .norm_eps = 1e-5f, .rope_theta = 10000.0f,
-                       .tied = h[5] > 0, .head = HEAD_LM};
+    *d = (struct dims){.width = h[0],
+                       .ffn = h[1],
+                       .layers = h[2],
+                       .heads = h[3],
+                       .kv_heads = h[4],
+                       .vocab = h[5],
+                       .context = h[6],
+                       .norm_eps = 1e-5f,
+                       .rope_theta = 10000.0f,
+                       .tied = h[5] > 0,
+                       .head = HEAD_LM};
     if (h[5] < 0) /* minus: a classifier of its own follows */
         d->vocab = h[5] == INT32_MIN ? 0 : -h[5];
     if (d->heads < 1 || d->width % d->heads != 0)
-        return err_set(e, ERR_INVALID, "width is %d, must be a multiple of heads %d", d->width, d->heads);
+        return err_set(e, ERR_INVALID, "width is %d, must be a multiple of heads %d", d->width,
+                       d->heads);
     d->head_dim = d->width / d->heads;
     return dims_check(d, e);
 }
@@ -27,7 +36,8 @@ static int header_parse(const int32_t h[7], struct dims *d, struct err *e)
 /* Floats after the header. Bounds of dims_check() keep every product far below 2^63. */
 static uint64_t floats(const struct dims *d)
 {
-    uint64_t c = (uint64_t)d->width, kv = (uint64_t)d->kv_heads * (uint64_t)d->head_dim, f = (uint64_t)d->ffn;
+    uint64_t c = (uint64_t)d->width, kv = (uint64_t)d->kv_heads * (uint64_t)d->head_dim,
+             f = (uint64_t)d->ffn;
     uint64_t layer = 2 * c + 2 * c * c + 2 * kv * c + 3 * f * c;
     uint64_t tables = (uint64_t)d->context * (uint64_t)d->head_dim; /* cosines and sines, unused */
 
@@ -50,7 +60,8 @@ int llama2c_dims(const char *path, struct dims *out, struct err *e)
     if (rc == 0)
         rc = file_size(path, &size, e);
     if (rc == 0 && size != HEADER + 4 * floats(out))
-        rc = err_set(e, ERR_CORRUPT, "%" PRIu64 " bytes, its header says %" PRIu64, size, HEADER + 4 * floats(out));
+        rc = err_set(e, ERR_CORRUPT, "%" PRIu64 " bytes, its header says %" PRIu64, size,
+                     HEADER + 4 * floats(out));
     fclose(f);
     return rc != 0 ? err_wrap(e, "%s", path) : 0;
 }
@@ -76,17 +87,20 @@ static void rows_halve(float *w, int32_t heads, int32_t head_dim, int32_t cols)
     for (int32_t h = 0; h < heads; h++, w += block) {
         memcpy(old, w, block * sizeof *old);
         for (int32_t r = 0; r < head_dim; r++)
-            memcpy(w + (size_t)(r / 2 + r % 2 * (head_dim / 2)) * row, old + (size_t)r * row, row * sizeof *old);
+            memcpy(w + (size_t)(r / 2 + r % 2 * (head_dim / 2)) * row, old + (size_t)r * row,
+                   row * sizeof *old);
     }
     free(old);
 }
 
-int llama2c_read(const char *path, const struct dims *d, const struct layout *layout, float *params, struct err *e)
+int llama2c_read(const char *path, const struct dims *d, const struct layout *layout, float *params,
+                 struct err *e)
 {
     /* The file has one kind of tensor for all layers, then the next kind. */
-    static const char *const kinds[] = {"input_layernorm", "self_attn.q_proj", "self_attn.k_proj",
-                                        "self_attn.v_proj", "self_attn.o_proj", "post_attention_layernorm",
-                                        "mlp.gate_proj", "mlp.down_proj", "mlp.up_proj"};
+    static const char *const kinds[] = {
+        "input_layernorm",  "self_attn.q_proj", "self_attn.k_proj",
+        "self_attn.v_proj", "self_attn.o_proj", "post_attention_layernorm",
+        "mlp.gate_proj",    "mlp.down_proj",    "mlp.up_proj"};
     int rc;
     long tables = 4L * d->context * d->head_dim;
     char name[LAYOUT_NAME_MAX];
@@ -105,7 +119,8 @@ int llama2c_read(const char *path, const struct dims *d, const struct layout *la
             CHECK(t != NULL);
             rc = tensor_read(f, t, params, e);
             if (rc == 0 && (k == 1 || k == 2))
-                rows_halve(params + t->begin, k == 1 ? d->heads : d->kv_heads, d->head_dim, d->width);
+                rows_halve(params + t->begin, k == 1 ? d->heads : d->kv_heads, d->head_dim,
+                           d->width);
         }
     }
     if (rc == 0)

@@ -16,7 +16,8 @@ static bool is_absent(const cJSON *j)
     return j == NULL || cJSON_IsNull(j);
 }
 
-static int int_get(const cJSON *config, const char *key, const int32_t *fallback, int32_t *out, struct err *e)
+static int int_get(const cJSON *config, const char *key, const int32_t *fallback, int32_t *out,
+                   struct err *e)
 {
     int64_t v = 0;
     int rc;
@@ -30,7 +31,8 @@ static int int_get(const cJSON *config, const char *key, const int32_t *fallback
     return rc;
 }
 
-static int float_get(const cJSON *object, const char *key, double fallback, float *out, struct err *e)
+static int float_get(const cJSON *object, const char *key, double fallback, float *out,
+                     struct err *e)
 {
     double v = fallback;
     int rc = 0;
@@ -51,14 +53,16 @@ static int architecture_parse(const cJSON *config, struct dims *d, struct err *e
     if (cJSON_IsArray(list) && list->child != NULL && cJSON_IsString(list->child))
         name = list->child->valuestring;
     if (name == NULL)
-        return err_set(e, ERR_INVALID, "architectures is missing, must be [\"LlamaForCausalLM\"] or "
-                                       "[\"LlamaForSequenceClassification\"]");
+        return err_set(e, ERR_INVALID,
+                       "architectures is missing, must be [\"LlamaForCausalLM\"] or "
+                       "[\"LlamaForSequenceClassification\"]");
     if (strcmp(name, "LlamaForCausalLM") == 0)
         d->head = HEAD_LM;
     else if (strcmp(name, "LlamaForSequenceClassification") == 0)
         d->head = HEAD_REGRESSION;
     else
-        return refuse("architectures", name, "LlamaForCausalLM and LlamaForSequenceClassification", e);
+        return refuse("architectures", name, "LlamaForCausalLM and LlamaForSequenceClassification",
+                      e);
     return 0;
 }
 
@@ -114,7 +118,8 @@ static int rope_parse(const cJSON *config, struct dims *d, struct err *e)
     return float_get(config, "rope_theta", 10000, &d->rope_theta, e);
 }
 
-/* Outputs of a regression head: num_labels, or the size of id2label; 2 is what transformers takes when neither is there. */
+/* Outputs of a regression head: num_labels, or the size of id2label; 2 is what transformers takes
+ * when neither is there. */
 static int outputs_parse(const cJSON *config, struct dims *d, struct err *e)
 {
     const cJSON *names = json_get(config, "id2label");
@@ -143,10 +148,13 @@ int modelconfig_parse(const cJSON *config, struct dims *out, struct err *e)
         (rc = int_get(config, "num_key_value_heads", &d.heads, &d.kv_heads, e)) != 0 ||
         (rc = int_get(config, "intermediate_size", NULL, &d.ffn, e)) != 0 ||
         (rc = int_get(config, "max_position_embeddings", &context, &d.context, e)) != 0 ||
-        (rc = float_get(config, "rms_norm_eps", 1e-6, &d.norm_eps, e)) != 0 || (rc = rope_parse(config, &d, e)) != 0)
+        (rc = float_get(config, "rms_norm_eps", 1e-6, &d.norm_eps, e)) != 0 ||
+        (rc = rope_parse(config, &d, e)) != 0)
         return rc;
     if (is_absent(json_get(config, "head_dim")) && d.width % d.heads != 0)
-        return err_set(e, ERR_INVALID, "hidden_size is %d, must be a multiple of num_attention_heads %d", d.width, d.heads);
+        return err_set(e, ERR_INVALID,
+                       "hidden_size is %d, must be a multiple of num_attention_heads %d", d.width,
+                       d.heads);
     head_dim = d.width / d.heads;
     if ((rc = int_get(config, "head_dim", &head_dim, &d.head_dim, e)) != 0)
         return rc;
@@ -209,7 +217,8 @@ static void ends_set(cJSON *c, int32_t bos, int32_t eos)
         member_set(c, "eos_token_id", cJSON_CreateNumber(eos));
 }
 
-/* id2label, label2id with names kept where their number fits; "LABEL_i" is transformers' own default. */
+/* id2label, label2id with names kept where their number fits; "LABEL_i" is transformers' own
+ * default. */
 static void labels_set(cJSON *c, const struct dims *d, int32_t eos)
 {
     const cJSON *old = json_get(c, "id2label");
@@ -218,7 +227,9 @@ static void labels_set(cJSON *c, const struct dims *d, int32_t eos)
     cJSON_DeleteItemFromObjectCaseSensitive(c, "num_labels"); /* transformers counts id2label */
     member_set(c, "problem_type", cJSON_CreateString("regression"));
     if (is_absent(json_get(c, "pad_token_id")))
-        member_set(c, "pad_token_id", cJSON_CreateNumber(eos >= 0 ? eos : 0)); /* the head reads the last other token */
+        member_set(
+            c, "pad_token_id",
+            cJSON_CreateNumber(eos >= 0 ? eos : 0)); /* the head reads the last other token */
     if (cJSON_IsObject(old) && cJSON_GetArraySize(old) == d->head_out)
         return;
     names = cJSON_CreateObject();
@@ -237,15 +248,20 @@ static void labels_set(cJSON *c, const struct dims *d, int32_t eos)
 cJSON *modelconfig_make(const struct dims *d, const cJSON *before, int32_t bos, int32_t eos)
 {
     cJSON *c = before != NULL ? cJSON_Duplicate(before, 1) : cJSON_CreateObject();
-    const char *architecture = d->head == HEAD_LM ? "LlamaForCausalLM" : "LlamaForSequenceClassification";
+    const char *architecture =
+        d->head == HEAD_LM ? "LlamaForCausalLM" : "LlamaForSequenceClassification";
     const struct {
         const char *key;
         int32_t value;
     } number[] = {
-        {"vocab_size", d->vocab},         {"hidden_size", d->width},
-        {"num_hidden_layers", d->layers}, {"num_attention_heads", d->heads},
-        {"num_key_value_heads", d->kv_heads}, {"head_dim", d->head_dim},
-        {"intermediate_size", d->ffn},    {"max_position_embeddings", d->context},
+        {"vocab_size", d->vocab},
+        {"hidden_size", d->width},
+        {"num_hidden_layers", d->layers},
+        {"num_attention_heads", d->heads},
+        {"num_key_value_heads", d->kv_heads},
+        {"head_dim", d->head_dim},
+        {"intermediate_size", d->ffn},
+        {"max_position_embeddings", d->context},
     };
 
     CHECK(c != NULL);

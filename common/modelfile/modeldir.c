@@ -35,12 +35,13 @@ static int tokenizer_find(const char *dir, struct model *m, struct err *e)
     while (i < 3 && !file_exists(names[i]))
         i++;
     if (i == 3)
-        rc = err_set(e, ERR_NOT_FOUND, "%s: neither tokenizer.json nor tokenizer.bin nor tok%d.bin", dir, m->dims.vocab);
+        rc = err_set(e, ERR_NOT_FOUND, "%s: neither tokenizer.json nor tokenizer.bin nor tok%d.bin",
+                     dir, m->dims.vocab);
     else
         rc = tokenizer_load(names[i], &m->tokenizer, e);
     if (rc == 0 && tokenizer_vocab(m->tokenizer) > m->dims.vocab)
-        rc = err_set(e, ERR_INVALID, "%s has %d tokens, the model only %d rows", names[i], tokenizer_vocab(m->tokenizer),
-                     m->dims.vocab);
+        rc = err_set(e, ERR_INVALID, "%s has %d tokens, the model only %d rows", names[i],
+                     tokenizer_vocab(m->tokenizer), m->dims.vocab);
     for (i = 0; i < 3; i++)
         free(names[i]);
     return rc;
@@ -94,7 +95,8 @@ int model_load(const char *path, unsigned parts, struct model *out, struct err *
     int rc;
 
     *out = (struct model){0};
-    rc = file_is_dir(path) ? directory_load(path, parts, out, e) : llama2c_load(path, parts, out, e);
+    rc =
+        file_is_dir(path) ? directory_load(path, parts, out, e) : llama2c_load(path, parts, out, e);
     if (rc != 0) {
         err_wrap(e, "model");
         model_fini(out);
@@ -161,7 +163,8 @@ int model_save(const struct model *m, const char *dir, struct err *e)
         list = mem_zalloc((size_t)m->layout.tensors, sizeof *list);
         for (int32_t i = 0; i < m->layout.tensors; i++) {
             const struct tensor *t = &m->layout.tensor[i];
-            list[i] = (struct safetensors_out){t->name, (uint64_t)t->rows, (uint64_t)t->cols, m->params + t->begin};
+            list[i] = (struct safetensors_out){t->name, (uint64_t)t->rows, (uint64_t)t->cols,
+                                               m->params + t->begin};
         }
         rc = safetensors_write(path, list, (size_t)m->layout.tensors, e);
     }

@@ -1,4 +1,5 @@
-/* New weights. Each value is a function of (seed, what it is for, row, column), so it doesn't matter who makes it. */
+/* New weights. Each value is a function of (seed, what it is for, row, column), so it doesn't
+ * matter who makes it. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,12 +11,14 @@
 /* First counter word of a stream; ordinals of tensors (below 4096) are those of a fresh model. */
 enum { STREAM_EMBEDDING = 4096, STREAM_HEAD, STREAM_SCORE };
 
-static void rows_draw(float *w, int32_t first_row, int32_t rows, int32_t cols, double sd, uint32_t stream, uint64_t seed)
+static void rows_draw(float *w, int32_t first_row, int32_t rows, int32_t cols, double sd,
+                      uint32_t stream, uint64_t seed)
 {
     for (int32_t r = 0; r < rows; r++)
         for (int32_t c = 0; c < cols; c++)
             w[(size_t)r * (size_t)cols + (size_t)c] =
-                (float)(sd * rng_normal(seed, RNG_INIT, stream, (uint32_t)(first_row + r), (uint32_t)c));
+                (float)(sd *
+                        rng_normal(seed, RNG_INIT, stream, (uint32_t)(first_row + r), (uint32_t)c));
 }
 
 static float *params_alloc(size_t count)
@@ -36,7 +39,8 @@ void model_init_random(struct model *m, const struct dims *d, uint64_t seed)
     for (int32_t i = 0; i < m->layout.tensors; i++) {
         const struct tensor *t = &m->layout.tensor[i];
         float *w = m->params + t->begin;
-        bool writes_residual = strstr(t->name, "o_proj") != NULL || strstr(t->name, "down_proj") != NULL;
+        bool writes_residual =
+            strstr(t->name, "o_proj") != NULL || strstr(t->name, "down_proj") != NULL;
         if (t->cols != 0)
             rows_draw(w, 0, t->rows, t->cols, writes_residual ? residual : 0.02, (uint32_t)i, seed);
         for (int32_t k = 0; t->cols == 0 && k < t->rows; k++)
@@ -68,14 +72,16 @@ static void params_move(struct model *m, const struct dims *d)
     for (int32_t i = 0; i < m->layout.tensors; i++) {
         const struct tensor *to = &m->layout.tensor[i], *from = layout_find(&old, to->name);
         if (from != NULL)
-            memcpy(params + to->begin, m->params + from->begin, tensor_count(from) * sizeof *params);
+            memcpy(params + to->begin, m->params + from->begin,
+                   tensor_count(from) * sizeof *params);
     }
     free(m->params);
     layout_fini(&old);
     m->params = params;
 }
 
-static void rows_new(struct model *m, const char *name, int32_t old_rows, uint32_t stream, uint64_t seed)
+static void rows_new(struct model *m, const char *name, int32_t old_rows, uint32_t stream,
+                     uint64_t seed)
 {
     const struct tensor *t = layout_find(&m->layout, name);
     float *w;

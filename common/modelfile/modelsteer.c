@@ -22,7 +22,8 @@ int modelsteer_parse(const cJSON *j, struct steer_config *out, struct err *e)
         if (strcmp(role, role_name[r]) == 0)
             out->role = r;
     if (out->role == STEER_NONE)
-        return err_set(e, ERR_INVALID, "role is \"%.64s\", must be attribute-model or policy", role);
+        return err_set(e, ERR_INVALID, "role is \"%.64s\", must be attribute-model or policy",
+                       role);
     return template_from_json(j, &out->template_config, e);
 }
 
@@ -43,7 +44,8 @@ void modelsteer_labels(const struct steer_config *s, const struct dims *d, cJSON
 {
     cJSON *names, *ids;
 
-    if (s->role != STEER_ATTRIBUTE_MODEL || d->head != HEAD_REGRESSION || s->template_config.schema.attrs != d->head_out)
+    if (s->role != STEER_ATTRIBUTE_MODEL || d->head != HEAD_REGRESSION ||
+        s->template_config.schema.attrs != d->head_out)
         return;
     names = cJSON_CreateObject();
     ids = cJSON_CreateObject();

@@ -6,7 +6,8 @@
 
 int modelsteer_parse(const cJSON *j, struct steer_config *out, struct err *e);
 cJSON *modelsteer_make(const struct steer_config *s); /* NULL for STEER_NONE; cJSON_Delete */
-/* A regression model's outputs are its attributes: names them in config.json's id2label, label2id. */
+/* A regression model's outputs are its attributes: names them in config.json's id2label, label2id.
+ */
 void modelsteer_labels(const struct steer_config *s, const struct dims *d, cJSON *config);
 
 #endif

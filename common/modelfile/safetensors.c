@@ -12,7 +12,8 @@
 #include "base/buf.h"
 #include "json/json.h"
 
-#define LIMITS ((struct json_limits){SAFETENSORS_HEADER_MAX, (size_t)SAFETENSORS_TENSORS_MAX * 24, 4})
+#define LIMITS                                                                                     \
+    ((struct json_limits){SAFETENSORS_HEADER_MAX, (size_t)SAFETENSORS_TENSORS_MAX * 24, 4})
 #define DIM_MAX ((int64_t)1 << 31)
 #define OFFSET_MAX ((int64_t)1 << 53) /* what a JSON number holds exactly */
 
@@ -23,9 +24,10 @@ static int dtype_parse(const char *name, enum safetensors_dtype *out, uint64_t *
         enum safetensors_dtype dtype;
         uint64_t bytes;
     } known[] = {
-        {"F32", DTYPE_F32, 4},    {"F64", DTYPE_F64, 8},    {"F16", DTYPE_F16, 2},    {"BF16", DTYPE_BF16, 2},
-        {"BOOL", DTYPE_BUFFER, 1}, {"U8", DTYPE_BUFFER, 1},  {"I8", DTYPE_BUFFER, 1},  {"U16", DTYPE_BUFFER, 2},
-        {"I16", DTYPE_BUFFER, 2}, {"U32", DTYPE_BUFFER, 4}, {"I32", DTYPE_BUFFER, 4}, {"U64", DTYPE_BUFFER, 8},
+        {"F32", DTYPE_F32, 4},    {"F64", DTYPE_F64, 8},     {"F16", DTYPE_F16, 2},
+        {"BF16", DTYPE_BF16, 2},  {"BOOL", DTYPE_BUFFER, 1}, {"U8", DTYPE_BUFFER, 1},
+        {"I8", DTYPE_BUFFER, 1},  {"U16", DTYPE_BUFFER, 2},  {"I16", DTYPE_BUFFER, 2},
+        {"U32", DTYPE_BUFFER, 4}, {"I32", DTYPE_BUFFER, 4},  {"U64", DTYPE_BUFFER, 8},
         {"I64", DTYPE_BUFFER, 8},
     };
 
@@ -73,7 +75,8 @@ static int entry_parse(const cJSON *j, struct safetensors_entry *x, struct err *
 
     if (!cJSON_IsObject(j) || cJSON_GetArraySize(j) != 3)
         return err_set(e, ERR_INVALID, "must be an object of dtype, shape, data_offsets alone");
-    if ((rc = json_need_string(j, "dtype", &dtype, e)) != 0 || (rc = shape_parse(json_get(j, "shape"), x, e)) != 0)
+    if ((rc = json_need_string(j, "dtype", &dtype, e)) != 0 ||
+        (rc = shape_parse(json_get(j, "shape"), x, e)) != 0)
         return rc;
     if (dtype_parse(dtype, &x->dtype, &item) != 0)
         return err_set(e, ERR_UNSUPPORTED, "dtype \"%.32s\" is not supported", dtype);
@@ -82,8 +85,8 @@ static int entry_parse(const cJSON *j, struct safetensors_entry *x, struct err *
         integer_get(offsets->child->next, OFFSET_MAX, &x->end) != 0)
         return err_set(e, ERR_INVALID, "data_offsets is not two integers 0..2^53");
     if (x->end < x->begin)
-        return err_set(e, ERR_CORRUPT, "data_offsets end %llu is before begin %llu", (unsigned long long)x->end,
-                       (unsigned long long)x->begin);
+        return err_set(e, ERR_CORRUPT, "data_offsets end %llu is before begin %llu",
+                       (unsigned long long)x->end, (unsigned long long)x->begin);
     if (__builtin_mul_overflow(x->elements, item, &bytes))
         return err_set(e, ERR_LIMIT, "the size of the shape overflows");
     if (bytes != x->end - x->begin)
@@ -113,7 +116,8 @@ static int entry_order(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-static int entries_parse(const cJSON *root, uint64_t data_bytes, struct safetensors *s, struct err *e)
+static int entries_parse(const cJSON *root, uint64_t data_bytes, struct safetensors *s,
+                         struct err *e)
 {
     uint64_t at = 0;
     int members = cJSON_GetArraySize(root);
@@ -138,13 +142,15 @@ static int entries_parse(const cJSON *root, uint64_t data_bytes, struct safetens
     for (size_t i = 0; i < s->n; i++) {
         const struct safetensors_entry *x = &s->entry[i];
         if (x->begin != at)
-            return err_set(e, ERR_CORRUPT, "tensor %.200s begins at %llu, the one before ends at %llu: %s", x->name,
-                           (unsigned long long)x->begin, (unsigned long long)at, x->begin > at ? "a hole" : "they overlap");
+            return err_set(e, ERR_CORRUPT,
+                           "tensor %.200s begins at %llu, the one before ends at %llu: %s", x->name,
+                           (unsigned long long)x->begin, (unsigned long long)at,
+                           x->begin > at ? "a hole" : "they overlap");
         at = x->end;
     }
     if (at != data_bytes)
-        return err_set(e, ERR_CORRUPT, "tensors end at byte %llu of the data, the file has %llu", (unsigned long long)at,
-                       (unsigned long long)data_bytes);
+        return err_set(e, ERR_CORRUPT, "tensors end at byte %llu of the data, the file has %llu",
+                       (unsigned long long)at, (unsigned long long)data_bytes);
     return 0;
 }
 
@@ -159,7 +165,8 @@ static int bytes_read(const struct safetensors *s, uint64_t at, size_t n, void *
         if (got < 0)
             return err_sys(e, "read");
         if (got == 0)
-            return err_set(e, ERR_CORRUPT, "the file ends at byte %llu, %zu bytes early", (unsigned long long)at, n);
+            return err_set(e, ERR_CORRUPT, "the file ends at byte %llu, %zu bytes early",
+                           (unsigned long long)at, n);
         p += got;
         at += (uint64_t)got;
         n -= (size_t)got;
@@ -182,16 +189,18 @@ static int header_read(struct safetensors *s, struct err *e)
         return err_set(e, ERR_INVALID, "not a regular file");
     size = (uint64_t)st.st_size;
     if (size < 8)
-        return err_set(e, ERR_CORRUPT, "%llu bytes are no safetensors file", (unsigned long long)size);
+        return err_set(e, ERR_CORRUPT, "%llu bytes are no safetensors file",
+                       (unsigned long long)size);
     if ((rc = bytes_read(s, 0, 8, le, e)) != 0)
         return rc;
     for (int i = 7; i >= 0; i--)
         n = n << 8 | le[i];
     if (n > SAFETENSORS_HEADER_MAX)
-        return err_set(e, ERR_LIMIT, "header of %llu bytes, limit %u", (unsigned long long)n, SAFETENSORS_HEADER_MAX);
+        return err_set(e, ERR_LIMIT, "header of %llu bytes, limit %u", (unsigned long long)n,
+                       SAFETENSORS_HEADER_MAX);
     if (n > size - 8)
-        return err_set(e, ERR_CORRUPT, "header of %llu bytes in a file of %llu", (unsigned long long)n,
-                       (unsigned long long)size);
+        return err_set(e, ERR_CORRUPT, "header of %llu bytes in a file of %llu",
+                       (unsigned long long)n, (unsigned long long)size);
     text = mem_alloc(n);
     rc = bytes_read(s, 8, n, text, e);
     if (rc == 0 && (n == 0 || text[0] != '{'))
@@ -210,7 +219,8 @@ int safetensors_open(const char *path, struct safetensors *out, struct err *e)
 {
     int rc;
 
-    *out = (struct safetensors){.path = mem_strdup(path), .fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+    *out = (struct safetensors){.path = mem_strdup(path),
+                                .fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
     rc = out->fd < 0 ? err_sys(e, "open") : header_read(out, e);
     if (rc != 0) {
         err_wrap(e, "%s", path);
@@ -279,8 +289,8 @@ static float widen(enum safetensors_dtype dtype, const unsigned char *p)
     }
 }
 
-int safetensors_read(const struct safetensors *s, const struct safetensors_entry *x, uint64_t first, size_t n, float *dst,
-                     struct err *e)
+int safetensors_read(const struct safetensors *s, const struct safetensors_entry *x, uint64_t first,
+                     size_t n, float *dst, struct err *e)
 {
     int rc = 0;
     size_t item = x->dtype == DTYPE_F32 ? 4 : x->dtype == DTYPE_F64 ? 8 : 2;
@@ -295,7 +305,8 @@ int safetensors_read(const struct safetensors *s, const struct safetensors_entry
         for (size_t i = 0; rc == 0 && i < k; i++) {
             dst[at + i] = widen(x->dtype, raw + i * item);
             if (!isfinite(dst[at + i]))
-                rc = err_set(e, ERR_NUMERIC, "element %llu is not finite", (unsigned long long)(first + at + i));
+                rc = err_set(e, ERR_NUMERIC, "element %llu is not finite",
+                             (unsigned long long)(first + at + i));
         }
     }
     free(raw);

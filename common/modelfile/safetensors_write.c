@@ -14,7 +14,8 @@
 
 static int name_order(const void *a, const void *b)
 {
-    return strcmp(((const struct safetensors_out *)a)->name, ((const struct safetensors_out *)b)->name);
+    return strcmp(((const struct safetensors_out *)a)->name,
+                  ((const struct safetensors_out *)b)->name);
 }
 
 static uint64_t elements(const struct safetensors_out *x)
@@ -35,7 +36,8 @@ static void header_put(const struct safetensors_out *list, size_t n, struct buf 
         buf_printf(out, ":{\"dtype\":\"F32\",\"shape\":[%llu", (unsigned long long)list[i].rows);
         if (list[i].cols != 0)
             buf_printf(out, ",%llu", (unsigned long long)list[i].cols);
-        buf_printf(out, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at, (unsigned long long)end);
+        buf_printf(out, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
+                   (unsigned long long)end);
         at = end;
     }
     buf_char(out, '}');
@@ -65,7 +67,8 @@ int safetensors_write(const char *path, struct safetensors_out *list, size_t n, 
     if (rc == 0 && fchmod(fd, 0644) != 0)
         rc = err_sys(e, "chmod %s", temp);
     if (rc == 0 && fsync(fd) != 0)
-        rc = err_set(e, errno == ENOSPC ? ERR_NO_SPACE : ERR_IO, "fsync %s: %s", temp, strerror(errno));
+        rc = err_set(e, errno == ENOSPC ? ERR_NO_SPACE : ERR_IO, "fsync %s: %s", temp,
+                     strerror(errno));
     close(fd);
     if (rc == 0 && rename(temp, path) != 0)
         rc = err_sys(e, "rename %s to %s", temp, path);

@@ -41,7 +41,8 @@ static bool is_plain_name(const char *name)
 {
     size_t n = strlen(name);
 
-    return n > 12 && n < 200 && name[0] != '.' && strcspn(name, "/\\") == n && strcmp(name + n - 12, ".safetensors") == 0;
+    return n > 12 && n < 200 && name[0] != '.' && strcspn(name, "/\\") == n &&
+           strcmp(name + n - 12, ".safetensors") == 0;
 }
 
 static bool has_suffix(const char *s, const char *suffix)
@@ -69,7 +70,8 @@ static int shard_open(struct shards *s, const char *dir, const char *name, struc
     return rc;
 }
 
-/* Each tensor of each shard must be in the map, at that shard; each name of the map in its shard. */
+/* Each tensor of each shard must be in the map, at that shard; each name of the map in its shard.
+ */
 static int map_check(const struct shards *s, const cJSON *map, struct err *e)
 {
     size_t tensors = 0;
@@ -78,7 +80,8 @@ static int map_check(const struct shards *s, const cJSON *map, struct err *e)
         for (size_t i = 0; i < s->n; i++)
             if (strcmp(strrchr(s->file[i].path, '/') + 1, m->valuestring) == 0 &&
                 safetensors_find(&s->file[i], m->string) == NULL)
-                return err_set(e, ERR_CORRUPT, "%s has no tensor %.200s, weight_map says so", m->valuestring, m->string);
+                return err_set(e, ERR_CORRUPT, "%s has no tensor %.200s, weight_map says so",
+                               m->valuestring, m->string);
         tensors++;
     }
     for (size_t i = 0; i < s->n; i++)
@@ -99,10 +102,13 @@ static int index_open(struct shards *s, const char *dir, const char *path, struc
         rc = json_parse(text.data, text.len, JSON_LIMITS_FILE, &root, e);
     map = rc == 0 ? json_get(root, "weight_map") : NULL;
     if (rc == 0 && (!cJSON_IsObject(map) || cJSON_GetArraySize(map) > SAFETENSORS_TENSORS_MAX))
-        rc = err_set(e, ERR_INVALID, "weight_map must be an object of at most %d tensors", SAFETENSORS_TENSORS_MAX);
+        rc = err_set(e, ERR_INVALID, "weight_map must be an object of at most %d tensors",
+                     SAFETENSORS_TENSORS_MAX);
     for (const cJSON *m = rc == 0 ? map->child : NULL; rc == 0 && m != NULL; m = m->next) {
         if (!cJSON_IsString(m) || !is_plain_name(m->valuestring))
-            rc = err_set(e, ERR_INVALID, "weight_map: tensor %.100s is in \"%.100s\", must be a *.safetensors file of this folder",
+            rc = err_set(e, ERR_INVALID,
+                         "weight_map: tensor %.100s is in \"%.100s\", must be a *.safetensors file "
+                         "of this folder",
                          m->string, cJSON_IsString(m) ? m->valuestring : "(no string)");
         else
             rc = shard_open(s, dir, m->valuestring, e);
@@ -133,23 +139,27 @@ static int shape_check(const struct found *f, const struct tensor *t, struct err
 {
     const struct safetensors_entry *x = f->entry;
     bool same = t->cols == 0 ? x->dims == 1 && x->shape[0] == (uint64_t)t->rows
-                             : x->dims == 2 && x->shape[0] == (uint64_t)t->rows && x->shape[1] == (uint64_t)t->cols;
+                             : x->dims == 2 && x->shape[0] == (uint64_t)t->rows &&
+                                   x->shape[1] == (uint64_t)t->cols;
     char is[64] = "", must[64];
     int at = 0;
 
     if (x->dtype == DTYPE_BUFFER)
-        return err_set(e, ERR_UNSUPPORTED, "%s: tensor %s is of integers, must be F32, F16, BF16 or F64", f->file->path,
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s: tensor %s is of integers, must be F32, F16, BF16 or F64", f->file->path,
                        t->name);
     if (same)
         return 0;
     for (int i = 0; i < x->dims && i < 3; i++)
-        at += snprintf(is + at, sizeof is - (size_t)at, i == 0 ? "%llu" : ",%llu", (unsigned long long)x->shape[i]);
+        at += snprintf(is + at, sizeof is - (size_t)at, i == 0 ? "%llu" : ",%llu",
+                       (unsigned long long)x->shape[i]);
     snprintf(must, sizeof must, t->cols == 0 ? "%d" : "%d,%d", t->rows, t->cols);
-    return err_set(e, ERR_INVALID, "%s: tensor %s has shape [%s%s], config.json says [%s]", f->file->path, t->name, is,
-                   x->dims > 3 ? ",..." : "", must);
+    return err_set(e, ERR_INVALID, "%s: tensor %s has shape [%s%s], config.json says [%s]",
+                   f->file->path, t->name, is, x->dims > 3 ? ",..." : "", must);
 }
 
-static int layout_match(const struct shards *s, const struct layout *layout, struct found *found, struct err *e)
+static int layout_match(const struct shards *s, const struct layout *layout, struct found *found,
+                        struct err *e)
 {
     for (int32_t i = 0; i < layout->tensors; i++) {
         const struct tensor *t = &layout->tensor[i];
@@ -167,8 +177,8 @@ static int layout_match(const struct shards *s, const struct layout *layout, str
 }
 
 /* Whatever the layout does not name; *head is set to the lm_head.weight of a tied model. */
-static int extras_check(const struct shards *s, const struct dims *d, const struct layout *layout, struct found *head,
-                        struct err *e)
+static int extras_check(const struct shards *s, const struct dims *d, const struct layout *layout,
+                        struct found *head, struct err *e)
 {
     for (size_t k = 0; k < s->n; k++) {
         for (size_t i = 0; i < s->file[k].n; i++) {
@@ -177,7 +187,8 @@ static int extras_check(const struct shards *s, const struct dims *d, const stru
                 has_suffix(x->name, ".rotary_emb.inv_freq"))
                 continue;
             if (!(d->head == HEAD_LM && d->tied && strcmp(x->name, "lm_head.weight") == 0))
-                return err_set(e, ERR_INVALID, "%s: tensor %s is not part of the model that config.json describes",
+                return err_set(e, ERR_INVALID,
+                               "%s: tensor %s is not part of the model that config.json describes",
                                s->file[k].path, x->name);
             *head = (struct found){&s->file[k], x};
         }
@@ -185,7 +196,8 @@ static int extras_check(const struct shards *s, const struct dims *d, const stru
     return 0;
 }
 
-static int tied_check(const struct found *head, const struct layout *layout, const float *params, struct err *e)
+static int tied_check(const struct found *head, const struct layout *layout, const float *params,
+                      struct err *e)
 {
     struct tensor t = *layout_find(layout, "model.embed_tokens.weight");
     size_t count = tensor_count(&t), step = 1 << 18;
@@ -202,14 +214,16 @@ static int tied_check(const struct found *head, const struct layout *layout, con
         rc = safetensors_read(head->file, head->entry, at, n, block, e);
         if (rc == 0 && memcmp(block, embedding + at, n * sizeof *block) != 0)
             rc = err_set(e, ERR_INVALID,
-                         "%s: lm_head.weight differs from model.embed_tokens.weight, but tie_word_embeddings is true",
+                         "%s: lm_head.weight differs from model.embed_tokens.weight, but "
+                         "tie_word_embeddings is true",
                          head->file->path);
     }
     free(block);
     return rc;
 }
 
-int weights_read(const char *dir, const struct dims *d, const struct layout *layout, float **params, struct err *e)
+int weights_read(const char *dir, const struct dims *d, const struct layout *layout, float **params,
+                 struct err *e)
 {
     int rc;
     struct shards s = {0};

@@ -1,7 +1,8 @@
 /* What our engine makes of a model directory, for check_hf.py to compare.
- *   dump_logits outputs MODEL          lines of ids on stdin -> log-probabilities (or scores) at the last position, one line each
- *   dump_logits save MODEL DIR [grow=N] [regression=N]       a model read, changed and written
- *   dump_logits random DIR V,C,L,H,G,D,F tied|untied          a random model, without a tokenizer */
+ *   dump_logits outputs MODEL          lines of ids on stdin -> log-probabilities (or scores) at
+ * the last position, one line each dump_logits save MODEL DIR [grow=N] [regression=N]       a model
+ * read, changed and written dump_logits random DIR V,C,L,H,G,D,F tied|untied          a random
+ * model, without a tokenizer */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,18 +13,21 @@
 #define SEED 5
 #define ROWS_MAX 4096
 
-static void outputs_line(const struct model *m, struct workspace *w, struct batch *b, const char *line)
+static void outputs_line(const struct model *m, struct workspace *w, struct batch *b,
+                         const char *line)
 {
     int32_t n = m->dims.head == HEAD_LM ? m->dims.vocab : m->dims.head_out;
     float *out = mem_zalloc((size_t)n, sizeof *out);
 
     b->rows = 0;
-    for (char *end; b->rows < b->rows_cap && *line != '\0' && *line != '\n'; line = end + strspn(end, " "))
+    for (char *end; b->rows < b->rows_cap && *line != '\0' && *line != '\n';
+         line = end + strspn(end, " "))
         b->token[b->rows++] = (int32_t)strtol(line, &end, 10);
     b->seqs = b->targets = 1;
     b->seq_begin[0] = 0;
     b->seq_begin[1] = b->rows;
-    b->target[0] = (struct batch_target){.row = b->rows - 1, .id = 0, .lo = 0, .hi = n, .weight = 1};
+    b->target[0] =
+        (struct batch_target){.row = b->rows - 1, .id = 0, .lo = 0, .hi = n, .weight = 1};
     transformer_outputs(&m->dims, m->params, b, out, (size_t)n, w);
     for (int32_t i = 0; i < n; i++)
         printf("%s%.9g", i == 0 ? "" : " ", (double)out[i]);
@@ -77,7 +81,8 @@ static int random_model(char **argv, struct err *e)
     struct model m;
     int rc;
 
-    if (sscanf(argv[3], "%d,%d,%d,%d,%d,%d,%d", &d.vocab, &d.width, &d.layers, &d.heads, &d.kv_heads, &d.head_dim, &d.ffn) != 7)
+    if (sscanf(argv[3], "%d,%d,%d,%d,%d,%d,%d", &d.vocab, &d.width, &d.layers, &d.heads,
+               &d.kv_heads, &d.head_dim, &d.ffn) != 7)
         return err_set(e, ERR_INVALID, "%s is not V,C,L,H,G,D,F", argv[3]);
     d.tied = strcmp(argv[4], "tied") == 0;
     if ((rc = dims_check(&d, e)) != 0)

@@ -10,7 +10,8 @@
 #include "data/tokenizer.h"
 #include "json/json.h"
 
-static int encode_line(const struct tokenizer *t, const char *line, size_t len, unsigned flags, struct err *e)
+static int encode_line(const struct tokenizer *t, const char *line, size_t len, unsigned flags,
+                       struct err *e)
 {
     cJSON *text = NULL;
     struct ids ids = {0};

@@ -1,5 +1,5 @@
-/* The llama2.c kind, added tokens, decoding, and tokenizer.bin files that are no good. Expected ids: tests/data/stories260K
- * (made with a separate implementation of llama2.c's greedy merge). */
+/* The llama2.c kind, added tokens, decoding, and tokenizer.bin files that are no good. Expected
+ * ids: tests/data/stories260K (made with a separate implementation of llama2.c's greedy merge). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -71,7 +71,8 @@ static void test_llama2c_reference_ids(void **state)
     tokenizer_free(t);
 }
 
-/* llama2.c's loop as it stands there: best score of any two neighbours, leftmost first, quadratic. */
+/* llama2.c's loop as it stands there: best score of any two neighbours, leftmost first, quadratic.
+ */
 struct slow {
     float score[600];
     char text[600][32];
@@ -144,7 +145,8 @@ static size_t slow_encode(const struct slow *s, const char *text, int *ids)
 
 static void test_llama2c_equals_the_naive_loop(void **state)
 {
-    static const char *const piece[] = {"the ", "a", "  ", "ee", "\n", "é", "ing", ".", "<s>", "Lily ", "x", "🦙", "o", "t", "on"};
+    static const char *const piece[] = {"the ", "a",     "  ", "ee",   "\n", "é", "ing", ".",
+                                        "<s>",  "Lily ", "x",  "🦙", "o",  "t", "on"};
     static struct slow s;
     struct tokenizer *t = load(STORIES);
     struct err e = {0};
@@ -189,7 +191,8 @@ static void test_flags_and_added_tokens(void **state)
     assert_int_equal(tokenizer_id(t, "<a01>"), 513);
     assert_true(tokenizer_is_added(t, 514));
     assert_false(tokenizer_is_added(t, 300));
-    assert_string_equal(tokenizer_bytes(t, 513, &len), "<a01><b>"); /* not terminated: the length says where it ends */
+    assert_string_equal(tokenizer_bytes(t, 513, &len),
+                        "<a01><b>"); /* not terminated: the length says where it ends */
     assert_int_equal(len, 5);
     assert_int_equal(tokenizer_add(t, &names[2], 1, &first, &e), ERR_CONFLICT);
 
@@ -235,14 +238,16 @@ static void test_long_text_is_not_quadratic(void **state)
     assert_int_equal(tokenizer_encode(t, text, n, 0, &ids, &e), 0);
     assert_true(ids.n > n / 9 && ids.n < n / 2);
     ids_free(&ids);
-    assert_int_equal(tokenizer_encode(t, text, (size_t)TOKENIZER_TEXT_MAX + 1, 0, &ids, &e), ERR_LIMIT);
+    assert_int_equal(tokenizer_encode(t, text, (size_t)TOKENIZER_TEXT_MAX + 1, 0, &ids, &e),
+                     ERR_LIMIT);
     free(text);
     tokenizer_free(t);
 }
 
 static void test_synthetic(void **state)
 {
-    static const char *const bad[] = {"synthetic:", "synthetic:257", "synthetic:x", "synthetic:1048577", "synthetic:-3"};
+    static const char *const bad[] = {"synthetic:", "synthetic:257", "synthetic:x",
+                                      "synthetic:1048577", "synthetic:-3"};
     struct tokenizer *t = load("synthetic:1000");
     struct ids ids = {0};
     struct buf back = BUF_INIT;
@@ -334,9 +339,12 @@ static void test_bad_tokenizer_bin(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_llama2c_reference_ids),   cmocka_unit_test(test_llama2c_equals_the_naive_loop),
-        cmocka_unit_test(test_flags_and_added_tokens),  cmocka_unit_test(test_long_text_is_not_quadratic),
-        cmocka_unit_test(test_synthetic),               cmocka_unit_test(test_bad_tokenizer_bin),
+        cmocka_unit_test(test_llama2c_reference_ids),
+        cmocka_unit_test(test_llama2c_equals_the_naive_loop),
+        cmocka_unit_test(test_flags_and_added_tokens),
+        cmocka_unit_test(test_long_text_is_not_quadratic),
+        cmocka_unit_test(test_synthetic),
+        cmocka_unit_test(test_bad_tokenizer_bin),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -79,7 +79,7 @@ static void made_init(struct made *x, const struct results *r)
                     v[DIGIT] = rng_unit(1, RNG_TEST, row, 0, 1) < 0.1;
                     v[WORDS] = 6 + 16 * wordy + 3 * rng_normal(1, RNG_TEST, row, 0, 2) + 2 * rng_normal(1, RNG_TEST, c, 9, 3);
                     v[AM] = 0.3 + 0.5 * curious + 0.1 * rng_unit(1, RNG_TEST, row, 0, 4);
-                    x->reply[x->n] = (struct steering_reply){m, 0, a, l, c, v, {"so it is what it is", 19}, 10, 15, 20, 10};
+                    x->reply[x->n] = (struct steering_reply){m, 0, a, l, c, v, {"so it is what it is", 19}, 12, 15, 10, 20, 10};
                     x->n++;
                 }
             }

@@ -2,6 +2,7 @@
  * What the whole promises: packing changes nothing, rows without a target cost and change nothing, equal inputs give
  * equal bits, gradients are added, the sink hears every element once, losses and outputs agree with training.
  */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -123,6 +124,62 @@ static void test_repeat_gives_the_same_bits(void **state)
     workspace_free(w);
     batch_fini(&b);
     free(params), free(a), free(c);
+}
+
+struct runner {
+    const struct batch *batch;
+    const real *params;
+    size_t shift; /* elements that vectors are moved off their alignment */
+    real *grad;
+    double loss_sum;
+};
+
+static void *runner_main(void *self)
+{
+    struct runner *r = self;
+    size_t n = dims_params(&tied);
+    struct workspace *w = workspace_new(&tied, r->batch->rows, r->batch->seqs, r->batch->targets);
+    real *params = fixture_reals(n + r->shift), *grad = fixture_reals(n + r->shift);
+    struct loss_out out;
+
+    memcpy(params + r->shift, r->params, n * sizeof *params);
+    for (int i = 0; i < 30; i++) {
+        memset(grad, 0, (n + r->shift) * sizeof *grad);
+        transformer_train(&tied, params + r->shift, r->batch, grad + r->shift, NULL, w, &out);
+    }
+    r->grad = fixture_reals(n);
+    memcpy(r->grad, grad + r->shift, n * sizeof *grad);
+    r->loss_sum = out.loss_sum;
+    workspace_free(w);
+    free(params), free(grad);
+    return NULL;
+}
+
+static void test_threads_and_alignment_give_the_same_bits(void **state)
+{
+    enum { THREADS = 4 };
+    struct batch b;
+    struct runner runner[THREADS];
+    pthread_t thread[THREADS];
+    real *params = fixture_params(&tied, 1);
+
+    (void)state;
+    fixture_batch(&b, &tied, lengths, 4, 3);
+    fixture_targets(&b, &tied);
+    for (size_t i = 0; i < THREADS; i++) {
+        runner[i] = (struct runner){.batch = &b, .params = params, .shift = i};
+        assert_int_equal(pthread_create(&thread[i], NULL, runner_main, &runner[i]), 0);
+    }
+    for (size_t i = 0; i < THREADS; i++)
+        pthread_join(thread[i], NULL);
+    for (size_t i = 1; i < THREADS; i++) {
+        assert_memory_equal(runner[0].grad, runner[i].grad, dims_params(&tied) * sizeof(real));
+        assert_true(runner[0].loss_sum == runner[i].loss_sum);
+    }
+    for (size_t i = 0; i < THREADS; i++)
+        free(runner[i].grad);
+    batch_fini(&b);
+    free(params);
 }
 
 static void test_rows_of_weight_zero_change_nothing(void **state)
@@ -328,6 +385,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_packing_changes_nothing),
         cmocka_unit_test(test_repeat_gives_the_same_bits),
+        cmocka_unit_test(test_threads_and_alignment_give_the_same_bits),
         cmocka_unit_test(test_rows_of_weight_zero_change_nothing),
         cmocka_unit_test(test_losses_and_outputs_agree_with_training),
         cmocka_unit_test(test_many_chunks_of_targets),

@@ -1,4 +1,5 @@
-/* llama2.c checkpoints, made here from the shipped model by the inverse of what the reader does, and broken ones. */
+/* llama2.c checkpoints, made here from the shipped model by the inverse of what the reader does,
+ * and broken ones. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,12 +16,14 @@
 #include "modelfile/llama2c.h"
 #include "modelfile/modeldir.h"
 
-/* sha256 of karpathy/tinyllamas' stories260K.bin without its last 16,384 bytes, the unused tables of cosines and sines. */
+/* sha256 of karpathy/tinyllamas' stories260K.bin without its last 16,384 bytes, the unused tables
+ * of cosines and sines. */
 #define ORIGINAL_WEIGHTS "340685034718160b936c5502a60a6da5c636afa1c53db33cefd0476ba3731205"
 
-static const char *const kinds[] = {"input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
-                                    "self_attn.o_proj", "post_attention_layernorm", "mlp.gate_proj", "mlp.down_proj",
-                                    "mlp.up_proj"};
+static const char *const kinds[] = {
+    "input_layernorm",  "self_attn.q_proj", "self_attn.k_proj",
+    "self_attn.v_proj", "self_attn.o_proj", "post_attention_layernorm",
+    "mlp.gate_proj",    "mlp.down_proj",    "mlp.up_proj"};
 
 static void tensor_put(const struct model *m, const char *name, int32_t heads, struct buf *out)
 {
@@ -38,7 +41,9 @@ static void tensor_put(const struct model *m, const char *name, int32_t heads, s
 static void checkpoint_make(const struct model *m, bool tied, struct buf *out)
 {
     const struct dims *d = &m->dims;
-    int32_t h[7] = {d->width, d->ffn, d->layers, d->heads, d->kv_heads, tied ? d->vocab : -d->vocab, d->context};
+    int32_t h[7] = {d->width,  d->ffn,      d->layers,
+                    d->heads,  d->kv_heads, tied ? d->vocab : -d->vocab,
+                    d->context};
     float table = 0;
 
     buf_clear(out);
@@ -110,7 +115,8 @@ static void test_weights_and_tokenizer(void **state)
     checkpoint_make(&base, true, &b);
     assert_int_equal(b.len, 1056540);
     digest_bytes(b.data, b.len - 16384, &digest);
-    assert_string_equal(digest.hex, ORIGINAL_WEIGHTS); /* so the shipped model is the published one */
+    assert_string_equal(digest.hex,
+                        ORIGINAL_WEIGHTS); /* so the shipped model is the published one */
     if (load_bytes(b.data, b.len, &m, &e) != 0)
         fail_msg("%s", e.msg);
     assert_memory_equal(&m.dims, &base.dims, sizeof m.dims);
@@ -121,7 +127,8 @@ static void test_weights_and_tokenizer(void **state)
     checkpoint_make(&base, false, &b);
     assert_int_equal(load_bytes(b.data, b.len, &m, &e), 0);
     assert_false(m.dims.tied);
-    assert_memory_equal(m.params + layout_find(&m.layout, "lm_head.weight")->begin, base.params, 512 * 64 * sizeof(float));
+    assert_memory_equal(m.params + layout_find(&m.layout, "lm_head.weight")->begin, base.params,
+                        512 * 64 * sizeof(float));
     model_fini(&m);
     model_fini(&base);
     buf_free(&b);
@@ -135,13 +142,20 @@ static void test_bad_checkpoints(void **state)
         size_t cut;
         const char *says;
     } row[] = {
-        {0, 64, 27, "shorter than its header"}, {0, 64, 1056539, "its header says 1056540"},
-        {0, 0, 0, "width is 0"},                {0, -64, 0, "width"},
-        {0, 65, 0, "must be a multiple of heads"}, {1, 0, 0, "ffn is 0"},
-        {2, 6, 0, "its header says"},           {2, 2147483647, 0, "layers is 2147483647"},
-        {3, 0, 0, "heads"},                     {4, 3, 0, "multiple of kv_heads"},
-        {5, INT32_MIN, 0, "vocab is 0"},        {5, 513, 0, "its header says"},
-        {6, 2147483647, 0, "context is 2147483647"}, {7, 0x7f800000, 0, "not finite"},
+        {0, 64, 27, "shorter than its header"},
+        {0, 64, 1056539, "its header says 1056540"},
+        {0, 0, 0, "width is 0"},
+        {0, -64, 0, "width"},
+        {0, 65, 0, "must be a multiple of heads"},
+        {1, 0, 0, "ffn is 0"},
+        {2, 6, 0, "its header says"},
+        {2, 2147483647, 0, "layers is 2147483647"},
+        {3, 0, 0, "heads"},
+        {4, 3, 0, "multiple of kv_heads"},
+        {5, INT32_MIN, 0, "vocab is 0"},
+        {5, 513, 0, "its header says"},
+        {6, 2147483647, 0, "context is 2147483647"},
+        {7, 0x7f800000, 0, "not finite"},
     };
     struct model base, m;
     struct buf b = BUF_INIT;
@@ -155,7 +169,8 @@ static void test_bad_checkpoints(void **state)
         memcpy(keep, b.data + row[i].field * 4, 4);
         memcpy(b.data + row[i].field * 4, &row[i].value, 4);
         e = (struct err){0};
-        if (load_bytes(b.data, row[i].cut != 0 ? row[i].cut : b.len, &m, &e) == 0 || strstr(e.msg, row[i].says) == NULL)
+        if (load_bytes(b.data, row[i].cut != 0 ? row[i].cut : b.len, &m, &e) == 0 ||
+            strstr(e.msg, row[i].says) == NULL)
             fail_msg("row %zu: \"%s\"", i, e.msg);
         memcpy(b.data + row[i].field * 4, keep, 4);
     }

@@ -1,4 +1,5 @@
-/* Model directories: the shipped one in and out, what config.json may say, what it may not, new rows and heads. */
+/* Model directories: the shipped one in and out, what config.json may say, what it may not, new
+ * rows and heads. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -88,7 +89,8 @@ static void test_shipped_model(void **state)
 
 static void test_save_keeps_everything_and_is_deterministic(void **state)
 {
-    static const char *const files[] = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+    static const char *const files[] = {"config.json",           "generation_config.json",
+                                        "model.safetensors",     "tokenizer.json",
                                         "tokenizer_config.json", "special_tokens_map.json"};
     struct model m, back, third;
     char one[128], two[128], three[128];
@@ -107,7 +109,8 @@ static void test_save_keeps_everything_and_is_deterministic(void **state)
     load(three, MODEL_ALL, &third);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         assert_same_file(one, two, files[i]);
-        if (strcmp(files[i], "tokenizer.json") != 0) /* ours has line breaks; read and written again it has none */
+        if (strcmp(files[i], "tokenizer.json") !=
+            0) /* ours has line breaks; read and written again it has none */
             assert_same_file(one, three, files[i]);
     }
     assert_same_file(STORIES, one, "model.safetensors");
@@ -133,7 +136,8 @@ static void test_grow_vocab(void **state)
     assert_int_equal(m.dims.vocab, 600);
     assert_int_equal(m.layout.count, 260032 + 88 * 64);
     assert_memory_equal(m.params, base.params, 512 * 64 * sizeof(float));
-    assert_memory_equal(m.params + 600 * 64, base.params + 512 * 64, (260032 - 512 * 64) * sizeof(float));
+    assert_memory_equal(m.params + 600 * 64, base.params + 512 * 64,
+                        (260032 - 512 * 64) * sizeof(float));
     /* The same seed and row give the same values however many rows are added. */
     assert_memory_equal(m.params, again.params, 550 * 64 * sizeof(float));
     for (size_t i = 0; i < 512 * 64; i++)
@@ -176,8 +180,18 @@ static void test_regression_model(void **state)
 
 static void test_random_model_untied(void **state)
 {
-    const struct dims d = {.vocab = 300, .width = 24, .layers = 2, .heads = 4, .kv_heads = 2, .head_dim = 10, .ffn = 40,
-                           .context = 64, .norm_eps = 1e-6f, .rope_theta = 500000, .tied = false, .head = HEAD_LM};
+    const struct dims d = {.vocab = 300,
+                           .width = 24,
+                           .layers = 2,
+                           .heads = 4,
+                           .kv_heads = 2,
+                           .head_dim = 10,
+                           .ffn = 40,
+                           .context = 64,
+                           .norm_eps = 1e-6f,
+                           .rope_theta = 500000,
+                           .tied = false,
+                           .head = HEAD_LM};
     struct model m, same, back;
     char path[128];
 
@@ -193,6 +207,62 @@ static void test_random_model_untied(void **state)
     model_fini(&m);
     model_fini(&same);
     model_fini(&back);
+}
+
+/* What a model was taught travels with it; a regression model names its outputs. */
+static void test_steer_config(void **state)
+{
+    static const char *const names[] = {"quality", "humor"};
+    struct model m, back;
+    struct steer_config *s = &m.steer;
+    struct err e = {0};
+    char path[128], file[160];
+
+    (void)state;
+    load(STORIES, MODEL_ALL, &m);
+    model_to_regression(&m, 2, 1);
+    s->role = STEER_ATTRIBUTE_MODEL;
+    s->template_config = (struct template_config){.name = TEMPLATE_PLAIN,
+                                                  .head = TEMPLATE_HEAD_REGRESSION,
+                                                  .max_length = 100,
+                                                  .context_tokens = 16,
+                                                  .control_first = -1,
+                                                  .query_first = -1};
+    s->template_config.schema.attrs = s->template_config.schema.labels = 2;
+    for (int i = 0; i < 2; i++) {
+        struct label *l = &s->template_config.schema.label[i];
+        struct attr *a = &s->template_config.schema.attr[i];
+        snprintf(a->name, sizeof a->name, "%s", names[i]);
+        *l = (struct label){.type = LABEL_SCALE, .max = 4, .other = -1};
+        snprintf(l->name, sizeof l->name, "%s", names[i]);
+        a->type = ATTR_INTEGER;
+        a->label = i;
+        a->max = 4;
+        a->levels = 5;
+        a->default_level = 4;
+    }
+    save(&m, "steer", path);
+    load(path, MODEL_ALL, &back);
+    assert_int_equal(back.steer.role, STEER_ATTRIBUTE_MODEL);
+    assert_int_equal(back.steer.template_config.head, TEMPLATE_HEAD_REGRESSION);
+    assert_int_equal(back.steer.template_config.context_tokens, 16);
+    assert_int_equal(
+        schema_same(&back.steer.template_config.schema, &s->template_config.schema, &e), 0);
+    assert_string_equal(json_string_or(json_get(back.config, "id2label"), "1", ""), "humor");
+    assert_int_equal(json_int_or(json_get(back.config, "label2id"), "humor", -1), 1);
+    model_fini(&back);
+    snprintf(file, sizeof file, "%s/steer_config.json", path);
+    for (size_t i = 0; i < 3; i++) {
+        static const char *const bad[] = {"{\"version\":2,\"role\":\"policy\"}",
+                                          "{\"version\":1,\"role\":\"king\"}", "{}"};
+        static const char *const says[] = {"\"version\"", "role is \"king\"",
+                                           "\"version\" is missing"};
+        assert_int_equal(file_write_atomic(file, bad[i], strlen(bad[i]), &e), 0);
+        assert_int_equal(model_load(path, MODEL_ALL, &back, &e), ERR_INVALID);
+        if (strstr(e.msg, says[i]) == NULL || strstr(e.msg, "steer_config.json") == NULL)
+            fail_msg("\"%s\" lacks %s", e.msg, says[i]);
+    }
+    model_fini(&m);
 }
 
 /* config.json with one member put in or replaced: what is made of it. */
@@ -230,9 +300,11 @@ static void test_config_rows(void **state)
         {"torch_dtype", NULL, 0, ""},
         {"num_key_value_heads", NULL, 0, ""},
         {"attention_bias", "false", 0, ""},
-        {"rope_scaling", "{\"type\": \"linear\", \"factor\": 2}", ERR_UNSUPPORTED, "rope_scaling \"linear\""},
+        {"rope_scaling", "{\"type\": \"linear\", \"factor\": 2}", ERR_UNSUPPORTED,
+         "rope_scaling \"linear\""},
         {"rope_scaling", "{\"rope_type\": \"llama3\"}", ERR_UNSUPPORTED, "rope_scaling \"llama3\""},
-        {"rope_parameters", "{\"rope_type\": \"yarn\"}", ERR_UNSUPPORTED, "rope_parameters \"yarn\""},
+        {"rope_parameters", "{\"rope_type\": \"yarn\"}", ERR_UNSUPPORTED,
+         "rope_parameters \"yarn\""},
         {"rope_scaling", "3", ERR_INVALID, "rope_scaling"},
         {"hidden_act", "\"gelu\"", ERR_UNSUPPORTED, "hidden_act \"gelu\""},
         {"attention_bias", "true", ERR_UNSUPPORTED, "attention_bias"},
@@ -286,7 +358,8 @@ static void test_config_written(void **state)
     text = cJSON_PrintUnformatted(c);
     assert_non_null(strstr(text, "\"eos_token_id\":[2,9]"));
     assert_non_null(strstr(text, "\"rms_norm_eps\":1e-05"));
-    assert_non_null(strstr(text, "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000}"));
+    assert_non_null(
+        strstr(text, "\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":10000}"));
     cJSON_free(text);
     cJSON_Delete(c);
     c = modelconfig_make(&d, before, 1, 5); /* another end: the old list would not stop at it */
@@ -303,6 +376,7 @@ int main(void)
         cmocka_unit_test(test_grow_vocab),
         cmocka_unit_test(test_regression_model),
         cmocka_unit_test(test_random_model_untied),
+        cmocka_unit_test(test_steer_config),
         cmocka_unit_test(test_config_rows),
         cmocka_unit_test(test_config_written),
     };

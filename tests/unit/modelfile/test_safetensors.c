@@ -1,4 +1,5 @@
-/* Weight files: what is read from each dtype, shards, and files that lie. Every refusal comes before memory for weights. */
+/* Weight files: what is read from each dtype, shards, and files that lie. Every refusal comes
+ * before memory for weights. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -46,7 +47,8 @@ static void write_bytes(const char *name, const void *bytes, size_t len)
 }
 
 /* Header text and data as a file; n: header length to write (SIZE_MAX: the true one). */
-static void write_file(const char *name, const char *header, uint64_t n, const void *data, size_t len)
+static void write_file(const char *name, const char *header, uint64_t n, const void *data,
+                       size_t len)
 {
     struct buf b = BUF_INIT;
     uint64_t h = n == UINT64_MAX ? strlen(header) : n;
@@ -70,9 +72,12 @@ static void test_dtypes_are_widened(void **state)
 {
     /* 1, -2, 0.5, smallest half subnormal in F16; the same but 2^-24 rounded away in BF16 */
     static const char header[] =
-        "{\"__metadata__\":{\"format\":\"pt\"},\"h\":{\"dtype\":\"F16\",\"shape\":[2,2],\"data_offsets\":[0,8]},"
-        "\"b\":{\"dtype\":\"BF16\",\"shape\":[3],\"data_offsets\":[8,14]},\"d\":{\"dtype\":\"F64\",\"shape\":[],\"data_offsets\":[14,22]},"
-        "\"i\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[22,30]},\"f\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[30,34]},"
+        "{\"__metadata__\":{\"format\":\"pt\"},\"h\":{\"dtype\":\"F16\",\"shape\":[2,2],\"data_"
+        "offsets\":[0,8]},"
+        "\"b\":{\"dtype\":\"BF16\",\"shape\":[3],\"data_offsets\":[8,14]},\"d\":{\"dtype\":\"F64\","
+        "\"shape\":[],\"data_offsets\":[14,22]},"
+        "\"i\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[22,30]},\"f\":{\"dtype\":\"F32\","
+        "\"shape\":[1],\"data_offsets\":[30,34]},"
         "\"z\":{\"dtype\":\"F32\",\"shape\":[0,5],\"data_offsets\":[34,34]}}   ";
     static const uint16_t half[] = {0x3c00, 0xc000, 0x3800, 0x0001, 0x3f80, 0xc000, 0x3f00};
     const double d = 0.1;
@@ -119,7 +124,8 @@ static void test_not_finite_is_refused(void **state)
     safetensors_close(&s);
 }
 
-#define T(dtype, shape, begin, end) "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}"
+#define T(dtype, shape, begin, end)                                                                \
+    "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" begin "," end "]}"
 
 static void test_files_that_lie(void **state)
 {
@@ -143,27 +149,39 @@ static void test_files_that_lie(void **state)
         {"{\"a\":" T("F32", "[2]", "0", "8") "}", UINT64_MAX, 7, ERR_CORRUPT, "end at byte 8"},
         {"{\"a\":" T("F32", "[2]", "0", "8") "}", UINT64_MAX, 9, ERR_CORRUPT, "end at byte 8"},
         {"{\"a\":" T("F32", "[2]", "4", "12") "}", UINT64_MAX, 12, ERR_CORRUPT, "a hole"},
-        {"{\"a\":" T("F32", "[2]", "0", "8") ",\"b\":" T("F32", "[2]", "4", "12") "}", UINT64_MAX, 12, ERR_CORRUPT, "overlap"},
-        {"{\"a\":" T("F32", "[2]", "0", "8") ",\"b\":" T("F32", "[2]", "0", "8") "}", UINT64_MAX, 8, ERR_CORRUPT, "overlap"},
-        {"{\"a\":" T("F32", "[2]", "0", "8") ",\"a\":" T("F32", "[2]", "0", "8") "}", UINT64_MAX, 8, ERR_INVALID, "a"},
-        {"{\"a\":" T("F32", "[2]", "0", "4") "}", UINT64_MAX, 4, ERR_CORRUPT, "need 8 bytes, data_offsets span 4"},
+        {"{\"a\":" T("F32", "[2]", "0", "8") ",\"b\":" T("F32", "[2]", "4", "12") "}", UINT64_MAX,
+         12, ERR_CORRUPT, "overlap"},
+        {"{\"a\":" T("F32", "[2]", "0", "8") ",\"b\":" T("F32", "[2]", "0", "8") "}", UINT64_MAX, 8,
+         ERR_CORRUPT, "overlap"},
+        {"{\"a\":" T("F32", "[2]", "0", "8") ",\"a\":" T("F32", "[2]", "0", "8") "}", UINT64_MAX, 8,
+         ERR_INVALID, "a"},
+        {"{\"a\":" T("F32", "[2]", "0", "4") "}", UINT64_MAX, 4, ERR_CORRUPT,
+         "need 8 bytes, data_offsets span 4"},
         {"{\"a\":" T("F32", "[2]", "8", "0") "}", UINT64_MAX, 8, ERR_CORRUPT, "before begin"},
         {"{\"a\":" T("F32", "[2]", "-8", "0") "}", UINT64_MAX, 8, ERR_INVALID, "data_offsets"},
         {"{\"a\":" T("F32", "[2]", "0.5", "8.5") "}", UINT64_MAX, 8, ERR_INVALID, "data_offsets"},
-        {"{\"a\":" T("F32", "[2]", "0", "18446744073709551624") "}", UINT64_MAX, 8, ERR_INVALID, "data_offsets"},
-        {"{\"a\":" T("F32", "[4194305,4194305,211106198978564]", "0", "16") "}", UINT64_MAX, 16, ERR_INVALID, "shape[2]"},
-        {"{\"a\":" T("F32", "[2147483648,2147483648,4]", "0", "0") "}", UINT64_MAX, 0, ERR_LIMIT, "overflows"},
-        {"{\"a\":" T("F32", "[2147483648,2147483648,1]", "0", "0") "}", UINT64_MAX, 0, ERR_LIMIT, "overflows"},
+        {"{\"a\":" T("F32", "[2]", "0", "18446744073709551624") "}", UINT64_MAX, 8, ERR_INVALID,
+         "data_offsets"},
+        {"{\"a\":" T("F32", "[4194305,4194305,211106198978564]", "0", "16") "}", UINT64_MAX, 16,
+         ERR_INVALID, "shape[2]"},
+        {"{\"a\":" T("F32", "[2147483648,2147483648,4]", "0", "0") "}", UINT64_MAX, 0, ERR_LIMIT,
+         "overflows"},
+        {"{\"a\":" T("F32", "[2147483648,2147483648,1]", "0", "0") "}", UINT64_MAX, 0, ERR_LIMIT,
+         "overflows"},
         {"{\"a\":" T("F32", "[-1]", "0", "4") "}", UINT64_MAX, 4, ERR_INVALID, "shape[0]"},
         {"{\"a\":" T("F32", "[1.5]", "0", "6") "}", UINT64_MAX, 6, ERR_INVALID, "shape[0]"},
         {"{\"a\":" T("F32", "[\"2\"]", "0", "8") "}", UINT64_MAX, 8, ERR_INVALID, "shape[0]"},
-        {"{\"a\":" T("F32", "2", "0", "8") "}", UINT64_MAX, 8, ERR_INVALID, "shape is not an array"},
-        {"{\"a\":" T("F32", "[1,1,1,1,1,1,1,1,2]", "0", "8") "}", UINT64_MAX, 8, ERR_LIMIT, "more than 8 dimensions"},
+        {"{\"a\":" T("F32", "2", "0", "8") "}", UINT64_MAX, 8, ERR_INVALID,
+         "shape is not an array"},
+        {"{\"a\":" T("F32", "[1,1,1,1,1,1,1,1,2]", "0", "8") "}", UINT64_MAX, 8, ERR_LIMIT,
+         "more than 8 dimensions"},
         {"{\"a\":" T("F8_E4M3", "[2]", "0", "2") "}", UINT64_MAX, 2, ERR_UNSUPPORTED, "F8_E4M3"},
         {"{\"a\":" T("f32", "[2]", "0", "8") "}", UINT64_MAX, 8, ERR_UNSUPPORTED, "f32"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", UINT64_MAX, 8, ERR_INVALID, "tensor a"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", UINT64_MAX, 8, ERR_INVALID, "data_offsets"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"x\":1}}", UINT64_MAX, 8, ERR_INVALID, "alone"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", UINT64_MAX, 8,
+         ERR_INVALID, "data_offsets"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"x\":1}}", UINT64_MAX, 8,
+         ERR_INVALID, "alone"},
         {"{\"a\":3}", UINT64_MAX, 0, ERR_INVALID, "tensor a"},
         {"{\"__metadata__\":{\"format\":1}}", UINT64_MAX, 0, ERR_INVALID, "__metadata__.format"},
         {"{\"__metadata__\":3}", UINT64_MAX, 0, ERR_INVALID, "__metadata__"},
@@ -192,7 +210,8 @@ static void test_files_that_lie(void **state)
     }
 }
 
-/* Cut or changed anywhere, the shipped file is refused or its tensors can be read; never a crash, never past its end. */
+/* Cut or changed anywhere, the shipped file is refused or its tensors can be read; never a crash,
+ * never past its end. */
 static void test_mutations(void **state)
 {
     struct buf file = BUF_INIT;
@@ -229,11 +248,22 @@ static void test_mutations(void **state)
 
 /* ---- directories ---- */
 
-static const struct dims tiny = {.vocab = 3, .width = 2, .layers = 1, .heads = 1, .kv_heads = 1, .head_dim = 2, .ffn = 2,
-                                 .context = 8, .norm_eps = 1e-5f, .rope_theta = 10000, .tied = true, .head = HEAD_LM};
+static const struct dims tiny = {.vocab = 3,
+                                 .width = 2,
+                                 .layers = 1,
+                                 .heads = 1,
+                                 .kv_heads = 1,
+                                 .head_dim = 2,
+                                 .ffn = 2,
+                                 .context = 8,
+                                 .norm_eps = 1e-5f,
+                                 .rope_theta = 10000,
+                                 .tied = true,
+                                 .head = HEAD_LM};
 
 /* Writes the tensors of `tiny` with indices [from, to) and what `extra` adds. */
-static void write_tiny(const char *name, int32_t from, int32_t to, const struct safetensors_out *extra)
+static void write_tiny(const char *name, int32_t from, int32_t to,
+                       const struct safetensors_out *extra)
 {
     struct layout l;
     struct safetensors_out list[16];
@@ -247,8 +277,9 @@ static void write_tiny(const char *name, int32_t from, int32_t to, const struct 
     for (size_t i = 0; i < 64; i++)
         values[i] = (float)i;
     for (int32_t i = from; i < to && i < l.tensors; i++)
-        list[n++] = (struct safetensors_out){l.tensor[i].name, (uint64_t)l.tensor[i].rows, (uint64_t)l.tensor[i].cols,
-                                             values + l.tensor[i].begin};
+        list[n++] =
+            (struct safetensors_out){l.tensor[i].name, (uint64_t)l.tensor[i].rows,
+                                     (uint64_t)l.tensor[i].cols, values + l.tensor[i].begin};
     if (extra != NULL)
         list[n++] = *extra;
     snprintf(path, sizeof path, "%s/%s", temp, name);
@@ -284,7 +315,10 @@ static void test_exact_set_of_tensors(void **state)
         {99, {"lm_head.weight", 3, 2, same}, 0, ""},
         {99, {"model.layers.0.self_attn.rotary_emb.inv_freq", 1, 0, one}, 0, ""},
         {99, {"lm_head.weight", 3, 2, other}, ERR_INVALID, "lm_head.weight differs"},
-        {99, {"lm_head.weight", 2, 3, same}, ERR_INVALID, "lm_head.weight has shape [2,3], config.json says [3,2]"},
+        {99,
+         {"lm_head.weight", 2, 3, same},
+         ERR_INVALID,
+         "lm_head.weight has shape [2,3], config.json says [3,2]"},
         {99, {"score.weight", 3, 2, same}, ERR_INVALID, "score.weight is not part"},
         {99, {"model.layers.1.mlp.up_proj.weight", 2, 2, same}, ERR_INVALID, "is not part"},
         {10, {"x", 1, 0, one}, ERR_INVALID, "model.norm.weight is missing"},
@@ -317,7 +351,8 @@ static void index_write(const char *replace, const char *with)
     layout_init(&l, &tiny);
     buf_str(&b, "{\"metadata\":{\"total_size\":1},\"weight_map\":{");
     for (int32_t i = 0; i < l.tensors; i++) {
-        const char *file = i < 4 ? "model-00001-of-00002.safetensors" : "model-00002-of-00002.safetensors";
+        const char *file =
+            i < 4 ? "model-00001-of-00002.safetensors" : "model-00002-of-00002.safetensors";
         bool here = replace != NULL && strcmp(l.tensor[i].name, replace) == 0;
         if (here && with == NULL)
             continue;
@@ -338,9 +373,11 @@ static void test_shards(void **state)
     } row[] = {
         {NULL, NULL, 0, ""},
         {"model.norm.weight", NULL, ERR_CORRUPT, "weight_map does not name"},
-        {"model.norm.weight", "model-00001-of-00002.safetensors", ERR_CORRUPT, "has no tensor model.norm.weight"},
+        {"model.norm.weight", "model-00001-of-00002.safetensors", ERR_CORRUPT,
+         "has no tensor model.norm.weight"},
         {"model.norm.weight", "model-00003-of-00002.safetensors", ERR_NOT_FOUND, "model-00003"},
-        {"model.norm.weight", "../model-00002-of-00002.safetensors", ERR_INVALID, "must be a *.safetensors file of this folder"},
+        {"model.norm.weight", "../model-00002-of-00002.safetensors", ERR_INVALID,
+         "must be a *.safetensors file of this folder"},
         {"model.norm.weight", "/etc/passwd", ERR_INVALID, "\"/etc/passwd\""},
         {"model.norm.weight", "..safetensors", ERR_INVALID, "this folder"},
         {"model.norm.weight", "weights.bin", ERR_INVALID, "this folder"},
@@ -371,8 +408,8 @@ static void test_shards(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dtypes_are_widened), cmocka_unit_test(test_not_finite_is_refused),
-        cmocka_unit_test(test_files_that_lie),     cmocka_unit_test(test_mutations),
+        cmocka_unit_test(test_dtypes_are_widened),   cmocka_unit_test(test_not_finite_is_refused),
+        cmocka_unit_test(test_files_that_lie),       cmocka_unit_test(test_mutations),
         cmocka_unit_test(test_exact_set_of_tensors), cmocka_unit_test(test_shards),
     };
 

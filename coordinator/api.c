@@ -1,0 +1,307 @@
+/*
+ * Routing, and what all answers share. Paths are few, so they are compared in order; a path that is known with another method
+ * answers 405, an unknown one 404.
+ */
+#include "coordinator/api.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "coordinator/api_inner.h"
+#include "coordinator/job_id.h"
+
+#define WAIT_MS_MAX 60000
+#define PAGE_MAX 1000
+
+void api_json(struct api_response *r, int status, cJSON *value)
+{
+    r->status = status;
+    r->content_type = "application/json";
+    json_canonical(value, &r->body);
+    buf_char(&r->body, '\n');
+    cJSON_Delete(value);
+}
+
+void api_problem(struct api_response *r, int status, const char *code, const char *fmt, ...)
+{
+    static uint64_t counter;
+    char detail[1200], id[32];
+    cJSON *o = cJSON_CreateObject();
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(detail, sizeof detail, fmt, args);
+    va_end(args);
+    snprintf(id, sizeof id, "req_%08" PRIx64, __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED));
+    cJSON_AddStringToObject(o, "code", code);
+    cJSON_AddStringToObject(o, "detail", detail);
+    cJSON_AddNumberToObject(o, "status", status);
+    cJSON_AddStringToObject(o, "request_id", id);
+    cJSON_AddStringToObject(o, "title", code);
+    buf_clear(&r->body);
+    api_json(r, status, o);
+    r->content_type = "application/problem+json";
+}
+
+void api_time(cJSON *o, const char *key, uint64_t wall_ms)
+{
+    char text[32];
+
+    if (wall_ms == 0) {
+        cJSON_AddNullToObject(o, key);
+        return;
+    }
+    clock_wall_format(wall_ms, text);
+    cJSON_AddStringToObject(o, key, text);
+}
+
+/* ---- query strings ---------------------------------------------------------------------------------------------- */
+static int hex_of(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+static void decode(const char *from, size_t len, char *out, size_t cap)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < len && n + 1 < cap; i++) {
+        int high = i + 2 < len && from[i] == '%' ? hex_of(from[i + 1]) : -1;
+        int low = high >= 0 ? hex_of(from[i + 2]) : -1;
+
+        if (low >= 0 && (high << 4 | low) != 0) {
+            out[n++] = (char)(high << 4 | low);
+            i += 2;
+        } else {
+            out[n++] = from[i] == '+' ? ' ' : from[i];
+        }
+    }
+    out[n] = '\0';
+}
+
+bool api_query(const struct api_request *q, const char *name, char *out, size_t cap)
+{
+    size_t len = strlen(name);
+
+    for (const char *at = q->query; *at != '\0';) {
+        size_t n = strcspn(at, "&");
+
+        if (n >= len && strncmp(at, name, len) == 0 && (n == len || at[len] == '=')) {
+            decode(at + len + (n > len), n > len ? n - len - 1 : 0, out, cap);
+            return true;
+        }
+        at += n + (at[n] == '&');
+    }
+    return false;
+}
+
+int64_t api_query_int(const struct api_request *q, const char *name, int64_t min, int64_t max, int64_t fallback)
+{
+    char text[32], *end = NULL;
+    long long v = 0;
+
+    if (!api_query(q, name, text, sizeof text))
+        return fallback;
+    v = strtoll(text, &end, 10);
+    if (end == text)
+        return fallback;
+    return v < min ? min : v > max ? max : v;
+}
+
+/* ---- long polls ------------------------------------------------------------------------------------------------- */
+/* "30s", "500ms", "2m" or seconds. */
+static uint64_t duration_ms(const char *text)
+{
+    char *end = NULL;
+    double v = strtod(text, &end);
+    double ms = strcmp(end, "ms") == 0 ? v : strcmp(end, "m") == 0 ? v * 60000 : v * 1000;
+
+    return ms > 0 && ms < WAIT_MS_MAX ? (uint64_t)ms : ms > 0 ? WAIT_MS_MAX : 0;
+}
+
+struct coordinator_wait api_wait_of(const struct api_request *q)
+{
+    struct coordinator_wait w = {.since = (uint64_t)api_query_int(q, "since", 0, INT64_MAX, 0)};
+    char text[32];
+
+    if (api_query(q, "wait", text, sizeof text))
+        w.until_ms = clock_ms() + duration_ms(text);
+    if (strncmp(q->path, "/v1/jobs/", 9) == 0)
+        job_id_parse(q->path + 9, &w.job);
+    return w;
+}
+
+static void job_get(struct coordinator *c, const struct sched_job *j, struct api_response *r)
+{
+    char id[JOB_ID_TEXT];
+
+    job_id_format(j->id, id);
+    snprintf(r->etag, sizeof r->etag, "\"%s-%" PRIu64 "\"", id + 4, j->version);
+    api_json(r, 200, api_job(c, j, true));
+}
+
+void api_wait_answer(struct coordinator *c, const struct coordinator_wait *w, struct api_response *r)
+{
+    const struct sched_job *j = sched_find_job(&c->sched, w->job);
+
+    if (j == NULL)
+        api_problem(r, 404, "not_found", "the job is gone");
+    else if (j->version == w->since)
+        r->status = 304;
+    else
+        job_get(c, j, r);
+}
+
+static void on_job(struct coordinator *c, const struct api_request *q, const struct sched_job *j, struct api_response *r)
+{
+    struct coordinator_wait w = api_wait_of(q);
+    char text[32];
+
+    if (api_query(q, "since", text, sizeof text) && w.since == j->version) {
+        if (w.until_ms > clock_ms() && c->waits_n < COORDINATOR_WAITS_MAX)
+            r->wait = true;
+        else
+            r->status = 304;
+        return;
+    }
+    job_get(c, j, r);
+    if (q->if_none_match[0] != '\0' && strcmp(q->if_none_match, r->etag) == 0) {
+        buf_clear(&r->body);
+        r->status = 304;
+    }
+}
+
+/* ---- routes ----------------------------------------------------------------------------------------------------- */
+static void on_info(struct coordinator *c, struct api_response *r)
+{
+    cJSON *o = cJSON_CreateObject();
+    int here = 0;
+
+    for (int i = 0; i < c->roster.n; i++)
+        here += roster_is_here(c->roster.worker[i]);
+    cJSON_AddStringToObject(o, "version", STEER_VERSION);
+    cJSON_AddStringToObject(o, "cluster", journal_cluster(c->journal));
+    cJSON_AddNumberToObject(o, "term", (double)journal_term(c->journal));
+    cJSON_AddNumberToObject(o, "workers", here);
+    cJSON_AddStringToObject(o, "state_dir", c->config.dir);
+    cJSON_AddStringToObject(o, "control", c->control);
+    cJSON_AddBoolToObject(o, "parked", c->parked);
+    cJSON_AddNumberToObject(o, "stale_results", (double)c->sched.stale);
+    cJSON_AddNumberToObject(o, "fenced_leases", (double)c->sched.fenced);
+    cJSON_AddNumberToObject(o, "stale_frames", (double)c->counters.stale_term);
+    cJSON_AddNumberToObject(o, "bad_frames", (double)c->counters.frames_bad);
+    api_json(r, 200, o);
+}
+
+static void on_workers(struct coordinator *c, struct api_response *r)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON *items = cJSON_AddArrayToObject(o, "items");
+
+    for (int i = 0; i < c->roster.n; i++)
+        cJSON_AddItemToArray(items, api_worker(c, c->roster.worker[i]));
+    api_json(r, 200, o);
+}
+
+static void on_jobs(struct coordinator *c, const struct api_request *q, struct api_response *r)
+{
+    cJSON *o = cJSON_CreateObject();
+    cJSON *items = cJSON_AddArrayToObject(o, "items");
+    int64_t limit = api_query_int(q, "limit", 1, PAGE_MAX, 100), n = 0;
+    char state[32] = "", page[32] = "", last[JOB_ID_TEXT] = "";
+    uint64_t before = UINT64_MAX;
+    bool more = false;
+
+    api_query(q, "state", state, sizeof state);
+    if (api_query(q, "page_token", page, sizeof page) && page[0] != '\0' && !job_id_parse(page, &before)) {
+        cJSON_Delete(o);
+        api_problem(r, 400, "invalid_page_token", "page_token is \"%s\", must be a next_page_token", page);
+        return;
+    }
+    for (int i = c->sched.jobs_n - 1; i >= 0; i--) { /* newest first */
+        const struct sched_job *j = c->sched.job[i];
+
+        if (j->id >= before || (state[0] != '\0' && strcasecmp(state, run_state_name(j->state)) != 0))
+            continue;
+        if (n == limit) {
+            more = true;
+            break;
+        }
+        cJSON_AddItemToArray(items, api_job(c, j, false));
+        job_id_format(j->id, last);
+        n++;
+    }
+    if (more)
+        cJSON_AddStringToObject(o, "next_page_token", last);
+    else
+        cJSON_AddNullToObject(o, "next_page_token");
+    api_json(r, 200, o);
+}
+
+static void on_cancel(struct coordinator *c, uint64_t id, struct api_response *r)
+{
+    struct sched_event ev = {.type = SCHED_CANCEL, .job_id = id};
+
+    if (c->parked) {
+        api_problem(r, 507, "disk_full", "the coordinator's disk is full: nothing can be changed until there is space");
+        return;
+    }
+    coordinator_event(c, &ev);
+    if (!coordinator_flush(c)) {
+        api_problem(r, 507, "disk_full", "the coordinator's disk is full: the job is cancelled when there is space");
+        return;
+    }
+    api_json(r, 202, api_job(c, sched_find_job(&c->sched, id), true));
+}
+
+static void under_job(struct coordinator *c, const struct api_request *q, struct api_response *r)
+{
+    char id_text[64];
+    const char *rest = q->path + strlen("/v1/jobs/");
+    size_t n = strcspn(rest, "/");
+    const struct sched_job *j = NULL;
+    uint64_t id = 0;
+    bool get = strcmp(q->method, "GET") == 0 || strcmp(q->method, "HEAD") == 0;
+
+    snprintf(id_text, sizeof id_text, "%.*s", (int)(n < 63 ? n : 63), rest);
+    rest += n;
+    if (job_id_parse(id_text, &id))
+        j = sched_find_job(&c->sched, id);
+    if (j == NULL)
+        api_problem(r, 404, "not_found", "there is no job %s", id_text);
+    else if (strcmp(rest, "/cancel") == 0 && strcmp(q->method, "POST") == 0)
+        on_cancel(c, id, r);
+    else if (strcmp(rest, "/cancel") == 0 || !get)
+        api_problem(r, 405, "method_not_allowed", "%s is not for %s", q->method, q->path);
+    else if (*rest == '\0')
+        on_job(c, q, j, r);
+    else
+        api_lists(c, q, j, rest + 1, r);
+}
+
+void api_handle(struct coordinator *c, const struct api_request *q, struct api_response *r)
+{
+    bool get = strcmp(q->method, "GET") == 0 || strcmp(q->method, "HEAD") == 0;
+
+    if (strncmp(q->path, "/v1/jobs/", 9) == 0)
+        under_job(c, q, r);
+    else if (strcmp(q->path, "/v1/jobs") == 0 && strcmp(q->method, "POST") == 0)
+        api_submit(c, q, r);
+    else if (strcmp(q->path, "/v1/jobs") == 0 && get)
+        on_jobs(c, q, r);
+    else if (strcmp(q->path, "/v1/info") == 0 && get)
+        on_info(c, r);
+    else if (strcmp(q->path, "/v1/workers") == 0 && get)
+        on_workers(c, r);
+    else if (strcmp(q->path, "/v1/artifacts") == 0 && get)
+        api_artifacts(c, q, r);
+    else if (strcmp(q->path, "/v1/jobs") == 0 || strcmp(q->path, "/v1/info") == 0 || strcmp(q->path, "/v1/workers") == 0 ||
+             strcmp(q->path, "/v1/artifacts") == 0)
+        api_problem(r, 405, "method_not_allowed", "%s is not for %s", q->method, q->path);
+    else
+        api_problem(r, 404, "not_found", "there is no %s", q->path);
+}

@@ -1,0 +1,179 @@
+/*
+ * Performing what was decided. By the time an action comes here its state is committed, and a later step of the same batch may
+ * have changed the state again: a lease that is no longer live, or an attempt that is over, is not sent.
+ *
+ * A message that cannot be sent is not an error: leases run out, silent workers are lost, and everything is decided again.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/job_id.h"
+
+static void send_task(struct coordinator *c, const struct sched_action *act)
+{
+    const struct sched_task *t = act->task;
+    struct control *m = NULL;
+    char job[JOB_ID_TEXT];
+
+    if (t->state != TASK_LEASED || t->epoch != act->epoch || strcmp(t->worker, act->worker) != 0)
+        return;
+    m = control_new(CONTROL_TASK);
+    m->job = act->job->id;
+    m->task = t->id;
+    m->epoch = t->epoch;
+    m->attempt = t->epoch;
+    snprintf(m->task_kind, sizeof m->task_kind, "%s", act->stage->phase.task);
+    m->index = t->index;
+    m->begin = t->begin;
+    m->end = t->end;
+    m->context = act->stage->context;
+    job_id_format(m->job, job);
+    log_info("task.lease", "job=%s task=%" PRIu64 " attempt=%" PRIu64 " worker=%s kind=%s index=%u", job, t->id, t->epoch,
+             act->worker, m->task_kind, t->index);
+    coordinator_send(c, act->worker, m);
+}
+
+static void send_task_word(struct coordinator *c, const struct sched_action *act, enum control_type type)
+{
+    struct control *m = control_new(type);
+
+    m->task = act->number;
+    m->epoch = act->epoch;
+    snprintf(m->text, sizeof m->text, "%s", act->note);
+    coordinator_send(c, act->worker, m);
+}
+
+static void send_session_word(struct coordinator *c, const struct sched_action *act, enum control_type type)
+{
+    struct control *m = control_new(type);
+
+    m->job = act->job != NULL ? act->job->id : 0;
+    m->session = act->number;
+    m->session_attempt = act->epoch;
+    m->version = (uint64_t)act->value;
+    snprintf(m->text, sizeof m->text, "%s", act->note);
+    coordinator_send(c, act->worker, m);
+}
+
+/* An output of whichever finished phase has it. */
+static void phase_output(const struct sched_stage *st, const char *name, struct digest *out)
+{
+    const cJSON *phase = NULL;
+
+    cJSON_ArrayForEach(phase, st->done)
+    {
+        const char *digest = json_string_or(json_get(phase, "outputs"), name, "");
+
+        if (digest_is_valid(digest))
+            snprintf(out->hex, sizeof out->hex, "%s", digest);
+    }
+}
+
+static void map_fill(struct coordinator *c, const struct sched_session *ss, struct control *m)
+{
+    m->assignment = ss->assignment;
+    m->hosts_n = (uint32_t)ss->hosts_n;
+    for (int i = 0; i < ss->hosts_n; i++) {
+        const struct roster_worker *w = roster_find(&c->roster, ss->host[i].worker);
+
+        snprintf(m->host[i].worker, sizeof m->host[i].worker, "%s", ss->host[i].worker);
+        snprintf(m->host[i].endpoint, sizeof m->host[i].endpoint, "%s", w != NULL ? w->endpoint : "");
+        m->host[i].chunk_begin = ss->host[i].chunk_begin;
+        m->host[i].chunk_end = ss->host[i].chunk_end;
+    }
+    m->slots_n = (uint32_t)ss->slots_n;
+    for (int i = 0; i < ss->slots_n; i++) {
+        snprintf(m->slot[i].worker, sizeof m->slot[i].worker, "%s", ss->slot[i].worker);
+        m->slot[i].leaf_begin = ss->slot[i].leaf_begin;
+        m->slot[i].leaf_end = ss->slot[i].leaf_end;
+    }
+}
+
+static void send_session(struct coordinator *c, const struct sched_action *act, enum control_type type)
+{
+    const struct sched_stage *st = act->stage;
+    const struct sched_session *ss = st->session;
+    const struct session_plan *p = &st->phase.session;
+    struct control *m = NULL;
+
+    if (ss == NULL || !ss->open || ss->id != act->number || ss->attempt != act->epoch)
+        return;
+    m = control_new(type);
+    m->job = act->job->id;
+    m->session = ss->id;
+    m->session_attempt = ss->attempt;
+    m->version = ss->manifest_version;
+    m->manifest = ss->manifest;
+    m->seed = p->seed;
+    m->steps = p->steps;
+    m->params = p->params;
+    m->global_batch = p->global_batch;
+    m->units = p->units;
+    m->chunk_elems = p->chunk_elems;
+    m->checkpoint_every = p->checkpoint_every;
+    m->fold = p->fold;
+    m->context = st->context;
+    phase_output(st, st->phase.session_context, &m->examples);
+    phase_output(st, "init", &m->init);
+    map_fill(c, ss, m);
+    coordinator_send(c, act->worker, m);
+}
+
+static void ask_reuse(struct coordinator *c, const struct sched_action *act)
+{
+    struct sched_event ev = {.type = SCHED_REUSE, .job_id = act->job->id, .stage_index = act->stage->index};
+    const cJSON *output = NULL, *value = NULL;
+    struct err e = {0};
+    int rc = journal_find_outputs(c->journal, act->digest.hex, &ev.result, &e);
+
+    cJSON_ArrayForEach(output, json_get(ev.result, "outputs"))
+    {
+        cJSON_ArrayForEach(value, output)
+        {
+            if (rc == 0)
+                rc = blob_verify(c->blobs, cJSON_IsString(value) ? value->valuestring : "", &e);
+        }
+    }
+    if (rc != 0) {
+        log_warn("reuse.refused", "job=%" PRIu64 " stage=%s error=\"%s\"", act->job->id, act->stage->name, e.msg);
+        cJSON_Delete(ev.result);
+        ev.result = NULL;
+    }
+    coordinator_event(c, &ev);
+}
+
+void dispatch_action(struct coordinator *c, const struct sched_action *act)
+{
+    switch (act->type) {
+    case SCHED_SEND_TASK:
+        send_task(c, act);
+        break;
+    case SCHED_SEND_TASK_CANCEL:
+        send_task_word(c, act, CONTROL_TASK_CANCEL);
+        break;
+    case SCHED_SEND_ACK:
+        send_task_word(c, act, CONTROL_ACK);
+        break;
+    case SCHED_SEND_OPEN:
+        send_session(c, act, CONTROL_SESSION_OPEN);
+        break;
+    case SCHED_SEND_ASSIGN:
+        send_session(c, act, CONTROL_ASSIGN);
+        break;
+    case SCHED_SEND_CLOSE:
+        send_session_word(c, act, CONTROL_SESSION_CLOSE);
+        break;
+    case SCHED_SEND_SESSION_ACK:
+        send_session_word(c, act, CONTROL_ACK);
+        break;
+    case SCHED_ASK_REUSE:
+        ask_reuse(c, act);
+        break;
+    default:
+        break; /* journalled */
+    }
+}

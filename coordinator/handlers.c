@@ -1,0 +1,434 @@
+/*
+ * One message of a worker: opened, checked (protocol, cluster, term, known peer), then one function of a table. Peers are known
+ * by the routing id that said HELLO; a peer that reconnected has a new one and is asked to say HELLO again.
+ *
+ * While parked, heartbeats are answered and all else is dropped: results are repeated until they are acknowledged.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "coordinator/coordinator.h"
+
+#define LOG_BYTES_MAX (64u << 20) /* of one job; later lines are dropped */
+
+/* ---- peers and sending ------------------------------------------------------------------------------------------ */
+static void send_to(struct coordinator *c, const struct link_peer *peer, struct control *m)
+{
+    struct buf out = BUF_INIT;
+    struct link_frame frame;
+    struct err e = {0};
+
+    snprintf(m->cluster, sizeof m->cluster, "%s", journal_cluster(c->journal));
+    m->term = journal_term(c->journal);
+    control_pack(m, &out);
+    frame = (struct link_frame){.data = out.data, .len = out.len};
+    if (link_send(c->router, peer, &frame, 1, &e) != 0) {
+        c->counters.send_refused++;
+        log_warn("send.refused", "type=%s error=\"%s\"", control_type_name(m->type), e.msg);
+    }
+    buf_free(&out);
+    control_free(m);
+}
+
+static struct coordinator_peer *peer_of(struct coordinator *c, const char *worker)
+{
+    for (int i = 0; i < c->peers_n; i++) {
+        if (strcmp(c->peer[i].worker, worker) == 0)
+            return &c->peer[i];
+    }
+    return NULL;
+}
+
+static struct coordinator_peer *peer_by_id(struct coordinator *c, const struct link_peer *peer)
+{
+    for (int i = 0; i < c->peers_n; i++) {
+        if (c->peer[i].peer.len == peer->len && memcmp(c->peer[i].peer.id, peer->id, peer->len) == 0)
+            return &c->peer[i];
+    }
+    return NULL;
+}
+
+static void peer_bind(struct coordinator *c, const char *worker, const struct link_peer *peer)
+{
+    struct coordinator_peer *p = peer_of(c, worker);
+
+    if (p == NULL) {
+        if (c->peers_n == c->peers_cap) {
+            c->peers_cap = c->peers_cap * 2 + 16;
+            c->peer = mem_grow(c->peer, (size_t)c->peers_cap, sizeof *c->peer);
+        }
+        p = &c->peer[c->peers_n++];
+        snprintf(p->worker, sizeof p->worker, "%s", worker);
+    }
+    p->peer = *peer;
+}
+
+static void peer_drop(struct coordinator *c, const char *worker)
+{
+    struct coordinator_peer *p = peer_of(c, worker);
+
+    if (p != NULL)
+        *p = c->peer[--c->peers_n];
+}
+
+void coordinator_send(struct coordinator *c, const char *worker, struct control *message)
+{
+    struct coordinator_peer *p = peer_of(c, worker);
+
+    if (p == NULL) {
+        c->counters.send_refused++;
+        control_free(message);
+        return;
+    }
+    send_to(c, &p->peer, message);
+}
+
+static void reject(struct coordinator *c, const struct link_peer *peer, enum err_code code, const char *text)
+{
+    struct control *m = control_new(CONTROL_REJECT);
+
+    m->code = (int32_t)code;
+    snprintf(m->text, sizeof m->text, "%s", text);
+    send_to(c, peer, m);
+}
+
+/* ---- from the roster to the scheduler --------------------------------------------------------------------------- */
+static void worker_event(struct coordinator *c, enum sched_event_type type, const char *worker, bool crashed)
+{
+    struct sched_event ev = {.type = type, .crashed = crashed};
+
+    snprintf(ev.worker, sizeof ev.worker, "%s", worker);
+    coordinator_event(c, &ev);
+}
+
+static void roster_act(struct coordinator *c, const struct roster_action *act)
+{
+    switch (act->type) {
+    case ROSTER_IS_REPLACED:
+        log_warn("worker.replaced", "worker=%s", act->worker);
+        worker_event(c, SCHED_WORKER_GONE, act->worker, true);
+        break;
+    case ROSTER_IS_SUSPECT:
+        log_warn("worker.suspect", "worker=%s", act->worker);
+        worker_event(c, SCHED_WORKER_SUSPECT, act->worker, false);
+        break;
+    case ROSTER_IS_OK:
+        worker_event(c, SCHED_WORKER_OK, act->worker, false);
+        break;
+    case ROSTER_IS_DRAINING:
+        log_info("worker.draining", "worker=%s", act->worker);
+        worker_event(c, SCHED_WORKER_DRAIN, act->worker, false);
+        break;
+    case ROSTER_IS_LOST:
+        log_warn("worker.lost", "worker=%s", act->worker);
+        worker_event(c, SCHED_WORKER_GONE, act->worker, true);
+        peer_drop(c, act->worker);
+        break;
+    case ROSTER_IS_GONE:
+        log_info("worker.left", "worker=%s", act->worker);
+        worker_event(c, SCHED_WORKER_GONE, act->worker, false);
+        peer_drop(c, act->worker);
+        break;
+    case ROSTER_IS_UP: /* on_hello() tells the scheduler: it has the leases */
+    case ROSTER_REJECTED:
+    case ROSTER_UNKNOWN:
+        break;
+    }
+}
+
+void handlers_roster(struct coordinator *c)
+{
+    for (int i = 0; i < c->roster_actions->n; i++)
+        roster_act(c, &c->roster_actions->v[i]);
+    c->roster_actions->n = 0;
+}
+
+/* ---- messages --------------------------------------------------------------------------------------------------- */
+struct message {
+    struct coordinator *c;
+    const struct link_peer *peer;
+    char worker[ROSTER_ID_MAX];
+    struct control *m;
+};
+
+static void leases_of(const struct control *m, struct sched_lease *out)
+{
+    for (uint32_t i = 0; i < m->leases_n; i++)
+        out[i] = (struct sched_lease){m->lease[i].task, m->lease[i].epoch, m->lease[i].done, m->lease[i].total};
+}
+
+static void welcome(const struct message *q)
+{
+    struct control *m = control_new(CONTROL_WELCOME);
+
+    m->heartbeat_ms = q->c->config.heartbeat_ms;
+    m->lease_ms = q->c->config.lease_ms;
+    snprintf(m->http, sizeof m->http, "%s", q->c->http_base);
+    send_to(q->c, q->peer, m);
+}
+
+static void hello_fill(const struct control *m, struct roster_worker *w)
+{
+    snprintf(w->id, sizeof w->id, "%s", m->worker);
+    w->boot = m->boot;
+    snprintf(w->name, sizeof w->name, "%s", m->name);
+    snprintf(w->endpoint, sizeof w->endpoint, "%s", m->endpoint);
+    snprintf(w->build, sizeof w->build, "%s", m->build);
+    snprintf(w->fingerprint, sizeof w->fingerprint, "%s", m->fingerprint);
+    snprintf(w->blas, sizeof w->blas, "%s", m->blas);
+    w->roles = m->roles;
+    w->threads = m->threads;
+    w->memory_bytes = m->memory_bytes;
+    w->draining = m->draining;
+    w->progress = m->progress;
+}
+
+static void on_hello(const struct message *q)
+{
+    struct roster_worker *w = mem_zalloc(1, sizeof *w);
+    struct sched_lease lease[WIRE_LEASES_MAX];
+    struct sched_event ev = {.type = SCHED_WORKER_UP, .lease = lease, .leases_n = (int)q->m->leases_n};
+    struct roster_actions *acts = q->c->roster_actions;
+
+    hello_fill(q->m, w);
+    roster_step(&q->c->roster,
+                &(struct roster_event){.type = ROSTER_HELLO, .now_ms = clock_ms(), .wall_ms = clock_wall_ms(), .worker = w->id, .hello = w},
+                acts);
+    if (acts->v[acts->n - 1].type == ROSTER_REJECTED) {
+        reject(q->c, q->peer, ERR_INVALID, acts->v[acts->n - 1].text);
+        acts->n = 0;
+        free(w);
+        return;
+    }
+    handlers_roster(q->c); /* a replaced process goes before its successor comes */
+    peer_bind(q->c, w->id, q->peer);
+    welcome(q);
+    leases_of(q->m, lease);
+    snprintf(ev.worker, sizeof ev.worker, "%s", w->id);
+    ev.class_id = w->fingerprint;
+    ev.roles = w->roles;
+    ev.threads = w->threads;
+    ev.draining = w->draining;
+    ev.session = q->m->session;
+    ev.attempt = q->m->session_attempt;
+    log_info("worker.hello", "worker=%s name=%s threads=%u roles=%u build=%s leases=%u", w->id, w->name, w->threads, w->roles, w->build,
+             q->m->leases_n);
+    coordinator_event(q->c, &ev);
+    free(w);
+}
+
+static void on_heartbeat(const struct message *q)
+{
+    struct sched_lease lease[WIRE_LEASES_MAX];
+    struct sched_event ev = {.type = SCHED_HEARTBEAT, .lease = lease, .leases_n = (int)q->m->leases_n};
+    struct control *answer = NULL;
+
+    roster_step(&q->c->roster,
+                &(struct roster_event){.type = ROSTER_HEARTBEAT, .now_ms = clock_ms(), .wall_ms = clock_wall_ms(), .worker = q->worker,
+                                       .progress = q->m->progress, .draining = q->m->draining},
+                q->c->roster_actions);
+    if (q->c->roster_actions->n > 0 && q->c->roster_actions->v[0].type == ROSTER_UNKNOWN) {
+        q->c->roster_actions->n = 0;
+        reject(q->c, q->peer, ERR_NOT_FOUND, "say HELLO again");
+        return;
+    }
+    answer = control_new(CONTROL_HEARTBEAT);
+    snprintf(answer->worker, sizeof answer->worker, "%s", q->worker);
+    send_to(q->c, q->peer, answer);
+    if (q->c->parked) {
+        q->c->roster_actions->n = 0;
+        return;
+    }
+    handlers_roster(q->c);
+    leases_of(q->m, lease);
+    snprintf(ev.worker, sizeof ev.worker, "%s", q->worker);
+    coordinator_event(q->c, &ev);
+}
+
+/* Outputs must be plain names of artefacts that are in the store: what is acknowledged must be there. */
+static int result_check(const struct coordinator *c, const cJSON *result, struct err *e)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+    const cJSON *outputs = json_get(result, "outputs"), *o = NULL;
+
+    if (!cJSON_IsObject(outputs) || (json_get(result, "metrics") != NULL && !cJSON_IsObject(json_get(result, "metrics"))))
+        return err_set(e, ERR_CORRUPT, "the result must be {\"outputs\": {}, \"metrics\": {}}");
+    cJSON_ArrayForEach(o, outputs)
+    {
+        size_t n = strlen(o->string);
+
+        if (n == 0 || n > 63 || strspn(o->string, letters) != n)
+            return err_set(e, ERR_CORRUPT, "the name of an output is 1..63 letters, digits, '_', '.', '-'");
+        if (!cJSON_IsString(o) || !digest_is_valid(o->valuestring))
+            return err_set(e, ERR_CORRUPT, "output %s is no SHA-256 digest", o->string);
+        if (!blob_has(c->blobs, o->valuestring))
+            return err_set(e, ERR_NOT_FOUND, "output %s (%s) is not in the store", o->string, o->valuestring);
+    }
+    return 0;
+}
+
+static void on_task_done(const struct message *q)
+{
+    struct sched_event ev = {.type = SCHED_TASK_DONE, .task = q->m->task, .epoch = q->m->epoch};
+    struct err e = {0};
+    int rc = q->m->result == NULL ? err_set(&e, ERR_CORRUPT, "the result is empty")
+                                  : json_parse(q->m->result, strlen(q->m->result), JSON_LIMITS_BODY, &ev.result, &e);
+
+    snprintf(ev.worker, sizeof ev.worker, "%s", q->worker);
+    if (rc == 0)
+        rc = result_check(q->c, ev.result, &e);
+    if (rc != 0) {
+        log_warn("task.refused", "task=%" PRIu64 " worker=%s error=\"%s\"", q->m->task, q->worker, e.msg);
+        ev.type = SCHED_TASK_FAILED;
+        ev.code = rc == ERR_NOT_FOUND ? ERR_NOT_FOUND : ERR_CORRUPT;
+        ev.text = e.msg;
+    }
+    coordinator_event(q->c, &ev);
+}
+
+static void on_task_failed(const struct message *q)
+{
+    struct sched_event ev = {.type = SCHED_TASK_FAILED, .task = q->m->task, .epoch = q->m->epoch, .code = q->m->code, .text = q->m->text};
+
+    snprintf(ev.worker, sizeof ev.worker, "%s", q->worker);
+    log_warn("task.failed", "task=%" PRIu64 " attempt=%" PRIu64 " worker=%s code=%s text=\"%.300s\"", q->m->task, q->m->epoch, q->worker,
+             err_name(q->m->code), q->m->text);
+    coordinator_event(q->c, &ev);
+}
+
+static void on_session(const struct message *q)
+{
+    const struct control *m = q->m;
+    struct sched_event ev = {.session = m->session, .attempt = m->session_attempt, .version = m->version, .tokens = m->tokens,
+                             .loss = m->loss, .grad_norm = m->grad_norm, .lr = m->lr, .tokens_per_s = m->tokens_per_s,
+                             .digest = m->manifest, .code = m->code, .text = m->text};
+    struct err e = {0};
+
+    ev.type = m->type == CONTROL_SESSION_STATUS       ? SCHED_SESSION_STATUS
+              : m->type == CONTROL_SESSION_CHECKPOINT ? SCHED_SESSION_CHECKPOINT
+              : m->type == CONTROL_SESSION_DONE       ? SCHED_SESSION_DONE
+                                                      : SCHED_SESSION_FAILED;
+    snprintf(ev.worker, sizeof ev.worker, "%s", q->worker);
+    if (m->result != NULL && m->result[0] != '\0' &&
+        json_parse(m->result, strlen(m->result), JSON_LIMITS_BODY, &ev.result, &e) != 0)
+        log_warn("session.figures", "worker=%s error=\"%s\"", q->worker, e.msg);
+    if (m->type == CONTROL_SESSION_FAILED)
+        log_warn("session.failed", "session=%" PRIu64 " attempt=%" PRIu64 " worker=%s code=%s text=\"%.300s\"", m->session,
+                 m->session_attempt, q->worker, err_name(m->code), m->text);
+    coordinator_event(q->c, &ev);
+}
+
+static void on_bye(const struct message *q)
+{
+    roster_step(&q->c->roster, &(struct roster_event){.type = ROSTER_BYE, .now_ms = clock_ms(), .worker = q->worker},
+                q->c->roster_actions);
+    handlers_roster(q->c);
+}
+
+void handlers_log_path(const struct coordinator *c, uint64_t job, char *path, size_t cap)
+{
+    snprintf(path, cap, "%s/logs/%020" PRIu64 ".log", c->config.dir, job);
+}
+
+/* Lines for people: "time worker text". Not journalled: losing some in a crash is no harm. */
+static void on_log(const struct message *q)
+{
+    char path[600], time[32];
+    struct buf b = BUF_INIT;
+    struct err e = {0};
+    uint64_t size = 0;
+    int fd = -1;
+
+    if (sched_find_job(&q->c->sched, q->m->job) == NULL)
+        return;
+    handlers_log_path(q->c, q->m->job, path, sizeof path);
+    if (file_exists(path) && (file_size(path, &size, &e) != 0 || size > LOG_BYTES_MAX))
+        return;
+    clock_wall_text(time);
+    for (const char *line = q->m->text; *line != '\0';) {
+        size_t n = strcspn(line, "\n");
+
+        buf_printf(&b, "%s\t%s\t%.*s\n", time, q->worker, (int)n, line);
+        line += n + (line[n] == '\n');
+    }
+    fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0 || (b.len > 0 && file_write_all(fd, b.data, b.len, &e) != 0))
+        log_warn("log.write", "job=%" PRIu64 " error=\"%s\"", q->m->job, fd < 0 ? strerror(errno) : e.msg);
+    if (fd >= 0)
+        close(fd);
+    buf_free(&b);
+}
+
+/* ---- the table -------------------------------------------------------------------------------------------------- */
+static const struct {
+    enum control_type type;
+    void (*fn)(const struct message *q);
+    bool parked; /* also while the disk is full */
+} handlers[] = {
+    {CONTROL_HELLO, on_hello, false},
+    {CONTROL_HEARTBEAT, on_heartbeat, true},
+    {CONTROL_TASK_DONE, on_task_done, false},
+    {CONTROL_TASK_FAILED, on_task_failed, false},
+    {CONTROL_SESSION_STATUS, on_session, false},
+    {CONTROL_SESSION_CHECKPOINT, on_session, false},
+    {CONTROL_SESSION_DONE, on_session, false},
+    {CONTROL_SESSION_FAILED, on_session, false},
+    {CONTROL_BYE, on_bye, false},
+    {CONTROL_LOG, on_log, false},
+};
+
+/* Who speaks, and may it? Everything but a HELLO needs a HELLO of this term before it. */
+static bool admitted(struct message *q)
+{
+    struct coordinator *c = q->c;
+    const struct coordinator_peer *known = NULL;
+
+    if (q->m->cluster[0] != '\0' && strcmp(q->m->cluster, journal_cluster(c->journal)) != 0) {
+        reject(c, q->peer, ERR_CONFLICT, "this coordinator is of another cluster");
+        return false;
+    }
+    if (q->m->type == CONTROL_HELLO) {
+        snprintf(q->worker, sizeof q->worker, "%s", q->m->worker);
+        return true;
+    }
+    known = peer_by_id(c, q->peer);
+    if (known == NULL || q->m->term != journal_term(c->journal)) {
+        c->counters.stale_term++;
+        if (q->m->type == CONTROL_HEARTBEAT)
+            reject(c, q->peer, ERR_NOT_FOUND, "say HELLO again");
+        return false;
+    }
+    snprintf(q->worker, sizeof q->worker, "%s", known->worker);
+    return true;
+}
+
+void handlers_message(struct coordinator *c, const struct link_peer *peer, const void *frame, size_t len)
+{
+    struct message q = {.c = c, .peer = peer};
+    struct err e = {0};
+    int rc = control_unpack(frame, len, &q.m, &e);
+
+    if (rc == ERR_UNSUPPORTED)
+        reject(c, peer, ERR_UNSUPPORTED, e.msg);
+    if (rc != 0) {
+        c->counters.frames_bad++;
+        log_warn("frame.bad", "error=\"%s\"", e.msg);
+        control_free(q.m);
+        return;
+    }
+    if (control_from_worker(q.m->type) && admitted(&q)) {
+        for (size_t i = 0; i < sizeof handlers / sizeof handlers[0]; i++) {
+            if (handlers[i].type == q.m->type && (!c->parked || handlers[i].parked))
+                handlers[i].fn(&q);
+        }
+    }
+    control_free(q.m);
+}

@@ -1,0 +1,643 @@
+/*
+ * One event changes a little state; then settle() lets everything follow that follows: stages whose needs are met start,
+ * phases whose tasks are done end, free workers get work. Settling asks only the state, never the event, so a lost or
+ * doubled message can delay a decision but not make a wrong one.
+ *
+ * Order of service: jobs by age, stages by index. A session takes every idle worker of its class that it can use, tasks take
+ * free threads; so an old session comes before young tasks, and threads that a session cannot use serve whoever is next.
+ */
+#include "coordinator/sched.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "coordinator/sched_inner.h"
+
+static const char *const run_names[] = {
+#define X(name, text) [name] = text,
+    RUN_STATES(X)
+#undef X
+};
+static const uint32_t run_next[] = {
+    [RUN_PENDING] = BIT(RUN_STARTING) | BIT(RUN_CANCELLED) | BIT(RUN_SKIPPED) | BIT(RUN_FAILED),
+    [RUN_STARTING] = BIT(RUN_RUNNING) | BIT(RUN_SUCCEEDED) | BIT(RUN_FAILED) | BIT(RUN_CANCELLED) | BIT(RUN_RECOVERING),
+    [RUN_RUNNING] = BIT(RUN_RECOVERING) | BIT(RUN_SUCCEEDED) | BIT(RUN_FAILED) | BIT(RUN_CANCELLED),
+    [RUN_RECOVERING] = BIT(RUN_RUNNING) | BIT(RUN_SUCCEEDED) | BIT(RUN_FAILED) | BIT(RUN_CANCELLED),
+    [RUN_SUCCEEDED] = 0,
+    [RUN_FAILED] = 0,
+    [RUN_CANCELLED] = 0,
+    [RUN_SKIPPED] = 0,
+};
+static const char *const task_names[] = {
+#define X(name, next) [name] = #name,
+    TASK_STATES(X)
+#undef X
+};
+
+const char *run_state_name(enum run_state s)
+{
+    return run_names[s];
+}
+
+int run_state_parse(const char *text)
+{
+    for (int i = 0; i < RUN_STATES_COUNT; i++) {
+        if (strcmp(run_names[i], text) == 0)
+            return i;
+    }
+    return -1;
+}
+
+const char *task_state_name(enum task_state s)
+{
+    return task_names[s] + strlen("TASK_");
+}
+
+int task_state_parse(const char *text)
+{
+    for (int i = 0; i < TASK_STATES_COUNT; i++) {
+        if (strcmp(task_names[i] + strlen("TASK_"), text) == 0)
+            return i;
+    }
+    return -1;
+}
+
+/* ---- actions ---------------------------------------------------------------------------------------------------- */
+void sched_actions_clear(struct sched_actions *a)
+{
+    for (int i = 0; i < a->n; i++)
+        free(a->v[i].blob);
+    a->n = 0;
+}
+
+void sched_actions_free(struct sched_actions *a)
+{
+    sched_actions_clear(a);
+    free(a->v);
+    *a = (struct sched_actions){0, 0, NULL};
+}
+
+struct sched_action *sched_act(struct sched_actions *a, enum sched_action_type type, struct sched_job *j, struct sched_stage *st)
+{
+    struct sched_action *act;
+
+    if (a->n == a->cap) {
+        a->cap = a->cap * 2 + 16;
+        a->v = mem_grow(a->v, (size_t)a->cap, sizeof *a->v);
+    }
+    act = &a->v[a->n++];
+    *act = (struct sched_action){.type = type, .job = j, .stage = st};
+    return act;
+}
+
+void sched_note(struct sched_actions *a, struct sched_job *j, struct sched_stage *st, const char *type, const char *fmt, ...)
+{
+    struct sched_action *act = sched_act(a, SCHED_EVENT, j, st);
+    va_list args;
+
+    snprintf(act->text, sizeof act->text, "%s", type);
+    va_start(args, fmt);
+    vsnprintf(act->note, sizeof act->note, fmt, args);
+    va_end(args);
+    j->version++;
+}
+
+void sched_discard(struct sched *s, void *p)
+{
+    if (p == NULL)
+        return;
+    if (s->garbage_n == s->garbage_cap) {
+        s->garbage_cap = s->garbage_cap * 2 + 16;
+        s->garbage = mem_grow(s->garbage, (size_t)s->garbage_cap, sizeof *s->garbage);
+    }
+    s->garbage[s->garbage_n++] = p;
+}
+
+void sched_collect(struct sched *s)
+{
+    for (int i = 0; i < s->garbage_n; i++)
+        free(s->garbage[i]);
+    s->garbage_n = 0;
+}
+
+bool sched_code_is_loss(int code)
+{
+    switch (code) {
+    case ERR_SYSTEM:
+    case ERR_NOT_FOUND:
+    case ERR_STALE:
+    case ERR_UNREACHABLE:
+    case ERR_TIMEOUT:
+    case ERR_CANCELLED:
+    case ERR_NO_SPACE:
+    case ERR_IO:
+    case ERR_BUSY:
+        return true;
+    default:
+        return false;
+    }
+}
+
+uint64_t sched_backoff(const struct sched *s, uint32_t failures)
+{
+    uint64_t ms = s->config.backoff_ms;
+
+    for (uint32_t i = 1; i < failures && ms < 30000; i++)
+        ms *= 2;
+    return ms < 30000 ? ms : 30000;
+}
+
+/* ---- states of stages and jobs ---------------------------------------------------------------------------------- */
+void sched_move_stage(struct sched *s, struct sched_stage *st, enum run_state to, const char *reason, struct sched_actions *a)
+{
+    if (st->state == to && strcmp(st->reason, reason) == 0)
+        return;
+    if (st->state != to) {
+        CHECK(run_next[st->state] & BIT(to));
+        st->state = to;
+        if (run_state_is_final(to))
+            st->finished_wall_ms = s->wall_ms;
+        sched_note(a, st->job, st, "stage.state", "%s%s%s", run_state_name(to), *reason != '\0' ? ": " : "", reason);
+    }
+    snprintf(st->reason, sizeof st->reason, "%s", reason);
+    st->job->version++;
+    sched_act(a, SCHED_SAVE_STAGE, st->job, st);
+}
+
+void sched_move_job(struct sched *s, struct sched_job *j, enum run_state to, const char *reason, struct sched_actions *a)
+{
+    if (j->state == to && strcmp(j->reason, reason) == 0)
+        return;
+    if (j->state != to) {
+        CHECK(run_next[j->state] & BIT(to));
+        j->state = to;
+        if (j->started_wall_ms == 0 && to == RUN_STARTING)
+            j->started_wall_ms = s->wall_ms;
+        if (run_state_is_final(to))
+            j->finished_wall_ms = s->wall_ms;
+        sched_note(a, j, NULL, "job.state", "%s%s%s", run_state_name(to), *reason != '\0' ? ": " : "", reason);
+    }
+    snprintf(j->reason, sizeof j->reason, "%s", reason);
+    j->version++;
+    sched_act(a, SCHED_SAVE_JOB, j, NULL);
+}
+
+void sched_fail(struct sched *s, struct sched_stage *st, const struct sched_failure *why, struct sched_actions *a)
+{
+    struct sched_job *j = st->job;
+
+    if (run_state_is_final(st->state))
+        return;
+    if (j->failure.class_name[0] == '\0') {
+        j->failure = *why;
+        snprintf(j->failure.stage, sizeof j->failure.stage, "%s", st->name);
+        sched_act(a, SCHED_SAVE_JOB, j, NULL);
+    }
+    sched_note(a, j, st, "stage.failed", "%.200s", why->message);
+    sched_stage_stop(s, st, RUN_FAILED, "Failed", a);
+    if (j->finish_independent)
+        return;
+    for (int i = 0; i < j->stages_n; i++) {
+        struct sched_stage *other = &j->stage[i];
+
+        if (run_state_is_final(other->state))
+            continue;
+        sched_stage_stop(s, other, other->state == RUN_PENDING ? RUN_SKIPPED : RUN_CANCELLED, "OtherStageFailed", a);
+    }
+}
+
+static void job_settle(struct sched *s, struct sched_job *j, struct sched_actions *a)
+{
+    int final = 0, succeeded = 0, failed = 0, busy = 0, recovering = 0;
+
+    for (int i = 0; i < j->stages_n; i++) {
+        enum run_state state = j->stage[i].state;
+
+        final += run_state_is_final(state);
+        succeeded += state == RUN_SUCCEEDED;
+        failed += state == RUN_FAILED;
+        busy += state == RUN_RUNNING;
+        recovering += state == RUN_RECOVERING;
+    }
+    if (final == j->stages_n) {
+        if (j->state == RUN_PENDING) /* a path for the table: every job that ends otherwise than by cancel has started */
+            sched_move_job(s, j, failed > 0 || succeeded > 0 ? RUN_STARTING : RUN_CANCELLED, "", a);
+        if (!run_state_is_final(j->state))
+            sched_move_job(s, j, succeeded == final ? RUN_SUCCEEDED : failed > 0 ? RUN_FAILED : RUN_CANCELLED,
+                           failed > 0 ? "StageFailed" : "", a);
+        return;
+    }
+    if (j->state == RUN_PENDING) {
+        for (int i = 0; i < j->stages_n; i++) {
+            if (j->stage[i].state != RUN_PENDING && j->state == RUN_PENDING)
+                sched_move_job(s, j, RUN_STARTING, "", a);
+        }
+    }
+    if (j->state == RUN_STARTING && busy > 0)
+        sched_move_job(s, j, RUN_RUNNING, "", a);
+    else if (j->state == RUN_RUNNING && busy == 0 && recovering > 0)
+        sched_move_job(s, j, RUN_RECOVERING, "", a);
+    else if (j->state == RUN_RECOVERING && (busy > 0 || recovering == 0))
+        sched_move_job(s, j, RUN_RUNNING, "", a);
+}
+
+/* A job that is over needs its rows, not its spec: those are large. */
+static void job_shrink(struct sched *s, struct sched_job *j)
+{
+    for (int i = 0; i < j->stages_n; i++) {
+        struct sched_stage *st = &j->stage[i];
+
+        for (uint32_t t = 0; t < st->tasks_n; t++) {
+            cJSON_Delete(st->task[t].result);
+            st->task[t].result = NULL;
+        }
+        sched_discard(s, st->task);
+        sched_discard(s, st->session);
+        st->task = NULL;
+        st->session = NULL;
+        st->tasks_n = 0;
+        cJSON_Delete(st->done);
+        cJSON_Delete(st->inputs);
+        st->done = st->inputs = NULL;
+    }
+    expand_free(j->expansion);
+    spec_free(j->spec);
+    j->expansion = NULL;
+    j->spec = NULL;
+}
+
+static void settle(struct sched *s, struct sched_actions *a)
+{
+    for (int i = 0; i < s->jobs_n; i++) {
+        struct sched_job *j = s->job[i];
+        uint64_t before;
+
+        if (run_state_is_final(j->state))
+            continue;
+        do { /* a stage that ends may start another, before or after it in the list */
+            before = j->version;
+            for (int k = 0; k < j->stages_n; k++)
+                sched_stage_advance(s, &j->stage[k], a);
+        } while (j->version != before);
+        job_settle(s, j, a);
+        for (int k = 0; k < j->stages_n && !run_state_is_final(j->state); k++) {
+            struct sched_stage *st = &j->stage[k];
+
+            if (!st->phase_open || run_state_is_final(st->state))
+                continue;
+            if (st->phase.type == PHASE_SESSION)
+                sched_session_dispatch(s, st, a);
+            else
+                sched_tasks_dispatch(s, st, a);
+        }
+        job_settle(s, j, a);
+    }
+}
+
+/* ---- jobs ------------------------------------------------------------------------------------------------------- */
+int sched_job_new(uint64_t id, struct spec **spec, const cJSON *resolved, uint64_t wall_ms, struct sched_job **out, struct err *e)
+{
+    struct sched_job *j = mem_zalloc(1, sizeof *j);
+    int rc = 0;
+
+    j->spec = *spec;
+    *spec = NULL;
+    j->id = id;
+    j->kind = j->spec->kind;
+    snprintf(j->name, sizeof j->name, "%s", j->spec->name);
+    snprintf(j->project, sizeof j->project, "%s", j->spec->project);
+    j->reuse = j->spec->reuse_verified;
+    j->finish_independent = j->spec->finish_independent;
+    j->max_parallel = j->spec->max_parallel;
+    j->seed = j->spec->seed;
+    j->created_wall_ms = wall_ms;
+    j->version = 1;
+    rc = expand_spec(j->spec, resolved, &j->expansion, e);
+    if (rc != 0) {
+        sched_job_free(j);
+        return rc;
+    }
+    j->stages_n = j->expansion->stages_n;
+    j->stage = mem_zalloc((size_t)j->stages_n, sizeof *j->stage);
+    for (int i = 0; i < j->stages_n; i++) {
+        struct sched_stage *st = &j->stage[i];
+
+        st->job = j;
+        st->index = i;
+        st->kind = j->expansion->stage[i].spec->kind;
+        snprintf(st->name, sizeof st->name, "%s", j->expansion->stage[i].name);
+    }
+    *out = j;
+    return 0;
+}
+
+void sched_job_free(struct sched_job *j)
+{
+    if (j == NULL)
+        return;
+    for (int i = 0; i < j->stages_n; i++) {
+        struct sched_stage *st = &j->stage[i];
+
+        for (uint32_t t = 0; t < st->tasks_n; t++)
+            cJSON_Delete(st->task[t].result);
+        free(st->task);
+        free(st->session);
+        cJSON_Delete(st->inputs);
+        cJSON_Delete(st->done);
+        cJSON_Delete(st->outputs);
+        cJSON_Delete(st->metrics);
+    }
+    free(j->stage);
+    expand_free(j->expansion);
+    spec_free(j->spec);
+    free(j);
+}
+
+struct sched_job *sched_find_job(const struct sched *s, uint64_t id)
+{
+    for (int i = s->jobs_n - 1; i >= 0; i--) {
+        if (s->job[i]->id == id)
+            return s->job[i];
+    }
+    return NULL;
+}
+
+int sched_stage_of(const struct sched_job *j, const char *name)
+{
+    for (int i = 0; i < j->stages_n; i++) {
+        if (strcmp(j->stage[i].name, name) == 0)
+            return i;
+    }
+    return -1;
+}
+
+static void job_add(struct sched *s, struct sched_job *j)
+{
+    if (s->jobs_n == s->jobs_cap) {
+        s->jobs_cap = s->jobs_cap * 2 + 16;
+        s->job = mem_grow(s->job, (size_t)s->jobs_cap, sizeof *s->job);
+    }
+    s->job[s->jobs_n++] = j;
+}
+
+static void on_submit(struct sched *s, struct sched_event *ev, struct sched_actions *a)
+{
+    struct sched_job *j = ev->job;
+
+    ev->job = NULL;
+    job_add(s, j);
+    sched_act(a, SCHED_SAVE_JOB, j, NULL);
+    for (int i = 0; i < j->stages_n; i++) {
+        sched_stage_estimate(s, &j->stage[i]);
+        sched_act(a, SCHED_SAVE_STAGE, j, &j->stage[i]);
+    }
+    sched_note(a, j, NULL, "job.submitted", "%d stages", j->stages_n);
+}
+
+static void on_cancel(struct sched *s, struct sched_event *ev, struct sched_actions *a)
+{
+    struct sched_job *j = sched_find_job(s, ev->job_id);
+
+    if (j == NULL || run_state_is_final(j->state))
+        return;
+    sched_note(a, j, NULL, "job.cancel", "asked for");
+    for (int i = 0; i < j->stages_n; i++) {
+        if (!run_state_is_final(j->stage[i].state))
+            sched_stage_stop(s, &j->stage[i], RUN_CANCELLED, "Cancelled", a);
+    }
+    sched_move_job(s, j, RUN_CANCELLED, "Cancelled", a);
+}
+
+void sched_restore(struct sched *s, struct sched_job *j)
+{
+    job_add(s, j);
+}
+
+void sched_restored(struct sched *s, uint64_t now_ms)
+{
+    s->now_ms = now_ms;
+    for (int i = 0; i < s->jobs_n; i++) {
+        for (int k = 0; k < s->job[i]->stages_n; k++) {
+            struct sched_stage *st = &s->job[i]->stage[k];
+
+            for (uint32_t t = 0; t < st->tasks_n; t++) {
+                st->task[t].lease_until_ms = now_ms + s->config.lease_ms;
+                if (st->task[t].id >= s->next_task)
+                    s->next_task = st->task[t].id + 1;
+            }
+            if (st->session != NULL) {
+                st->session->open = false;
+                st->session->retry_at_ms = now_ms + s->config.restart_grace_ms;
+                if (st->session->id >= s->next_session)
+                    s->next_session = st->session->id + 1;
+            }
+            st->phase_started_ms = now_ms;
+            if (s->job[i]->expansion != NULL)
+                sched_stage_estimate(s, st);
+        }
+        if (run_state_is_final(s->job[i]->state))
+            job_shrink(s, s->job[i]);
+    }
+    sched_collect(s);
+}
+
+void sched_renew(struct sched *s, uint64_t now_ms)
+{
+    s->now_ms = now_ms;
+    for (int i = 0; i < s->jobs_n; i++) {
+        for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
+            struct sched_stage *st = &s->job[i]->stage[k];
+
+            for (uint32_t t = 0; t < st->tasks_n; t++) {
+                if (st->task[t].state == TASK_LEASED)
+                    st->task[t].lease_until_ms = now_ms + s->config.lease_ms;
+            }
+            if (st->session != NULL)
+                st->session->progress_ms = now_ms;
+        }
+    }
+}
+
+/* ---- workers ---------------------------------------------------------------------------------------------------- */
+struct sched_worker *sched_find_worker(const struct sched *s, const char *id)
+{
+    for (int i = 0; i < s->workers_n; i++) {
+        if (strcmp(s->worker[i]->id, id) == 0)
+            return s->worker[i];
+    }
+    return NULL;
+}
+
+static void worker_drop(struct sched *s, const char *id)
+{
+    for (int i = 0; i < s->workers_n; i++) {
+        if (strcmp(s->worker[i]->id, id) != 0)
+            continue;
+        free(s->worker[i]);
+        memmove(&s->worker[i], &s->worker[i + 1], (size_t)(s->workers_n - i - 1) * sizeof(struct sched_worker *));
+        s->workers_n--;
+        return;
+    }
+}
+
+/* Kept in order of id, so that decisions depend on who is there, not on who came first. */
+static struct sched_worker *worker_add(struct sched *s, const char *id)
+{
+    struct sched_worker *w = mem_zalloc(1, sizeof *w);
+    int at = s->workers_n;
+
+    if (s->workers_n == s->workers_cap) {
+        s->workers_cap = s->workers_cap * 2 + 16;
+        s->worker = mem_grow(s->worker, (size_t)s->workers_cap, sizeof(struct sched_worker *));
+    }
+    while (at > 0 && strcmp(s->worker[at - 1]->id, id) > 0)
+        at--;
+    memmove(&s->worker[at + 1], &s->worker[at], (size_t)(s->workers_n - at) * sizeof(struct sched_worker *));
+    s->worker[at] = w;
+    s->workers_n++;
+    snprintf(w->id, sizeof w->id, "%s", id);
+    return w;
+}
+
+static void on_worker_up(struct sched *s, struct sched_event *ev, struct sched_actions *a)
+{
+    struct sched_worker *w = sched_find_worker(s, ev->worker);
+
+    if (w == NULL)
+        w = worker_add(s, ev->worker);
+    snprintf(w->class_id, sizeof w->class_id, "%s", ev->class_id != NULL ? ev->class_id : "");
+    w->roles = ev->roles;
+    w->threads = ev->threads;
+    w->draining = ev->draining;
+    w->suspect = false;
+    sched_tasks_reattach(s, ev, true, a);
+    if (ev->session != 0 && (w->in == NULL || w->in->session->id != ev->session || w->in->session->attempt != ev->attempt)) {
+        struct sched_action *act = sched_act(a, SCHED_SEND_CLOSE, NULL, NULL);
+
+        snprintf(act->worker, sizeof act->worker, "%s", ev->worker);
+        act->number = ev->session;
+        act->epoch = ev->attempt;
+        snprintf(act->note, sizeof act->note, "this attempt is over");
+    }
+}
+
+static void on_worker_gone(struct sched *s, struct sched_event *ev, struct sched_actions *a)
+{
+    sched_session_lose(s, ev->worker, ev->crashed ? "worker lost" : "worker left", a);
+    sched_tasks_worker_gone(s, ev->worker, ev->crashed, a);
+    worker_drop(s, ev->worker);
+}
+
+static void on_worker_mark(struct sched *s, struct sched_event *ev, struct sched_actions *a)
+{
+    struct sched_worker *w = sched_find_worker(s, ev->worker);
+
+    if (w == NULL)
+        return;
+    if (ev->type == SCHED_WORKER_DRAIN && !w->draining) {
+        w->draining = true;
+        sched_session_lose(s, ev->worker, "worker drains", a);
+    } else if (ev->type != SCHED_WORKER_DRAIN) {
+        w->suspect = ev->type == SCHED_WORKER_SUSPECT;
+    }
+}
+
+static void on_tick(struct sched *s, struct sched_actions *a)
+{
+    for (int i = 0; i < s->jobs_n; i++) {
+        for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
+            struct sched_stage *st = &s->job[i]->stage[k];
+
+            if (!st->phase_open || run_state_is_final(st->state))
+                continue;
+            if (st->phase.type == PHASE_SESSION)
+                sched_session_tick(s, st, a);
+            else
+                sched_tasks_tick(s, st, a);
+        }
+    }
+}
+
+static void on_reuse(struct sched *s, struct sched_event *ev, struct sched_actions *a)
+{
+    struct sched_job *j = sched_find_job(s, ev->job_id);
+
+    if (j == NULL || ev->stage_index < 0 || ev->stage_index >= j->stages_n)
+        return;
+    sched_stage_reuse(s, &j->stage[ev->stage_index], ev->result, a);
+}
+
+/* ---- the step --------------------------------------------------------------------------------------------------- */
+void sched_init(struct sched *s, const struct sched_config *config)
+{
+    *s = (struct sched){.config = *config, .next_task = 1, .next_session = 1};
+    CHECK(config->plan != NULL && config->crash_limit <= SCHED_CRASHES_MAX);
+}
+
+void sched_fini(struct sched *s)
+{
+    sched_collect(s);
+    for (int i = 0; i < s->jobs_n; i++)
+        sched_job_free(s->job[i]);
+    for (int i = 0; i < s->workers_n; i++)
+        free(s->worker[i]);
+    free(s->job);
+    free(s->worker);
+    free(s->garbage);
+}
+
+void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a)
+{
+    s->now_ms = ev->now_ms > s->now_ms ? ev->now_ms : s->now_ms;
+    s->wall_ms = ev->wall_ms;
+    switch (ev->type) {
+    case SCHED_TICK:
+        on_tick(s, a);
+        break;
+    case SCHED_SUBMIT:
+        on_submit(s, ev, a);
+        break;
+    case SCHED_CANCEL:
+        on_cancel(s, ev, a);
+        break;
+    case SCHED_WORKER_UP:
+        on_worker_up(s, ev, a);
+        break;
+    case SCHED_WORKER_SUSPECT:
+    case SCHED_WORKER_OK:
+    case SCHED_WORKER_DRAIN:
+        on_worker_mark(s, ev, a);
+        break;
+    case SCHED_WORKER_GONE:
+        on_worker_gone(s, ev, a);
+        break;
+    case SCHED_HEARTBEAT:
+        sched_tasks_reattach(s, ev, false, a);
+        return; /* renews leases; decides nothing */
+    case SCHED_TASK_DONE:
+        sched_on_task_done(s, ev, a);
+        break;
+    case SCHED_TASK_FAILED:
+        sched_on_task_failed(s, ev, a);
+        break;
+    case SCHED_SESSION_STATUS:
+    case SCHED_SESSION_CHECKPOINT:
+    case SCHED_SESSION_DONE:
+    case SCHED_SESSION_FAILED:
+        sched_on_session(s, ev, a);
+        break;
+    case SCHED_REUSE:
+        on_reuse(s, ev, a);
+        break;
+    }
+    cJSON_Delete(ev->result);
+    ev->result = NULL;
+    settle(s, a);
+    for (int i = 0; i < s->jobs_n; i++) {
+        if (run_state_is_final(s->job[i]->state) && s->job[i]->spec != NULL)
+            job_shrink(s, s->job[i]);
+    }
+}
