@@ -300,23 +300,6 @@ static void effect_metrics(const struct results *r, const struct sink *s, int mo
     }
 }
 
-static double mean_distinct2(const struct results *r, int model, int g)
-{
-    double sum = 0.0;
-    int n = 0;
-
-    for (int a = 0; a < r->attrs; a++) {
-        for (int l = 0; l < r->levels; l++) {
-            double v = results_cell(r, model, g, a, l)->distinct2;
-            if (!isnan(v)) {
-                sum += v;
-                n++;
-            }
-        }
-    }
-    return n > 0 ? sum / n : (double)NAN;
-}
-
 static void model_metrics(const struct results *r, const struct sink *s, int m)
 {
     char guide[24], name[128];
@@ -325,7 +308,8 @@ static void model_metrics(const struct results *r, const struct sink *s, int m)
         results_guidance_text(r->guidance[g], guide);
         for (int a = 0; a < r->attrs; a++)
             effect_metrics(r, s, m, g, a);
-        metric(s, mean_distinct2(r, m, g), "distinct2.%s.%s", r->model[m], guide);
+        metric(s, results_mean_distinct2(r, m, g), "distinct2.%s.%s", r->model[m], guide);
+        metric(s, results_mean_nll(r, m, g), "fluency_nll.%s.%s", r->model[m], guide);
     }
     metric(s, figures_largest_rate(r, m), "largest_rate.%s", r->model[m]);
     metric(s, r->gap[m].nll_true, "nll.%s", r->model[m]);

@@ -76,9 +76,14 @@ static bool worth_showing(const struct results *r, int g, int attr, int m)
            fabs(v->value) >= 0.2 * r->spread[m];
 }
 
+static int digits_of(const struct results *r, int m)
+{
+    return r->measure[m].rate ? 2 : r->spread[m] < 0.5 ? 3 : 1;
+}
+
 static void level_means(const struct results *r, int model, int g, int attr, int m, struct buf *out)
 {
-    int digits = r->measure[m].rate ? 2 : r->spread[m] < 0.5 ? 3 : 1;
+    int digits = digits_of(r, m);
 
     for (int l = 0; l < r->levels; l++) {
         if (l > 0)
@@ -111,9 +116,10 @@ static void effects_section(const struct results *r, int g, struct buf *out)
                 level_means(r, model, g, a, m, out);
                 buf_str(out, " | ");
                 number(out, results_effect(r, model, g, a)->rho[m], 2);
-                for (int l = 0; r->has_human && l < r->levels; l++) {
+                buf_str(out, r->has_human && model > 0 ? " | " : "");
+                for (int l = 0; r->has_human && model == 0 && l < r->levels; l++) {
                     buf_str(out, l == 0 ? " | " : " / ");
-                    number(out, r->human[a].mean[l][m], r->measure[m].rate ? 2 : 3);
+                    number(out, r->human[a].mean[l][m], digits_of(r, m));
                 }
                 buf_str(out, " |\n");
             }
@@ -229,23 +235,34 @@ static void text_row(const char *model, const char *setting, const struct result
     buf_str(out, " |\n");
 }
 
+/* Each setting of few models; of many only the means. */
+static void text_settings(const struct results *r, int m, int g, bool few, struct buf *out)
+{
+    char setting[160];
+
+    for (int a = 0; few && a < r->attrs; a++) {
+        for (int l = 0; l < r->levels; l++) {
+            snprintf(setting, sizeof setting, "%s %d, guidance %.4g", r->attr[a], r->level[l], r->guidance[g]);
+            text_row(r->model[m], setting, results_cell(r, m, g, a, l), out);
+        }
+    }
+    buf_printf(out, "| %s | mean of all, guidance %.4g | | | | ", r->model[m], r->guidance[g]);
+    number(out, results_mean_distinct2(r, m, g), 3);
+    buf_str(out, " | ");
+    number(out, results_mean_nll(r, m, g), 3);
+    buf_str(out, " | |\n");
+}
+
 static void text_section(const struct results *r, struct buf *out)
 {
     static const char *const head[] = {"model", "asked for", "replies", "tokens", "different words", "distinct-2", "NLL without attributes", "NLL under the base model"};
-    char setting[160];
 
     buf_str(out, "\n## Length, diversity, fluency\n\n");
     table_head(out, head, 8);
     for (int m = 0; m < r->models; m++) {
         text_row(r->model[m], "nothing", results_cell(r, m, 0, -1, 0), out);
-        for (int g = 0; g < r->guidances; g++) {
-            for (int a = 0; a < r->attrs; a++) {
-                for (int l = 0; l < r->levels; l++) {
-                    snprintf(setting, sizeof setting, "%s %d, guidance %.4g", r->attr[a], r->level[l], r->guidance[g]);
-                    text_row(r->model[m], setting, results_cell(r, m, g, a, l), out);
-                }
-            }
-        }
+        for (int g = 0; g < r->guidances; g++)
+            text_settings(r, m, g, r->models * r->guidances <= 4, out);
     }
     if (isfinite(r->human_distinct2))
         buf_printf(out, "\nHuman replies, as many as a row has: distinct-2 %.3f.\n", r->human_distinct2);

@@ -76,6 +76,34 @@ struct results_effect *results_effect(const struct results *r, int model, int gu
     return &r->effect[(model * r->guidances + guidance) * r->attrs + attr];
 }
 
+static double settings_mean(const struct results *r, int model, int guidance, size_t field)
+{
+    double sum = 0.0;
+    int n = 0;
+
+    for (int a = 0; a < r->attrs; a++) {
+        for (int l = 0; l < r->levels; l++) {
+            double v;
+            memcpy(&v, (const char *)results_cell(r, model, guidance, a, l) + field, sizeof v);
+            if (!isnan(v)) {
+                sum += v;
+                n++;
+            }
+        }
+    }
+    return n > 0 ? sum / n : (double)NAN;
+}
+
+double results_mean_distinct2(const struct results *r, int model, int guidance)
+{
+    return settings_mean(r, model, guidance, offsetof(struct results_cell, distinct2));
+}
+
+double results_mean_nll(const struct results *r, int model, int guidance)
+{
+    return settings_mean(r, model, guidance, offsetof(struct results_cell, nll));
+}
+
 static size_t stem_length(const char *label)
 {
     size_t n = strlen(label), digits = n;

@@ -125,6 +125,9 @@ void results_fini(struct results *r);
 /* attr -1: the model's replies with all attributes missing (guidance and level are then not looked at). */
 struct results_cell *results_cell(const struct results *r, int model, int guidance, int attr, int level);
 struct results_effect *results_effect(const struct results *r, int model, int guidance, int attr);
+/* Means over the settings of a model at one guidance; NaN if nothing was written. */
+double results_mean_distinct2(const struct results *r, int model, int guidance);
+double results_mean_nll(const struct results *r, int model, int guidance);
 /* Models whose labels differ only in "-<number>" at the end are training seeds of one: "steer", "steer-2". */
 bool results_same_group(const char *a, const char *b);
 bool results_is_control(const char *label); /* of group "control" */

@@ -144,6 +144,8 @@ static double legend_draw(struct buf *out, const char *const *name, int n, const
     return y;
 }
 
+enum { LEGEND_MAX = 64 };
+
 /* ---- line charts ------------------------------------------------------------------------------------------------ */
 
 static void panel_range(const struct svg_panel *p, struct frame *f)
@@ -165,6 +167,8 @@ static void panel_range(const struct svg_panel *p, struct frame *f)
         y0 = fmin(y0, 0.0);
         y1 = fmax(y1, 0.0);
     }
+    if (p->reach > 0.0 && y0 <= y1)
+        y1 = fmax(y1, p->reach);
     axis_fit(&f->h, x0, x1, 6, p->whole_x, false);
     axis_fit(&f->v, y0, y1, 5, false, true);
     f->h.at_min = f->x + 14;
@@ -200,26 +204,39 @@ static void series_draw(struct buf *out, const struct frame *f, const struct svg
     }
 }
 
+static int legend_collect(const struct svg_panel *panel, int panels, const char **name, int *colour)
+{
+    int n = 0;
+
+    for (int p = 0; p < panels; p++) {
+        for (int s = 0; s < panel[p].series_n; s++) {
+            const struct svg_series *x = &panel[p].series[s];
+            int i = 0;
+            while (i < n && (strcmp(name[i], x->name) != 0 || colour[i] != x->colour))
+                i++;
+            if (i < n || n == LEGEND_MAX)
+                continue;
+            name[n] = x->name;
+            colour[n++] = x->colour;
+        }
+    }
+    return n;
+}
+
 void svg_lines(struct buf *out, const char *title, const struct svg_panel *panel, int panels, int columns)
 {
     const double width = panels == 1 ? 620 : 300, height = panels == 1 ? 320 : 190;
-    const char *name[64];
-    int colour[64], most = 0, rows;
+    const char *name[LEGEND_MAX];
+    int colour[LEGEND_MAX], names, rows;
     double top, legend_y;
 
     CHECK(panels >= 1 && columns >= 1);
     columns = columns < panels ? columns : panels;
     rows = (panels + columns - 1) / columns;
-    for (int p = 1; p < panels; p++)
-        most = panel[p].series_n > panel[most].series_n ? p : most;
-    CHECK(panel[most].series_n <= 64);
-    for (int s = 0; s < panel[most].series_n; s++) {
-        name[s] = panel[most].series[s].name;
-        colour[s] = panel[most].series[s].colour;
-    }
-    top = 78 + 18.0 * (panel[most].series_n > 6 ? (panel[most].series_n - 1) / 6 : 0);
+    names = legend_collect(panel, panels, name, colour);
+    top = 78 + 18.0 * (names > 6 ? (names - 1) / 6 : 0);
     picture_begin(out, columns * (width + 84) + 16, top + rows * (height + 78), title);
-    legend_y = legend_draw(out, name, panel[most].series_n, colour, 16, 46, columns * (width + 84));
+    legend_y = legend_draw(out, name, names, colour, 16, 46, columns * (width + 84));
     top = fmax(top, legend_y + 32);
     for (int p = 0; p < panels; p++) {
         struct frame f = {.x = 68 + (p % columns) * (width + 84), .y = top + (double)(p / columns) * (height + 78), .width = width, .height = height};

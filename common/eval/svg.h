@@ -31,8 +31,9 @@ struct svg_panel {
     int series_n;
     bool from_zero; /* the y axis includes 0 */
     bool whole_x;   /* x ticks at whole numbers only: levels, steps */
+    double reach;   /* the y axis goes at least up to this, so that noise does not fill the picture; 0 = off */
 };
-/* One line chart each, `columns` beside each other, one legend for all (names of the panel with most series). */
+/* One line chart each, `columns` beside each other, one legend for all: every pair of name and colour once. */
 void svg_lines(struct buf *out, const char *title, const struct svg_panel *panel, int panels, int columns);
 
 /* Bars with intervals: value[group * series_n + series]. */

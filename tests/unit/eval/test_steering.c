@@ -350,6 +350,48 @@ static void test_figures_and_report(void **state)
     free(r);
 }
 
+static void test_guidance_has_its_picture(void **state)
+{
+    struct results *r = world_new();
+    struct made x;
+    struct buf picture = BUF_INIT;
+    char name[64];
+    (void)state;
+
+    results_fini(r);
+    r->guidances = 2;
+    r->guidance[0] = 1.0;
+    r->guidance[1] = 2.0;
+    results_prepare(r);
+    made_init(&x, r);
+    for (size_t i = 0; i < x.n; i++) /* the two seeds stand for the two strengths */
+        if (x.reply[i].model == 1) {
+            x.reply[i].model = 0;
+            x.reply[i].guidance = x.reply[i].attr >= 0;
+        }
+    size_t n = 0;
+    for (size_t i = 0; i < x.n; i++) /* a plain reply comes once */
+        if (x.reply[i].attr >= 0)
+            x.reply[n++] = x.reply[i];
+    humans_fill(r);
+    steering_replies(r, x.reply, n);
+    steering_leads(r);
+    assert_true(report_picture(r, 0, name, &picture));
+    assert_string_equal(name, "guidance.svg");
+    leave(name, &picture);
+    assert_non_null(strstr(picture.data, "curious"));
+    assert_null(strstr(picture.data, "nan"));
+    buf_clear(&picture);
+    assert_true(report_picture(r, 8, name, &picture)); /* four for each strength */
+    assert_string_equal(name, "leakage-g2.svg");
+    buf_clear(&picture);
+    assert_false(report_picture(r, 9, name, &picture));
+    buf_free(&picture);
+    made_fini(&x);
+    results_fini(r);
+    free(r);
+}
+
 static void test_figures_can_fail(void **state)
 {
     struct results *r = world_new();
@@ -395,6 +437,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_judge_against_baseline),
         cmocka_unit_test(test_tuning_moves_the_cut),
         cmocka_unit_test(test_figures_and_report),
+        cmocka_unit_test(test_guidance_has_its_picture),
         cmocka_unit_test(test_figures_can_fail),
         cmocka_unit_test(test_groups_of_seeds),
     };

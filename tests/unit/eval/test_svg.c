@@ -60,10 +60,10 @@ static void test_lines(void **state)
     struct svg_point broken[] = {{0, (double)NAN, (double)NAN, (double)NAN}};
     struct svg_series a[] = {{"steer", steer, 3, 0, true, false}, {"control", control, 3, 1, true, true}};
     struct svg_series w[] = {{"steer", words, 3, 0, true, false}}, n[] = {{"none", broken, 1, 2, true, false}};
-    struct svg_panel p[] = {{"curious: question", "requested level", "share of replies", a, 2, true, true},
-                            {"verbosity: words", "requested level", "words", w, 1, true, true},
-                            {"a < b & \"c\"", "requested level", "x", n, 1, true, true},
-                            {"happy: exclamation", "requested level", "share of replies", a, 2, true, true}};
+    struct svg_panel p[] = {{"curious: question", "requested level", "share of replies", a, 2, true, true, 0},
+                            {"verbosity: words", "requested level", "words", w, 1, true, true, 0},
+                            {"a < b & \"c\"", "requested level", "x", n, 1, true, true, 0},
+                            {"happy: exclamation", "requested level", "share of replies", a, 2, true, true, 1}};
     struct buf out = BUF_INIT, again = BUF_INIT;
     (void)state;
 
@@ -82,7 +82,7 @@ static void test_training_curve(void **state)
 {
     static struct svg_point p[500], q[500];
     struct svg_series s[] = {{"steer", p, 500, 0, false, false}, {"control", q, 500, 1, false, false}};
-    struct svg_panel panel = {"", "step", "loss, nats a token", s, 2, false, true};
+    struct svg_panel panel = {"", "step", "loss, nats a token", s, 2, false, true, 0};
     struct buf out = BUF_INIT;
     (void)state;
 
