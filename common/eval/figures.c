@@ -58,7 +58,7 @@ static void effect_figures(struct results *r, int model, int guidance, int attr)
     }
 }
 
-double figures_largest_rate(const struct results *r, int model)
+double figures_largest_rate(const struct results *r, int model, bool any)
 {
     double most = (double)NAN;
 
@@ -66,7 +66,8 @@ double figures_largest_rate(const struct results *r, int model)
         for (int a = 0; a < r->attrs; a++) {
             for (int m = 0; m < r->measures; m++) {
                 double v = fabs(results_effect(r, model, g, a)->measure[m].value);
-                if (r->measure[m].rate && !isnan(v) && !(most >= v))
+                bool claimed = r->lead[a] == m || r->measure[m].attr == a;
+                if ((any || claimed) && r->measure[m].rate && !isnan(v) && !(most >= v))
                     most = v;
             }
         }
@@ -85,7 +86,7 @@ static void model_figures(struct results *r, int model)
         for (int a = 0; a < r->attrs; a++)
             effect_figures(r, model, g, a);
     if (control) {
-        struct interval most = {figures_largest_rate(r, model), (double)NAN, (double)NAN};
+        struct interval most = {figures_largest_rate(r, model, false), (double)NAN, (double)NAN};
         char bound[32];
         snprintf(bound, sizeof bound, "<= %.2f", FIGURES_CONTROL_MAX);
         if (!isnan(most.value))

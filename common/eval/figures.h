@@ -5,7 +5,9 @@
  *   judge    the attribute model reads the attribute as stronger when more is asked for: the interval is above 0
  *   order    computed attributes: Spearman of requested level and measure over single replies is at least 0.5
  *   gap      held-out loss: wrong attributes cost something (the interval is above 0); for the control they do not (it contains 0)
- *   control  no rate moves by more than 0.12: a trained model can carry a chance association, so 0 would be too strict
+ *   control  no rate that an effect is claimed on (an attribute's ruler, the attribute model's reading of it) moves by more than 0.12:
+ *            a trained model can carry a chance association, so 0 would be too strict; the largest of all pairs is a metric, not a
+ *            figure, since with 300 contexts noise alone brings one of some forty to 0.12
  *   kappa    the attribute model agrees with humans beyond chance, and no interval puts it below the bag-of-words baseline
  */
 #ifndef EVAL_FIGURES_H
@@ -17,7 +19,7 @@
 #define FIGURES_ORDER_MIN 0.5
 
 void figures_build(struct results *r); /* after everything else is filled; steering_leads() included */
-/* Largest |effect| of a model on any rate, over guidance and attributes; NaN if it has none. */
-double figures_largest_rate(const struct results *r, int model);
+/* Largest |effect| of a model on rates, over guidance and attributes: on claimed ones, or (any) on all; NaN if it has none. */
+double figures_largest_rate(const struct results *r, int model, bool any);
 
 #endif

@@ -311,7 +311,8 @@ static void model_metrics(const struct results *r, const struct sink *s, int m)
         metric(s, results_mean_distinct2(r, m, g), "distinct2.%s.%s", r->model[m], guide);
         metric(s, results_mean_nll(r, m, g), "fluency_nll.%s.%s", r->model[m], guide);
     }
-    metric(s, figures_largest_rate(r, m), "largest_rate.%s", r->model[m]);
+    metric(s, figures_largest_rate(r, m, false), "largest_rate.%s", r->model[m]);
+    metric(s, figures_largest_rate(r, m, true), "largest_rate_any.%s", r->model[m]);
     metric(s, r->gap[m].nll_true, "nll.%s", r->model[m]);
     metric(s, r->gap[m].nll_missing, "nll_missing.%s", r->model[m]);
     snprintf(name, sizeof name, "gap.%s", r->model[m]);
