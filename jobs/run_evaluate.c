@@ -38,8 +38,6 @@ int evaluate_judge_schema(const struct run_task *t, const struct run_env *env, s
         return err_wrap(e, "judge");
     if (m.steer.role != STEER_ATTRIBUTE_MODEL)
         rc = err_set(e, ERR_INVALID, "input judge is no attribute model");
-    else if (m.steer.template_config.head == TEMPLATE_HEAD_LM)
-        rc = err_set(e, ERR_UNSUPPORTED, "the judge's head is lm; evaluate reads judges with head classes or regression");
     *out = m.steer.template_config.schema;
     model_fini(&m);
     return rc;

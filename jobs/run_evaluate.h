@@ -28,7 +28,7 @@ struct evaluate_item {
  * Models are put in order, because the resolved spec has them by name: the model under test first ("steer" if there is one, else
  * the first that is no control), its other training seeds, controls, the rest. */
 int evaluate_design(const struct run_task *t, const struct schema *s, const struct schema *judge, struct results *r, struct err *e);
-/* Schema of the judge of this stage, if it has one; ERR_UNSUPPORTED for heads whose answers are text. */
+/* Schema of the judge of this stage, if it has one. */
 int evaluate_judge_schema(const struct run_task *t, const struct run_env *env, struct schema *out, bool *has, struct err *e);
 /* Path of input "model.<label>". */
 int evaluate_model_path(const struct run_task *t, const struct run_env *env, const char *label, char *path, size_t cap, struct err *e);

@@ -361,6 +361,22 @@ static void test_from_nothing_with_rulers_only(void **state)
     buf_free(&report);
 }
 
+static void test_a_judge_that_answers_in_text(void **state)
+{
+    cJSON *phases = cJSON_CreateObject(), *keep = cJSON_DetachItemFromObject(w.inputs, "judge");
+    struct buf text = BUF_INIT;
+    (void)state;
+
+    model_make("judge", TEMPLATE_HEAD_LM, 6);
+    (void)items_run(phases);
+    rows_run(phases, 0, 12, &text);
+    assert_non_null(strstr(text.data, "\"v\":["));
+    cJSON_DeleteItemFromObject(w.inputs, "judge");
+    cJSON_AddItemToObject(w.inputs, "judge", keep);
+    cJSON_Delete(phases);
+    buf_free(&text);
+}
+
 static void refused(const char *kind, uint64_t begin, uint64_t end, const cJSON *phases, int code, const char *what)
 {
     struct run_result r;
@@ -465,6 +481,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_whole_evaluation),
         cmocka_unit_test(test_from_nothing_with_rulers_only),
+        cmocka_unit_test(test_a_judge_that_answers_in_text),
         cmocka_unit_test(test_what_does_not_fit_is_named),
         cmocka_unit_test(test_levels_of_those_not_under_test),
         cmocka_unit_test(test_models_are_put_in_order),
