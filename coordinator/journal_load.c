@@ -109,7 +109,7 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
     failure_parse(row, 8, &job->failure);
     job->started_wall_ms = (uint64_t)db_int(row, 10);
     job->finished_wall_ms = (uint64_t)db_int(row, 11);
-    job->version = (uint64_t)db_int(row, 14) + (1u << 20); /* above what watchers saw of unsaved progress */
+    job->version = (uint64_t)db_int(row, 14) + (l->j->term << 20); /* above what watchers saw of unsaved progress */
     if (why.code != 0) { /* this build cannot read its spec any more: say so, rather than lose it */
         job->state = RUN_FAILED;
         snprintf(job->reason, sizeof job->reason, "SpecUnreadable");
