@@ -98,7 +98,7 @@ bool supervise_failing(const char *dir, char name[32])
     bool failing = false;
 
     cJSON_ArrayForEach(child, json_get(j, "children"))
-        if (!failing && json_int_or(child, "restarts", 0) >= 4) {
+        if (!failing && json_int_or(child, "restarts", 0) >= 3) {
             failing = true;
             snprintf(name, 32, "%s", json_string_or(child, "name", "?"));
         }
