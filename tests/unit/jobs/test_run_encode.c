@@ -5,18 +5,24 @@
 #include "jobs/data_pool.h"
 #include "ps/ckpt.h"
 
+#define MOODS                                                                                                       \
+    "labels:\n"                                                                                                     \
+    "  mood: {classes: [Neutral, Curious, Happy], other: skip}\n"                                                   \
+    "attributes:\n"                                                                                                 \
+    "  curious:   {type: categorical, from: mood, class: Curious, bin: {quantiles: 5}}\n"                           \
+    "  verbosity: {type: computed, measure: words, bin: {quantiles: 5}}\n"
+#define SCALES                                                                                                      \
+    "attributes:\n"                                                                                                 \
+    "  quality: {type: integer, min: 0, max: 4}\n"                                                                  \
+    "  humor:   {type: integer, min: 0, max: 4}\n"
+
 static const char head[] = "apiVersion: steerlm/v1\n"
                            "name: t\n"
                            "seed: 3\n"
-                           "labels:\n"
-                           "  mood: {classes: [Neutral, Curious, Happy], other: skip}\n"
-                           "attributes:\n"
-                           "  curious:   {type: categorical, from: mood, class: Curious, bin: {quantiles: 5}}\n"
-                           "  verbosity: {type: computed, measure: words, bin: {quantiles: 5}}\n"
                            "data:\n"
                            "  chat:\n"
                            "    files: [rows.jsonl]\n"
-                           "    map: {conversation: turns, id: id, text: text, speaker: who, labels: [mood]}\n"
+                           "    map: {conversation: turns, id: id, text: text, speaker: who}\n"
                            "    split: {held_out: 0.2, seed: 1}\n"
                            "    keep: {max_reply_tokens: 20, context_tokens: 8}\n"
                            "inputs: {base: \"file:models/stories260K\", train: \"data:chat\"}\n"
@@ -49,7 +55,8 @@ static char *rows_file(const struct world *w)
     for (int i = 0; i < CONVERSATIONS; i++) {
         buf_printf(&text, "{\"id\":\"c%d\",\"turns\":[", i);
         for (int k = 0; k < TURNS; k++) {
-            buf_printf(&text, "%s{\"who\":\"%c\",\"mood\":\"%s\",\"text\":\"", k > 0 ? "," : "", "AB"[k % 2], moods[k]);
+            buf_printf(&text, "%s{\"who\":\"%c\",\"mood\":\"%s\",\"quality\":%d,\"text\":\"", k > 0 ? "," : "",
+                       "AB"[k % 2], moods[k], k);
             for (int n = 0; n < 1 + 2 * k + i % 3; n++)
                 buf_str(&text, n > 0 ? " the" : "one");
             if (k == 3 && i % 10 == 0)
@@ -104,7 +111,7 @@ static void init_of(struct world *w, struct model *m)
 
 static void test_prepare_counts(void **state)
 {
-    struct spec *s = spec_of("kind: sft\ncondition: {template: control, labels: human}\n");
+    struct spec *s = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: human}\n");
     struct world *w = prepared(s);
     struct dataset d;
 
@@ -124,7 +131,7 @@ static void test_prepare_counts(void **state)
 
 static void test_policy_examples(void **state)
 {
-    struct spec *s = spec_of("kind: sft\ncondition: {template: control, labels: human}\n");
+    struct spec *s = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: human}\n");
     struct world *w = prepared(s);
     struct examples *x;
     struct model m;
@@ -188,9 +195,9 @@ static void levels_count(struct world *w, size_t count[12], size_t *matches)
 /* The control has the same levels, on other replies, and whole vectors move together. */
 static void test_shuffled_labels(void **state)
 {
-    struct spec *s = spec_of("kind: sft\ncondition: {template: control, labels: human}\n");
-    struct spec *shuffled = spec_of("kind: sft\ncondition: {template: control, labels: human, shuffle_labels: true}\n");
-    struct spec *none = spec_of("kind: sft\ncondition: {template: control, labels: none}\n");
+    struct spec *s = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: human}\n");
+    struct spec *shuffled = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: human, shuffle_labels: true}\n");
+    struct spec *none = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: none}\n");
     struct world *w = prepared(s);
     size_t before[12], after[12], matches, n;
 
@@ -216,7 +223,7 @@ static void test_shuffled_labels(void **state)
 
 static void test_predicted_labels_need_annotation(void **state)
 {
-    struct spec *s = spec_of("kind: sft\ncondition: {template: control, labels: predicted}\n");
+    struct spec *s = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: predicted}\n");
     struct world *w = prepared(s);
     struct run_result r;
 
@@ -234,7 +241,7 @@ static void test_predicted_labels_need_annotation(void **state)
 /* Two folds: each response teaches exactly the model that will not label it. */
 static void test_cross_fit(void **state)
 {
-    struct spec *s = spec_of("kind: train-attribute-model\nhead: classes\ncross_fit: 2\n");
+    struct spec *s = spec_of(MOODS "kind: train-attribute-model\nhead: classes\ncross_fit: 2\n");
     struct world *w = prepared(s);
     struct examples *x[2];
     struct dataset d;
@@ -266,13 +273,12 @@ static void test_cross_fit(void **state)
 
 static void test_regression_changes_the_head(void **state)
 {
-    struct spec *s = spec_of("kind: train-attribute-model\nhead: classes\n");
+    struct spec *s = spec_of(SCALES "kind: train-attribute-model\nhead: regression\n");
     struct world *w = prepared(s);
     struct model m;
     struct examples *x;
 
     (void)state;
-    snprintf(s->head, sizeof s->head, "regression");
     world_phase(w, s, "encode", 0, 0);
     init_of(w, &m);
     x = examples_of(w, 0);
@@ -286,10 +292,44 @@ static void test_regression_changes_the_head(void **state)
     world_free(w);
 }
 
+/* base: {init}: a random model, with a tokenizer that comes as a file without a name, or with none. */
+static void test_from_nothing(void **state)
+{
+    struct spec *s = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: human}\n");
+    struct world *w = prepared(s);
+    struct tokenizer *tok = NULL;
+    struct model m;
+    char path[128];
+
+    (void)state;
+    s->has_init = true;
+    s->init = (struct dims){.vocab = 600, .width = 16, .layers = 1, .heads = 2, .kv_heads = 2, .head_dim = 8, .ffn = 32, .context = 64,
+                            .norm_eps = 1e-5f, .rope_theta = 10000.0f, .tied = true};
+    snprintf(s->tokenizer, sizeof s->tokenizer, "synthetic");
+    world_phase(w, s, "encode", 0, 0);
+    init_of(w, &m);
+    assert_int_equal(m.dims.vocab, 612);
+    assert_int_equal(m.steer.template_config.max_length, 64);
+    model_fini(&m);
+    s->init.vocab = 0;
+    snprintf(s->tokenizer, sizeof s->tokenizer, "file:tokenizer.json");
+    assert_int_equal(tokenizer_load("models/stories260K", &tok, &w->e), 0);
+    assert_int_equal(tokenizer_write(tok, w->dir, &w->e), 0);
+    tokenizer_free(tok);
+    snprintf(path, sizeof path, "%s/tokenizer.json", w->dir);
+    world_input(w, "tokenizer", path);
+    world_phase(w, s, "encode", 0, 0);
+    init_of(w, &m);
+    assert_int_equal(m.dims.vocab, 524);
+    model_fini(&m);
+    spec_free(s);
+    world_free(w);
+}
+
 /* Twice the same task: the same digests. */
 static void test_encode_is_reproducible(void **state)
 {
-    struct spec *s = spec_of("kind: sft\ncondition: {template: nemo, labels: human}\n");
+    struct spec *s = spec_of(MOODS "kind: sft\ncondition: {template: nemo, labels: human}\n");
     struct world *w = prepared(s);
     char *first, *second;
 
@@ -337,7 +377,7 @@ static void checkpoint_make(struct world *w, size_t params, float scale)
 
 static void test_export(void **state)
 {
-    struct spec *s = spec_of("kind: sft\ncondition: {template: control, labels: human}\n");
+    struct spec *s = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: human}\n");
     struct world *w = prepared(s);
     struct model m;
     struct run_result r;
@@ -371,7 +411,7 @@ int main(void)
         cmocka_unit_test(test_prepare_counts),   cmocka_unit_test(test_policy_examples),
         cmocka_unit_test(test_shuffled_labels),  cmocka_unit_test(test_predicted_labels_need_annotation),
         cmocka_unit_test(test_cross_fit),        cmocka_unit_test(test_regression_changes_the_head),
-        cmocka_unit_test(test_encode_is_reproducible), cmocka_unit_test(test_export)};
+        cmocka_unit_test(test_from_nothing), cmocka_unit_test(test_encode_is_reproducible), cmocka_unit_test(test_export)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
