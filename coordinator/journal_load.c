@@ -130,6 +130,7 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
 static void session_parse(const struct db_row *row, int column, struct sched_session *ss)
 {
     cJSON *o = parse(row, column);
+    const cJSON *h = NULL;
 
     if (o == NULL)
         return;
@@ -139,6 +140,19 @@ static void session_parse(const struct db_row *row, int column, struct sched_ses
     ss->faults = (uint32_t)json_int_or(o, "faults", 0);
     ss->losses = (uint32_t)json_int_or(o, "losses", 0);
     snprintf(ss->manifest.hex, sizeof ss->manifest.hex, "%s", json_string_or(o, "manifest", ""));
+    ss->assignment = (uint64_t)json_int_or(o, "assignment", 0);
+    cJSON_ArrayForEach(h, json_get(o, "hosts"))
+    {
+        struct sched_host *host = &ss->host[ss->hosts_n];
+
+        if (ss->hosts_n == SCHED_HOSTS_MAX)
+            break;
+        snprintf(host->worker, sizeof host->worker, "%s", json_string_or(h, "worker", ""));
+        host->chunk_begin = (uint32_t)json_int_or(h, "begin", 0);
+        host->chunk_end = (uint32_t)json_int_or(h, "end", 0);
+        ss->hosts_n++;
+    }
+    ss->adopting = ss->hosts_n > 0;
     cJSON_Delete(o);
 }
 
