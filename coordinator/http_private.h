@@ -3,7 +3,7 @@
  * (bytes to and from the blob store) share.
  *
  * A request has two owners: libmicrohttpd's connection and, once queued, the reactor's ticket. It is freed by whoever lets go
- * last (`refs`, under http->lock). `phase` is what the sweeper measures.
+ * last (`refs`, under http->lock).
  */
 #ifndef COORDINATOR_HTTP_PRIVATE_H
 #define COORDINATOR_HTTP_PRIVATE_H
@@ -21,11 +21,11 @@
 #define BODY_GRACE_MS 10000
 #define SEND_GRACE_MS 30000
 
-enum http_phase { PHASE_HEAD, PHASE_BODY, PHASE_REACTOR, PHASE_SEND };
-
 struct http_conn { /* one socket */
     int fd;
     uint64_t deadline_ms; /* clock_ms(); 0: none, libmicrohttpd's idle timer alone */
+    bool busy;            /* between the last byte of a request and the end of its answer */
+    int ended;            /* sweeps that found it not busy and the peer gone */
     struct http_conn *prev, *next;
 };
 

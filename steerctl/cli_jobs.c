@@ -82,15 +82,16 @@ static void stage_row(struct cli_table *t, const cJSON *stage)
 {
     const cJSON *p = json_get(stage, "progress");
     double fraction = json_number_or(p, "fraction", -1.0), eta = json_number_or(p, "eta_s", -1.0);
-    char done[CLI_SHORT] = "-", left[CLI_SHORT] = "-";
+    char done[CLI_SHORT] = "-", left[CLI_SHORT] = "-", took[CLI_SHORT];
     const char *state = json_string_or(stage, "state", "-");
 
     if (fraction >= 0.0)
         snprintf(done, sizeof done, "%.0f%%", fraction * 100.0);
     if (eta >= 0.0 && cli_state_exit(state) < 0)
         cli_format_seconds(eta, left);
-    cli_table_add(t, 7, json_string_or(stage, "name", "-"), json_string_or(stage, "kind", "-"), state,
-                  json_string_or(stage, "phase", "-"), done, left,
+    cli_format_between(json_string_or(stage, "started_at", NULL), json_string_or(stage, "finished_at", NULL), took);
+    cli_table_add(t, 8, json_string_or(stage, "name", "-"), json_string_or(stage, "kind", "-"), state,
+                  json_string_or(stage, "phase", "-"), done, left, took,
                   json_bool_or(stage, "reused", false) ? "reused" : json_string_or(stage, "reason", "-"));
 }
 
@@ -146,7 +147,7 @@ static void status_print(const cJSON *job)
         field_print("hint", json_string_or(failure, "hint", NULL));
     }
     printf("\n");
-    cli_table_add(&t, 7, "STAGE", "KIND", "STATE", "PHASE", "DONE", "LEFT", "NOTE");
+    cli_table_add(&t, 8, "STAGE", "KIND", "STATE", "PHASE", "DONE", "LEFT", "TOOK", "NOTE");
     for (int first = 1; first >= 0; first--) /* what prepares data comes before what uses it */
         cJSON_ArrayForEach(stage, json_get(job, "stages"))
             if (cli_is_prepare(stage) == first)
