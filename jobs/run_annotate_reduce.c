@@ -180,13 +180,16 @@ static void label_metrics(const struct reduce *x, struct run_result *r, int labe
     double count[SCHEMA_CLASSES_MAX * SCHEMA_CLASSES_MAX], most = 0.0, all = 0.0;
     size_t n = 0;
 
+    CHECK(k <= SCHEMA_CLASSES_MAX); /* the classes head has no more, and only it gives classes */
     for (size_t i = 0; i < x->data.responses; i++) {
         enum split split;
         const struct turn *turn = turn_at(x, i, &split);
         float human = turn->human[label];
-        if (split != want || isnan(human))
+        if (l->type == LABEL_SCALE)
+            human = rintf(human) - (float)rint(l->min);
+        if (split != want || !(human >= 0.0f && human < (float)k)) /* NaN, or beyond the scale */
             continue;
-        truth[n] = (int)(l->type == LABEL_CLASSES ? human : rintf(human) - (float)rint(l->min));
+        truth[n] = (int)human;
         guess[n++] = x->predicted[i * (size_t)x->data.schema.labels + (size_t)label];
     }
     stats_confusion(truth, guess, n, k, count);

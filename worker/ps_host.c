@@ -68,7 +68,7 @@ struct hosted {
 enum note_type { NOTE_OPEN, NOTE_CLOSE, NOTE_SAVED, NOTE_STOP };
 struct note {
     enum note_type type;
-    uint64_t session;
+    uint64_t session, attempt;
     struct ps_session *open;
     struct saver_job *saved;
 };
@@ -648,7 +648,9 @@ static void note_do(struct ps_host *p, struct note *note)
         session_open(p, note->open);
         break;
     case NOTE_CLOSE:
-        session_close(p, note->session);
+        x = hosted_find(p, note->session);
+        if (x != NULL && x->s->attempt <= note->attempt)
+            session_close(p, note->session);
         break;
     case NOTE_SAVED:
         x = hosted_find(p, note->saved->session);
@@ -778,7 +780,7 @@ void ps_host_open(struct ps_host *p, struct ps_session *s)
     note_put(p, (struct note){.type = NOTE_OPEN, .open = s});
 }
 
-void ps_host_close(struct ps_host *p, uint64_t session)
+void ps_host_close(struct ps_host *p, uint64_t session, uint64_t attempt)
 {
-    note_put(p, (struct note){.type = NOTE_CLOSE, .session = session});
+    note_put(p, (struct note){.type = NOTE_CLOSE, .session = session, .attempt = attempt});
 }

@@ -60,6 +60,6 @@ int ps_host_start(const char *listen, const char *inproc, const struct ps_host_e
 void ps_host_stop(struct ps_host *p); /* joins both threads */
 /* From any thread. open takes s and replaces an older attempt of the same session; a lower attempt is dropped. */
 void ps_host_open(struct ps_host *p, struct ps_session *s);
-void ps_host_close(struct ps_host *p, uint64_t session);
+void ps_host_close(struct ps_host *p, uint64_t session, uint64_t attempt); /* a newer attempt stays */
 
 #endif

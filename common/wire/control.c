@@ -33,7 +33,7 @@ static const struct {
     unsigned groups;
     unsigned side;
 } types[] = {
-    {CONTROL_HELLO, "hello", G_MACHINE | G_PULSE, SIDE_WORKER},
+    {CONTROL_HELLO, "hello", G_MACHINE | G_PULSE | G_SESSION, SIDE_WORKER},
     {CONTROL_HEARTBEAT, "heartbeat", G_PULSE, SIDE_WORKER | SIDE_COORDINATOR},
     {CONTROL_TASK_DONE, "task_done", G_TASK | G_OUTCOME, SIDE_WORKER},
     {CONTROL_TASK_FAILED, "task_failed", G_TASK | G_OUTCOME, SIDE_WORKER},

@@ -98,7 +98,7 @@ struct control {
     int32_t code;                /* failures, REJECT: enum err_code */
     char text[1024];             /* failures, REJECT, CLOSE: why; LOG: lines */
     /* SESSION_* and ASSIGN */
-    uint64_t session, session_attempt;
+    uint64_t session, session_attempt; /* HELLO too: the session it is in, 0 = none */
     uint64_t seed, steps, params, version; /* version: OPEN = start from, STATUS = reached, CHECKPOINT = of the manifest */
     uint32_t global_batch, units, chunk_elems, checkpoint_every;
     int32_t fold;

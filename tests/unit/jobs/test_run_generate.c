@@ -1,0 +1,237 @@
+#include "tests/unit/jobs/jobs_fixture.h"
+
+static struct world *policy_world(bool plain)
+{
+    struct world *w = world_new();
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/chat", w->dir);
+    fixture_dataset(path, 60);
+    world_input(w, "prompts", path);
+    if (plain) {
+        world_input(w, "model", "models/stories260K");
+        return w;
+    }
+    snprintf(path, sizeof(path), "%s/policy", w->dir);
+    fixture_model(path, TEMPLATE_POLICY, 5);
+    world_input(w, "model", path);
+    return w;
+}
+
+static struct spec *sweep_spec(void)
+{
+    struct spec *s = fixture_spec(KIND_GENERATE, "model prompts");
+    struct generate_spec *g = &s->generate;
+
+    g->attributes_n = 1;
+    snprintf(g->attributes[0].attr, SCHEMA_NAME_MAX, "verbosity");
+    g->attributes[0].level = 1;
+    g->sweep_n = 2;
+    snprintf(g->sweep[0].attr, SCHEMA_NAME_MAX, "curious");
+    g->sweep[0].levels = (struct int_list){.n = 2, .v = {0, 2}};
+    snprintf(g->sweep[1].attr, SCHEMA_NAME_MAX, "quality");
+    g->sweep[1].levels = (struct int_list){.n = 3, .v = {0, 2, 4}};
+    g->sampling = (struct sampling){0.8f, 0, 1.0f, 1.5f, 3.9f, 24};
+    g->n = 2;
+    g->prompts = 4;
+    snprintf(g->split, sizeof(g->split), "held_out");
+    g->rows_per_task = 16;
+    return s;
+}
+
+static void test_items_are_contexts_times_settings_times_samples(void **state)
+{
+    struct world *w = policy_world(false);
+    struct spec *s = sweep_spec();
+    struct buf items = BUF_INIT;
+    char *line, *rest;
+    int n = 0, seen[6] = {0};
+
+    (void)state;
+    world_phase(w, s, "generate.items", 0, 0);
+    assert_true(world_metric(w, "generate.items", "rows") == 4 * 6 * 2);
+    assert_int_equal(blob_read(w->store, json_string_or(json_get(json_get(w->phases, "generate.items"), "outputs"), "items", ""), 1u << 20,
+                               &items, NULL), 0);
+    for (line = strtok_r(items.data, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest), n++) {
+        cJSON *j = NULL;
+        const cJSON *level;
+        assert_int_equal(json_parse(line, strlen(line), JSON_LIMITS_LINE, &j, NULL), 0);
+        level = json_get(j, "level");
+        assert_int_equal(json_int_or(j, "i", -1), n);
+        assert_int_equal(json_int_or(j, "sample", -1), n % 2);
+        assert_int_equal(json_int_or(j, "c", -1) % 5, 4); /* held out */
+        assert_true(json_int_or(j, "turn", -1) >= 1);
+        assert_int_equal(cJSON_GetArrayItem(level, 2)->valueint, 1);
+        seen[cJSON_GetArrayItem(level, 0)->valueint / 2 * 3 + cJSON_GetArrayItem(level, 1)->valueint / 2]++;
+        cJSON_Delete(j);
+    }
+    assert_int_equal(n, 48);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(seen[i], 8);
+    buf_free(&items);
+    spec_free(s);
+    world_free(w);
+}
+
+static void test_texts_do_not_depend_on_the_ranges(void **state)
+{
+    struct world *w = policy_world(false);
+    struct spec *s = sweep_spec();
+    char *a, *b;
+
+    (void)state;
+    world_phase(w, s, "generate.items", 0, 0);
+    world_phase(w, s, "generate.rows", 48, 48);
+    a = world_parts(w, "generate.rows");
+    assert_true(world_metric(w, "generate.rows", "tokens_per_s") > 0.0);
+    world_phase(w, s, "generate.rows", 48, 5);
+    b = world_parts(w, "generate.rows");
+    assert_string_equal(a, b);
+    free(a);
+    free(b);
+    spec_free(s);
+    world_free(w);
+}
+
+static void test_replies_become_conversations_with_the_levels_asked_for(void **state)
+{
+    struct world *w = policy_world(false);
+    struct spec *s = sweep_spec();
+    struct dataset out, in;
+    char path[128];
+    int other = 0;
+
+    (void)state;
+    world_phase(w, s, "generate.items", 0, 0);
+    world_phase(w, s, "generate.rows", 48, 16);
+    world_phase(w, s, "generate.reduce", 0, 0);
+    world_output(w, "generate.reduce", &out);
+    snprintf(path, sizeof(path), "%s/chat", w->dir);
+    assert_int_equal(dataset_load(path, &in, NULL), 0);
+    assert_true(world_metric(w, "generate.reduce", "rows") == (double)out.conversations);
+    assert_true(world_metric(w, "generate.reduce", "replies") == 48);
+    assert_true(out.conversations + (size_t)world_metric(w, "generate.reduce", "empty") == 48);
+    for (size_t i = 0; i < out.conversations; i++) {
+        const struct conversation *c = &out.conversation[i];
+        const struct turn *reply = &c->turn[c->turns - 1];
+        const struct conversation *from = NULL;
+        for (size_t k = 0; k < in.conversations; k++) {
+            size_t len = strlen(in.conversation[k].id);
+            if (strncmp(in.conversation[k].id, c->id, len) == 0 && c->id[len] == '#')
+                from = &in.conversation[k];
+        }
+        assert_non_null(from);
+        assert_int_equal(c->split, SPLIT_HELD_OUT);
+        assert_int_equal(c->fold, from->fold);
+        for (uint32_t k = 0; k + 1 < c->turns; k++) {
+            assert_string_equal(c->turn[k].text, from->turn[k].text);
+            assert_false(c->turn[k].respond);
+        }
+        assert_true(reply->respond && reply->role == ROLE_ASSISTANT && reply->tokens > 0 && reply->tokens <= 24);
+        assert_true(json_utf8_valid(reply->text, reply->text_len) && strstr(reply->text, "<|") == NULL);
+        assert_int_equal(reply->level[2], 1);
+        assert_true(reply->level[0] == 0 || reply->level[0] == 2);
+        other += i > 0 && strcmp(reply->text, out.conversation[0].turn[out.conversation[0].turns - 1].text) != 0;
+    }
+    assert_true(other > 20);
+    dataset_free(&in);
+    dataset_free(&out);
+    spec_free(s);
+    world_free(w);
+}
+
+static void test_a_plain_model_writes_from_nothing(void **state)
+{
+    struct world *w = policy_world(true);
+    struct spec *s = fixture_spec(KIND_GENERATE, "model");
+    struct dataset out;
+    int held_out = 0, once = 0;
+
+    (void)state;
+    cJSON_DeleteItemFromObjectCaseSensitive(w->inputs, "prompts");
+    s->generate.from_nothing = 60;
+    s->generate.n = 1;
+    s->generate.rows_per_task = 25;
+    s->generate.stop.n = 1;
+    snprintf(s->generate.stop.v[0], sizeof(s->generate.stop.v[0]), ". ");
+    s->generate.sampling = (struct sampling){1.0f, 0, 1.0f, 1.0f, 3.9f, 40};
+    world_phase(w, s, "generate.items", 0, 0);
+    world_phase(w, s, "generate.rows", 60, 25);
+    world_phase(w, s, "generate.reduce", 0, 0);
+    world_output(w, "generate.reduce", &out);
+    assert_true(out.conversations > 55);
+    assert_int_equal(out.schema.attrs, 3); /* those of the spec: a plain model has none */
+    for (size_t i = 0; i < out.conversations; i++) {
+        const struct conversation *c = &out.conversation[i];
+        assert_int_equal(c->turns, 1);
+        held_out += c->split == SPLIT_HELD_OUT;
+        once += strstr(c->turn[0].text, "nce upon a time") != NULL;
+        assert_null(strstr(c->turn[0].text, ". "));
+    }
+    assert_in_range(held_out, 1, 15);
+    assert_true(once > 20); /* how stories begin */
+    dataset_free(&out);
+    spec_free(s);
+    world_free(w);
+}
+
+static void expect_failure(struct world *w, const struct spec *s, const char *kind, uint64_t begin, uint64_t end, int code, const char *words)
+{
+    struct run_result r;
+    int rc = world_task(w, s, kind, 0, begin, end, &r);
+
+    if (rc != code || strstr(w->e.msg, words) == NULL)
+        fail_msg("%d \"%s\" does not say \"%s\"", rc, w->e.msg, words);
+}
+
+static void test_refusals_name_what_is_wrong(void **state)
+{
+    struct world *w = policy_world(false);
+    struct spec *s = sweep_spec();
+    char path[128];
+
+    (void)state;
+    world_phase(w, s, "generate.items", 0, 0);
+    expect_failure(w, s, "generate.rows", 40, 60, ERR_INVALID, "items 40..60 of 48");
+    world_phase(w, s, "generate.rows", 32, 16); /* a part is missing */
+    expect_failure(w, s, "generate.reduce", 0, 0, ERR_CORRUPT, "32 replies for 48 items");
+    w->cancel = true;
+    expect_failure(w, s, "generate.rows", 0, 16, ERR_CANCELLED, "of 16 replies");
+    w->cancel = false;
+    s->generate.sweep[1].levels.v[1] = 7;
+    s->schema.attr[1].max = 8; /* the spec's scale is longer than the model's */
+    s->schema.attr[1].levels = 9;
+    expect_failure(w, s, "generate.items", 0, 0, ERR_INVALID, "level 7 of attribute \"quality\", must be in 0..4");
+    s->generate.sweep[1].levels.v[1] = 2;
+    snprintf(s->generate.split, sizeof(s->generate.split), "train");
+    s->generate.n = 1000;
+    s->generate.prompts = 0;
+    world_phase(w, s, "generate.items", 0, 0); /* 72 contexts x 6 x 1000 */
+    assert_true(world_metric(w, "generate.items", "rows") == 432000);
+    world_free(w);
+
+    w = policy_world(true);
+    expect_failure(w, s, "generate.items", 0, 0, ERR_INVALID, "the model has no attribute \"verbosity\"");
+    world_free(w);
+
+    w = world_new();
+    snprintf(path, sizeof(path), "%s/judge", w->dir);
+    fixture_model(path, TEMPLATE_HEAD_CLASSES, 5);
+    world_input(w, "model", path);
+    expect_failure(w, s, "generate.items", 0, 0, ERR_INVALID, "is an attribute model");
+    world_free(w);
+    spec_free(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_items_are_contexts_times_settings_times_samples),
+        cmocka_unit_test(test_texts_do_not_depend_on_the_ranges),
+        cmocka_unit_test(test_replies_become_conversations_with_the_levels_asked_for),
+        cmocka_unit_test(test_a_plain_model_writes_from_nothing),
+        cmocka_unit_test(test_refusals_name_what_is_wrong),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

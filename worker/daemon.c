@@ -1,0 +1,487 @@
+#include "worker/daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "artifact/artifact.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "json/json.h"
+#include "model/ops.h"
+#include "net/link.h"
+#include "worker/duty.h"
+#include "worker/executor.h"
+#include "worker/fingerprint.h"
+#include "worker/mailbox.h"
+#include "worker/session.h"
+
+#define TICK_MS 50
+#define PUBLISH_DEADLINE_MS 600000
+
+struct worker {
+    struct worker_config config;
+    struct worker_paths {
+        char id[600], lock[600], cache[600], trees[600], scratch[600], endpoint[600];
+    } paths;
+    int lock_fd, signal_fd;
+    char id[WIRE_ID_MAX], endpoint[WIRE_TEXT_MAX];
+    struct blob_store *cache;
+    struct artifact_client *artifacts;
+    struct mailbox *box; /* struct control *: outcomes of tasks and sessions */
+    struct ps_host *host;
+    struct executor *executor;
+    struct session *session;
+    struct duty duty;
+    void *socket;
+    atomic_uint files; /* names scratch files of the saver */
+    bool stop;
+    int exit_code;
+    uint64_t progress_ended; /* of sessions that are closed, so that the sum never falls */
+};
+
+/* ---- what other threads say ------------------------------------------------------------------------------------- */
+
+static void on_outcome(void *self, struct control *outcome)
+{
+    struct worker *w = self;
+
+    mailbox_put(w->box, outcome);
+}
+
+static void on_report(void *self, const struct ps_report *r)
+{
+    struct worker *w = self;
+
+    mailbox_put(w->box, session_report(r));
+}
+
+/* Checkpoint bytes to the coordinator's store, by way of a scratch file. */
+static int bytes_publish(void *self, const void *bytes, size_t len, struct digest *out, struct err *e)
+{
+    struct worker *w = self;
+    char path[700];
+    int fd;
+    int rc;
+
+    snprintf(path, sizeof path, "%s/part-%u", w->paths.scratch, atomic_fetch_add(&w->files, 1));
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_sys(e, "open %s", path);
+    rc = file_write_all(fd, bytes, len, e);
+    close(fd);
+    if (rc == 0)
+        rc = artifact_publish(w->artifacts, path, PUBLISH_DEADLINE_MS, out, NULL, NULL, e);
+    unlink(path);
+    return rc;
+}
+
+/* ---- the link --------------------------------------------------------------------------------------------------- */
+
+/* Where the coordinator is now: fixed, or from its endpoint.json, because it may come back on another port. */
+static int coordinator_find(const struct worker *w, char *out, size_t cap, struct err *e)
+{
+    struct buf text = BUF_INIT;
+    cJSON *j = NULL;
+    const char *control;
+    int rc;
+
+    if (w->config.coordinator[0] != '\0') {
+        snprintf(out, cap, "%s", w->config.coordinator);
+        return 0;
+    }
+    rc = file_read(w->paths.endpoint, 65536, &text, e);
+    if (rc == 0)
+        rc = json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, e);
+    if (rc == 0)
+        rc = json_need_string(j, "control", &control, e);
+    if (rc == 0)
+        snprintf(out, cap, "%s", control);
+    cJSON_Delete(j);
+    buf_free(&text);
+    return rc;
+}
+
+static void link_renew(struct worker *w)
+{
+    char address[WIRE_TEXT_MAX];
+    struct err e;
+
+    link_close(w->socket);
+    w->socket = NULL;
+    if (coordinator_find(w, address, sizeof address, &e) != 0) {
+        log_debug("coordinator.unknown", "error=%s", e.msg);
+        return;
+    }
+    w->socket = link_dealer(LINK_CONTROL, address, &e);
+    if (w->socket == NULL)
+        log_warn("coordinator.address", "error=%s", e.msg);
+}
+
+static void message_send(struct worker *w, struct control *m)
+{
+    struct buf frame = BUF_INIT;
+    struct link_frame f;
+    struct err e;
+
+    control_pack(m, &frame);
+    f = (struct link_frame){.data = frame.data, .len = frame.len};
+    if (w->socket == NULL || link_send(w->socket, NULL, &f, 1, &e) != 0)
+        log_debug("control.unsent", "type=%s", control_type_name(m->type)); /* duty repeats what matters */
+    buf_free(&frame);
+    control_free(m);
+}
+
+/* ---- actions ---------------------------------------------------------------------------------------------------- */
+
+static void session_end(struct worker *w)
+{
+    if (w->session == NULL)
+        return;
+    w->progress_ended += session_progress(w->session);
+    session_close(w->session);
+    w->session = NULL;
+}
+
+static void session_begin(struct worker *w, const struct control *open)
+{
+    struct session_env env = {.artifacts = w->artifacts, .host = w->host, .self = w, .says = on_outcome};
+
+    session_end(w);
+    memcpy(env.worker, w->id, sizeof env.worker);
+    env.threads = (w->config.roles & ROLE_COMPUTE) != 0 ? w->config.threads : 0;
+    log_info("session.open", "session=%" PRIu64 " attempt=%" PRIu64 " version=%" PRIu64 " hosts=%u slots=%u", open->session,
+             open->session_attempt, open->version, open->hosts_n, open->slots_n);
+    w->session = session_open(&env, open);
+}
+
+static void on_terms(struct worker *w, const struct control *welcome)
+{
+    log_info("coordinator.welcome", "cluster=%s term=%" PRIu64 " http=%s", welcome->cluster, welcome->term, welcome->http);
+    artifact_client_set_url(w->artifacts, welcome->http);
+}
+
+static void on_exit_action(struct worker *w, const struct duty_action *a)
+{
+    w->stop = true;
+    w->exit_code = a->code;
+    if (a->code != 0)
+        log_error("coordinator.refused", "code=%s text=\"%s\"", err_name(a->code), a->message->text);
+    else
+        log_info("worker.drained", "worker=%s", w->id);
+}
+
+static void action_do(struct worker *w, const struct duty_action *a)
+{
+    switch (a->type) {
+    case DUTY_SEND:
+        message_send(w, a->message);
+        break;
+    case DUTY_RECONNECT:
+        log_warn("coordinator.silent", "worker=%s", w->id);
+        link_renew(w);
+        break;
+    case DUTY_TERMS:
+        on_terms(w, a->message);
+        break;
+    case DUTY_TASK_START:
+        executor_task(w->executor, a->message);
+        break;
+    case DUTY_TASK_STOP:
+        executor_cancel(w->executor, a->task, a->epoch);
+        break;
+    case DUTY_SESSION_OPEN:
+        session_begin(w, a->message);
+        break;
+    case DUTY_SESSION_ASSIGN:
+        if (w->session != NULL)
+            session_assign(w->session, a->message);
+        break;
+    case DUTY_SESSION_CLOSE:
+        session_end(w);
+        break;
+    case DUTY_EXIT:
+        on_exit_action(w, a);
+        break;
+    }
+}
+
+static void event_do(struct worker *w, struct duty_event event)
+{
+    struct duty_actions actions;
+
+    event.now_ms = clock_ms();
+    duty_step(&w->duty, &event, &actions);
+    for (uint32_t i = 0; i < actions.n; i++)
+        action_do(w, &actions.action[i]);
+}
+
+/* ---- the loop --------------------------------------------------------------------------------------------------- */
+
+static void socket_drain(struct worker *w)
+{
+    struct link_frame frames[LINK_FRAMES_MAX];
+    struct err e;
+    int n = 1;
+
+    while (w->socket != NULL && n > 0 && !w->stop) {
+        struct control *m = NULL;
+        if (link_recv(w->socket, NULL, frames, &n, &e) != 0 || n == 0)
+            return;
+        if (n == 1 && control_unpack(frames[0].data, frames[0].len, &m, &e) == 0 && control_from_coordinator(m->type))
+            event_do(w, (struct duty_event){.type = DUTY_HEARD, .message = m});
+        else
+            log_warn("control.bad_message", "frames=%d error=\"%s\"", n, m == NULL ? e.msg : "not the coordinator's to say");
+        control_free(m);
+        link_frames_release(frames, n);
+    }
+}
+
+static void box_drain(struct worker *w)
+{
+    struct control *m;
+
+    while ((m = mailbox_take(w->box)) != NULL) {
+        bool task = m->type == CONTROL_TASK_DONE || m->type == CONTROL_TASK_FAILED;
+        if (m->type == CONTROL_SESSION_FAILED)
+            log_error("session.failed", "session=%" PRIu64 " code=%s text=\"%s\"", m->session, err_name(m->code), m->text);
+        event_do(w, (struct duty_event){.type = task ? DUTY_TASK_END : DUTY_SESSION_SAYS, .outcome = m});
+    }
+}
+
+static void on_progress(void *self, uint64_t task, uint64_t epoch, uint64_t done, uint64_t total)
+{
+    event_do(self, (struct duty_event){.type = DUTY_TASK_PROGRESS, .task = task, .epoch = epoch, .done = done, .total = total});
+}
+
+static void signals_drain(struct worker *w)
+{
+    struct signalfd_siginfo info;
+
+    while (read(w->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (w->duty.draining) {
+            log_warn("worker.stopped", "signal=%u", info.ssi_signo);
+            w->stop = true;
+        } else {
+            log_info("worker.draining", "signal=%u", info.ssi_signo);
+            event_do(w, (struct duty_event){.type = DUTY_DRAIN});
+        }
+    }
+}
+
+static void tick(struct worker *w)
+{
+    uint64_t progress = w->progress_ended + session_progress(w->session) + executor_progress(w->executor);
+
+    if (w->socket == NULL)
+        link_renew(w);
+    executor_each(w->executor, on_progress, w);
+    event_do(w, (struct duty_event){.type = DUTY_TICK, .progress = progress});
+}
+
+static void loop(struct worker *w)
+{
+    uint64_t ticked = 0;
+
+    while (!w->stop) {
+        int fds[2] = {mailbox_fd(w->box), w->signal_fd};
+        link_poll(&w->socket, w->socket != NULL, fds, 2, TICK_MS);
+        socket_drain(w);
+        box_drain(w);
+        signals_drain(w);
+        if (clock_ms() - ticked >= TICK_MS) {
+            ticked = clock_ms();
+            tick(w);
+        }
+    }
+}
+
+/* ---- start and stop --------------------------------------------------------------------------------------------- */
+
+/* A stable id of the directory, and a lock on it: two processes with one id would take each other's leases. */
+static int identity_open(struct worker *w, struct err *e)
+{
+    struct buf text = BUF_INIT;
+    uint8_t random[8];
+    int rc;
+
+    w->lock_fd = open(w->paths.lock, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (w->lock_fd < 0)
+        return err_sys(e, "open %s", w->paths.lock);
+    if (flock(w->lock_fd, LOCK_EX | LOCK_NB) != 0)
+        return err_set(e, ERR_BUSY, "another worker runs in %s", w->config.dir);
+    rc = file_read(w->paths.id, sizeof w->id - 1, &text, e);
+    if (rc == 0 && text.len > 1 && strspn(text.data, "w0123456789abcdef") == text.len) {
+        memcpy(w->id, text.data, text.len + 1);
+    } else if (rc == 0 || rc == ERR_NOT_FOUND) {
+        if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
+            rc = err_sys(e, "random bytes");
+        else
+            rc = 0;
+        w->id[0] = 'w';
+        for (size_t i = 0; i < sizeof random; i++)
+            snprintf(w->id + 1 + 2 * i, 3, "%02x", random[i]);
+        if (rc == 0)
+            rc = file_write_atomic(w->paths.id, w->id, strlen(w->id), e);
+    }
+    buf_free(&text);
+    return rc;
+}
+
+static int directories_open(struct worker *w, struct err *e)
+{
+    const char *dir = w->config.dir;
+    struct worker_paths *p = &w->paths;
+    int rc;
+
+    snprintf(p->id, sizeof p->id, "%s/worker.id", dir);
+    snprintf(p->lock, sizeof p->lock, "%s/lock", dir);
+    snprintf(p->cache, sizeof p->cache, "%s/cache", dir);
+    snprintf(p->trees, sizeof p->trees, "%s/trees", dir);
+    snprintf(p->scratch, sizeof p->scratch, "%s/scratch", dir);
+    snprintf(p->endpoint, sizeof p->endpoint, "%s/endpoint.json", w->config.coordinator_dir);
+    rc = file_make_dirs(dir, e);
+    if (rc == 0)
+        rc = identity_open(w, e);
+    if (rc == 0)
+        rc = file_remove_tree(p->scratch, e); /* of a process that is gone */
+    if (rc == 0)
+        rc = file_make_dirs(p->scratch, e);
+    if (rc == 0)
+        rc = file_make_dirs(p->trees, e);
+    if (rc == 0)
+        rc = blob_open(p->cache, &w->cache, e);
+    if (rc == 0)
+        rc = artifact_client_new("http://127.0.0.1:7780", w->cache, p->trees, &w->artifacts, e);
+    return rc;
+}
+
+static int signals_open(struct worker *w, struct err *e)
+{
+    sigset_t set;
+
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
+        return err_sys(e, "block signals");
+    w->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    return w->signal_fd < 0 ? err_sys(e, "signalfd") : 0;
+}
+
+/* The endpoint that others dial. */
+static void endpoint_choose(struct worker *w, const char *bound)
+{
+    const char *port = strrchr(bound, ':');
+
+    if (w->config.advertise[0] != '\0')
+        snprintf(w->endpoint, sizeof w->endpoint, "%s", w->config.advertise);
+    else if (strncmp(bound, "tcp://0.0.0.0:", 14) == 0 && port != NULL)
+        snprintf(w->endpoint, sizeof w->endpoint, "tcp://%.120s%s", w->config.name, port);
+    else
+        snprintf(w->endpoint, sizeof w->endpoint, "%s", bound);
+}
+
+static int threads_open(struct worker *w, struct err *e)
+{
+    const struct ps_host_env host_env = {w, bytes_publish, on_report};
+    const struct executor_env env = {w->artifacts, w->paths.scratch, w, on_outcome};
+    char bound[WIRE_TEXT_MAX] = "";
+
+    w->box = mailbox_new();
+    if ((w->config.roles & ROLE_PARAMS) != 0) {
+        int rc = ps_host_start(w->config.listen, NULL, &host_env, bound, sizeof bound, &w->host, e);
+        if (rc != 0)
+            return rc;
+        endpoint_choose(w, bound);
+    }
+    w->executor = executor_start(w->config.threads, &env);
+    return 0;
+}
+
+static int duty_open(struct worker *w, struct err *e)
+{
+    struct control *hello = control_new(CONTROL_HELLO);
+    struct digest fingerprint;
+    struct sysinfo info;
+
+    if (getrandom(&hello->boot, sizeof hello->boot, 0) != (ssize_t)sizeof hello->boot || sysinfo(&info) != 0) {
+        control_free(hello);
+        return err_sys(e, "facts of this machine");
+    }
+    fingerprint_take(&fingerprint);
+    memcpy(hello->worker, w->id, sizeof hello->worker);
+    snprintf(hello->name, sizeof hello->name, "%s", w->config.name);
+    memcpy(hello->endpoint, w->endpoint, sizeof hello->endpoint);
+    hello->roles = w->config.roles;
+    hello->threads = w->config.threads;
+    hello->memory_bytes = (uint64_t)info.totalram * info.mem_unit;
+    snprintf(hello->build, sizeof hello->build, "%s", STEER_VERSION);
+    snprintf(hello->blas, sizeof hello->blas, "%s", model_blas_core());
+    snprintf(hello->fingerprint, sizeof hello->fingerprint, "%s", fingerprint.hex);
+    duty_init(&w->duty, hello);
+    log_info("worker.start", "worker=%s name=%s threads=%u roles=%u data=%s blas=%s class=%.12s", w->id, w->config.name, w->config.threads,
+             w->config.roles, w->endpoint, hello->blas, fingerprint.hex);
+    control_free(hello);
+    return 0;
+}
+
+static void worker_close(struct worker *w)
+{
+    struct control *m;
+
+    session_end(w);
+    executor_stop(w->executor);
+    session_wait_all(5000);
+    ps_host_stop(w->host);
+    session_wait_all(1000);
+    while (w->box != NULL && (m = mailbox_take(w->box)) != NULL)
+        control_free(m);
+    mailbox_free(w->box);
+    duty_fini(&w->duty);
+    link_close(w->socket);
+    link_context_term();
+    artifact_client_free(w->artifacts);
+    blob_close(w->cache);
+    if (w->signal_fd >= 0)
+        close(w->signal_fd);
+    if (w->lock_fd >= 0)
+        close(w->lock_fd);
+}
+
+int daemon_run(const struct worker_config *config, struct err *e)
+{
+    struct worker *w = mem_zalloc(1, sizeof *w);
+    int rc;
+
+    w->config = *config;
+    w->lock_fd = w->signal_fd = -1;
+    rc = signals_open(w, e);
+    if (rc == 0)
+        rc = directories_open(w, e);
+    if (rc == 0)
+        rc = threads_open(w, e);
+    if (rc == 0)
+        rc = duty_open(w, e);
+    if (rc == 0) {
+        loop(w);
+        rc = w->exit_code;
+        if (rc != 0)
+            err_set(e, (enum err_code)rc, "refused by the coordinator");
+    }
+    worker_close(w);
+    free(w);
+    return rc;
+}

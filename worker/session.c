@@ -1,0 +1,479 @@
+#include "worker/session.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "jobs/run_train.h"
+#include "json/json.h"
+#include "modelfile/modeldir.h"
+#include "ps/ckpt.h"
+#include "worker/executor.h"
+#include "worker/ps_client.h"
+
+#define FETCH_DEADLINE_MS 600000
+#define CONTEXT_BYTES_MAX ((size_t)16 << 20)
+
+struct session {
+    struct session_env env;
+    struct control *open;
+    atomic_uint refs; /* the opener, the session's thread, the hosted shard */
+    atomic_bool closed, failed;
+    pthread_mutex_t lock; /* guards the slots of `open` and closing */
+    pthread_cond_t changed;
+    atomic_uint_fast64_t assignments; /* how many have come: threads notice a change by it */
+    struct spec *spec;
+    struct model model;
+    bool has_model;
+    struct examples *examples;
+    struct train_task task;
+    uint64_t *progress; /* [threads], each bumped by one thread */
+};
+
+struct member {
+    struct session *s;
+    uint32_t index;
+    pthread_t thread;
+    struct ps_client *client;
+    uint64_t seen; /* s->assignments when the span was asked for */
+};
+
+static atomic_uint sessions_alive;
+
+static void session_unref(struct session *s)
+{
+    if (atomic_fetch_sub(&s->refs, 1) != 1)
+        return;
+    if (s->has_model)
+        model_fini(&s->model);
+    spec_free(s->spec);
+    control_free(s->open);
+    free(s->progress);
+    pthread_mutex_destroy(&s->lock);
+    pthread_cond_destroy(&s->changed);
+    free(s);
+    atomic_fetch_sub(&sessions_alive, 1);
+}
+
+static void session_fail(struct session *s, int code, const struct err *e)
+{
+    struct control *m;
+
+    if (atomic_load(&s->closed) || atomic_exchange(&s->failed, true))
+        return;
+    m = control_new(CONTROL_SESSION_FAILED);
+    m->job = s->open->job;
+    m->session = s->open->session;
+    m->session_attempt = s->open->session_attempt;
+    m->code = code;
+    snprintf(m->text, sizeof m->text, "%.*s", (int)sizeof m->text - 1, e->msg);
+    s->env.says(s->env.self, m);
+}
+
+/* ---- what is needed --------------------------------------------------------------------------------------------- */
+
+static int fetch(void *self, const char *digest, char *path, size_t cap, struct err *e)
+{
+    struct session *s = self;
+
+    if (atomic_load(&s->closed))
+        return err_set(e, ERR_CANCELLED, "the session was closed");
+    return artifact_fetch(s->env.artifacts, digest, FETCH_DEADLINE_MS, path, cap, e);
+}
+
+static int spec_fetch(struct session *s, struct err *e)
+{
+    struct buf text = BUF_INIT;
+    cJSON *context = NULL;
+    char path[4096];
+    int rc;
+
+    rc = fetch(s, s->open->context.hex, path, sizeof path, e);
+    if (rc == 0)
+        rc = file_read(path, CONTEXT_BYTES_MAX, &text, e);
+    if (rc == 0)
+        rc = json_parse(text.data, text.len, JSON_LIMITS_FILE, &context, e);
+    if (rc == 0)
+        rc = spec_from_json(json_get(context, "spec"), &s->spec, e);
+    cJSON_Delete(context);
+    buf_free(&text);
+    return rc != 0 ? err_wrap(e, "context of the session") : 0;
+}
+
+/* What the coordinator says must fit what the artefacts hold. */
+static int open_check(const struct session *s, struct err *e)
+{
+    const struct control *o = s->open;
+    uint32_t chunks = (uint32_t)((o->params + o->chunk_elems - 1) / o->chunk_elems);
+    uint32_t at = 0;
+
+    if (o->params != s->model.layout.count)
+        return err_set(e, ERR_INVALID, "the session has %" PRIu64 " parameters, its initial model %zu", o->params, s->model.layout.count);
+    for (uint32_t i = 0; i < o->hosts_n; i++) {
+        if (o->host[i].chunk_begin != at || o->host[i].chunk_end <= at)
+            return err_set(e, ERR_INVALID, "hosts must have all chunks in order; host %u begins at %u, not %u", i, o->host[i].chunk_begin, at);
+        at = o->host[i].chunk_end;
+    }
+    if (at != chunks)
+        return err_set(e, ERR_INVALID, "hosts have %u of %u chunks", at, chunks);
+    return 0;
+}
+
+static int needs_fetch(struct session *s, struct err *e)
+{
+    const struct control *o = s->open;
+    char path[4096];
+    int rc;
+
+    if (o->units == 0 || o->units > TREE_UNITS_MAX || o->chunk_elems == 0 || o->global_batch == 0 || o->steps == 0 || o->params == 0)
+        return err_set(e, ERR_INVALID, "a session of %u units, %u samples, %" PRIu64 " steps, %" PRIu64 " parameters in chunks of %u", o->units,
+                       o->global_batch, o->steps, o->params, o->chunk_elems);
+    if ((rc = spec_fetch(s, e)) != 0)
+        return rc;
+    if ((rc = fetch(s, o->init.hex, path, sizeof path, e)) != 0 || (rc = model_load(path, MODEL_WEIGHTS, &s->model, e)) != 0)
+        return err_wrap(e, "initial model");
+    s->has_model = true;
+    return open_check(s, e);
+}
+
+static int examples_fetch(struct session *s, struct err *e)
+{
+    const struct control *o = s->open;
+    char path[4096];
+    int rc;
+
+    if ((rc = fetch(s, o->examples.hex, path, sizeof path, e)) != 0 || (rc = examples_open(path, &s->examples, e)) != 0)
+        return err_wrap(e, "training examples");
+    if (examples_count(s->examples) == 0)
+        return err_set(e, ERR_INVALID, "there are no training examples");
+    if (examples_vocab(s->examples) > s->model.dims.vocab)
+        return err_set(e, ERR_INVALID, "training examples use %d tokens, the model has %d", examples_vocab(s->examples), s->model.dims.vocab);
+    s->task = (struct train_task){.dims = &s->model.dims, .params = s->model.layout.count, .examples = s->examples,
+                                  .drop = {(float)s->spec->condition.drop_each, (float)s->spec->condition.drop_all}, .seed = o->seed,
+                                  .steps = o->steps, .global_batch = o->global_batch, .units = o->units, .chunk_elems = o->chunk_elems};
+    return 0;
+}
+
+/* ---- hosting ---------------------------------------------------------------------------------------------------- */
+
+static void host_released(void *self, struct ps_session *ps)
+{
+    session_unref(self);
+    free(ps);
+}
+
+/* Parameters and moments of our chunks: from the checkpoint, or the initial model and zero. */
+static int host_make(struct session *s, struct ps_session *ps, struct err *e)
+{
+    const struct control *o = s->open;
+    size_t begin = (size_t)ps->plan.chunk_begin * o->chunk_elems;
+    struct ckpt_manifest m = {0};
+    float *part;
+    int rc = 0;
+
+    if (o->manifest.hex[0] == '\0') {
+        ps->host = host_new(&ps->plan, s->model.params + begin, 0, NULL);
+        return 0;
+    }
+    rc = ckpt_manifest_fetch(o->manifest.hex, fetch, s, &m, e);
+    if (rc != 0)
+        return rc;
+    if (m.params != o->params || m.chunk_elems != o->chunk_elems || m.steps != o->steps) {
+        rc = err_set(e, ERR_INVALID, "checkpoint %.12s is of another session: %" PRIu64 " parameters, %" PRIu64 " steps", o->manifest.hex,
+                     m.params, m.steps);
+        goto out;
+    }
+    for (uint32_t i = ps->plan.chunk_begin; rc == 0 && i < ps->plan.chunk_end; i++)
+        rc = ckpt_read_chunk(&m, i, fetch, s, s->model.params + (size_t)i * o->chunk_elems, NULL, NULL, e);
+    if (rc != 0)
+        goto out;
+    ps->host = host_new(&ps->plan, s->model.params + begin, m.step, &m.figures);
+    part = mem_alloc(2 * (size_t)o->chunk_elems * sizeof *part);
+    for (uint32_t i = ps->plan.chunk_begin; rc == 0 && i < ps->plan.chunk_end; i++) {
+        rc = ckpt_read_chunk(&m, i, fetch, s, NULL, part, part + o->chunk_elems, e);
+        if (rc == 0)
+            shard_set_moments(host_shard(ps->host), i - ps->plan.chunk_begin, part, part + o->chunk_elems);
+    }
+    free(part);
+    if (rc != 0)
+        host_free(ps->host);
+out:
+    ckpt_manifest_fini(&m);
+    return rc;
+}
+
+static int hosting_start(struct session *s, struct err *e)
+{
+    const struct control *o = s->open;
+    const struct train_spec *t = &s->spec->train;
+    const struct control_host *mine = NULL;
+    struct ps_session *ps;
+    int rc;
+
+    for (uint32_t i = 0; i < o->hosts_n; i++)
+        if (strcmp(o->host[i].worker, s->env.worker) == 0)
+            mine = &o->host[i];
+    if (mine == NULL)
+        return 0;
+    if (s->env.host == NULL)
+        return err_set(e, ERR_INVALID, "this worker is named as a parameter host but has no such role");
+    ps = mem_zalloc(1, sizeof *ps);
+    *ps = (struct ps_session){.job = o->job, .session = o->session, .attempt = o->session_attempt, .units = o->units,
+                              .global_batch = o->global_batch, .seed = o->seed, .init = o->init, .examples = o->examples,
+                              .released = host_released, .self = s};
+    ps->plan = (struct host_plan){.layout = &s->model.layout, .units = o->units, .chunk_begin = mine->chunk_begin, .chunk_end = mine->chunk_end,
+                                  .chunks = (uint32_t)((o->params + o->chunk_elems - 1) / o->chunk_elems), .chunk_elems = o->chunk_elems,
+                                  .steps = o->steps, .checkpoint_every = o->checkpoint_every, .lr = t->lr, .clip = t->grad_clip,
+                                  .adamw = t->adamw, .schedule = t->schedule};
+    if (mine->chunk_begin > 0)
+        memcpy(ps->leader, o->host[0].endpoint, sizeof ps->leader);
+    rc = host_make(s, ps, e);
+    if (rc != 0) {
+        free(ps);
+        return err_wrap(e, "parameter shard");
+    }
+    atomic_fetch_add(&s->refs, 1);
+    ps_host_open(s->env.host, ps);
+    return 0;
+}
+
+/* ---- computing -------------------------------------------------------------------------------------------------- */
+
+static struct tree_span member_span(void *self)
+{
+    struct member *m = self;
+    struct session *s = m->s;
+    struct tree_span span = {0, 0};
+
+    pthread_mutex_lock(&s->lock);
+    m->seen = atomic_load(&s->assignments);
+    for (uint32_t i = 0; i < s->open->slots_n; i++) {
+        const struct control_slot *slot = &s->open->slot[i];
+        if (strcmp(slot->worker, s->env.worker) == 0 && slot->leaf_end <= s->task.units)
+            span = (struct tree_span){slot->leaf_begin, slot->leaf_end};
+    }
+    pthread_mutex_unlock(&s->lock);
+    return run_train_part(span, m->index, s->env.threads);
+}
+
+static bool member_cancelled(void *self)
+{
+    const struct member *m = self;
+
+    return atomic_load(&m->s->closed) || atomic_load(&m->s->failed);
+}
+
+/* Asked while waiting: that is progress too, of a thread that is well. */
+static int member_ask(void *self, bool soft, struct err *e)
+{
+    struct member *m = self;
+    uint64_t *progress = &m->s->progress[m->index];
+
+    __atomic_store_n(progress, __atomic_load_n(progress, __ATOMIC_RELAXED) + 1, __ATOMIC_RELAXED);
+    if (member_cancelled(m))
+        return err_set(e, ERR_CANCELLED, "the session was closed");
+    if (soft && atomic_load(&m->s->assignments) != m->seen)
+        return TRAIN_REASSIGNED;
+    return 0;
+}
+
+static int member_wait(void *self, uint64_t at_least, float *params, uint64_t *version, struct err *e)
+{
+    struct member *m = self;
+    const struct ps_client_check check = {m, member_ask};
+
+    return ps_client_pull(m->client, at_least, params, version, &check, e);
+}
+
+static int member_push(void *self, uint64_t step, struct tree_node node, uint32_t begin, uint32_t end, const float *grad,
+                       const struct fold_sums *sums, struct err *e)
+{
+    struct member *m = self;
+    const struct ps_client_check check = {m, member_ask};
+
+    return ps_client_push(m->client, step, node, begin, end, grad, sums, &check, e);
+}
+
+static int client_make(struct member *m, struct err *e)
+{
+    const struct session *s = m->s;
+    struct ps_client_plan plan = {.session = s->open->session, .attempt = s->open->session_attempt, .params = s->model.layout.count,
+                                  .chunk_elems = s->open->chunk_elems, .hosts_n = s->open->hosts_n};
+
+    for (uint32_t i = 0; i < plan.hosts_n; i++) {
+        bool here = strcmp(s->open->host[i].worker, s->env.worker) == 0;
+        snprintf(plan.host[i].endpoint, sizeof plan.host[i].endpoint, "%s", here ? PS_HOST_INPROC : s->open->host[i].endpoint);
+        plan.host[i].chunk_begin = s->open->host[i].chunk_begin;
+        plan.host[i].chunk_end = s->open->host[i].chunk_end;
+    }
+    return ps_client_new(&plan, &m->client, e);
+}
+
+static void *member_main(void *self)
+{
+    struct member *m = self;
+    struct train_env env = {m, member_wait, member_span, member_push, member_cancelled, &m->s->progress[m->index]};
+    struct err e = {0};
+    int rc;
+
+    executor_thread_lower();
+    rc = client_make(m, &e);
+    if (rc == 0)
+        rc = run_train(&m->s->task, m->s->open->version, &env, &e);
+    if (rc != 0 && rc != ERR_CANCELLED)
+        session_fail(m->s, rc, &e);
+    ps_client_free(m->client);
+    return NULL;
+}
+
+static void compute_run(struct session *s)
+{
+    struct member *member = mem_zalloc(s->env.threads, sizeof *member);
+
+    for (uint32_t i = 0; i < s->env.threads; i++) {
+        member[i].s = s;
+        member[i].index = i;
+        CHECK(pthread_create(&member[i].thread, NULL, member_main, &member[i]) == 0);
+    }
+    for (uint32_t i = 0; i < s->env.threads; i++)
+        pthread_join(member[i].thread, NULL);
+    free(member);
+}
+
+/* ---- the session's thread --------------------------------------------------------------------------------------- */
+
+static void *session_main(void *self)
+{
+    struct session *s = self;
+    struct err e = {0};
+    int rc = needs_fetch(s, &e);
+
+    if (rc == 0)
+        rc = hosting_start(s, &e);
+    if (rc == 0) {
+        free(s->model.params); /* from here on parameters are the hosts' business */
+        s->model.params = NULL;
+    }
+    if (rc == 0 && s->env.threads > 0)
+        rc = examples_fetch(s, &e);
+    if (rc != 0)
+        session_fail(s, rc, &e);
+    else if (s->env.threads > 0)
+        compute_run(s);
+    if (s->examples != NULL)
+        examples_close(s->examples);
+    pthread_mutex_lock(&s->lock);
+    while (!atomic_load(&s->closed))
+        pthread_cond_wait(&s->changed, &s->lock);
+    pthread_mutex_unlock(&s->lock);
+    if (s->env.host != NULL)
+        ps_host_close(s->env.host, s->open->session, s->open->session_attempt);
+    session_unref(s);
+    return NULL;
+}
+
+struct session *session_open(const struct session_env *env, const struct control *open)
+{
+    struct session *s = mem_zalloc(1, sizeof *s);
+    pthread_t thread;
+
+    atomic_fetch_add(&sessions_alive, 1);
+    s->env = *env;
+    s->open = control_new(CONTROL_SESSION_OPEN);
+    *s->open = *open;
+    s->open->result = NULL;
+    atomic_init(&s->refs, 2);
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->changed, NULL);
+    s->progress = mem_zalloc(env->threads, sizeof *s->progress);
+    CHECK(pthread_create(&thread, NULL, session_main, s) == 0);
+    pthread_detach(thread);
+    return s;
+}
+
+void session_assign(struct session *s, const struct control *assign)
+{
+    pthread_mutex_lock(&s->lock);
+    if (assign->assignment > s->open->assignment) {
+        s->open->assignment = assign->assignment;
+        s->open->slots_n = assign->slots_n;
+        memcpy(s->open->slot, assign->slot, sizeof s->open->slot);
+        atomic_fetch_add(&s->assignments, 1);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+void session_close(struct session *s)
+{
+    if (s == NULL)
+        return;
+    pthread_mutex_lock(&s->lock);
+    atomic_store(&s->closed, true);
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+    session_unref(s);
+}
+
+uint64_t session_progress(const struct session *s)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; s != NULL && i < s->env.threads; i++)
+        sum += __atomic_load_n(&s->progress[i], __ATOMIC_RELAXED);
+    return sum;
+}
+
+void session_wait_all(uint64_t deadline_ms)
+{
+    uint64_t end = clock_ms() + deadline_ms;
+
+    while (atomic_load(&sessions_alive) > 0 && clock_ms() < end)
+        clock_sleep_ms(5);
+}
+
+/* ---- reports ---------------------------------------------------------------------------------------------------- */
+
+static char *figures_text(const struct ps_report *r)
+{
+    cJSON *o = cJSON_CreateObject();
+    struct buf text = BUF_INIT;
+
+    cJSON_AddNumberToObject(o, "final_loss", r->figures.tail_steps > 0 ? r->figures.tail_loss / (double)r->figures.tail_steps : r->figures.loss);
+    cJSON_AddNumberToObject(o, "steps", (double)r->version);
+    cJSON_AddNumberToObject(o, "tokens", (double)r->figures.tokens);
+    cJSON_AddNumberToObject(o, "tokens_per_s", r->tokens_per_s);
+    json_canonical(o, &text);
+    cJSON_Delete(o);
+    return buf_take(&text);
+}
+
+struct control *session_report(const struct ps_report *r)
+{
+    struct control *m = control_new(r->type == PS_STATUS   ? CONTROL_SESSION_STATUS
+                                    : r->type == PS_FAILED ? CONTROL_SESSION_FAILED
+                                    : r->last              ? CONTROL_SESSION_DONE
+                                                           : CONTROL_SESSION_CHECKPOINT);
+
+    m->job = r->job;
+    m->session = r->session;
+    m->session_attempt = r->attempt;
+    m->version = r->version;
+    m->manifest = r->manifest;
+    m->loss = r->figures.loss;
+    m->grad_norm = r->figures.grad_norm;
+    m->lr = (double)r->lr;
+    m->tokens = r->figures.tokens;
+    m->tokens_per_s = r->tokens_per_s;
+    m->code = r->code;
+    snprintf(m->text, sizeof m->text, "%s", r->text);
+    if (r->type == PS_CHECKPOINT)
+        m->result = figures_text(r);
+    return m;
+}

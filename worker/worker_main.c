@@ -1,0 +1,27 @@
+#include <stdio.h>
+
+#include "worker/daemon.h"
+
+int main(int argc, char **argv)
+{
+    struct worker_config config;
+    struct err e = {0};
+
+    if (worker_config_parse(argc, argv, &config, &e) != 0) {
+        fprintf(stderr, "steer-worker: %s\n%s", e.msg, worker_config_usage);
+        return 2;
+    }
+    if (config.help) {
+        fputs(worker_config_usage, stdout);
+        return 0;
+    }
+    if (config.version) {
+        puts("steer-worker " STEER_VERSION);
+        return 0;
+    }
+    if (daemon_run(&config, &e) != 0) {
+        fprintf(stderr, "steer-worker: %s\n", e.msg);
+        return e.code == ERR_UNSUPPORTED ? 3 : 1;
+    }
+    return 0;
+}
