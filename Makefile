@@ -124,6 +124,9 @@ $(B)/libdaemon.a: $(DAEMON_OBJ)
 	@rm -f $@; ar rcs $@ $^
 $(UNIT_BIN) $(SIM_BIN) $(BENCH_BIN) $(DUMP_BIN): $(B)/%: $(B)/%.o $(LIBS) $(B)/libdaemon.a
 	@$(CC) $(LDFLAGS) $< -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -lcmocka -o $@
+# Training again in one straight loop: what tests/system compares a distributed run with.
+$(B)/tests/lib/ref_train: $(B)/tests/lib/ref_train.o $(LIBS)
+	@$(CC) $(LDFLAGS) $< -Wl,--start-group $(LIBS) -Wl,--end-group $(X_all) -o $@
 $(GRAD_BIN:%=%.o): CPPFLAGS += -DREAL_DOUBLE
 $(GRAD_BIN): $(B)/%: $(B)/%.o $(B)/libmodel_double.a $(call lib,types base)
 	@$(CC) $(LDFLAGS) $< $(B)/libmodel_double.a $(call lib,types base) -lopenblas $(X_base) -lcmocka -o $@
@@ -133,7 +136,7 @@ unit: $(UNIT_BIN) $(GRAD_BIN) ## unit tests, gradient checks and golden values
 	@tests/lib/run_tests.sh unit $(UNIT_BIN) $(GRAD_BIN)
 sim: $(SIM_BIN) ## the pure cores under a hostile, simulated cluster
 	@tests/lib/run_tests.sh sim $(SIM_BIN)
-system: all ## the real daemons on loopback
+system: all $(B)/tests/lib/ref_train ## the real daemons on loopback
 	@STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh system $(sort $(wildcard tests/system/test_*.sh))
 lint: ## include arrows, names, formatting habits
 	@tests/lint/includes.sh
@@ -141,7 +144,7 @@ check: deps ## everything a change must pass
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@$(MAKE) --no-print-directory -j$$(nproc) check-built
 .PHONY: check-built
-check-built: all $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN)
+check-built: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN)
 	@STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh all lint:tests/lint/includes.sh $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) \
 	  $(sort $(wildcard tests/system/test_*.sh))
 fmt: ## format every C file

@@ -15,6 +15,7 @@ const char coord_config_usage[] =
     "  --crash-limit N      quarantine a task under which N different workers died, 0..8, 0 = never (default 3)\n"
     "  --lease-ms N         lease of a task, 1000..600000 (default 10000)\n"
     "  --help, --version\n"
+    "STEER_TOKEN: key that every request must carry; needed when HTTP listens beyond loopback.\n"
     "DIR/endpoint.json says where it listens. SIGTERM stops it; jobs go on at the next start.\n";
 
 static int text_set(char *to, size_t cap, const char *option, const char *value, struct err *e)

@@ -303,7 +303,9 @@ static int state_open(struct coordinator *c, struct err *e)
 
 static int net_open(struct coordinator *c, struct err *e)
 {
-    struct http_config http = {.listen = c->config.http, .blobs = c->blobs};
+    const char *token = getenv("STEER_TOKEN"); /* in the environment, not in an option: ps shows options to everybody */
+    struct http_config http = {
+        .listen = c->config.http, .blobs = c->blobs, .token = token != NULL && *token != '\0' ? token : NULL};
     int rc = 0;
 
     c->router = link_router(LINK_CONTROL, c->config.control, c->control, sizeof c->control, e);

@@ -189,7 +189,7 @@ int request_check(struct http_request *r)
     if (r->target == NULL || !request_target_split(r))
         return refuse(r, 400, "bad_target", "the target must be a path of at most 8192 bytes, UTF-8, without control bytes or bad escapes");
     if (s.host == 0 || !host_is_ours(r->http, s.host_text))
-        return refuse(r, 421, "wrong_host", "the Host header names neither an address nor a name of this coordinator (--http-host adds one)");
+        return refuse(r, 421, "wrong_host", "the Host header names neither an address nor a name of this coordinator; use its address");
     if (s.origin > 0 && !origin_is_ours(s.origin_text, s.host_text))
         return refuse(r, 403, "foreign_origin", "a page of another origin must not use this API");
     if (r->http->config.token != NULL && strcmp(r->path, "/healthz") != 0 && !token_fits(r->http, s.auth_text))

@@ -290,22 +290,28 @@ static const char *part_of(const cJSON *outputs)
     return cJSON_IsString(part) ? part->valuestring : "";
 }
 
-static void metrics_add(cJSON *sum, const cJSON *more)
+/* Figures of ranges add up. Tasks that are not ranges (one export a fold) stand side by side: name, name.1, name.2. */
+static void metrics_add(cJSON *sum, const cJSON *more, bool ranges, uint32_t index)
 {
     const cJSON *m = NULL;
 
     cJSON_ArrayForEach(m, more)
     {
         cJSON *have = cJSON_GetObjectItemCaseSensitive(sum, m->string);
+        char name[96];
 
-        if (have == NULL)
+        if (!ranges && index > 0) {
+            snprintf(name, sizeof name, "%.80s.%u", m->string, index);
+            cJSON_AddItemToObject(sum, name, cJSON_Duplicate(m, true));
+        } else if (have == NULL) {
             cJSON_AddItemToObject(sum, m->string, cJSON_Duplicate(m, true));
-        else if (cJSON_IsNumber(have) && cJSON_IsNumber(m))
+        } else if (cJSON_IsNumber(have) && cJSON_IsNumber(m)) {
             cJSON_SetNumberValue(have, have->valuedouble + m->valuedouble);
+        }
     }
 }
 
-/* Parts in task order; outputs of a single task by name, of several the first of each name; metrics summed. */
+/* Parts in task order; outputs of a single task by name, of several the first of each name. */
 static cJSON *tasks_entry(const struct sched_stage *st)
 {
     cJSON *entry = cJSON_CreateObject();
@@ -322,7 +328,7 @@ static cJSON *tasks_entry(const struct sched_stage *st)
             if (json_get(outputs, o->string) == NULL)
                 cJSON_AddItemToObject(outputs, o->string, cJSON_Duplicate(o, true));
         }
-        metrics_add(metrics, json_get(st->task[i].result, "metrics"));
+        metrics_add(metrics, json_get(st->task[i].result, "metrics"), st->phase.rows_per_task > 0, i);
     }
     return entry;
 }

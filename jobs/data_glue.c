@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "data/clean.h"
+#include "jobs/data_pool.h"
 
 static int clean_flags(const struct data_spec *d, unsigned *flags, struct err *e)
 {
@@ -127,6 +128,18 @@ int data_glue_prepare(const struct data_spec *d, const struct schema *s, const c
     return rc;
 }
 
+static int levels_preview(struct dataset *d, struct err *e)
+{
+    struct schema schema = d->schema;
+    struct data_pool pool;
+    int rc = data_pool_make(&d, 1, NULL, 0, &pool, e);
+
+    if (rc == 0)
+        rc = data_pool_levels(&pool, &d, 1, "human", &schema, e);
+    data_pool_free(&pool);
+    return rc;
+}
+
 int data_glue_load(const struct data_spec *d, const struct schema *s, const char *const *paths, int n,
                    struct dataset *out, struct problems *problems, struct read_counts *counts, struct err *e)
 {
@@ -143,6 +156,8 @@ int data_glue_load(const struct data_spec *d, const struct schema *s, const char
     rc = data_glue_prepare(d, s, paths, n, dir, NULL, NULL, problems, counts, e);
     if (rc == 0)
         rc = dataset_load(dir, out, e);
+    if (rc == 0)
+        rc = levels_preview(out, e);
     file_remove_tree(dir, NULL);
     free(dir);
     return rc;

@@ -18,7 +18,8 @@ int data_glue_prepare(const struct data_spec *d, const struct schema *s, const c
                       void *self, bool (*cancelled)(void *self), struct problems *problems, struct read_counts *counts,
                       struct err *e);
 
-/* The same into memory, by way of a temporary directory. dataset_free() it. */
+/* The same into memory, by way of a temporary directory, for looking at: levels are those of the human labels, and of what is computed
+ * with edges from this data. dataset_free() it. */
 int data_glue_load(const struct data_spec *d, const struct schema *s, const char *const *paths, int n, struct dataset *out,
                    struct problems *problems, struct read_counts *counts, struct err *e);
 

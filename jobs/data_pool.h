@@ -19,7 +19,7 @@ struct data_pool {
     uint64_t unkept;    /* left out because annotation marked them */
 };
 
-/* Responses of the training split, kept, of at most max_reply_tokens tokens (0 = any). */
+/* Responses of the training split, kept, of at most max_reply_tokens tokens (0 = any, and t may be NULL). */
 int data_pool_make(struct dataset *const *data, int n, const struct tokenizer *t, int max_reply_tokens, struct data_pool *out,
                    struct err *e);
 void data_pool_free(struct data_pool *p);

@@ -24,12 +24,43 @@ int run_model(const struct run_task *t, const struct run_env *env, const char *k
     char path[4096];
     int rc = run_input(t, env, key, 0, path, sizeof(path), e);
 
-    if (rc == 0) {
-        rc = model_load(path, parts, out, e);
-        if (rc != 0)
-            err_wrap(e, "input %s", key);
-    }
+    if (rc != 0)
+        return rc;
+    rc = model_load(path, parts, out, e);
+    if (rc == 0)
+        rc = run_steer_check(out, e);
+    if (rc != 0)
+        err_wrap(e, "input %s", key);
     return rc;
+}
+
+static bool is_within(int32_t first, int64_t count, int32_t vocab)
+{
+    return count == 0 || (first >= 0 && first + count <= vocab);
+}
+
+int run_steer_check(const struct model *m, struct err *e)
+{
+    const struct template_config *c = &m->steer.template_config;
+    const struct schema *s = &c->schema;
+    bool regression = m->dims.head == HEAD_REGRESSION, fits = true;
+    int64_t levels = 0;
+
+    if (m->steer.role == STEER_NONE)
+        return 0;
+    if ((c->head == TEMPLATE_POLICY) != (m->steer.role == STEER_POLICY) || regression != (c->head == TEMPLATE_HEAD_REGRESSION))
+        return err_set(e, ERR_INVALID, "steer_config.json: role and head do not fit each other, or the model");
+    if (regression && m->dims.head_out != s->attrs)
+        return err_set(e, ERR_INVALID, "steer_config.json has %d attributes, the model %d scores", s->attrs, m->dims.head_out);
+    for (int a = 0; a < s->attrs; a++)
+        levels += s->attr[a].levels + 1;
+    if (c->head == TEMPLATE_POLICY && c->name == TEMPLATE_CONTROL)
+        fits = is_within(c->control_first, levels, m->dims.vocab);
+    for (int i = 0; c->head == TEMPLATE_HEAD_CLASSES && i < s->labels; i++)
+        fits = fits && is_within(c->class_first[i], template_label_classes(&s->label[i]), m->dims.vocab);
+    if (c->head == TEMPLATE_HEAD_CLASSES)
+        fits = fits && is_within(c->query_first, s->labels, m->dims.vocab);
+    return fits ? 0 : err_set(e, ERR_INVALID, "steer_config.json names ids beyond the vocabulary of %d", m->dims.vocab);
 }
 
 struct run_keep run_keep_of(const struct dataset *d)

@@ -8,7 +8,12 @@
 #include "modelfile/modeldir.h"
 
 int run_dataset(const struct run_task *t, const struct run_env *env, const char *key, struct dataset *out, struct err *e);
+/* Loaded and checked by run_steer_check(). */
 int run_model(const struct run_task *t, const struct run_env *env, const char *key, unsigned parts, struct model *out, struct err *e);
+
+/* Does steer_config.json fit the model beside it: head, number of scores, ids within the vocabulary? A model directory may come from
+ * anywhere, and the numerics trust their indices. */
+int run_steer_check(const struct model *m, struct err *e);
 
 /* What a data set says about which responses are used (meta.json "keep"); zeros if it says nothing. */
 struct run_keep {

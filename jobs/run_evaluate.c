@@ -13,9 +13,12 @@
 #define PATH_CAP 4096
 enum { STREAM_CONTEXTS = 1, STREAM_SHUFFLE = 2 };
 
-/* ---- shared ----------------------------------------------------------------------------------------------------- */
+/* ---- shared
+ * -----------------------------------------------------------------------------------------------------
+ */
 
-int evaluate_model_path(const struct run_task *t, const struct run_env *env, const char *label, char *path, size_t cap, struct err *e)
+int evaluate_model_path(const struct run_task *t, const struct run_env *env, const char *label,
+                        char *path, size_t cap, struct err *e)
 {
     char key[SPEC_NAME_MAX + 8];
 
@@ -23,7 +26,8 @@ int evaluate_model_path(const struct run_task *t, const struct run_env *env, con
     return run_input(t, env, key, 0, path, cap, e);
 }
 
-int evaluate_judge_schema(const struct run_task *t, const struct run_env *env, struct schema *out, bool *has, struct err *e)
+int evaluate_judge_schema(const struct run_task *t, const struct run_env *env, struct schema *out,
+                          bool *has, struct err *e)
 {
     char path[PATH_CAP];
     struct model m = {0};
@@ -38,8 +42,6 @@ int evaluate_judge_schema(const struct run_task *t, const struct run_env *env, s
         return err_wrap(e, "judge");
     if (m.steer.role != STEER_ATTRIBUTE_MODEL)
         rc = err_set(e, ERR_INVALID, "input judge is no attribute model");
-    else if (m.steer.template_config.head == TEMPLATE_HEAD_LM)
-        rc = err_set(e, ERR_UNSUPPORTED, "the judge's head is lm; evaluate reads judges with head classes or regression");
     *out = m.steer.template_config.schema;
     model_fini(&m);
     return rc;
@@ -50,7 +52,8 @@ static int compare_int(const void *a, const void *b)
     return *(const int *)a - *(const int *)b;
 }
 
-static int levels_set(const struct evaluate_spec *v, const struct schema *s, struct results *r, struct err *e)
+static int levels_set(const struct evaluate_spec *v, const struct schema *s, struct results *r,
+                      struct err *e)
 {
     int sorted[SPEC_LIST_MAX];
 
@@ -61,17 +64,19 @@ static int levels_set(const struct evaluate_spec *v, const struct schema *s, str
             continue;
         for (int a = 0; a < s->attrs; a++) {
             if (sorted[i] < 0 || sorted[i] >= s->attr[a].levels)
-                return err_set(e, ERR_INVALID, "evaluate.levels has %d, attribute %s has 0..%d", sorted[i], s->attr[a].name,
-                               s->attr[a].levels - 1);
+                return err_set(e, ERR_INVALID, "evaluate.levels has %d, attribute %s has 0..%d",
+                               sorted[i], s->attr[a].name, s->attr[a].levels - 1);
         }
         if (r->levels == RESULTS_LEVELS_MAX)
-            return err_set(e, ERR_LIMIT, "evaluate.levels has more than %d levels", RESULTS_LEVELS_MAX);
+            return err_set(e, ERR_LIMIT, "evaluate.levels has more than %d levels",
+                           RESULTS_LEVELS_MAX);
         r->level[r->levels++] = sorted[i];
     }
     return r->levels > 0 ? 0 : err_set(e, ERR_INVALID, "evaluate.levels is empty");
 }
 
-static int measures_set(const struct evaluate_spec *v, const struct schema *s, const struct schema *judge, struct results *r, struct err *e)
+static int measures_set(const struct evaluate_spec *v, const struct schema *s,
+                        const struct schema *judge, struct results *r, struct err *e)
 {
     for (int i = 0; i < v->rulers.n; i++) {
         struct results_measure *m = &r->measure[r->measures];
@@ -92,7 +97,8 @@ static int measures_set(const struct evaluate_spec *v, const struct schema *s, c
         if (s->attr[a].type == ATTR_COMPUTED || seen < 0 || judge->attr[seen].type == ATTR_COMPUTED)
             continue;
         if (r->measures == RESULTS_MEASURES_MAX)
-            return err_set(e, ERR_LIMIT, "rulers and attributes make more than %d measures", RESULTS_MEASURES_MAX);
+            return err_set(e, ERR_LIMIT, "rulers and attributes make more than %d measures",
+                           RESULTS_MEASURES_MAX);
         snprintf(m->name, sizeof m->name, "am_%s", s->attr[a].name);
         m->judged = true;
         m->attr = a;
@@ -130,7 +136,8 @@ static void models_set(const struct evaluate_spec *v, struct results *r)
     }
 }
 
-int evaluate_design(const struct run_task *t, const struct schema *s, const struct schema *judge, struct results *r, struct err *e)
+int evaluate_design(const struct run_task *t, const struct schema *s, const struct schema *judge,
+                    struct results *r, struct err *e)
 {
     const struct evaluate_spec *v = &t->spec->evaluate;
     int rc;
@@ -141,9 +148,11 @@ int evaluate_design(const struct run_task *t, const struct schema *s, const stru
     r->temperature = (double)v->sampling.temperature;
     r->max_new_tokens = v->sampling.max_new_tokens;
     if (v->models_n < 1 || v->models_n > RESULTS_MODELS_MAX)
-        return err_set(e, ERR_LIMIT, "evaluate.models has %d models, must be 1..%d", v->models_n, RESULTS_MODELS_MAX);
+        return err_set(e, ERR_LIMIT, "evaluate.models has %d models, must be 1..%d", v->models_n,
+                       RESULTS_MODELS_MAX);
     if (v->guidance.n < 1 || v->guidance.n > RESULTS_GUIDANCES_MAX)
-        return err_set(e, ERR_LIMIT, "evaluate.guidance has %d strengths, must be 1..%d", v->guidance.n, RESULTS_GUIDANCES_MAX);
+        return err_set(e, ERR_LIMIT, "evaluate.guidance has %d strengths, must be 1..%d",
+                       v->guidance.n, RESULTS_GUIDANCES_MAX);
     models_set(v, r);
     r->guidances = v->guidance.n;
     for (int g = 0; g < r->guidances; g++)
@@ -158,9 +167,11 @@ int evaluate_design(const struct run_task *t, const struct schema *s, const stru
     return measures_set(v, s, judge, r, e);
 }
 
-/* Asking for one thing with the others missing: with every attribute at its lowest level but one, prompts would look like nothing in
- * the data. Computed ones stay at their middle, or the length of the reply would change with the attribute under test. */
-void evaluate_levels(const struct schema *s, const struct results *r, int attr, int level, int8_t *out)
+/* Asking for one thing with the others missing: with every attribute at its lowest level but one,
+ * prompts would look like nothing in the data. Computed ones stay at their middle, or the length of
+ * the reply would change with the attribute under test. */
+void evaluate_levels(const struct schema *s, const struct results *r, int attr, int level,
+                     int8_t *out)
 {
     memset(out, -1, SCHEMA_ATTRS_MAX * sizeof *out);
     if (attr < 0)
@@ -172,12 +183,14 @@ void evaluate_levels(const struct schema *s, const struct results *r, int attr, 
     out[attr] = (int8_t)r->level[level];
 }
 
-int evaluate_item_of(const cJSON *line, const struct results *r, struct evaluate_item *out, struct err *e)
+int evaluate_item_of(const cJSON *line, const struct results *r, struct evaluate_item *out,
+                     struct err *e)
 {
     int64_t model = 0, guidance = 0, attr = 0, level = 0, context = 0;
     int rc = json_need_int(line, "m", 0, r->models - 1, &model, e);
 
-    *out = (struct evaluate_item){.response = -1, .other = -1, .is_loss = json_get(line, "s") != NULL};
+    *out =
+        (struct evaluate_item){.response = -1, .other = -1, .is_loss = json_get(line, "s") != NULL};
     if (rc == 0)
         rc = json_need_int(line, "r", -1, INT32_MAX, &out->response, e);
     if (rc == 0 && out->is_loss)
@@ -199,7 +212,8 @@ int evaluate_item_of(const cJSON *line, const struct results *r, struct evaluate
     return rc;
 }
 
-int evaluate_held_open(const struct run_task *t, const struct run_env *env, struct dataset *out, struct err *e)
+int evaluate_held_open(const struct run_task *t, const struct run_env *env, struct dataset *out,
+                       struct err *e)
 {
     char path[PATH_CAP];
     int rc = run_phase_output(t, env, "evaluate.items", "held", path, sizeof path, e);
@@ -207,7 +221,8 @@ int evaluate_held_open(const struct run_task *t, const struct run_env *env, stru
     return rc != 0 ? rc : dataset_load(path, out, e);
 }
 
-/* ---- the items phase -------------------------------------------------------------------------------------------- */
+/* ---- the items phase
+ * -------------------------------------------------------------------------------------------- */
 
 /* Held-out conversations as a data set of their own: a tenth to read for every range. */
 static int held_write(const struct dataset *d, const char *dir, struct err *e)
@@ -228,14 +243,16 @@ static int held_write(const struct dataset *d, const char *dir, struct err *e)
 struct picks {
     uint32_t *context; /* responses of the held-out part that replies are written for */
     size_t contexts;
-    uint32_t *loss; /* responses whose loss is measured */
+    uint32_t *loss;  /* responses whose loss is measured */
     uint32_t *other; /* whose attributes they borrow */
     size_t losses;
 };
 
-static void picks_make(const struct dataset *held, const struct evaluate_spec *v, uint64_t seed, struct picks *p)
+static void picks_make(const struct dataset *held, const struct evaluate_spec *v, uint64_t seed,
+                       struct picks *p)
 {
-    uint32_t *usable = mem_zalloc(held->responses + 1, sizeof *usable), *follow = mem_zalloc(held->responses + 1, sizeof *follow);
+    uint32_t *usable = mem_zalloc(held->responses + 1, sizeof *usable),
+             *follow = mem_zalloc(held->responses + 1, sizeof *follow);
     size_t usable_n = 0, follow_n = 0, c;
     uint32_t turn;
 
@@ -247,31 +264,39 @@ static void picks_make(const struct dataset *held, const struct evaluate_spec *v
         if (turn > 0)
             follow[follow_n++] = (uint32_t)i; /* something was said before */
     }
-    const uint32_t *from = follow_n > 0 ? follow : usable; /* texts without a prompt are written from nothing */
+    const uint32_t *from =
+        follow_n > 0 ? follow : usable; /* texts without a prompt are written from nothing */
     size_t from_n = follow_n > 0 ? follow_n : usable_n;
     p->contexts = (size_t)v->contexts < from_n ? (size_t)v->contexts : from_n;
     p->context = mem_zalloc(p->contexts + 1, sizeof *p->context);
     for (size_t i = 0; i < p->contexts; i++)
-        p->context[i] = from[rng_permute(seed, RNG_PICK, STREAM_CONTEXTS, (uint32_t)from_n, (uint32_t)i)];
-    p->losses = v->loss_rows > 0 && (size_t)v->loss_rows < usable_n ? (size_t)v->loss_rows : usable_n;
+        p->context[i] =
+            from[rng_permute(seed, RNG_PICK, STREAM_CONTEXTS, (uint32_t)from_n, (uint32_t)i)];
+    p->losses =
+        v->loss_rows > 0 && (size_t)v->loss_rows < usable_n ? (size_t)v->loss_rows : usable_n;
     p->loss = mem_zalloc(p->losses + 1, sizeof *p->loss);
     p->other = mem_zalloc(p->losses + 1, sizeof *p->other);
     for (size_t i = 0; i < p->losses; i++) {
-        p->loss[i] = p->losses == usable_n ? usable[i] : usable[rng_permute(seed, RNG_PICK, STREAM_SHUFFLE, (uint32_t)usable_n, (uint32_t)i)];
+        p->loss[i] = p->losses == usable_n ? usable[i]
+                                           : usable[rng_permute(seed, RNG_PICK, STREAM_SHUFFLE,
+                                                                (uint32_t)usable_n, (uint32_t)i)];
     }
     for (size_t i = 0; i < p->losses; i++)
-        p->other[i] = p->loss[rng_permute(seed, RNG_SHUFFLE, STREAM_SHUFFLE, (uint32_t)p->losses, (uint32_t)i)];
+        p->other[i] = p->loss[rng_permute(seed, RNG_SHUFFLE, STREAM_SHUFFLE, (uint32_t)p->losses,
+                                          (uint32_t)i)];
     free(usable);
     free(follow);
 }
 
 static void reply_line(struct buf *out, int m, int g, int a, int l, size_t c, int64_t response)
 {
-    buf_printf(out, "{\"m\":%d,\"g\":%d,\"a\":%d,\"l\":%d,\"c\":%zu,\"r\":%lld}\n", m, g, a, l, c, (long long)response);
+    buf_printf(out, "{\"m\":%d,\"g\":%d,\"a\":%d,\"l\":%d,\"c\":%zu,\"r\":%lld}\n", m, g, a, l, c,
+               (long long)response);
 }
 
 /* k-th reply of a model: context by context, the plain one first, then every setting. */
-static void reply_item(struct buf *out, const struct results *r, const struct picks *p, int m, size_t k)
+static void reply_item(struct buf *out, const struct results *r, const struct picks *p, int m,
+                       size_t k)
 {
     size_t settings = 1 + (size_t)(r->guidances * r->attrs * r->levels);
     size_t c = k / settings;
@@ -284,17 +309,22 @@ static void reply_item(struct buf *out, const struct results *r, const struct pi
         reply_line(out, m, s / per, s % per / r->levels, s % r->levels, c, response);
 }
 
-static int items_write(const struct results *r, const struct picks *p, size_t *rows, struct buf *out, struct err *e)
+static int items_write(const struct results *r, const struct picks *p, size_t *rows,
+                       struct buf *out, struct err *e)
 {
     size_t replies = p->contexts * (1 + (size_t)(r->guidances * r->attrs * r->levels));
     size_t all = replies + p->losses;
 
     *rows = all * (size_t)r->models;
     if (*rows == 0)
-        return err_set(e, ERR_INVALID, "nothing to evaluate: no held-out response is usable, and there are no contexts");
+        return err_set(
+            e, ERR_INVALID,
+            "nothing to evaluate: no held-out response is usable, and there are no contexts");
     if (*rows > EVALUATE_ROWS_MAX)
-        return err_set(e, ERR_LIMIT, "evaluation has %zu rows, at most %u: fewer models, contexts, levels or guidance strengths", *rows,
-                       EVALUATE_ROWS_MAX);
+        return err_set(e, ERR_LIMIT,
+                       "evaluation has %zu rows, at most %u: fewer models, contexts, levels or "
+                       "guidance strengths",
+                       *rows, EVALUATE_ROWS_MAX);
     for (int m = 0; m < r->models; m++) {
         for (size_t k = 0, done = 0; k < all; k++) {
             if ((k + 1) * p->losses / all > done) { /* spread evenly among the replies */
@@ -308,7 +338,8 @@ static int items_write(const struct results *r, const struct picks *p, size_t *r
     return 0;
 }
 
-static int publish_text(const struct run_env *env, struct run_result *r, const char *name, const struct buf *text, struct err *e)
+static int publish_text(const struct run_env *env, struct run_result *r, const char *name,
+                        const struct buf *text, struct err *e)
 {
     char *path = mem_printf("%s/%s", env->scratch, name);
     int rc = file_write_atomic(path, text->len > 0 ? text->data : "", text->len, e);
@@ -319,7 +350,8 @@ static int publish_text(const struct run_env *env, struct run_result *r, const c
     return rc;
 }
 
-/* Is any response an answer to something? If not, replies are written from nothing, and nothing need be held out for them. */
+/* Is any response an answer to something? If not, replies are written from nothing, and nothing
+ * need be held out for them. */
 static bool has_prompts(const struct dataset *d)
 {
     for (size_t i = 0; i < d->responses; i++) {
@@ -332,7 +364,8 @@ static bool has_prompts(const struct dataset *d)
     return false;
 }
 
-static int held_part(const struct run_task *t, const struct run_env *env, struct dataset *held, struct run_result *r, struct err *e)
+static int held_part(const struct run_task *t, const struct run_env *env, struct dataset *held,
+                     struct run_result *r, struct err *e)
 {
     struct dataset all = {0};
     char *dir = mem_printf("%s/held", env->scratch);
@@ -343,7 +376,8 @@ static int held_part(const struct run_task *t, const struct run_env *env, struct
     if (rc == 0)
         rc = dataset_load(dir, held, e);
     if (rc == 0 && held->responses == 0 && has_prompts(&all))
-        rc = err_set(e, ERR_INVALID, "input data has no held-out responses to evaluate on (data.split.held_out)");
+        rc = err_set(e, ERR_INVALID,
+                     "input data has no held-out responses to evaluate on (data.split.held_out)");
     if (rc == 0)
         rc = run_publish(env, r, "held", dir, e);
     dataset_free(&all);
@@ -351,7 +385,8 @@ static int held_part(const struct run_task *t, const struct run_env *env, struct
     return rc;
 }
 
-int run_evaluate_items(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
+int run_evaluate_items(const struct run_task *t, const struct run_env *env, struct run_result *r,
+                       struct err *e)
 {
     struct dataset held = {0};
     struct schema *judge = mem_zalloc(1, sizeof *judge);

@@ -20,7 +20,8 @@ struct texts { /* every labelled response, by part */
     size_t n[PARTS];
 };
 
-/* A label as classes that attributes give probabilities of; rest: the class that is what the others leave over, or -1. */
+/* A label as classes that attributes give probabilities of; rest: the class that is what the others
+ * leave over, or -1. */
 struct question {
     char name[SCHEMA_NAME_MAX];
     int label, classes, rest;
@@ -32,7 +33,8 @@ static enum part part_of(const struct dataset *d, const struct results *r, size_
 {
     if (d->conversation[c].split == SPLIT_HELD_OUT)
         return PART_TEST;
-    return rng_unit(r->seed, RNG_PICK, STREAM_TUNE, 0, (uint32_t)c) < TUNE_SHARE ? PART_TUNE : PART_FIT;
+    return rng_unit(r->seed, RNG_PICK, STREAM_TUNE, 0, (uint32_t)c) < TUNE_SHARE ? PART_TUNE
+                                                                                 : PART_FIT;
 }
 
 static void texts_init(struct texts *x, const struct dataset *d, const struct results *r)
@@ -63,7 +65,8 @@ static void texts_fini(struct texts *x)
     }
 }
 
-/* One question for a label whose classes are all attributes but at most one; else one for each attribute of the label. */
+/* One question for a label whose classes are all attributes but at most one; else one for each
+ * attribute of the label. */
 static int questions_of(const struct schema *s, int label, struct question *out)
 {
     const struct label *l = &s->label[label];
@@ -76,7 +79,8 @@ static int questions_of(const struct schema *s, int label, struct question *out)
     for (int c = 0; c < l->classes; c++) {
         q.attr[c] = -1;
         for (int a = 0; a < s->attrs; a++) {
-            if (s->attr[a].type == ATTR_CATEGORICAL && s->attr[a].label == label && s->attr[a].class_index == c)
+            if (s->attr[a].type == ATTR_CATEGORICAL && s->attr[a].label == label &&
+                s->attr[a].class_index == c)
                 q.attr[c] = a;
         }
         covered += q.attr[c] >= 0;
@@ -89,7 +93,11 @@ static int questions_of(const struct schema *s, int label, struct question *out)
     for (int c = 0; c < l->classes; c++) {
         if (q.attr[c] < 0)
             continue;
-        out[n] = (struct question){.label = label, .classes = 2, .rest = 0, .attr = {-1, q.attr[c]}, .one_against_all = true};
+        out[n] = (struct question){.label = label,
+                                   .classes = 2,
+                                   .rest = 0,
+                                   .attr = {-1, q.attr[c]},
+                                   .one_against_all = true};
         snprintf(out[n++].name, sizeof out[0].name, "%s", s->attr[q.attr[c]].name);
     }
     return n;
@@ -131,8 +139,8 @@ struct answers { /* of one part */
 };
 
 /* all: the baseline's probabilities of every response of the part, or NULL. */
-static void answers_init(struct answers *a, const struct schema *s, const struct question *q, const struct texts *x, enum part part,
-                         const double *all)
+static void answers_init(struct answers *a, const struct schema *s, const struct question *q,
+                         const struct texts *x, enum part part, const double *all)
 {
     size_t k = (size_t)q->classes;
 
@@ -167,11 +175,12 @@ static void names_set(const struct schema *s, const struct question *q, struct r
         return;
     }
     for (int c = 0; c < q->classes; c++)
-        snprintf(out->class_name[c], sizeof out->class_name[c], "%s", s->label[q->label].class_name[c]);
+        snprintf(out->class_name[c], sizeof out->class_name[c], "%s",
+                 s->label[q->label].class_name[c]);
 }
 
-static void question_answer(const struct dataset *d, struct results *r, const struct question *q, const struct texts *x,
-                            const struct csr *rows, uint64_t *heartbeat)
+static void question_answer(const struct dataset *d, struct results *r, const struct question *q,
+                            const struct texts *x, const struct csr *rows, uint64_t *heartbeat)
 {
     struct answers tune = {0}, test = {0};
     double *p_tune = NULL, *p_test = NULL;
@@ -194,7 +203,8 @@ static void question_answer(const struct dataset *d, struct results *r, const st
     answers_init(&test, &d->schema, q, x, PART_TEST, p_test);
     results_beat(r);
     if (tune.n > 0 && test.n > 0) {
-        struct judged_rows a = {tune.n, tune.truth, tune.model, tune.baseline}, b = {test.n, test.truth, test.model, test.baseline};
+        struct judged_rows a = {tune.n, tune.truth, tune.model, tune.baseline},
+                           b = {test.n, test.truth, test.model, test.baseline};
         struct results_judged *out = &r->judged[r->judged_n++];
         names_set(&d->schema, q, out);
         judged_compare(&a, &b, r->seed, out);
@@ -207,7 +217,8 @@ static void question_answer(const struct dataset *d, struct results *r, const st
 
 void evaluate_judged(const struct dataset *d, struct results *r, bool baseline, uint64_t *heartbeat)
 {
-    struct question *question = mem_zalloc(SCHEMA_LABELS_MAX * SCHEMA_CLASSES_MAX, sizeof *question);
+    struct question *question =
+        mem_zalloc(SCHEMA_LABELS_MAX * SCHEMA_CLASSES_MAX, sizeof *question);
     struct texts x;
     struct tfidf *tfidf = NULL;
     struct csr rows[PARTS] = {{0}};

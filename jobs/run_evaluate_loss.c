@@ -13,7 +13,8 @@ struct template_config evaluate_reading(const struct model *m, int context_token
 {
     struct template_config c = m->steer.template_config;
 
-    if (m->steer.role != STEER_POLICY) { /* the control layout without attributes is: BOS, context, reply, end */
+    if (m->steer.role !=
+        STEER_POLICY) { /* the control layout without attributes is: BOS, context, reply, end */
         memset(&c, 0, sizeof c);
         c.name = TEMPLATE_CONTROL;
         c.head = TEMPLATE_POLICY;
@@ -26,8 +27,9 @@ struct template_config evaluate_reading(const struct model *m, int context_token
     return c;
 }
 
-int evaluate_tail_of(const struct template_config *cfg, const struct tokenizer *tok, const struct conversation *c, uint32_t turn,
-                     const char *text, size_t len, bool whole, const int8_t *level, struct evaluate_tail *out, struct err *e)
+int evaluate_tail_of(const struct template_config *cfg, const struct tokenizer *tok,
+                     const struct conversation *c, uint32_t turn, const char *text, size_t len,
+                     bool whole, const int8_t *level, struct evaluate_tail *out, struct err *e)
 {
     struct sequence *s = mem_zalloc(1, sizeof *s);
     struct turn *turns = mem_zalloc((size_t)turn + 1, sizeof *turns);
@@ -38,7 +40,8 @@ int evaluate_tail_of(const struct template_config *cfg, const struct tokenizer *
         turns[i] = c->turn[i];
     if (text != NULL) { /* the reply takes the place of the one that stands there */
         if (turn >= c->turns)
-            turns[turn] = (struct turn){.role = ROLE_ASSISTANT, .speaker = "", .respond = true, .kept = true};
+            turns[turn] =
+                (struct turn){.role = ROLE_ASSISTANT, .speaker = "", .respond = true, .kept = true};
         turns[turn].text = text;
         turns[turn].text_len = (uint32_t)len;
     }
@@ -98,7 +101,8 @@ static void packer_add(struct packer *p, struct evaluate_tail *t)
 {
     struct batch *b = &p->batch;
     size_t context = (size_t)(p->m->dims.context < b->rows_cap ? p->m->dims.context : b->rows_cap);
-    size_t room = t->prompt.n < context ? context - t->prompt.n + 1 : 0; /* the last token is predicted, not read */
+    size_t room = t->prompt.n < context ? context - t->prompt.n + 1
+                                        : 0; /* the last token is predicted, not read */
     int32_t rows;
 
     CHECK(t->prompt.n > 0);
@@ -110,20 +114,27 @@ static void packer_add(struct packer *p, struct evaluate_tail *t)
     if (rows == 0)
         return;
     for (int32_t i = 0; i < rows; i++)
-        b->token[b->rows + i] = (size_t)i < t->prompt.n ? t->prompt.v[i] : t->tail.v[(size_t)i - t->prompt.n];
+        b->token[b->rows + i] =
+            (size_t)i < t->prompt.n ? t->prompt.v[i] : t->tail.v[(size_t)i - t->prompt.n];
     for (size_t k = 0; k < t->scored; k++)
-        b->target[b->targets++] = (struct batch_target){
-            .row = b->rows + (int32_t)(t->prompt.n - 1 + k), .id = t->tail.v[k], .lo = 0, .hi = p->m->dims.vocab, .weight = 1.0f};
+        b->target[b->targets++] =
+            (struct batch_target){.row = b->rows + (int32_t)(t->prompt.n - 1 + k),
+                                  .id = t->tail.v[k],
+                                  .lo = 0,
+                                  .hi = p->m->dims.vocab,
+                                  .weight = 1.0f};
     b->rows += rows;
     b->seq_begin[++b->seqs] = b->rows;
 }
 
-void evaluate_losses(const struct model *m, struct evaluate_tail *tail, size_t n, uint64_t *heartbeat)
+void evaluate_losses(const struct model *m, struct evaluate_tail *tail, size_t n,
+                     uint64_t *heartbeat)
 {
     size_t rows = LOSS_ROWS;
     struct packer p = {.m = m, .tail = tail};
 
-    for (size_t i = 0; i < n; i++) { /* the longest sequence fits, unless the model's context is shorter */
+    for (size_t i = 0; i < n;
+         i++) { /* the longest sequence fits, unless the model's context is shorter */
         size_t need = tail[i].prompt.n + tail[i].tail.n;
         size_t most = need < (size_t)m->dims.context ? need : (size_t)m->dims.context;
         rows = most > rows ? most : rows;

@@ -21,7 +21,8 @@ struct reduce {
     const struct run_task *t;
     const struct run_env *env;
     struct results *r;
-    struct dataset data, held; /* all of the data; the held-out part, in which responses are numbered */
+    struct dataset data,
+        held; /* all of the data; the held-out part, in which responses are numbered */
     struct steering_reply *reply;
     int64_t *response; /* [replies] that a reply stands for */
     size_t replies, replies_cap;
@@ -29,7 +30,9 @@ struct reduce {
     size_t losses, losses_cap;
 };
 
-/* ---- reading ---------------------------------------------------------------------------------------------------- */
+/* ---- reading
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static double number_of(const cJSON *line, const char *key)
 {
@@ -47,13 +50,15 @@ static int loss_take(struct reduce *x, const cJSON *line, int model, struct err 
         x->loss = mem_grow(x->loss, x->losses_cap, sizeof *x->loss);
     }
     loss = &x->loss[x->losses++];
-    *loss = (struct steering_loss){model, number_of(line, "k"), number_of(line, "t"), number_of(line, "s"), number_of(line, "x")};
+    *loss = (struct steering_loss){model, number_of(line, "k"), number_of(line, "t"),
+                                   number_of(line, "s"), number_of(line, "x")};
     if (!isfinite(loss->tokens + loss->nll_true + loss->nll_shuffled + loss->nll_missing))
         return err_set(e, ERR_NUMERIC, "a loss is not finite");
     return 0;
 }
 
-static int reply_take(struct reduce *x, const cJSON *line, const struct evaluate_item *item, struct err *e)
+static int reply_take(struct reduce *x, const cJSON *line, const struct evaluate_item *item,
+                      struct err *e)
 {
     const cJSON *values = json_get(line, "v"), *v;
     double *value;
@@ -64,21 +69,29 @@ static int reply_take(struct reduce *x, const cJSON *line, const struct evaluate
     if (rc != 0)
         return rc;
     if (cJSON_GetArraySize(values) != x->r->measures)
-        return err_set(e, ERR_CORRUPT, "%d measures, %d were expected", cJSON_GetArraySize(values), x->r->measures);
+        return err_set(e, ERR_CORRUPT, "%d measures, %d were expected", cJSON_GetArraySize(values),
+                       x->r->measures);
     if (x->replies == x->replies_cap) {
         x->replies_cap = 2 * x->replies_cap + 1024;
         x->reply = mem_grow(x->reply, x->replies_cap, sizeof *x->reply);
         x->response = mem_grow(x->response, x->replies_cap, sizeof *x->response);
     }
     value = mem_zalloc((size_t)x->r->measures + 1, sizeof *value);
-    cJSON_ArrayForEach(v, values)
-        value[m++] = cJSON_IsNumber(v) ? v->valuedouble : (double)NAN;
+    cJSON_ArrayForEach(v, values) value[m++] = cJSON_IsNumber(v) ? v->valuedouble : (double)NAN;
     x->response[x->replies] = item->response;
     reply = &x->reply[x->replies++];
-    *reply = (struct steering_reply){.model = item->model, .guidance = item->guidance, .attr = item->attr, .level = item->level,
-                                     .context = item->context, .value = value, .text = {mem_strdup(text), strlen(text)},
-                                     .tokens = number_of(line, "n"), .nll = number_of(line, "nll"), .nll_tokens = number_of(line, "k"),
-                                     .base_nll = number_of(line, "bnll"), .base_tokens = number_of(line, "bk")};
+    *reply = (struct steering_reply){.model = item->model,
+                                     .guidance = item->guidance,
+                                     .attr = item->attr,
+                                     .level = item->level,
+                                     .context = item->context,
+                                     .value = value,
+                                     .text = {mem_strdup(text), strlen(text)},
+                                     .tokens = number_of(line, "n"),
+                                     .nll = number_of(line, "nll"),
+                                     .nll_tokens = number_of(line, "k"),
+                                     .base_nll = number_of(line, "bnll"),
+                                     .base_tokens = number_of(line, "bk")};
     x->r->contexts = item->context + 1 > x->r->contexts ? item->context + 1 : x->r->contexts;
     return 0;
 }
@@ -118,7 +131,8 @@ static int reduce_open(struct reduce *x, struct err *e)
     return rc;
 }
 
-/* ---- what people wrote ------------------------------------------------------------------------------------------ */
+/* ---- what people wrote
+ * ------------------------------------------------------------------------------------------ */
 
 /* Held-out replies; of texts from nothing, of which none is held out, all. */
 static void humans_measure(struct reduce *x)
@@ -140,10 +154,13 @@ static void humans_measure(struct reduce *x)
             run_beat(x->env);
         for (int m = 0; m < x->r->measures; m++) {
             const struct results_measure *measure = &x->r->measure[m];
-            value[n * measures + (size_t)m] = measure->judged ? (double)turn->value[measure->attr]
-                                                              : measure_text((enum measure)measure_find(measure->name), turn->text, turn->text_len);
+            value[n * measures + (size_t)m] =
+                measure->judged ? (double)turn->value[measure->attr]
+                                : measure_text((enum measure)measure_find(measure->name),
+                                               turn->text, turn->text_len);
         }
-        human[n] = (struct steering_human){turn->level, value + n * measures, {turn->text, turn->text_len}};
+        human[n] = (struct steering_human){
+            turn->level, value + n * measures, {turn->text, turn->text_len}};
         n++;
     }
     steering_humans(x->r, human, n);
@@ -151,7 +168,9 @@ static void humans_measure(struct reduce *x)
     free(value);
 }
 
-/* ---- samples ---------------------------------------------------------------------------------------------------- */
+/* ---- samples
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 /* The end of what was said before, at a character's beginning. */
 static char *prompt_text(const struct reduce *x, int64_t response)
@@ -175,7 +194,8 @@ static char *prompt_text(const struct reduce *x, int64_t response)
     return mem_printf("...%s", text);
 }
 
-/* The guidance that samples are shown at: the weakest above 1, as a person would use it, or the first. */
+/* The guidance that samples are shown at: the weakest above 1, as a person would use it, or the
+ * first. */
 static int sample_guidance(const struct results *r)
 {
     int best = -1;
@@ -187,13 +207,16 @@ static int sample_guidance(const struct results *r)
     return best >= 0 ? best : 0;
 }
 
-static bool sample_wanted(const struct reduce *x, const struct steering_reply *p, int control, int guidance)
+static bool sample_wanted(const struct reduce *x, const struct steering_reply *p, int control,
+                          int guidance)
 {
-    if (p->context >= (size_t)x->t->spec->evaluate.samples || (p->model != 0 && p->model != control))
+    if (p->context >= (size_t)x->t->spec->evaluate.samples ||
+        (p->model != 0 && p->model != control))
         return false;
     if (p->attr < 0)
         return p->model == 0;
-    return p->guidance == guidance && (p->level == x->r->levels - 1 || (p->level == 0 && p->model == 0));
+    return p->guidance == guidance &&
+           (p->level == x->r->levels - 1 || (p->level == 0 && p->model == 0));
 }
 
 static void samples_take(struct reduce *x)
@@ -207,13 +230,21 @@ static void samples_take(struct reduce *x)
             const struct steering_reply *p = &x->reply[i];
             if (p->context != (size_t)context || !sample_wanted(x, p, control, guidance))
                 continue;
-            x->r->sample[x->r->samples_n++] = (struct results_sample){
-                p->context, p->model, p->guidance, p->attr, p->level, prompt_text(x, x->response[i]), mem_strdup(p->text.text)};
+            x->r->sample[x->r->samples_n++] =
+                (struct results_sample){p->context,
+                                        p->model,
+                                        p->guidance,
+                                        p->attr,
+                                        p->level,
+                                        prompt_text(x, x->response[i]),
+                                        mem_strdup(p->text.text)};
         }
     }
 }
 
-/* ---- writing ---------------------------------------------------------------------------------------------------- */
+/* ---- writing
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static int file_put(const char *dir, const char *name, const struct buf *b, struct err *e)
 {
@@ -267,13 +298,15 @@ static int reduce_measure(struct reduce *x, struct err *e)
     steering_replies(r, x->reply, x->replies);
     steering_leads(r);
     steering_gaps(r, x->loss, x->losses);
-    evaluate_judged(&x->data, r, strcmp(x->t->spec->evaluate.baseline, "tfidf") == 0, x->env->heartbeat);
+    evaluate_judged(&x->data, r, strcmp(x->t->spec->evaluate.baseline, "tfidf") == 0,
+                    x->env->heartbeat);
     figures_build(r);
     samples_take(x);
     return 0;
 }
 
-int run_evaluate_reduce(const struct run_task *t, const struct run_env *env, struct run_result *result, struct err *e)
+int run_evaluate_reduce(const struct run_task *t, const struct run_env *env,
+                        struct run_result *result, struct err *e)
 {
     struct reduce *x = mem_zalloc(1, sizeof *x);
     char *dir = mem_printf("%s/report", env->scratch);

@@ -1,7 +1,8 @@
 /*
  * evaluate.rows: a range of items -> one JSON line each, in order:
- *   {"m","g","a","l","c": the item; "n": tokens written, "w": ended by itself, "nll","k": nats over k tokens of the reply under the same
- *    model without attributes, "bnll","bk": under the base model, "v": [measures], "text"}
+ *   {"m","g","a","l","c": the item; "n": tokens written, "w": ended by itself, "nll","k": nats over
+ * k tokens of the reply under the same model without attributes, "bnll","bk": under the base model,
+ * "v": [measures], "text"}
  *   {"m","r": the item; "k": tokens, "t","s","x": nats with true, shuffled and missing attributes}
  */
 #include <math.h>
@@ -61,12 +62,14 @@ static int items_read(struct rows *x, struct err *e)
     }
     lines_close(lines);
     if (rc == 0 && x->n < want)
-        rc = err_set(e, ERR_INVALID, "rows %llu..%llu of %llu items", (unsigned long long)x->t->begin, (unsigned long long)x->t->end,
+        rc = err_set(e, ERR_INVALID, "rows %llu..%llu of %llu items",
+                     (unsigned long long)x->t->begin, (unsigned long long)x->t->end,
                      (unsigned long long)at);
     return rc;
 }
 
-static int place_of(const struct rows *x, int64_t response, const struct conversation **c, uint32_t *turn, struct err *e)
+static int place_of(const struct rows *x, int64_t response, const struct conversation **c,
+                    uint32_t *turn, struct err *e)
 {
     size_t at;
 
@@ -75,7 +78,8 @@ static int place_of(const struct rows *x, int64_t response, const struct convers
     if (response < 0)
         return 0;
     if ((size_t)response >= x->held.responses)
-        return err_set(e, ERR_CORRUPT, "item names response %lld of %zu", (long long)response, x->held.responses);
+        return err_set(e, ERR_CORRUPT, "item names response %lld of %zu", (long long)response,
+                       x->held.responses);
     dataset_response(&x->held, (size_t)response, &at, turn);
     *c = &x->held.conversation[at];
     return 0;
@@ -101,9 +105,11 @@ static int rows_open(struct rows *x, struct err *e)
     return rc;
 }
 
-/* ---- writing replies -------------------------------------------------------------------------------------------- */
+/* ---- writing replies
+ * -------------------------------------------------------------------------------------------- */
 
-static int prompt_make(struct rows *x, const struct model *m, const struct template_config *cfg, size_t i, struct run_prompt *p, struct err *e)
+static int prompt_make(struct rows *x, const struct model *m, const struct template_config *cfg,
+                       size_t i, struct run_prompt *p, struct err *e)
 {
     const struct evaluate_item *item = &x->item[i];
     const struct conversation *c;
@@ -118,12 +124,14 @@ static int prompt_make(struct rows *x, const struct model *m, const struct templ
     if (rc == 0)
         rc = template_prompt(cfg, m->tokenizer, c, turn, level, &p->prompt, e);
     memset(level, -1, sizeof level);
-    if (rc == 0 && item->attr >= 0 && cfg->schema.attrs > 0 && (p->sampling.guidance < 1.0f || p->sampling.guidance > 1.0f))
+    if (rc == 0 && item->attr >= 0 && cfg->schema.attrs > 0 &&
+        (p->sampling.guidance < 1.0f || p->sampling.guidance > 1.0f))
         rc = template_prompt(cfg, m->tokenizer, c, turn, level, &p->uncond, e);
     return rc;
 }
 
-static int replies_write(struct rows *x, int model, const struct model *m, const struct template_config *cfg, struct err *e)
+static int replies_write(struct rows *x, int model, const struct model *m,
+                         const struct template_config *cfg, struct err *e)
 {
     struct run_prompt *prompt = mem_zalloc(x->n + 1, sizeof *prompt);
     struct run_reply *reply = mem_zalloc(x->n + 1, sizeof *reply);
@@ -148,11 +156,14 @@ static int replies_write(struct rows *x, int model, const struct model *m, const
     return rc;
 }
 
-/* ---- losses ----------------------------------------------------------------------------------------------------- */
+/* ---- losses
+ * -----------------------------------------------------------------------------------------------------
+ */
 
-/* Attributes of the other response; what is computed from the text itself stays, or the gap would measure lengths. Where all
- * attributes are computed they are all taken from it. */
-static void levels_shuffled(const struct rows *x, const struct turn *own, const struct turn *other, int8_t *out)
+/* Attributes of the other response; what is computed from the text itself stays, or the gap would
+ * measure lengths. Where all attributes are computed they are all taken from it. */
+static void levels_shuffled(const struct rows *x, const struct turn *own, const struct turn *other,
+                            int8_t *out)
 {
     bool all_computed = true;
 
@@ -163,8 +174,8 @@ static void levels_shuffled(const struct rows *x, const struct turn *own, const 
         out[a] = x->design->computed[a] && !all_computed ? own->level[a] : other->level[a];
 }
 
-static int loss_tails(struct rows *x, const struct model *m, const struct template_config *cfg, size_t i, struct evaluate_tail *tail,
-                      struct err *e)
+static int loss_tails(struct rows *x, const struct model *m, const struct template_config *cfg,
+                      size_t i, struct evaluate_tail *tail, struct err *e)
 {
     const struct evaluate_item *item = &x->item[i];
     const struct conversation *c, *d;
@@ -186,8 +197,8 @@ static int loss_tails(struct rows *x, const struct model *m, const struct templa
     return rc;
 }
 
-static int reply_tail(struct rows *x, const struct model *m, const struct template_config *cfg, size_t i, struct evaluate_tail *tail,
-                      struct err *e)
+static int reply_tail(struct rows *x, const struct model *m, const struct template_config *cfg,
+                      size_t i, struct evaluate_tail *tail, struct err *e)
 {
     const struct run_reply *reply = &x->out[i].reply;
     const struct conversation *c;
@@ -197,11 +208,13 @@ static int reply_tail(struct rows *x, const struct model *m, const struct templa
 
     memset(none, -1, sizeof none);
     if (rc == 0)
-        rc = evaluate_tail_of(cfg, m->tokenizer, c, turn, reply->text, reply->len, run_reply_is_whole(reply->end), none, tail, e);
+        rc = evaluate_tail_of(cfg, m->tokenizer, c, turn, reply->text, reply->len,
+                              run_reply_is_whole(reply->end), none, tail, e);
     return rc;
 }
 
-static int losses_measure(struct rows *x, int model, const struct model *m, const struct template_config *cfg, struct err *e)
+static int losses_measure(struct rows *x, int model, const struct model *m,
+                          const struct template_config *cfg, struct err *e)
 {
     struct evaluate_tail *tail = mem_zalloc(3 * x->n + 1, sizeof *tail);
     size_t n = 0, k = 0;
@@ -245,7 +258,8 @@ static int base_measure(struct rows *x, struct err *e)
     for (size_t i = 0; i < x->n && rc == 0; i++) {
         const struct run_reply *reply = &x->out[i].reply;
         if (!x->item[i].is_loss)
-            rc = evaluate_tail_of(&cfg, m.tokenizer, &x->nothing, 0, reply->text, reply->len, false, none, &tail[n++], e);
+            rc = evaluate_tail_of(&cfg, m.tokenizer, &x->nothing, 0, reply->text, reply->len, false,
+                                  none, &tail[n++], e);
     }
     if (rc == 0)
         evaluate_losses(&m, tail, n, x->env->heartbeat);
@@ -304,12 +318,15 @@ static int judge_measure(struct rows *x, struct err *e)
             continue;
         if ((rc = place_of(x, x->item[i].response, &c, &turn, e)) != 0)
             return rc;
-        x->out[i].judged = run_scorer_add(x->scorer, c, turn, reply->text, reply->len, RUN_SCORE_ALL);
+        x->out[i].judged =
+            run_scorer_add(x->scorer, c, turn, reply->text, reply->len, RUN_SCORE_ALL);
     }
     return run_scorer_run(x->scorer, x->env, e);
 }
 
-/* ---- lines ------------------------------------------------------------------------------------------------------ */
+/* ---- lines
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 static void measures_line(const struct rows *x, size_t i, struct buf *out)
 {
@@ -327,7 +344,8 @@ static void measures_line(const struct rows *x, size_t i, struct buf *out)
             int a = schema_find_attr(run_scorer_schema(x->scorer), r->attr[r->measure[m].attr]);
             run_number(out, (double)scored.value[a]);
         } else {
-            run_number(out, measure_text((enum measure)measure_find(r->measure[m].name), reply->text, reply->len));
+            run_number(out, measure_text((enum measure)measure_find(r->measure[m].name),
+                                         reply->text, reply->len));
         }
     }
     buf_str(out, "],\"text\":");
@@ -340,15 +358,19 @@ static void item_line(const struct rows *x, size_t i, struct buf *out)
     const struct written *w = &x->out[i];
 
     if (item->is_loss) {
-        buf_printf(out, "{\"m\":%d,\"r\":%lld,\"k\":%zu,\"t\":", item->model, (long long)item->response, w->scored);
+        buf_printf(out, "{\"m\":%d,\"r\":%lld,\"k\":%zu,\"t\":", item->model,
+                   (long long)item->response, w->scored);
         run_number(out, w->nll[0]);
         buf_str(out, ",\"s\":");
         run_number(out, w->nll[1]);
         buf_str(out, ",\"x\":");
         run_number(out, w->nll[2]);
     } else {
-        buf_printf(out, "{\"m\":%d,\"g\":%d,\"a\":%d,\"l\":%d,\"c\":%zu,\"r\":%lld,\"n\":%u,\"w\":%d,\"k\":%zu,\"nll\":", item->model, item->guidance,
-                   item->attr, item->level, item->context, (long long)item->response, w->reply.tokens, run_reply_is_whole(w->reply.end),
+        buf_printf(out,
+                   "{\"m\":%d,\"g\":%d,\"a\":%d,\"l\":%d,\"c\":%zu,\"r\":%lld,\"n\":%u,\"w\":%d,"
+                   "\"k\":%zu,\"nll\":",
+                   item->model, item->guidance, item->attr, item->level, item->context,
+                   (long long)item->response, w->reply.tokens, run_reply_is_whole(w->reply.end),
                    w->scored);
         run_number(out, w->nll[0]);
         buf_printf(out, ",\"bk\":%zu,\"bnll\":", w->base_scored);
@@ -358,7 +380,8 @@ static void item_line(const struct rows *x, size_t i, struct buf *out)
     buf_str(out, "}\n");
 }
 
-int run_evaluate_rows(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
+int run_evaluate_rows(const struct run_task *t, const struct run_env *env, struct run_result *r,
+                      struct err *e)
 {
     struct rows *x = mem_zalloc(1, sizeof *x);
     struct buf lines = BUF_INIT;

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "jobs/run_common.h"
 #include "jobs/run_score_batch.h"
+#include "jobs/run_score_lm.h"
 #include "model/ops.h"
 
 struct job {
@@ -47,6 +49,8 @@ static int model_take(const struct run_task *t, const struct run_env *env, const
     if (rc != 0)
         return rc;
     s->models = i + 1;
+    if ((rc = run_steer_check(m, e)) != 0)
+        return err_wrap(e, "input %s[%d]", key, i);
     if (m->steer.role != STEER_ATTRIBUTE_MODEL)
         return err_set(e, ERR_INVALID, "input %s is no attribute model: its steer_config.json %s", key,
                        m->steer.role == STEER_POLICY ? "says policy" : "is missing");
@@ -171,11 +175,22 @@ static void job_take(void *self, size_t i, int target, const float *out, int n)
         s->value[i * (size_t)s->schema->attrs + (size_t)a] += a < n ? out[a] : NAN;
 }
 
-static int model_run(struct run_scorer *s, int k, const struct run_env *env, struct err *e)
+static size_t widest_label(const struct schema *s)
+{
+    int most = 1;
+
+    for (int i = 0; i < s->labels; i++) {
+        int n = template_label_classes(&s->label[i]);
+        most = n > most ? n : most;
+    }
+    return (size_t)most;
+}
+
+static int targets_run(struct run_scorer *s, int k, const struct run_env *env, struct err *e)
 {
     const struct model *m = &s->model[k];
     struct sequence *sequence = mem_zalloc(1, sizeof(*sequence));
-    struct score_batch *batch = score_batch_new(m, RUN_SCORE_ROWS, env->heartbeat, s, job_take);
+    struct score_batch *batch = score_batch_new(m, RUN_SCORE_ROWS, widest_label(s->schema), env->heartbeat, s, job_take);
     int rc = 0;
 
     for (size_t i = 0; i < s->jobs && rc == 0; i++) {
@@ -187,7 +202,7 @@ static int model_run(struct run_scorer *s, int k, const struct run_env *env, str
             break;
         j->truncated |= sequence->truncated;
         if (sequence->ids.n <= (size_t)m->dims.context && sequence->targets > 0) {
-            score_batch_add(batch, i, sequence);
+            score_batch_add(batch, i, sequence->ids.v, sequence->ids.n, sequence->target, sequence->targets);
             j->scored++;
         } else {
             j->truncated = true;
@@ -205,6 +220,58 @@ static int model_run(struct run_scorer *s, int k, const struct run_env *env, str
     sequence_free(sequence);
     free(sequence);
     return rc;
+}
+
+/* Head lm: the label strings of all its responses, and the numbers that they say. */
+static int strings_run(struct run_scorer *s, int k, const struct run_env *env, struct err *e)
+{
+    const struct model *m = &s->model[k];
+    size_t attrs = (size_t)s->schema->attrs, n = 0, room = 0;
+    struct sequence *sequence = mem_zalloc(1, sizeof(*sequence));
+    struct ids *prompt = mem_zalloc(s->jobs + 1, sizeof(*prompt));
+    size_t *place = mem_zalloc(s->jobs + 1, sizeof(*place));
+    float *value = mem_zalloc(s->jobs * attrs + 1, sizeof(*value));
+    int rc = run_score_lm_room(m, &room, e);
+
+    for (size_t i = 0; i < s->jobs && rc == 0; i++) {
+        struct job *j = &s->job[i];
+        if (!is_for(s, j, k))
+            continue;
+        rc = job_sequence(m, j, sequence, e);
+        j->truncated |= sequence->truncated;
+        s->done++;
+        if (rc != 0 || sequence->pieces < 1 || sequence->piece[0].end + room > (size_t)m->dims.context) {
+            j->truncated = true;
+            continue;
+        }
+        for (uint32_t at = sequence->piece[0].begin; at < sequence->piece[0].end; at++)
+            ids_push(&prompt[n], sequence->ids.v[at]);
+        place[n++] = i;
+        j->scored++;
+    }
+    if (rc == 0 && n > 0)
+        rc = run_score_lm(m, prompt, n, env, value, &s->rows, e);
+    for (size_t i = 0; i < n && rc == 0; i++) {
+        for (size_t a = 0; a < attrs; a++)
+            s->value[place[i] * attrs + a] += value[i * attrs + a];
+    }
+    if (env->progress != NULL)
+        env->progress(env->self, s->done, s->total);
+    for (size_t i = 0; i < n; i++)
+        ids_free(&prompt[i]);
+    free(prompt);
+    free(place);
+    free(value);
+    sequence_free(sequence);
+    free(sequence);
+    return rc;
+}
+
+static int model_run(struct run_scorer *s, int k, const struct run_env *env, struct err *e)
+{
+    if (s->model[k].steer.template_config.head == TEMPLATE_HEAD_LM)
+        return strings_run(s, k, env, e);
+    return targets_run(s, k, env, e);
 }
 
 /* ---- from sums to values ---------------------------------------------------------------------------------------- */

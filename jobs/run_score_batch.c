@@ -8,6 +8,7 @@
 #include "model/transformer.h"
 
 enum { SEQS_MAX = 512 };
+#define ANSWERS_MAX ((size_t)16 << 20) /* floats of what comes out of one batch */
 
 struct note { /* whose target it is */
     size_t id;
@@ -26,32 +27,24 @@ struct score_batch {
     uint64_t rows;
 };
 
-/* The widest answer of a target of this model. */
-static size_t stride_of(const struct model *m)
-{
-    const struct template_config *c = &m->steer.template_config;
-    int most = 1;
-
-    if (m->dims.head == HEAD_REGRESSION)
-        return (size_t)m->dims.head_out;
-    for (int i = 0; i < c->schema.labels; i++) {
-        int n = template_label_classes(&c->schema.label[i]);
-        most = n > most ? n : most;
-    }
-    return (size_t)most;
-}
-
-struct score_batch *score_batch_new(const struct model *m, int32_t rows, uint64_t *heartbeat, void *self, score_fn fn)
+struct score_batch *score_batch_new(const struct model *m, int32_t rows, size_t stride, uint64_t *heartbeat, void *self, score_fn fn)
 {
     struct score_batch *b = mem_zalloc(1, sizeof(*b));
     int32_t targets = SEQS_MAX * SCHEMA_LABELS_MAX;
+
+    if (m->dims.head == HEAD_REGRESSION)
+        stride = (size_t)m->dims.head_out;
+    if ((size_t)targets * stride > ANSWERS_MAX)
+        targets = (int32_t)(ANSWERS_MAX / stride);
+    if (targets < SCORE_TARGETS_MAX)
+        targets = SCORE_TARGETS_MAX;
 
     if (rows < m->dims.context && m->dims.context <= 1 << 16)
         rows = m->dims.context; /* so that any sequence fits */
     b->model = m;
     b->self = self;
     b->fn = fn;
-    b->stride = stride_of(m);
+    b->stride = stride;
     batch_init(&b->batch, rows, SEQS_MAX, targets, m->dims.head == HEAD_REGRESSION ? SEQS_MAX * m->dims.head_out : 0);
     b->work = workspace_new(&m->dims, rows, SEQS_MAX, targets);
     workspace_set_progress(b->work, heartbeat);
@@ -91,19 +84,19 @@ static void target_add(struct score_batch *b, size_t id, int i, const struct tem
     x->targets++;
 }
 
-void score_batch_add(struct score_batch *b, size_t id, const struct sequence *s)
+void score_batch_add(struct score_batch *b, size_t id, const int32_t *ids, size_t n, const struct template_target *target, int targets)
 {
     struct batch *x = &b->batch;
-    int32_t first_row, n = (int32_t)s->ids.n;
+    int32_t first_row;
 
-    CHECK(n >= 1 && n <= x->rows_cap);
-    if (x->rows + n > x->rows_cap || x->seqs == SEQS_MAX)
+    CHECK(n >= 1 && n <= (size_t)x->rows_cap && targets <= SCORE_TARGETS_MAX);
+    if (x->rows + (int32_t)n > x->rows_cap || x->seqs == SEQS_MAX || x->targets + targets > x->targets_cap)
         score_batch_flush(b);
     first_row = x->rows;
-    memcpy(x->token + first_row, s->ids.v, (size_t)n * sizeof(int32_t));
-    x->rows += n;
-    for (int i = 0; i < s->targets; i++)
-        target_add(b, id, i, &s->target[i], first_row);
+    memcpy(x->token + first_row, ids, n * sizeof(int32_t));
+    x->rows += (int32_t)n;
+    for (int i = 0; i < targets; i++)
+        target_add(b, id, i, &target[i], first_row);
     x->seq_begin[++x->seqs] = x->rows;
 }
 

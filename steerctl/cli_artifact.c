@@ -12,7 +12,7 @@
 
 int cli_store_open(struct cli_client *cl, struct cli_store *out)
 {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"), *token = getenv("STEER_TOKEN");
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char *dir = cache != NULL && cache[0] == '/' ? mem_printf("%s/steer", cache)
                                                  : mem_printf("%s/.cache/steer", home != NULL ? home : "");
     char *blobs = mem_printf("%s/blobs", dir), *trees = mem_printf("%s/trees", dir);
@@ -21,8 +21,6 @@ int cli_store_open(struct cli_client *cl, struct cli_store *out)
 
     if (rc == 0)
         rc = artifact_client_new(cli_client_url(cl), out->cache, trees, &out->client, &e);
-    if (rc == 0 && token != NULL && token[0] != '\0')
-        artifact_client_set_token(out->client, token);
     free(blobs);
     free(trees);
     free(dir);

@@ -62,25 +62,48 @@ static int lock_take(const char *dir, struct err *e)
     return fd;
 }
 
-pid_t supervise_pid(const char *dir)
+/* Reads supervisor.json if somebody holds the lock; NULL otherwise. */
+static cJSON *state_read(const char *dir)
 {
     char *lock = in_dir(dir, "supervisor.lock"), *path = in_dir(dir, "supervisor.json");
     struct buf text = BUF_INIT;
     struct err e;
     cJSON *j = NULL;
-    pid_t pid = 0;
     int fd = open(lock, O_RDONLY | O_CLOEXEC);
 
-    if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK &&
-        file_read(path, 65536, &text, &e) == 0 && json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, &e) == 0)
-        pid = (pid_t)json_int_or(j, "pid", 0);
+    if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK && file_read(path, 65536, &text, &e) == 0 &&
+        json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, &e) != 0)
+        j = NULL;
     if (fd >= 0)
         close(fd);
-    cJSON_Delete(j);
     buf_free(&text);
     free(lock);
     free(path);
+    return j;
+}
+
+pid_t supervise_pid(const char *dir)
+{
+    cJSON *j = state_read(dir);
+    pid_t pid = (pid_t)json_int_or(j, "pid", 0);
+
+    cJSON_Delete(j);
     return pid;
+}
+
+bool supervise_failing(const char *dir, char name[32])
+{
+    cJSON *j = state_read(dir);
+    const cJSON *child;
+    bool failing = false;
+
+    cJSON_ArrayForEach(child, json_get(j, "children"))
+        if (!failing && json_int_or(child, "restarts", 0) >= 3) {
+            failing = true;
+            snprintf(name, 32, "%s", json_string_or(child, "name", "?"));
+        }
+    cJSON_Delete(j);
+    return failing;
 }
 
 static void state_write(const struct supervisor *s)
@@ -154,6 +177,7 @@ static char **argv_make(struct supervisor *s, int i)
 /* In the child, after fork: only calls that are safe there. */
 static void child_become(char **argv, int log, pid_t parent)
 {
+    static const char failed[] = ": cannot be executed\n";
     sigset_t none;
 
     sigemptyset(&none);
@@ -161,6 +185,8 @@ static void child_become(char **argv, int log, pid_t parent)
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() == parent && dup2(log, STDOUT_FILENO) >= 0 && dup2(log, STDERR_FILENO) >= 0)
         execv(argv[0], argv);
+    if (write(log, argv[0], strlen(argv[0])) < 0 || write(log, failed, sizeof failed - 1) < 0)
+        _exit(126);
     _exit(127);
 }
 

@@ -30,5 +30,7 @@ struct supervise_config {
 int supervise_start(const struct supervise_config *config, struct err *e);
 /* Pid of the supervisor that holds dir's lock, or 0. */
 pid_t supervise_pid(const char *dir);
+/* True when some process there has been restarted three times or more; its name. */
+bool supervise_failing(const char *dir, char name[32]);
 
 #endif

@@ -130,7 +130,7 @@ static int up_wait(struct cli *c, const char *dir, int64_t workers)
 {
     uint64_t start = clock_ms();
     cJSON *list = NULL;
-    char url[256] = "";
+    char url[256] = "", failing[32] = "";
     int n = -1;
 
     while (clock_ms() - start < UP_MS && !cli_interrupted) {
@@ -139,7 +139,7 @@ static int up_wait(struct cli *c, const char *dir, int64_t workers)
         n = joined_count(c, url, sizeof url, &list);
         if (n >= workers)
             break;
-        if (supervise_pid(dir) == 0 && clock_ms() - start > 2000)
+        if (supervise_failing(dir, failing) || (supervise_pid(dir) == 0 && clock_ms() - start > 2000))
             break;
         clock_sleep_ms(50);
     }
@@ -149,10 +149,13 @@ static int up_wait(struct cli *c, const char *dir, int64_t workers)
         return CLI_OK;
     }
     cJSON_Delete(list);
-    log_tail(dir, n < 0 ? "coordinator" : "worker-1");
+    if (failing[0] == '\0')
+        snprintf(failing, sizeof failing, "%s", n < 0 ? "coordinator" : "worker-1");
+    log_tail(dir, failing);
     if (n < 0)
-        return cli_fail(CLI_UNEXPECTED, "steerctl down, then look at the logs", "the coordinator is not ready after %d s", UP_MS / 1000);
-    return cli_fail(CLI_UNEXPECTED, "steerctl down, then look at the logs", "%d of %" PRId64 " workers have joined", n, workers);
+        return cli_fail(CLI_UNEXPECTED, "steerctl down, and up again when the reason is gone", "the coordinator does not get ready");
+    return cli_fail(CLI_UNEXPECTED, "steerctl down, and up again when the reason is gone",
+                    "%d of %" PRId64 " workers have joined; %s does not stay up", n, workers, failing);
 }
 
 /* STEER_SERVER names another coordinator; up and down are about this machine. */

@@ -88,6 +88,7 @@ int artifact_client_new(const char *base_url, struct blob_store *cache, const ch
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct artifact_client *c;
+    const char *token = getenv("STEER_TOKEN");
     int rc = file_make_dirs(checkout_dir, e);
 
     if (rc != 0)
@@ -99,6 +100,8 @@ int artifact_client_new(const char *base_url, struct blob_store *cache, const ch
     c->base_url = mem_strdup(base_url);
     c->cache = cache;
     c->checkout_dir = mem_strdup(checkout_dir);
+    if (token != NULL && token[0] != '\0')
+        artifact_client_set_token(c, token);
     *out = c;
     return 0;
 }

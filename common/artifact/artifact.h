@@ -16,7 +16,7 @@ int artifact_client_new(const char *base_url, struct blob_store *cache, const ch
                         struct artifact_client **out, struct err *e);
 void artifact_client_free(struct artifact_client *c);
 void artifact_client_set_url(struct artifact_client *c, const char *base_url); /* the coordinator moved */
-void artifact_client_set_token(struct artifact_client *c, const char *token);  /* bearer key; NULL: none */
+void artifact_client_set_token(struct artifact_client *c, const char *token);  /* bearer key; NULL: none; STEER_TOKEN at first */
 /* A file or a laid-out tree, verified once a process; path of it (read only: it may be a link to the cache). Two threads that
  * want the same artefact load it once. Retries with back-off for deadline_ms from now.
  * ERR_NOT_FOUND, ERR_UNREACHABLE, ERR_CORRUPT, ERR_DENIED, ERR_NO_SPACE (here). */

@@ -70,7 +70,8 @@ void clean_text(unsigned flags, const char *text, size_t len, struct buf *out)
     bool blank = false; /* a space is due before the next character */
     char last = '\0';
 
-    buf_reserve(out, len + 1);
+    buf_reserve(out, len);
+    out->data[begin] = '\0'; /* also when nothing is left */
     for (size_t i = 0; i < len; i++) {
         char c = text[i];
         char quote = (flags & CLEAN_ASCII_QUOTES) != 0 ? ascii_quote(text + i, len - i) : '\0';

@@ -115,7 +115,7 @@ static bool pair_read(struct reader *r, const cJSON *row, const char *prompt_key
 
 static bool row_helpsteer(struct reader *r, const cJSON *row)
 {
-    return pair_read(r, row, "prompt", json_get(row, "response") != NULL ? "response" : "completion");
+    return pair_read(r, row, "prompt", json_get(row, "completion") != NULL ? "completion" : "response");
 }
 
 /* OpenAI content: text, or a list of {"type": "text", "text": ...}, joined. */

@@ -10,7 +10,8 @@
 #define KNOBS 100
 enum { STREAM_KAPPA = 3 };
 
-void judged_classify(const double *p, size_t n, int classes, const double *prior, double knob, int *out)
+void judged_classify(const double *p, size_t n, int classes, const double *prior, double knob,
+                     int *out)
 {
     double weight[SCHEMA_CLASSES_MAX];
 
@@ -66,7 +67,8 @@ static double auc_of(const struct judged_rows *rows, const double *p, int classe
     bool *positive = mem_zalloc(rows->n + 1, sizeof *positive);
     int present = 0;
 
-    for (int c = classes == 2 ? 1 : 0; c < classes; c++) { /* more than two: the mean of one against the rest */
+    for (int c = classes == 2 ? 1 : 0; c < classes;
+         c++) { /* more than two: the mean of one against the rest */
         double auc;
         for (size_t i = 0; i < rows->n; i++) {
             score[i] = p[i * (size_t)classes + (size_t)c];
@@ -83,8 +85,8 @@ static double auc_of(const struct judged_rows *rows, const double *p, int classe
     return present > 0 ? sum / present : (double)NAN;
 }
 
-static void scores_fill(const struct judged_rows *rows, const double *p, int classes, const double *prior, double knob, int *guess,
-                        struct results_scores *out)
+static void scores_fill(const struct judged_rows *rows, const double *p, int classes,
+                        const double *prior, double knob, int *guess, struct results_scores *out)
 {
     double table[SCHEMA_CLASSES_MAX * SCHEMA_CLASSES_MAX];
 
@@ -130,10 +132,12 @@ static double kappa_difference(void *self, const uint32_t *pick, size_t n)
     return kappa_first(self, pick, n) - kappa_second(self, pick, n);
 }
 
-void judged_compare(const struct judged_rows *tune, const struct judged_rows *test, uint64_t seed, struct results_judged *out)
+void judged_compare(const struct judged_rows *tune, const struct judged_rows *test, uint64_t seed,
+                    struct results_judged *out)
 {
     double prior[SCHEMA_CLASSES_MAX] = {0}, raw = out->classes == 2 ? 0.5 : 0.0;
-    int *guess = mem_zalloc(3 * test->n + 1, sizeof *guess), *other = guess + test->n, *scratch = other + test->n;
+    int *guess = mem_zalloc(3 * test->n + 1, sizeof *guess), *other = guess + test->n,
+        *scratch = other + test->n;
     struct boot *boot = boot_new(test->n, STATS_RESAMPLES, seed, STREAM_KAPPA);
     struct paired paired = {test->truth, guess, other, out->classes};
     int major = 0;
@@ -156,7 +160,8 @@ void judged_compare(const struct judged_rows *tune, const struct judged_rows *te
     if (out->has_baseline) {
         out->baseline_knob = judged_tune(tune->truth, tune->baseline, tune->n, out->classes, prior);
         scores_fill(test, test->baseline, out->classes, prior, raw, scratch, &out->baseline_raw);
-        scores_fill(test, test->baseline, out->classes, prior, out->baseline_knob, other, &out->baseline);
+        scores_fill(test, test->baseline, out->classes, prior, out->baseline_knob, other,
+                    &out->baseline);
         out->baseline_kappa = boot_any(boot, kappa_second, &paired);
         out->difference = boot_any(boot, kappa_difference, &paired);
     }

@@ -1,7 +1,8 @@
 /*
- * judged: is the attribute model any good? Its class probabilities against human labels, next to the bag-of-words baseline and
- * the majority class. Both get one knob tuned for kappa on the same rows, because raw argmax of rare classes says little:
- * for two classes the cut on the probability; for more the power (0..1) of the class prior that is divided out.
+ * judged: is the attribute model any good? Its class probabilities against human labels, next to
+ * the bag-of-words baseline and the majority class. Both get one knob tuned for kappa on the same
+ * rows, because raw argmax of rare classes says little: for two classes the cut on the probability;
+ * for more the power (0..1) of the class prior that is divided out.
  */
 #ifndef EVAL_JUDGED_H
 #define EVAL_JUDGED_H
@@ -14,10 +15,13 @@ struct judged_rows {
     const double *model;    /* [n * classes] probabilities */
     const double *baseline; /* the same, or NULL */
 };
-/* label, classes and class names of out are set by the caller; everything else is filled. tune.n and test.n >= 1. */
-void judged_compare(const struct judged_rows *tune, const struct judged_rows *test, uint64_t seed, struct results_judged *out);
+/* label, classes and class names of out are set by the caller; everything else is filled. tune.n
+ * and test.n >= 1. */
+void judged_compare(const struct judged_rows *tune, const struct judged_rows *test, uint64_t seed,
+                    struct results_judged *out);
 /* The knob that gives the best kappa (ties: the smaller), and the classes that a knob gives. */
 double judged_tune(const int *truth, const double *p, size_t n, int classes, const double *prior);
-void judged_classify(const double *p, size_t n, int classes, const double *prior, double knob, int *out);
+void judged_classify(const double *p, size_t n, int classes, const double *prior, double knob,
+                     int *out);
 
 #endif

@@ -19,7 +19,8 @@ struct problem {
     double c;
 };
 
-static void scores_of(const struct csr *x, size_t row, const double *w, size_t intercepts, int outputs, double *z)
+static void scores_of(const struct csr *x, size_t row, const double *w, size_t intercepts,
+                      int outputs, double *z)
 {
     size_t k = (size_t)outputs;
 
@@ -137,7 +138,8 @@ static void direction_of(const struct history *h, const double *grad, size_t n, 
     }
 }
 
-static void history_add(struct history *h, const double *w, const double *w_new, const double *g, const double *g_new, size_t n)
+static void history_add(struct history *h, const double *w, const double *w_new, const double *g,
+                        const double *g_new, size_t n)
 {
     double *s = h->s[h->next], *y = h->y[h->next], sy;
 
@@ -147,15 +149,17 @@ static void history_add(struct history *h, const double *w, const double *w_new,
     }
     sy = dot(s, y, n);
     if (!(sy > 1e-12 * dot(y, y, n)))
-        return; /* no usable curvature: the pair is dropped, the approximation stays positive definite */
+        return; /* no usable curvature: the pair is dropped, the approximation stays positive
+                   definite */
     h->rho[h->next] = 1.0 / sy;
     h->next = (h->next + 1) % MEMORY;
     h->count += h->count < MEMORY;
 }
 
-/* One line search from w along d; true if the objective fell. w, g and *value become those of the new point. */
-static bool step_along(const struct problem *p, struct history *h, double *w, double *g, double *value, const double *d, double step,
-                       double *w_new, double *g_new)
+/* One line search from w along d; true if the objective fell. w, g and *value become those of the
+ * new point. */
+static bool step_along(const struct problem *p, struct history *h, double *w, double *g,
+                       double *value, const double *d, double step, double *w_new, double *g_new)
 {
     double slope = dot(d, g, p->n);
 
@@ -175,7 +179,8 @@ static bool step_along(const struct problem *p, struct history *h, double *w, do
     return false; /* at the limit of double: as good as it gets */
 }
 
-void logreg_fit(const struct csr *x, const int *y, int classes, const struct logreg_options *o, struct logreg *out)
+void logreg_fit(const struct csr *x, const int *y, int classes, const struct logreg_options *o,
+                struct logreg *out)
 {
     int outputs = classes == 2 ? 1 : classes;
     struct problem p = {x, y, outputs, x->columns * (size_t)outputs, 0, o->c};
@@ -189,7 +194,8 @@ void logreg_fit(const struct csr *x, const int *y, int classes, const struct log
         used += y[i] >= 0;
     }
     p.n = p.weights + (size_t)outputs;
-    *out = (struct logreg){classes, outputs, x->columns, mem_zalloc(p.n, sizeof(double)), 0, 0.0, 0.0};
+    *out =
+        (struct logreg){classes, outputs, x->columns, mem_zalloc(p.n, sizeof(double)), 0, 0.0, 0.0};
     work = mem_zalloc((4 + 2 * MEMORY) * p.n, sizeof *work);
     g = work;
     d = g + p.n;
@@ -201,7 +207,9 @@ void logreg_fit(const struct csr *x, const int *y, int classes, const struct log
     }
     value = objective_of(&p, out->weight, g);
     for (out->iterations = 0; out->iterations < o->iterations_max; out->iterations++) {
-        double step = h.count > 0 ? 1.0 : 1.0 / (1.0 + sqrt(dot(g, g, p.n))); /* the first direction has no scale */
+        double step =
+            h.count > 0 ? 1.0
+                        : 1.0 / (1.0 + sqrt(dot(g, g, p.n))); /* the first direction has no scale */
         if (o->heartbeat != NULL)
             __atomic_add_fetch(o->heartbeat, 1, __ATOMIC_RELAXED);
         if (used == 0 || largest(g, p.n) / (double)used <= o->tolerance)

@@ -107,7 +107,8 @@ static void put_setting(cJSON *list, const struct results *r, int model, int g, 
     }
     effects = put_object(o, "effects");
     for (int m = 0; m < r->measures; m++)
-        put_number(put_interval(effects, r->measure[m].name, &effect->measure[m]), "spearman", effect->rho[m]);
+        put_number(put_interval(effects, r->measure[m].name, &effect->measure[m]), "spearman",
+                   effect->rho[m]);
 }
 
 static void put_human(cJSON *root, const struct results *r)
@@ -252,14 +253,17 @@ cJSON *report_json(const struct results *r)
     return root;
 }
 
-/* ---- metrics ---------------------------------------------------------------------------------------------------- */
+/* ---- metrics
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 struct sink {
     void (*add)(void *self, const char *name, double value);
     void *self;
 };
 
-__attribute__((format(printf, 3, 4))) static void metric(const struct sink *s, double v, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static void metric(const struct sink *s, double v,
+                                                         const char *fmt, ...)
 {
     char name[256];
     va_list ap;
@@ -272,7 +276,8 @@ __attribute__((format(printf, 3, 4))) static void metric(const struct sink *s, d
     s->add(s->self, name, v);
 }
 
-static void metric_interval(const struct sink *s, const struct interval *v, bool ends, const char *name)
+static void metric_interval(const struct sink *s, const struct interval *v, bool ends,
+                            const char *name)
 {
     metric(s, v->value, "%s", name);
     if (ends) {
@@ -281,8 +286,10 @@ static void metric_interval(const struct sink *s, const struct interval *v, bool
     }
 }
 
-/* Few settings: every ruler. Many: the measures that figures rest on, with intervals for the first model only. */
-static void effect_metrics(const struct results *r, const struct sink *s, int model, int g, int attr)
+/* Few settings: every ruler. Many: the measures that figures rest on, with intervals for the first
+ * model only. */
+static void effect_metrics(const struct results *r, const struct sink *s, int model, int g,
+                           int attr)
 {
     const struct results_effect *effect = results_effect(r, model, g, attr);
     bool few = r->models * r->guidances <= 6;
@@ -293,28 +300,13 @@ static void effect_metrics(const struct results *r, const struct sink *s, int mo
         bool own = r->measure[m].attr == attr, lead = r->lead[attr] == m;
         if (!own && !lead && (r->measure[m].judged || !few))
             continue; /* the whole leakage matrix is in report.json */
-        snprintf(name, sizeof name, "effect.%s.%s.%s.%s", r->model[model], guide, r->attr[attr], r->measure[m].name);
+        snprintf(name, sizeof name, "effect.%s.%s.%s.%s", r->model[model], guide, r->attr[attr],
+                 r->measure[m].name);
         metric_interval(s, &effect->measure[m], (own || lead) && (few || model == 0), name);
         if (own && r->computed[attr])
-            metric(s, effect->rho[m], "spearman.%s.%s.%s.%s", r->model[model], guide, r->attr[attr], r->measure[m].name);
+            metric(s, effect->rho[m], "spearman.%s.%s.%s.%s", r->model[model], guide, r->attr[attr],
+                   r->measure[m].name);
     }
-}
-
-static double mean_distinct2(const struct results *r, int model, int g)
-{
-    double sum = 0.0;
-    int n = 0;
-
-    for (int a = 0; a < r->attrs; a++) {
-        for (int l = 0; l < r->levels; l++) {
-            double v = results_cell(r, model, g, a, l)->distinct2;
-            if (!isnan(v)) {
-                sum += v;
-                n++;
-            }
-        }
-    }
-    return n > 0 ? sum / n : (double)NAN;
 }
 
 static void model_metrics(const struct results *r, const struct sink *s, int m)
@@ -325,16 +317,19 @@ static void model_metrics(const struct results *r, const struct sink *s, int m)
         results_guidance_text(r->guidance[g], guide);
         for (int a = 0; a < r->attrs; a++)
             effect_metrics(r, s, m, g, a);
-        metric(s, mean_distinct2(r, m, g), "distinct2.%s.%s", r->model[m], guide);
+        metric(s, results_mean_distinct2(r, m, g), "distinct2.%s.%s", r->model[m], guide);
+        metric(s, results_mean_nll(r, m, g), "fluency_nll.%s.%s", r->model[m], guide);
     }
-    metric(s, figures_largest_rate(r, m), "largest_rate.%s", r->model[m]);
+    metric(s, figures_largest_rate(r, m, false), "largest_rate.%s", r->model[m]);
+    metric(s, figures_largest_rate(r, m, true), "largest_rate_any.%s", r->model[m]);
     metric(s, r->gap[m].nll_true, "nll.%s", r->model[m]);
     metric(s, r->gap[m].nll_missing, "nll_missing.%s", r->model[m]);
     snprintf(name, sizeof name, "gap.%s", r->model[m]);
     metric_interval(s, &r->gap[m].shuffled, true, name);
 }
 
-void report_metrics(const struct results *r, void (*add)(void *self, const char *name, double value), void *self)
+void report_metrics(const struct results *r,
+                    void (*add)(void *self, const char *name, double value), void *self)
 {
     struct sink s = {add, self};
     int failed = 0;

@@ -1,6 +1,6 @@
 /*
- * report: results as report.json (everything), report.md (what a person reads first) and pictures. Pure: text into buffers.
- * The same results give the same bytes; no times, no host names.
+ * report: results as report.json (everything), report.md (what a person reads first) and pictures.
+ * Pure: text into buffers. The same results give the same bytes; no times, no host names.
  */
 #ifndef EVAL_REPORT_H
 #define EVAL_REPORT_H
@@ -15,9 +15,13 @@ void report_markdown(const struct results *r, struct buf *out);
 /* Pictures in order; index from 0; false after the last. name: file name, "steering.svg". */
 bool report_picture(const struct results *r, int index, char name[64], struct buf *out);
 
-/* Numbers for the metrics of a stage, at most about 500: effect.<model>.<g>.<attr>.<measure> (with .lo, .hi where a figure
- * rests on it), spearman..., gap.<model> (.lo, .hi), nll.<model>, largest_rate.<model>, distinct2.<model>.<g>,
- * am.<label>.*, tfidf.<label>.*, figures, figures_failed. */
-void report_metrics(const struct results *r, void (*add)(void *self, const char *name, double value), void *self);
+/* Numbers for the metrics of a stage, at most about 500:
+ *   effect.<model>.<g>.<attr>.<measure> (with .lo, .hi where a figure rests on it), spearman.<the
+ * same> of computed attributes, gap.<model> (.lo, .hi), nll.<model>, nll_missing.<model>,
+ * largest_rate.<model>, largest_rate_any.<model>, distinct2.<model>.<g>, fluency_nll.<model>.<g>,
+ * am.<label>.*, tfidf.<label>.*, majority.<label>.accuracy, figures, figures_failed. <g> is "g1.5".
+ */
+void report_metrics(const struct results *r,
+                    void (*add)(void *self, const char *name, double value), void *self);
 
 #endif

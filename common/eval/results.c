@@ -17,16 +17,20 @@ static const struct interval nothing = {(double)NAN, (double)NAN, (double)NAN};
 
 void results_prepare(struct results *r)
 {
-    size_t cells = cells_of(r), effects = (size_t)r->models * (size_t)r->guidances * (size_t)r->attrs;
+    size_t cells = cells_of(r),
+           effects = (size_t)r->models * (size_t)r->guidances * (size_t)r->attrs;
 
-    CHECK(r->models >= 1 && r->models <= RESULTS_MODELS_MAX && r->guidances >= 1 && r->guidances <= RESULTS_GUIDANCES_MAX);
-    CHECK(r->attrs >= 0 && r->attrs <= SCHEMA_ATTRS_MAX && r->levels >= 1 && r->levels <= RESULTS_LEVELS_MAX);
+    CHECK(r->models >= 1 && r->models <= RESULTS_MODELS_MAX && r->guidances >= 1 &&
+          r->guidances <= RESULTS_GUIDANCES_MAX);
+    CHECK(r->attrs >= 0 && r->attrs <= SCHEMA_ATTRS_MAX && r->levels >= 1 &&
+          r->levels <= RESULTS_LEVELS_MAX);
     CHECK(r->measures >= 0 && r->measures <= RESULTS_MEASURES_MAX);
     r->cell = mem_zalloc(cells, sizeof *r->cell);
     r->effect = mem_zalloc(effects + 1, sizeof *r->effect);
     for (size_t c = 0; c < cells; c++) {
         struct results_cell *cell = &r->cell[c];
-        cell->distinct2 = cell->unique_words = cell->tokens = cell->nll = cell->base_nll = (double)NAN;
+        cell->distinct2 = cell->unique_words = cell->tokens = cell->nll = cell->base_nll =
+            (double)NAN;
         for (int i = 0; i < RESULTS_MEASURES_MAX; i++)
             cell->mean[i] = nothing;
     }
@@ -37,8 +41,11 @@ void results_prepare(struct results *r)
         }
     }
     for (int m = 0; m < RESULTS_MODELS_MAX; m++)
-        r->gap[m] = (struct results_gap){.nll_true = (double)NAN, .nll_shuffled = (double)NAN, .nll_missing = (double)NAN,
-                                         .shuffled = nothing, .missing = nothing};
+        r->gap[m] = (struct results_gap){.nll_true = (double)NAN,
+                                         .nll_shuffled = (double)NAN,
+                                         .nll_missing = (double)NAN,
+                                         .shuffled = nothing,
+                                         .missing = nothing};
     for (int i = 0; i < RESULTS_MEASURES_MAX; i++)
         r->spread[i] = (double)NAN;
     for (int a = 0; a < SCHEMA_ATTRS_MAX; a++)
@@ -59,7 +66,8 @@ void results_fini(struct results *r)
     r->samples_n = 0;
 }
 
-struct results_cell *results_cell(const struct results *r, int model, int guidance, int attr, int level)
+struct results_cell *results_cell(const struct results *r, int model, int guidance, int attr,
+                                  int level)
 {
     size_t per_model = cells_of(r) / (size_t)r->models;
 
@@ -67,13 +75,43 @@ struct results_cell *results_cell(const struct results *r, int model, int guidan
     if (attr < 0)
         return &r->cell[(size_t)model * per_model];
     CHECK(guidance >= 0 && guidance < r->guidances && level >= 0 && level < r->levels);
-    return &r->cell[(size_t)model * per_model + 1 + (size_t)((guidance * r->attrs + attr) * r->levels + level)];
+    return &r->cell[(size_t)model * per_model + 1 +
+                    (size_t)((guidance * r->attrs + attr) * r->levels + level)];
 }
 
 struct results_effect *results_effect(const struct results *r, int model, int guidance, int attr)
 {
-    CHECK(model >= 0 && model < r->models && guidance >= 0 && guidance < r->guidances && attr >= 0 && attr < r->attrs);
+    CHECK(model >= 0 && model < r->models && guidance >= 0 && guidance < r->guidances &&
+          attr >= 0 && attr < r->attrs);
     return &r->effect[(model * r->guidances + guidance) * r->attrs + attr];
+}
+
+static double settings_mean(const struct results *r, int model, int guidance, size_t field)
+{
+    double sum = 0.0;
+    int n = 0;
+
+    for (int a = 0; a < r->attrs; a++) {
+        for (int l = 0; l < r->levels; l++) {
+            double v;
+            memcpy(&v, (const char *)results_cell(r, model, guidance, a, l) + field, sizeof v);
+            if (!isnan(v)) {
+                sum += v;
+                n++;
+            }
+        }
+    }
+    return n > 0 ? sum / n : (double)NAN;
+}
+
+double results_mean_distinct2(const struct results *r, int model, int guidance)
+{
+    return settings_mean(r, model, guidance, offsetof(struct results_cell, distinct2));
+}
+
+double results_mean_nll(const struct results *r, int model, int guidance)
+{
+    return settings_mean(r, model, guidance, offsetof(struct results_cell, nll));
 }
 
 static size_t stem_length(const char *label)

@@ -1,10 +1,12 @@
 /*
- * results: everything that an evaluation found, as numbers; what reports are written from. Filled by eval/steering.h (replies,
- * effects, loss gaps), eval/judged.h (attribute model against baseline) and eval/figures.h (promises kept or not).
+ * results: everything that an evaluation found, as numbers; what reports are written from. Filled
+ * by eval/steering.h (replies, effects, loss gaps), eval/judged.h (attribute model against
+ * baseline) and eval/figures.h (promises kept or not).
  *
- * Words: a *measure* is a ruler (data/measure.h) or the attribute model's reading of one attribute, named am_<attribute>. A *cell*
- * is all replies of one model, guidance, attribute under test and level, one a context. An *effect* is the mean difference of
- * a measure between the highest and the lowest level asked for, over the same contexts.
+ * Words: a *measure* is a ruler (data/measure.h) or the attribute model's reading of one attribute,
+ * named am_<attribute>. A *cell* is all replies of one model, guidance, attribute under test and
+ * level, one a context. An *effect* is the mean difference of a measure between the highest and the
+ * lowest level asked for, over the same contexts.
  */
 #ifndef EVAL_RESULTS_H
 #define EVAL_RESULTS_H
@@ -29,7 +31,8 @@ struct results_measure {
     char name[RESULTS_NAME_MAX];
     bool judged; /* read by the attribute model */
     bool rate;   /* a share or probability in [0, 1]; set by steering_replies() */
-    int attr;    /* the attribute that it reads by definition (judged, or computed from the text); -1 */
+    int attr; /* the attribute that it reads by definition (judged, or computed from the text); -1
+               */
 };
 
 struct results_cell {
@@ -37,12 +40,14 @@ struct results_cell {
     struct interval mean[RESULTS_MEASURES_MAX];
     double distinct2, unique_words; /* over the replies of the cell; words a reply */
     double tokens;                  /* mean length */
-    double nll, base_nll;           /* nats a token under the same model without attributes, and under a base model; NaN */
+    double nll, base_nll; /* nats a token under the same model without attributes, and under a base
+                             model; NaN */
 };
 
 struct results_effect {
     struct interval measure[RESULTS_MEASURES_MAX];
-    double rho[RESULTS_MEASURES_MAX]; /* Spearman, requested level against measure, over single replies */
+    double rho[RESULTS_MEASURES_MAX]; /* Spearman, requested level against measure, over single
+                                         replies */
 };
 
 struct results_gap { /* held-out replies of humans, nats a token */
@@ -62,8 +67,10 @@ struct results_judged { /* one human label, on responses that no part of the jud
     size_t tuned_on, tested_on;
     double majority; /* accuracy of always saying the class that is most frequent where tuned */
     bool has_baseline;
-    struct results_scores model, model_raw, baseline, baseline_raw; /* raw: the most probable class */
-    double model_knob, baseline_knob; /* what tuning chose: power of the prior divided out, or cut (two classes) */
+    struct results_scores model, model_raw, baseline,
+        baseline_raw; /* raw: the most probable class */
+    double model_knob,
+        baseline_knob; /* what tuning chose: power of the prior divided out, or cut (two classes) */
     struct interval model_kappa, baseline_kappa, difference; /* difference: model - baseline */
 };
 
@@ -101,9 +108,10 @@ struct results {
     double temperature;
     int max_new_tokens;
 
-    struct results_cell *cell;     /* results_cell() */
-    struct results_effect *effect; /* results_effect() */
-    double spread[RESULTS_MEASURES_MAX]; /* standard deviation of each measure over human replies, else over generated ones */
+    struct results_cell *cell;           /* results_cell() */
+    struct results_effect *effect;       /* results_effect() */
+    double spread[RESULTS_MEASURES_MAX]; /* standard deviation of each measure over human replies,
+                                            else over generated ones */
 
     bool has_human;
     struct results_human human[SCHEMA_ATTRS_MAX];
@@ -122,10 +130,16 @@ struct results {
 /* Allocates cells and effects for the counts that are set; zero replies, NaN values. */
 void results_prepare(struct results *r);
 void results_fini(struct results *r);
-/* attr -1: the model's replies with all attributes missing (guidance and level are then not looked at). */
-struct results_cell *results_cell(const struct results *r, int model, int guidance, int attr, int level);
+/* attr -1: the model's replies with all attributes missing (guidance and level are then not looked
+ * at). */
+struct results_cell *results_cell(const struct results *r, int model, int guidance, int attr,
+                                  int level);
 struct results_effect *results_effect(const struct results *r, int model, int guidance, int attr);
-/* Models whose labels differ only in "-<number>" at the end are training seeds of one: "steer", "steer-2". */
+/* Means over the settings of a model at one guidance; NaN if nothing was written. */
+double results_mean_distinct2(const struct results *r, int model, int guidance);
+double results_mean_nll(const struct results *r, int model, int guidance);
+/* Models whose labels differ only in "-<number>" at the end are training seeds of one: "steer",
+ * "steer-2". */
 bool results_same_group(const char *a, const char *b);
 bool results_is_control(const char *label); /* of group "control" */
 void results_beat(const struct results *r);

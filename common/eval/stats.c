@@ -60,7 +60,9 @@ double stats_percentile(const double *sorted, size_t n, double p)
     return sorted[i] + (at - (double)i) * (sorted[i + 1] - sorted[i]);
 }
 
-/* ---- bootstrap -------------------------------------------------------------------------------------------------- */
+/* ---- bootstrap
+ * --------------------------------------------------------------------------------------------------
+ */
 
 struct boot {
     size_t n;
@@ -144,7 +146,8 @@ struct interval boot_ratio(const struct boot *b, const double *num, const double
     double a = 0.0, c = 0.0;
     struct interval out;
 
-    for (size_t i = 0; i < b->n; i++) { /* a unit that was not measured counts nothing on either side */
+    for (size_t i = 0; i < b->n;
+         i++) { /* a unit that was not measured counts nothing on either side */
         bool present = !isnan(num[i]) && !isnan(den[i]);
         x[i] = present ? num[i] : 0.0;
         y[i] = present ? den[i] : 0.0;
@@ -215,8 +218,8 @@ static double picked_mean(const double *x, const uint32_t *pick, size_t n)
     return present > 0 ? sum / (double)present : (double)NAN;
 }
 
-struct interval stats_boot_diff(const double *a, size_t na, const double *c, size_t nc, uint32_t resamples, uint64_t seed,
-                                uint32_t stream)
+struct interval stats_boot_diff(const double *a, size_t na, const double *c, size_t nc,
+                                uint32_t resamples, uint64_t seed, uint32_t stream)
 {
     double *value = mem_zalloc(resamples, sizeof *value);
     uint32_t *pick = mem_zalloc(na > nc ? na : nc, sizeof *pick);
@@ -235,7 +238,9 @@ struct interval stats_boot_diff(const double *a, size_t na, const double *c, siz
     return out;
 }
 
-/* ---- ranks ------------------------------------------------------------------------------------------------------ */
+/* ---- ranks
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 struct ranked {
     double x;
@@ -339,9 +344,11 @@ void stats_quantile_edges(double *values, size_t n, int levels, double *edge)
         CHECK(!isnan(values[i]));
     qsort(values, n, sizeof *values, compare_double);
     for (int l = 1; l < levels; l++) {
-        double want = (double)cut + (double)(n - cut) / (levels - l + 1); /* what is left, in equal shares */
+        double want =
+            (double)cut + (double)(n - cut) / (levels - l + 1); /* what is left, in equal shares */
         size_t at = (size_t)want < n ? (size_t)want : n - 1;
-        size_t below, above; /* nearest places at or below and above `want` where the value changes */
+        size_t below,
+            above; /* nearest places at or below and above `want` where the value changes */
         for (below = at; below > cut && !(values[below] > values[below - 1]); below--)
             ;
         for (above = at + 1; above < n && !(values[above] > values[above - 1]); above++)
@@ -352,7 +359,9 @@ void stats_quantile_edges(double *values, size_t n, int levels, double *edge)
     }
 }
 
-/* ---- diversity -------------------------------------------------------------------------------------------------- */
+/* ---- diversity
+ * --------------------------------------------------------------------------------------------------
+ */
 
 double stats_distinct(const struct stats_text *texts, size_t count, int gram)
 {

@@ -26,7 +26,8 @@ static double *column_of(const struct table *t, size_t cell, int measure)
     return t->value + (cell * (size_t)t->r->measures + (size_t)measure) * t->r->contexts;
 }
 
-static void table_init(struct table *t, struct results *r, const struct steering_reply *reply, size_t n)
+static void table_init(struct table *t, struct results *r, const struct steering_reply *reply,
+                       size_t n)
 {
     t->r = r;
     t->cells = (size_t)r->models * (1 + (size_t)(r->guidances * r->attrs * r->levels));
@@ -50,7 +51,8 @@ static void table_fini(struct table *t)
     free(t->reply);
 }
 
-/* A measure is a rate if nothing generated leaves [0, 1] and it only takes the ends, or it is a probability of the judge. */
+/* A measure is a rate if nothing generated leaves [0, 1] and it only takes the ends, or it is a
+ * probability of the judge. */
 static void rates_find(struct results *r, const struct steering_reply *reply, size_t n)
 {
     for (int m = 0; m < r->measures; m++) {
@@ -109,12 +111,14 @@ static void cell_fill(const struct table *t, const struct boot *boot, size_t ind
     free(text);
 }
 
-static double level_rho(const struct table *t, int model, int guidance, int attr, int measure, double *x, double *y)
+static double level_rho(const struct table *t, int model, int guidance, int attr, int measure,
+                        double *x, double *y)
 {
     size_t n = 0;
 
     for (int l = 0; l < t->r->levels; l++) {
-        const double *column = column_of(t, cell_index(t->r, results_cell(t->r, model, guidance, attr, l)), measure);
+        const double *column =
+            column_of(t, cell_index(t->r, results_cell(t->r, model, guidance, attr, l)), measure);
         for (size_t c = 0; c < t->r->contexts; c++) {
             x[n] = t->r->level[l];
             y[n++] = column[c];
@@ -126,7 +130,8 @@ static double level_rho(const struct table *t, int model, int guidance, int attr
 static void effects_fill(const struct table *t, const struct boot *boot)
 {
     const struct results *r = t->r;
-    double *x = mem_zalloc(2 * r->contexts * (size_t)r->levels + 1, sizeof *x), *y = x + r->contexts * (size_t)r->levels;
+    double *x = mem_zalloc(2 * r->contexts * (size_t)r->levels + 1, sizeof *x),
+           *y = x + r->contexts * (size_t)r->levels;
 
     for (int m = 0; m < r->models; m++) {
         for (int g = 0; g < r->guidances; g++) {
@@ -136,7 +141,8 @@ static void effects_fill(const struct table *t, const struct boot *boot)
                 size_t high = cell_index(r, results_cell(r, m, g, a, r->levels - 1));
                 results_beat(r);
                 for (int k = 0; k < r->measures; k++) {
-                    effect->measure[k] = boot_paired(boot, column_of(t, high, k), column_of(t, low, k));
+                    effect->measure[k] =
+                        boot_paired(boot, column_of(t, high, k), column_of(t, low, k));
                     effect->rho[k] = level_rho(t, m, g, a, k, x, y);
                 }
             }
@@ -163,7 +169,8 @@ void steering_replies(struct results *r, const struct steering_reply *reply, siz
     table_fini(&t);
 }
 
-static void human_level(struct results *r, int attr, int level, const struct steering_human *reply, size_t n, double *x)
+static void human_level(struct results *r, int attr, int level, const struct steering_human *reply,
+                        size_t n, double *x)
 {
     struct results_human *human = &r->human[attr];
 
@@ -182,7 +189,10 @@ void steering_humans(struct results *r, const struct steering_human *reply, size
 {
     double *x = mem_zalloc(n + 1, sizeof *x);
     struct stats_text *text = mem_zalloc(n + 1, sizeof *text);
-    size_t texts = n < r->contexts ? n : r->contexts; /* as many as a cell has: distinct-n falls with the amount of text */
+    size_t texts =
+        n < r->contexts
+            ? n
+            : r->contexts; /* as many as a cell has: distinct-n falls with the amount of text */
 
     for (int a = 0; a < r->attrs; a++)
         for (int l = 0; l < r->levels; l++)
@@ -206,7 +216,8 @@ static double human_gap(const struct results *r, int attr, int measure)
     const struct results_human *h = &r->human[attr];
     double d = h->mean[r->levels - 1][measure] - h->mean[0][measure];
 
-    if (!r->has_human || h->replies[0] == 0 || h->replies[r->levels - 1] == 0 || !(r->spread[measure] > 0.0))
+    if (!r->has_human || h->replies[0] == 0 || h->replies[r->levels - 1] == 0 ||
+        !(r->spread[measure] > 0.0))
         return 0.0;
     return isnan(d) ? 0.0 : d / r->spread[measure];
 }

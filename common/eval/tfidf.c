@@ -8,9 +8,9 @@
 #include "eval/words.h"
 
 struct tfidf {
-    struct words_map map;  /* n-gram -> number of first appearance */
-    uint32_t *feature;     /* that number -> column, UINT32_MAX where the n-gram is too rare */
-    float *idf;            /* [features] */
+    struct words_map map; /* n-gram -> number of first appearance */
+    uint32_t *feature;    /* that number -> column, UINT32_MAX where the n-gram is too rare */
+    float *idf;           /* [features] */
     size_t features;
 };
 
@@ -119,7 +119,8 @@ static int compare_u32(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Sorted columns with repeats become columns with weights of length 1; returns how many are left. */
+/* Sorted columns with repeats become columns with weights of length 1; returns how many are left.
+ */
 static size_t row_finish(const struct tfidf *t, uint32_t *column, float *value, size_t n)
 {
     size_t used = 0;

@@ -1,6 +1,7 @@
 /*
- * How fast is the bag-of-words baseline, and what does it score? Reads lines "train|test TAB class TAB text" (class -1: no
- * label) from a file, prints one line of JSON. tests/golden/check_sklearn.py makes the file and compares with scikit-learn.
+ * How fast is the bag-of-words baseline, and what does it score? Reads lines "train|test TAB class
+ * TAB text" (class -1: no label) from a file, prints one line of JSON.
+ * tests/golden/check_sklearn.py makes the file and compares with scikit-learn.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,26 +26,30 @@ static void part_add(struct part *p, int label, char *text)
     p->label[p->n++] = label;
 }
 
-static void score(const struct logreg *m, const struct csr *x, const struct part *test, uint64_t ms, uint64_t fit_ms)
+static void score(const struct logreg *m, const struct csr *x, const struct part *test, uint64_t ms,
+                  uint64_t fit_ms)
 {
     size_t k = (size_t)m->classes;
-    double *p = mem_zalloc(test->n * k, sizeof *p), table[256], *positive = mem_zalloc(test->n, sizeof *positive);
+    double *p = mem_zalloc(test->n * k, sizeof *p), table[256],
+           *positive = mem_zalloc(test->n, sizeof *positive);
     int *predicted = mem_zalloc(test->n, sizeof *predicted);
     bool *truth = mem_zalloc(test->n, sizeof *truth);
 
     logreg_predict(m, x, p);
     for (size_t i = 0; i < test->n; i++) {
         for (int c = 1; c < m->classes; c++)
-            predicted[i] = p[i * k + (size_t)c] > p[i * k + (size_t)predicted[i]] ? c : predicted[i];
+            predicted[i] =
+                p[i * k + (size_t)c] > p[i * k + (size_t)predicted[i]] ? c : predicted[i];
         positive[i] = p[i * k + k - 1];
         truth[i] = test->label[i] == m->classes - 1;
     }
     stats_confusion(test->label, predicted, test->n, m->classes, table);
-    printf("{\"accuracy\": %.4f, \"kappa\": %.4f, \"macro_f1\": %.4f, \"auc_last\": %.4f, \"features\": %zu, "
+    printf("{\"accuracy\": %.4f, \"kappa\": %.4f, \"macro_f1\": %.4f, \"auc_last\": %.4f, "
+           "\"features\": %zu, "
            "\"iterations\": %d, \"objective\": %.4f, \"ms\": %llu, \"fit_ms\": %llu}\n",
-           stats_accuracy(table, m->classes), stats_kappa(table, m->classes), stats_macro_f1(table, m->classes),
-           stats_auc(positive, truth, test->n), m->columns, m->iterations, m->objective, (unsigned long long)ms,
-           (unsigned long long)fit_ms);
+           stats_accuracy(table, m->classes), stats_kappa(table, m->classes),
+           stats_macro_f1(table, m->classes), stats_auc(positive, truth, test->n), m->columns,
+           m->iterations, m->objective, (unsigned long long)ms, (unsigned long long)fit_ms);
     free(p);
     free(positive);
     free(predicted);
@@ -62,7 +67,8 @@ int main(int argc, char **argv)
     int classes = 0;
 
     if (argc != 2) {
-        fprintf(stderr, "usage: bench_tfidf FILE (python3 tests/golden/check_sklearn.py makes one)\n");
+        fprintf(stderr,
+                "usage: bench_tfidf FILE (python3 tests/golden/check_sklearn.py makes one)\n");
         return argc == 1 ? 0 : 2;
     }
     if (file_read(argv[1], 256u << 20, &text, &e) != 0) {

@@ -1,6 +1,6 @@
 /*
- * The three phases of an evaluation, end to end in one process, on a small real model with untrained control tokens and a data
- * set made here: artefacts are directories named by a counter.
+ * The three phases of an evaluation, end to end in one process, on a small real model with
+ * untrained control tokens and a data set made here: artefacts are directories named by a counter.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -43,7 +43,9 @@ static struct world w;
             fail_msg("%s", e.msg);                                                                 \
     } while (0)
 
-/* ---- a store ---------------------------------------------------------------------------------------------------- */
+/* ---- a store
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static int store_fetch(void *self, const char *digest, char *path, size_t cap, struct err *e)
 {
@@ -77,7 +79,8 @@ static void input_add(const char *key, const char *hex)
     cJSON_AddItemToArray(list, cJSON_CreateString(hex));
 }
 
-/* ---- data and models -------------------------------------------------------------------------------------------- */
+/* ---- data and models
+ * -------------------------------------------------------------------------------------------- */
 
 static void schema_fill(struct schema *s)
 {
@@ -110,8 +113,9 @@ static void schema_fill(struct schema *s)
 /* Talks of which every second is held out; or texts of one turn, none held out. */
 static void data_make(const char *key, uint32_t turns)
 {
-    static const char *const said[] = {"Do you like the sea?", "The cat sat on the mat and looked at the moon.",
-                                       "Why is the sky so blue, and who made it?", "I like my red ball."};
+    static const char *const said[] = {
+        "Do you like the sea?", "The cat sat on the mat and looked at the moon.",
+        "Why is the sky so blue, and who made it?", "I like my red ball."};
     struct schema s;
     struct dataset_writer *writer = NULL;
     char dir[300], source[32], id[32];
@@ -133,19 +137,28 @@ static void data_make(const char *key, uint32_t turns)
             value[k][1] = (float)measure_text(MEASURE_WORDS, text, strlen(text));
             for (int a = 0; a < 2; a++)
                 level[k][a] = (int8_t)schema_level(&s.attr[a], (double)value[k][a]);
-            turn[k] = (struct turn){ROLE_ASSISTANT, k % 2 ? "b" : "a", text, (uint32_t)strlen(text), true, k != 3, false, 12,
-                                    human[k], value[k], level[k]};
+            turn[k] = (struct turn){ROLE_ASSISTANT, k % 2 ? "b" : "a",
+                                    text,           (uint32_t)strlen(text),
+                                    true,           k != 3,
+                                    false,          12,
+                                    human[k],       value[k],
+                                    level[k]};
         }
         snprintf(id, sizeof id, "talk%u", i);
         snprintf(source, sizeof source, "x.jsonl:%u", i + 1);
-        OK(dataset_write(writer, &(struct conversation){id, source, i % 2 && turns > 1 ? SPLIT_HELD_OUT : SPLIT_TRAIN, i, turns, turn}, &e));
+        OK(dataset_write(writer,
+                         &(struct conversation){id, source,
+                                                i % 2 && turns > 1 ? SPLIT_HELD_OUT : SPLIT_TRAIN,
+                                                i, turns, turn},
+                         &e));
     }
     OK(dataset_writer_end(&writer, NULL, &e));
     OK(store_publish(NULL, dir, &d, &e));
     input_add(key, d.hex);
 }
 
-/* The story model with new tokens: untrained, so what it writes says nothing, but every path is walked. */
+/* The story model with new tokens: untrained, so what it writes says nothing, but every path is
+ * walked. */
 static void model_make(const char *key, enum template_head head, uint64_t seed)
 {
     struct model m = {0};
@@ -219,9 +232,12 @@ static int world_end(void **state)
     return 0;
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------------- */
+/* ---- running
+ * ----------------------------------------------------------------------------------------------------
+ */
 
-static int execute(const char *kind, uint64_t begin, uint64_t end, const cJSON *phases, struct run_result *out, struct err *e)
+static int execute(const char *kind, uint64_t begin, uint64_t end, const cJSON *phases,
+                   struct run_result *out, struct err *e)
 {
     char scratch[300];
     struct buf text = BUF_INIT;
@@ -260,7 +276,8 @@ static uint64_t items_run(cJSON *phases)
 
     OK(execute("evaluate.items", 0, 0, phases, &r, &e));
     rows = (uint64_t)json_int_or(r.metrics, "rows", 0);
-    cJSON_AddItemToObject(phase_of(phases, "evaluate.items"), "outputs", cJSON_Duplicate(r.outputs, true));
+    cJSON_AddItemToObject(phase_of(phases, "evaluate.items"), "outputs",
+                          cJSON_Duplicate(r.outputs, true));
     run_result_fini(&r);
     return rows;
 }
@@ -273,7 +290,8 @@ static void rows_run(cJSON *phases, uint64_t begin, uint64_t end, struct buf *te
 
     OK(execute("evaluate.rows", begin, end, phases, &r, &e));
     OK(json_need_string(r.outputs, "part", &hex, &e));
-    cJSON_AddItemToArray(cJSON_GetObjectItem(phase_of(phases, "evaluate.rows"), "parts"), cJSON_CreateString(hex));
+    cJSON_AddItemToArray(cJSON_GetObjectItem(phase_of(phases, "evaluate.rows"), "parts"),
+                         cJSON_CreateString(hex));
     snprintf(path, sizeof path, "%s/%s", w.dir, hex);
     OK(file_read(path, 64u << 20, text, &e));
     run_result_fini(&r);
@@ -290,7 +308,8 @@ static void test_the_whole_evaluation(void **state)
     double gap;
     (void)state;
 
-    /* a model: 5 contexts x (1 + 2 guidance x 2 attributes x 2 levels), and 8 talks x 3 kept turns */
+    /* a model: 5 contexts x (1 + 2 guidance x 2 attributes x 2 levels), and 8 talks x 3 kept turns
+     */
     assert_int_equal(rows, 2 * (5 * 9 + 24));
     rows_run(phases, 0, 50, &one);
     rows_run(phases, 50, rows, &again);
@@ -308,11 +327,13 @@ static void test_the_whole_evaluation(void **state)
     OK(json_parse(report.data, report.len, JSON_LIMITS_FILE, &json, &e));
     assert_int_equal(cJSON_GetArraySize(json_get(json, "steering")), 2 * 2 * 2);
     assert_int_equal(cJSON_GetArraySize(json_get(json, "attribute_model")), 1);
-    assert_true(cJSON_GetArraySize(json_get(json, "samples")) == 2 * (5 + 2)); /* the control shows its highest levels only */
+    assert_true(cJSON_GetArraySize(json_get(json, "samples")) ==
+                2 * (5 + 2)); /* the control shows its highest levels only */
     OK(json_need_number(r.metrics, "gap.steer", &gap, &e));
     assert_true(fabs(gap) < 1.0);
     OK(json_need_number(r.metrics, "effect.control.g1.5.curious.am_curious", &gap, &e));
-    OK(json_need_number(r.metrics, "am.mood.kappa", &gap, &e)); /* the made-up annotation asks rightly */
+    OK(json_need_number(r.metrics, "am.mood.kappa", &gap,
+                        &e)); /* the made-up annotation asks rightly */
     assert_true(gap > 0.9);
     OK(json_need_number(r.metrics, "tfidf.mood.accuracy", &gap, &e));
     snprintf(path, sizeof path, "%s/%s/steering-g1.5.svg", w.dir, hex);
@@ -336,7 +357,8 @@ static void test_from_nothing_with_rulers_only(void **state)
     (void)state;
 
     w.inputs = cJSON_CreateObject();
-    cJSON_AddItemToObject(w.inputs, "model.steer", cJSON_Duplicate(cJSON_GetObjectItem(keep, "model.steer"), true));
+    cJSON_AddItemToObject(w.inputs, "model.steer",
+                          cJSON_Duplicate(cJSON_GetObjectItem(keep, "model.steer"), true));
     data_make("data", 1);
     model_make("base", TEMPLATE_POLICY, 9);
     w.spec->evaluate.models_n = 1;
@@ -350,7 +372,8 @@ static void test_from_nothing_with_rulers_only(void **state)
     snprintf(path, sizeof path, "%s/%s/report.json", w.dir, hex);
     OK(file_read(path, 64u << 20, &report, &e));
     OK(json_parse(report.data, report.len, JSON_LIMITS_FILE, &json, &e));
-    assert_true(cJSON_IsNumber(json_get(cJSON_GetArrayItem(json_get(json, "unconditioned"), 0), "base_nll_per_token")));
+    assert_true(cJSON_IsNumber(
+        json_get(cJSON_GetArrayItem(json_get(json, "unconditioned"), 0), "base_nll_per_token")));
     cJSON_Delete(json);
     run_result_fini(&r);
     cJSON_Delete(phases);
@@ -361,7 +384,24 @@ static void test_from_nothing_with_rulers_only(void **state)
     buf_free(&report);
 }
 
-static void refused(const char *kind, uint64_t begin, uint64_t end, const cJSON *phases, int code, const char *what)
+static void test_a_judge_that_answers_in_text(void **state)
+{
+    cJSON *phases = cJSON_CreateObject(), *keep = cJSON_DetachItemFromObject(w.inputs, "judge");
+    struct buf text = BUF_INIT;
+    (void)state;
+
+    model_make("judge", TEMPLATE_HEAD_LM, 6);
+    (void)items_run(phases);
+    rows_run(phases, 0, 12, &text);
+    assert_non_null(strstr(text.data, "\"v\":["));
+    cJSON_DeleteItemFromObject(w.inputs, "judge");
+    cJSON_AddItemToObject(w.inputs, "judge", keep);
+    cJSON_Delete(phases);
+    buf_free(&text);
+}
+
+static void refused(const char *kind, uint64_t begin, uint64_t end, const cJSON *phases, int code,
+                    const char *what)
 {
     struct run_result r;
     struct err e = {0};
@@ -396,7 +436,8 @@ static void test_what_does_not_fit_is_named(void **state)
     rows = items_run(phases);
     refused("evaluate.rows", 0, rows + 1, phases, ERR_INVALID, "items");
     keep = cJSON_DetachItemFromObject(w.inputs, "model.steer");
-    cJSON_AddItemToObject(w.inputs, "model.steer", cJSON_Duplicate(cJSON_GetObjectItem(w.inputs, "judge"), true));
+    cJSON_AddItemToObject(w.inputs, "model.steer",
+                          cJSON_Duplicate(cJSON_GetObjectItem(w.inputs, "judge"), true));
     refused("evaluate.rows", 0, 4, phases, ERR_INVALID, "model steer: is an attribute model");
     cJSON_DeleteItemFromObject(w.inputs, "model.steer");
     refused("evaluate.rows", 0, 4, phases, ERR_INVALID, "model.steer");
@@ -436,7 +477,8 @@ static void test_levels_of_those_not_under_test(void **state)
 
 static void test_models_are_put_in_order(void **state)
 {
-    static const char *const label[] = {"boot", "control", "control-2", "human", "steer", "steer-2"};
+    static const char *const label[] = {"boot",  "control", "control-2",
+                                        "human", "steer",   "steer-2"};
     static const char *const want[] = {"steer", "steer-2", "control", "control-2", "boot", "human"};
     struct spec *s = spec_new();
     struct run_task t = {.spec = s};
@@ -465,6 +507,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_whole_evaluation),
         cmocka_unit_test(test_from_nothing_with_rulers_only),
+        cmocka_unit_test(test_a_judge_that_answers_in_text),
         cmocka_unit_test(test_what_does_not_fit_is_named),
         cmocka_unit_test(test_levels_of_those_not_under_test),
         cmocka_unit_test(test_models_are_put_in_order),

@@ -38,8 +38,10 @@ static void test_percentile_interpolates(void **state)
 static void test_ranks_and_spearman_average_ties(void **state)
 {
     double x[] = {10, 20, 20, 30}, rank[4];
-    /* IQ against hours of television, the example of Wikipedia's article on Spearman: rho = -29/165. */
-    double iq[] = {106, 100, 86, 101, 99, 103, 97, 113, 112, 110}, tv[] = {7, 27, 2, 50, 28, 29, 20, 12, 6, 17};
+    /* IQ against hours of television, the example of Wikipedia's article on Spearman: rho =
+     * -29/165. */
+    double iq[] = {106, 100, 86, 101, 99, 103, 97, 113, 112, 110},
+           tv[] = {7, 27, 2, 50, 28, 29, 20, 12, 6, 17};
     double flat[] = {1, 1, 1, 1};
     (void)state;
 
@@ -64,7 +66,7 @@ static void test_pearson(void **state)
 
 static void test_agreement_of_tables(void **state)
 {
-    double table[] = {20, 5, 10, 15};             /* po .7, pe .5 */
+    double table[] = {20, 5, 10, 15};              /* po .7, pe .5 */
     double three[] = {10, 2, 0, 3, 8, 1, 0, 2, 4}; /* 30 rows, 22 agree */
     double one[] = {7, 0, 0, 0};
     (void)state;
@@ -73,9 +75,11 @@ static void test_agreement_of_tables(void **state)
     assert_near(stats_kappa(table, 2), 0.4, 1e-9);
     /* f1 = 40/(25+30), 30/(25+20) */
     assert_near(stats_macro_f1(table, 2), (40.0 / 55.0 + 30.0 / 45.0) / 2.0, 1e-9);
-    /* rows 12 12 6, columns 13 12 5: chance (156 + 144 + 30) / 30 = 11; kappa = (22 - 11) / (30 - 11) */
+    /* rows 12 12 6, columns 13 12 5: chance (156 + 144 + 30) / 30 = 11; kappa = (22 - 11) / (30 -
+     * 11) */
     assert_near(stats_kappa(three, 3), 11.0 / 19.0, 1e-6);
-    /* weighted disagreement 8; by chance ((12*12 + 12*13 + 12*5 + 6*12) + 4 * (12*5 + 6*13)) / 30 = 984 / 30 */
+    /* weighted disagreement 8; by chance ((12*12 + 12*13 + 12*5 + 6*12) + 4 * (12*5 + 6*13)) / 30 =
+     * 984 / 30 */
     assert_near(stats_quadratic_kappa(three, 3), 1.0 - 8.0 / 32.8, 1e-6);
     assert_true(isnan(stats_kappa(one, 2)));
 }
@@ -84,7 +88,7 @@ static void test_fleiss_textbook(void **state)
 {
     /* Fleiss's example as on Wikipedia: 14 raters, 10 subjects, 5 classes: 0.210. */
     double r[] = {0, 0, 0, 0, 14, 0, 2, 6, 4, 2, 0, 0, 3, 5, 6, 0, 3, 9, 2, 0, 2, 2, 8, 1, 1,
-                  7, 7, 0, 0, 0, 3, 2, 6, 3, 0, 2, 5, 3, 2, 2, 6, 5, 2, 1, 0, 0, 2, 2, 3, 7};
+                  7, 7, 0, 0, 0,  3, 2, 6, 3, 0, 2, 5, 3, 2, 2, 6, 5, 2, 1, 0, 0, 2, 2, 3, 7};
     (void)state;
 
     assert_near(stats_fleiss_kappa(r, 10, 5), 0.2099, 1e-4);
@@ -135,7 +139,8 @@ static void test_quantile_edges_keep_ties_together(void **state)
     stats_quantile_edges(ties, 10, 5, edge);
     for (int i = 1; i < 4; i++)
         assert_true(edge[i] >= edge[i - 1]);
-    assert_int_equal(level_of(edge, 5, 0), 0); /* zeros stay together, and the others each get a level */
+    assert_int_equal(level_of(edge, 5, 0),
+                     0); /* zeros stay together, and the others each get a level */
     assert_int_equal(level_of(edge, 5, 1), 1);
     assert_int_equal(level_of(edge, 5, 2), 2);
     assert_int_equal(level_of(edge, 5, 3), 3);
@@ -241,7 +246,8 @@ static void test_distinct_and_unique(void **state)
     (void)state;
 
     assert_near(stats_distinct(t, 3, 1), 4.0 / 9.0, 1e-6); /* the cat sat ran of nine words */
-    assert_near(stats_distinct(t, 3, 2), 4.0 / 7.0, 1e-6); /* the-cat cat-sat sat-the cat-ran of 5 + 2 */
+    assert_near(stats_distinct(t, 3, 2), 4.0 / 7.0,
+                1e-6); /* the-cat cat-sat sat-the cat-ran of 5 + 2 */
     assert_near(stats_unique_words(t, 2), 3.5, 1e-6);
     assert_true(isnan(stats_distinct(t + 2, 1, 1)));
 }

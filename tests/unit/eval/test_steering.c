@@ -61,7 +61,8 @@ struct made {
     size_t n;
 };
 
-/* Curious raises questions .2 -> .6 and the judge's reading; verbosity raises words 6 -> 22; the control does nothing. */
+/* Curious raises questions .2 -> .6 and the judge's reading; verbosity raises words 6 -> 22; the
+ * control does nothing. */
 static void made_init(struct made *x, const struct results *r)
 {
     uint32_t row = 0;
@@ -77,9 +78,11 @@ static void made_init(struct made *x, const struct results *r)
                     double curious = a == 0 ? ask : 0.0, wordy = a == 1 ? ask : 0.0;
                     v[QUESTION] = rng_unit(1, RNG_TEST, row, 0, 0) < 0.2 + 0.4 * curious;
                     v[DIGIT] = rng_unit(1, RNG_TEST, row, 0, 1) < 0.1;
-                    v[WORDS] = 6 + 16 * wordy + 3 * rng_normal(1, RNG_TEST, row, 0, 2) + 2 * rng_normal(1, RNG_TEST, c, 9, 3);
+                    v[WORDS] = 6 + 16 * wordy + 3 * rng_normal(1, RNG_TEST, row, 0, 2) +
+                               2 * rng_normal(1, RNG_TEST, c, 9, 3);
                     v[AM] = 0.3 + 0.5 * curious + 0.1 * rng_unit(1, RNG_TEST, row, 0, 4);
-                    x->reply[x->n] = (struct steering_reply){m, 0, a, l, c, v, {"so it is what it is", 19}, 12, 15, 10, 20, 10};
+                    x->reply[x->n] = (struct steering_reply){
+                        m, 0, a, l, c, v, {"so it is what it is", 19}, 12, 15, 10, 20, 10};
                     x->n++;
                 }
             }
@@ -98,8 +101,8 @@ static void humans_fill(struct results *r)
 {
     enum { HUMANS = 1000 };
     struct steering_human *h = mem_zalloc(HUMANS, sizeof *h);
-    double (*v)[4] = mem_zalloc(HUMANS, sizeof *v);
-    int8_t (*level)[2] = mem_zalloc(HUMANS, sizeof *level);
+    double(*v)[4] = mem_zalloc(HUMANS, sizeof *v);
+    int8_t(*level)[2] = mem_zalloc(HUMANS, sizeof *level);
 
     for (uint32_t i = 0; i < HUMANS; i++) {
         level[i][0] = (int8_t)(i % 5);
@@ -125,7 +128,8 @@ static void losses_fill(struct results *r)
         int m = (int)(i / ROWS);
         double tokens = 10 + i % 40, nll = 1.9 * tokens + rng_normal(3, RNG_TEST, i, 0, 0);
         double noise = rng_normal(3, RNG_TEST, i, 0, 1);
-        loss[i] = (struct steering_loss){m, tokens, nll, nll + (m < 2 ? 0.08 * tokens : 0.0) + noise, nll + 0.03 * tokens};
+        loss[i] = (struct steering_loss){
+            m, tokens, nll, nll + (m < 2 ? 0.08 * tokens : 0.0) + noise, nll + 0.03 * tokens};
     }
     steering_gaps(r, loss, 3 * ROWS);
     free(loss);
@@ -144,13 +148,15 @@ static void test_known_effects_are_found(void **state)
     steering_leads(r);
     e = results_effect(r, 0, 0, 0);
     assert_true(interval_has(&e->measure[QUESTION], 0.4));
-    assert_near(e->measure[QUESTION].hi - e->measure[QUESTION].lo, 2 * 1.96 * sqrt((.16 + .24) / 300), 0.02);
+    assert_near(e->measure[QUESTION].hi - e->measure[QUESTION].lo,
+                2 * 1.96 * sqrt((.16 + .24) / 300), 0.02);
     assert_near(e->measure[DIGIT].value, 0.0, 0.08);
     assert_near(e->measure[AM].value, 0.5, 0.02);
     e = results_effect(r, 1, 0, 1);
     assert_near(e->measure[WORDS].value, 16.0, 0.8);
     assert_true(e->rho[WORDS] > 0.8);
-    assert_true(e->measure[WORDS].hi - e->measure[WORDS].lo < 1.2); /* paired: what contexts share cancels */
+    assert_true(e->measure[WORDS].hi - e->measure[WORDS].lo <
+                1.2); /* paired: what contexts share cancels */
     e = results_effect(r, 2, 0, 0);
     assert_near(e->measure[QUESTION].value, 0.0, 0.1);
     assert_true(fabs(e->rho[QUESTION]) < 0.1);
@@ -161,7 +167,8 @@ static void test_known_effects_are_found(void **state)
     assert_near(results_cell(r, 0, 0, 0, 0)->nll, 1.5, 1e-9);
     assert_near(results_cell(r, 0, 0, -1, 0)->base_nll, 2.0, 1e-9);
     assert_int_equal(results_cell(r, 2, 0, 1, 2)->replies, CONTEXTS);
-    assert_near(results_cell(r, 0, 0, 0, 0)->distinct2, 4.0 / (5 * CONTEXTS), 1e-6); /* so-it it-is is-what what-it it-is */
+    assert_near(results_cell(r, 0, 0, 0, 0)->distinct2, 4.0 / (5 * CONTEXTS),
+                1e-6); /* so-it it-is is-what what-it it-is */
     made_fini(&x);
     results_fini(r);
     free(r);
@@ -204,7 +211,8 @@ static void test_gaps(void **state)
     free(r);
 }
 
-static struct results_judged judged_make(double skill_model, double skill_base, int classes, size_t n)
+static struct results_judged judged_make(double skill_model, double skill_base, int classes,
+                                         size_t n)
 {
     struct results_judged j = {.label = "sentiment", .classes = classes};
     int *truth = mem_zalloc(2 * n, sizeof *truth);
@@ -215,9 +223,12 @@ static struct results_judged judged_make(double skill_model, double skill_base, 
         uint32_t draw = rng_below(4, RNG_TEST, i, 0, 0, (uint32_t)classes + 2);
         truth[i] = draw >= (uint32_t)classes ? 0 : (int)draw;
         for (int k = 0; k < 2; k++) {
-            double *row = (k == 0 ? p : q) + i * (uint32_t)classes, sum = 0.0, skill = k == 0 ? skill_model : skill_base;
+            double *row = (k == 0 ? p : q) + i * (uint32_t)classes, sum = 0.0,
+                   skill = k == 0 ? skill_model : skill_base;
             for (int c = 0; c < classes; c++)
-                sum += row[c] = (c == 0 ? 3.0 : 1.0) * exp(rng_normal(4, RNG_TEST, i, (uint32_t)k + 1, (uint32_t)c) + (c == truth[i] ? skill : 0.0));
+                sum += row[c] = (c == 0 ? 3.0 : 1.0) *
+                                exp(rng_normal(4, RNG_TEST, i, (uint32_t)k + 1, (uint32_t)c) +
+                                    (c == truth[i] ? skill : 0.0));
             for (int c = 0; c < classes; c++)
                 row[c] /= sum;
         }
@@ -234,7 +245,9 @@ static struct results_judged judged_make(double skill_model, double skill_base, 
 
 static void test_judge_against_baseline(void **state)
 {
-    struct results_judged better = judged_make(1.5, 0.5, 4, 1500), same = judged_make(1.0, 1.0, 4, 1500), two = judged_make(1.0, 0.0, 2, 1500);
+    struct results_judged better = judged_make(1.5, 0.5, 4, 1500),
+                          same = judged_make(1.0, 1.0, 4, 1500),
+                          two = judged_make(1.0, 0.0, 2, 1500);
     (void)state;
 
     assert_true(better.difference.lo > 0.0);
@@ -334,17 +347,62 @@ static void test_figures_and_report(void **state)
     losses_fill(r);
     steering_leads(r);
     r->judged[r->judged_n++] = judged_make(1.0, 1.0, 4, 1000);
-    r->sample[r->samples_n++] = (struct results_sample){3, 0, 0, 0, 2, mem_strdup("do you like cats?"), mem_strdup("a | pipe and <b>\nnew line")};
-    r->sample[r->samples_n++] = (struct results_sample){3, 2, 0, -1, 0, mem_strdup("do you like cats?"), mem_strdup("no.")};
+    r->sample[r->samples_n++] = (struct results_sample){
+        3, 0, 0, 0, 2, mem_strdup("do you like cats?"), mem_strdup("a | pipe and <b>\nnew line")};
+    r->sample[r->samples_n++] =
+        (struct results_sample){3, 2, 0, -1, 0, mem_strdup("do you like cats?"), mem_strdup("no.")};
     figures_build(r);
     assert_true(figure_find(r, "effect.steer.g1.5.curious.question")->ok);
     assert_true(figure_find(r, "effect.steer-2.g1.5.curious.am_curious")->ok);
     assert_true(figure_find(r, "spearman.steer.g1.5.verbosity.words")->ok);
-    assert_null(figure_find(r, "effect.control.g1.5.curious.question")); /* a control promises no effect */
+    assert_null(
+        figure_find(r, "effect.control.g1.5.curious.question")); /* a control promises no effect */
     assert_true(figure_find(r, "largest_rate.control")->ok);
     assert_true(figure_find(r, "gap.steer")->ok && figure_find(r, "gap.control")->ok);
     assert_true(figure_find(r, "am.sentiment.kappa_minus_tfidf")->ok);
     report_check(r);
+    made_fini(&x);
+    results_fini(r);
+    free(r);
+}
+
+static void test_guidance_has_its_picture(void **state)
+{
+    struct results *r = world_new();
+    struct made x;
+    struct buf picture = BUF_INIT;
+    char name[64];
+    (void)state;
+
+    results_fini(r);
+    r->guidances = 2;
+    r->guidance[0] = 1.0;
+    r->guidance[1] = 2.0;
+    results_prepare(r);
+    made_init(&x, r);
+    for (size_t i = 0; i < x.n; i++) /* the two seeds stand for the two strengths */
+        if (x.reply[i].model == 1) {
+            x.reply[i].model = 0;
+            x.reply[i].guidance = x.reply[i].attr >= 0;
+        }
+    size_t n = 0;
+    for (size_t i = 0; i < x.n; i++) /* a plain reply comes once */
+        if (x.reply[i].attr >= 0)
+            x.reply[n++] = x.reply[i];
+    humans_fill(r);
+    steering_replies(r, x.reply, n);
+    steering_leads(r);
+    assert_true(report_picture(r, 0, name, &picture));
+    assert_string_equal(name, "guidance.svg");
+    leave(name, &picture);
+    assert_non_null(strstr(picture.data, "curious"));
+    assert_null(strstr(picture.data, "nan"));
+    buf_clear(&picture);
+    assert_true(report_picture(r, 8, name, &picture)); /* four for each strength */
+    assert_string_equal(name, "leakage-g2.svg");
+    buf_clear(&picture);
+    assert_false(report_picture(r, 9, name, &picture));
+    buf_free(&picture);
     made_fini(&x);
     results_fini(r);
     free(r);
@@ -395,6 +453,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_judge_against_baseline),
         cmocka_unit_test(test_tuning_moves_the_cut),
         cmocka_unit_test(test_figures_and_report),
+        cmocka_unit_test(test_guidance_has_its_picture),
         cmocka_unit_test(test_figures_can_fail),
         cmocka_unit_test(test_groups_of_seeds),
     };

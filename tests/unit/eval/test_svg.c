@@ -1,4 +1,5 @@
-/* eval/svg.h: well-formed, complete, escaped, and the same bytes each time; `test_svg DIR` leaves the pictures to look at. */
+/* eval/svg.h: well-formed, complete, escaped, and the same bytes each time; `test_svg DIR` leaves
+ * the pictures to look at. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -58,12 +59,15 @@ static void test_lines(void **state)
     struct svg_point control[] = {{0, .21, .17, .26}, {2, .20, .15, .25}, {4, .22, .17, .27}};
     struct svg_point words[] = {{0, 6.4, 6.1, 6.7}, {2, 15.2, 14.5, 15.8}, {4, 22.6, 22, 23.1}};
     struct svg_point broken[] = {{0, (double)NAN, (double)NAN, (double)NAN}};
-    struct svg_series a[] = {{"steer", steer, 3, 0, true, false}, {"control", control, 3, 1, true, true}};
-    struct svg_series w[] = {{"steer", words, 3, 0, true, false}}, n[] = {{"none", broken, 1, 2, true, false}};
-    struct svg_panel p[] = {{"curious: question", "requested level", "share of replies", a, 2, true, true},
-                            {"verbosity: words", "requested level", "words", w, 1, true, true},
-                            {"a < b & \"c\"", "requested level", "x", n, 1, true, true},
-                            {"happy: exclamation", "requested level", "share of replies", a, 2, true, true}};
+    struct svg_series a[] = {{"steer", steer, 3, 0, true, false},
+                             {"control", control, 3, 1, true, true}};
+    struct svg_series w[] = {{"steer", words, 3, 0, true, false}},
+                      n[] = {{"none", broken, 1, 2, true, false}};
+    struct svg_panel p[] = {
+        {"curious: question", "requested level", "share of replies", a, 2, true, true, 0},
+        {"verbosity: words", "requested level", "words", w, 1, true, true, 0},
+        {"a < b & \"c\"", "requested level", "x", n, 1, true, true, 0},
+        {"happy: exclamation", "requested level", "share of replies", a, 2, true, true, 1}};
     struct buf out = BUF_INIT, again = BUF_INIT;
     (void)state;
 
@@ -81,13 +85,15 @@ static void test_lines(void **state)
 static void test_training_curve(void **state)
 {
     static struct svg_point p[500], q[500];
-    struct svg_series s[] = {{"steer", p, 500, 0, false, false}, {"control", q, 500, 1, false, false}};
-    struct svg_panel panel = {"", "step", "loss, nats a token", s, 2, false, true};
+    struct svg_series s[] = {{"steer", p, 500, 0, false, false},
+                             {"control", q, 500, 1, false, false}};
+    struct svg_panel panel = {"", "step", "loss, nats a token", s, 2, false, true, 0};
     struct buf out = BUF_INIT;
     (void)state;
 
     for (int i = 0; i < 500; i++) {
-        p[i] = (struct svg_point){i, 1.6 + 3 * exp(-i / 60.0) + .03 * sin(i * 7.0), (double)NAN, (double)NAN};
+        p[i] = (struct svg_point){i, 1.6 + 3 * exp(-i / 60.0) + .03 * sin(i * 7.0), (double)NAN,
+                                  (double)NAN};
         q[i] = p[i];
         q[i].y += 0.06;
     }
@@ -99,11 +105,14 @@ static void test_training_curve(void **state)
 
 static void test_bars_and_heat(void **state)
 {
-    const char *group[] = {"curious: question", "happy: exclamation", "surprised: wow", "personal: digit"};
+    const char *group[] = {"curious: question", "happy: exclamation", "surprised: wow",
+                           "personal: digit"};
     const char *series[] = {"steer", "control"};
-    const char *column[] = {"question", "exclamation", "wow", "digit", "first_person", "words", "judge curious"};
-    struct interval v[8] = {{.61, .54, .67}, {0, -.07, .08}, {.5, .43, .56}, {.01, -.05, .07},
-                            {.16, .11, .2}, {-.01, -.05, .02}, {-.4, -.46, -.34}, {(double)NAN, 0, 0}};
+    const char *column[] = {"question",     "exclamation", "wow",          "digit",
+                            "first_person", "words",       "judge curious"};
+    struct interval v[8] = {{.61, .54, .67},   {0, -.07, .08},     {.5, .43, .56},
+                            {.01, -.05, .07},  {.16, .11, .2},     {-.01, -.05, .02},
+                            {-.4, -.46, -.34}, {(double)NAN, 0, 0}};
     double shade[28];
     const char *text[28];
     static char cell[28][16];
@@ -112,7 +121,8 @@ static void test_bars_and_heat(void **state)
 
     svg_bars(&out, "Effect of each attribute", "level 4 minus level 0", group, 4, series, 2, v);
     check_tags(out.data);
-    assert_int_equal(count(out.data, "<rect"), 1 + 2 + 7); /* background, legend, the seven that were measured */
+    assert_int_equal(count(out.data, "<rect"),
+                     1 + 2 + 7); /* background, legend, the seven that were measured */
     leave("bars", &out);
     buf_clear(&out);
     for (int i = 0; i < 28; i++) {
@@ -121,7 +131,8 @@ static void test_bars_and_heat(void **state)
         text[i] = cell[i];
     }
     text[5] = "-";
-    svg_heat(&out, "Leakage", "colour: effect in standard deviations", group, 4, column, 7, shade, text);
+    svg_heat(&out, "Leakage", "colour: effect in standard deviations", group, 4, column, 7, shade,
+             text);
     check_tags(out.data);
     assert_int_equal(count(out.data, "<rect"), 1 + 28);
     leave("heat", &out);

@@ -1,4 +1,5 @@
-/* eval/tfidf.h and eval/logreg.h: hand values, the optimum, and what scikit-learn gives on the same rows. */
+/* eval/tfidf.h and eval/logreg.h: hand values, the optimum, and what scikit-learn gives on the same
+ * rows. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -61,7 +62,8 @@ static void test_map_numbers_by_first_appearance(void **state)
 
 static void test_rows_match_sklearn_by_hand(void **state)
 {
-    struct stats_text docs[] = {text_of("good movie!"), text_of("bad movie"), text_of("good good book!")};
+    struct stats_text docs[] = {text_of("good movie!"), text_of("bad movie"),
+                                text_of("good good book!")};
     struct stats_text unseen[] = {text_of("nothing known"), text_of("GOOD!")};
     struct tfidf *t = tfidf_fit(docs, 3, 2);
     struct csr x;
@@ -100,7 +102,8 @@ static void rows_make(struct csr *x, int *y, int classes)
         }
         x->begin[i + 1] = (size_t)(i + 1) * 6;
         for (int c = 0; c < classes; c++) {
-            double s = (double)x->value[i * 6 + (uint32_t)c] + 0.5 * rng_normal(3, RNG_TEST, 1, i, (uint32_t)c);
+            double s = (double)x->value[i * 6 + (uint32_t)c] +
+                       0.5 * rng_normal(3, RNG_TEST, 1, i, (uint32_t)c);
             if (s > best) {
                 best = s;
                 y[i] = c;
@@ -135,7 +138,8 @@ static void test_fit_reaches_the_minimum(void **state)
         best = objective(&x, y, &m);
         assert_near(best, m.objective, 1e-3);
         assert_true(m.gradient <= 1e-6);
-        for (size_t i = 0; i < (m.columns + 1) * (size_t)m.outputs; i++) { /* no direction goes down */
+        for (size_t i = 0; i < (m.columns + 1) * (size_t)m.outputs;
+             i++) { /* no direction goes down */
             for (int sign = -1; sign <= 1; sign += 2) {
                 m.weight[i] += sign * 0.05;
                 assert_true(objective(&x, y, &m) > best);

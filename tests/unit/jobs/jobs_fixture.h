@@ -264,7 +264,7 @@ static inline void fixture_model(const char *dir, enum template_head head, uint6
     if (model_load("models/stories260K", MODEL_ALL, &m, &e) != 0)
         fail_msg("%s", e.msg);
     m.steer.role = head == TEMPLATE_POLICY ? STEER_POLICY : STEER_ATTRIBUTE_MODEL;
-    m.steer.template_config = (struct template_config){.name = TEMPLATE_CONTROL, .head = head, .schema = fixture_schema(), .context_tokens = 16,
+    m.steer.template_config = (struct template_config){.name = head == TEMPLATE_HEAD_LM ? TEMPLATE_PLAIN : TEMPLATE_CONTROL, .head = head, .schema = fixture_schema(), .context_tokens = 16,
                                                        .max_reply_tokens = 60, .max_length = 160};
     if (template_prepare(&m.steer.template_config, m.tokenizer, &e) != 0)
         fail_msg("%s", e.msg);

@@ -227,6 +227,120 @@ static void test_regression_heads_give_numbers(void **state)
     world_free(w);
 }
 
+/* Expected level of the first attribute that a label string says, straight from the model. */
+static double first_value_alone(const struct world *w, const struct conversation *c, uint32_t turn)
+{
+    struct model m;
+    char path[128];
+    struct sequence *s = mem_zalloc(1, sizeof(*s));
+    struct template_grammar *g;
+    struct batch b;
+    struct workspace *work;
+    static float out[4096];
+    int32_t generated[64], ids[64];
+    size_t n = 0, choices;
+    double sum = 0, mean = 0;
+
+    snprintf(path, sizeof(path), "%s/model0", w->dir);
+    assert_int_equal(model_load(path, MODEL_ALL, &m, NULL), 0);
+    assert_int_equal(template_score(&m.steer.template_config, m.tokenizer, c, turn, s, NULL), 0);
+    assert_int_equal(template_grammar_new(&m.steer.template_config, m.tokenizer, &g, NULL), 0);
+    while ((choices = template_grammar_allowed(g, 0, generated, n, ids, 64)) == 1)
+        generated[n++] = ids[0];
+    assert_int_equal(choices, 3); /* levels of curious */
+    batch_init(&b, 400, 1, 1, 0);
+    for (uint32_t i = s->piece[0].begin; i < s->piece[0].end; i++)
+        b.token[b.rows++] = s->ids.v[i];
+    for (size_t i = 0; i < n; i++)
+        b.token[b.rows++] = generated[i];
+    b.seqs = b.targets = 1;
+    b.seq_begin[1] = b.rows;
+    b.target[0] = (struct batch_target){.row = b.rows - 1, .id = 0, .lo = 0, .hi = m.dims.vocab, .weight = 1.0f};
+    work = workspace_new(&m.dims, 400, 1, 1);
+    transformer_outputs(&m.dims, m.params, &b, out, 4096, work);
+    for (size_t i = 0; i < choices; i++) {
+        int8_t level[SCHEMA_ATTRS_MAX];
+        generated[n] = ids[i];
+        template_grammar_levels(g, generated, n + 1, level);
+        sum += exp((double)out[ids[i]]);
+        mean += exp((double)out[ids[i]]) * (double)level[0];
+    }
+    workspace_free(work);
+    batch_fini(&b);
+    template_grammar_free(g);
+    sequence_free(s);
+    free(s);
+    model_fini(&m);
+    return mean / sum / 2.0; /* 0, 1, 2 of a class's probability */
+}
+
+static void test_label_text_gives_expected_levels(void **state)
+{
+    struct world *w = chat_world(1, TEMPLATE_HEAD_LM, 60);
+    struct spec *s = fixture_spec(KIND_ANNOTATE, "data model");
+    struct dataset in, out;
+    char path[128];
+
+    (void)state;
+    world_phase(w, s, "annotate.rows", FIXTURE_CONVERSATIONS, 16);
+    world_phase(w, s, "annotate.reduce", 0, 0);
+    world_output(w, "annotate.reduce", &out);
+    snprintf(path, sizeof(path), "%s/chat", w->dir);
+    assert_int_equal(dataset_load(path, &in, NULL), 0);
+    for (size_t i = 0; i < out.conversations; i++) {
+        const struct turn *t = &out.conversation[i].turn[1];
+        if (i < 10)
+            assert_true(fabs((double)t->value[0] - first_value_alone(w, &in.conversation[i], 1)) < 1e-4);
+        assert_true(t->value[1] > 0.0f && t->value[1] < 4.0f); /* between the ends: an expectation, not a choice */
+        assert_true(isfinite(t->value[2]));
+    }
+    dataset_free(&in);
+    dataset_free(&out);
+    spec_free(s);
+    world_free(w);
+}
+
+static void test_a_model_whose_config_does_not_fit_is_refused(void **state)
+{
+    static const struct {
+        const char *from, *to, *words;
+    } cases[] = {
+        {"\"query_first\":", "\"query_first\": 90000, \"x\":", "beyond the vocabulary"},
+        {"\"class_first\":", "\"class_first\": [514, 70000], \"y\":", "beyond the vocabulary"},
+        {"\"head\":", "\"head\": \"regression\", \"z\":", "do not fit"},
+        {"\"head\":", "\"head\": \"policy\", \"z\":", "do not fit"},
+        {"\"role\":", "\"role\": \"policy\", \"z\":", "do not fit"},
+    };
+    struct spec *s = fixture_spec(KIND_ANNOTATE, "data model");
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct world *w = chat_world(1, TEMPLATE_HEAD_CLASSES, 60);
+        struct buf text = BUF_INIT, out = BUF_INIT;
+        char path[128], *hit;
+        struct run_result r;
+        snprintf(path, sizeof(path), "%s/model0/steer_config.json", w->dir);
+        assert_int_equal(file_read(path, 1u << 20, &text, NULL), 0);
+        hit = strstr(text.data, cases[i].from);
+        assert_non_null(hit);
+        buf_add(&out, text.data, (size_t)(hit - text.data));
+        buf_str(&out, cases[i].to);
+        buf_str(&out, hit + strlen(cases[i].from));
+        assert_int_equal(unlink(path), 0); /* it is linked to the store */
+        assert_int_equal(file_write_atomic(path, out.data, out.len, NULL), 0);
+        cJSON_DeleteItemFromObjectCaseSensitive(w->inputs, "model");
+        snprintf(path, sizeof(path), "%s/model0", w->dir);
+        world_input(w, "model", path);
+        assert_int_equal(world_task(w, s, "annotate.rows", 0, 0, 5, &r), ERR_INVALID);
+        if (strstr(w->e.msg, cases[i].words) == NULL)
+            fail_msg("%zu: %s", i, w->e.msg);
+        buf_free(&text);
+        buf_free(&out);
+        world_free(w);
+    }
+    spec_free(s);
+}
+
 static void test_without_a_model_only_computed_attributes_are_filled(void **state)
 {
     struct world *w = chat_world(0, TEMPLATE_HEAD_CLASSES, 0);
@@ -307,6 +421,8 @@ int main(void)
         cmocka_unit_test(test_agreement_is_counted_against_human_labels),
         cmocka_unit_test(test_a_rerun_gives_the_same_bytes),
         cmocka_unit_test(test_regression_heads_give_numbers),
+        cmocka_unit_test(test_label_text_gives_expected_levels),
+        cmocka_unit_test(test_a_model_whose_config_does_not_fit_is_refused),
         cmocka_unit_test(test_without_a_model_only_computed_attributes_are_filled),
         cmocka_unit_test(test_refusals_name_what_is_wrong),
     };

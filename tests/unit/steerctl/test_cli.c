@@ -297,6 +297,21 @@ static void test_help_covers_every_verb(void **state)
     assert_int_equal(cli("--version"), CLI_OK);
 }
 
+static void test_the_manual_knows_every_verb(void **state)
+{
+    struct buf b = BUF_INIT;
+    char text[96];
+
+    (void)state;
+    assert_int_equal(file_read("docs/steerctl.1", 1 << 20, &b, &err), 0);
+    for (int i = 0; i < cli_verbs_n; i++) {
+        snprintf(text, sizeof text, ".It Ic %s", cli_verbs[i].name);
+        if (strstr(b.data, text) == NULL)
+            fail_msg("docs/steerctl.1 has no \"%s\"", text);
+    }
+    buf_free(&b);
+}
+
 static void test_nobody_there_is_7(void **state)
 {
     static const char *const verbs[] = {"ls", "status x", "submit job.yaml", "worker ls", "cancel x", "wait x", "logs x", "artifact ls",
@@ -517,8 +532,11 @@ static void test_up_that_fails_shows_the_log(void **state)
 {
     (void)state;
     daemons_write();
+    write_text("bin/steer-worker", "#!/bin/sh\necho no such luck\nexit 3\n", 0755);
     fake.workers = 0;
-    setenv("STEER_BIN_DIR", "/nonexistent", 1);
+    assert_int_equal(cli("up --workers 1 --http 0"), CLI_UNEXPECTED);
+    assert_non_null(strstr(errs, "no such luck"));
+    assert_non_null(strstr(errs, "worker-1 does not stay up"));
     assert_int_equal(cli("down"), CLI_OK);
     unsetenv("STEER_BIN_DIR");
     setenv("PATH", "/usr/bin:/bin", 1);
@@ -531,6 +549,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_wrong_usage_says_what_and_what_next, setup, teardown),
         cmocka_unit_test_setup_teardown(test_help_covers_every_verb, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_manual_knows_every_verb, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nobody_there_is_7, setup, teardown),
         cmocka_unit_test_setup_teardown(test_looking_works, setup, teardown),
         cmocka_unit_test_setup_teardown(test_submit_uploads_and_prints_only_the_id, setup, teardown),

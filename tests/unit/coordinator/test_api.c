@@ -1,0 +1,337 @@
+/* The API on a real coordinator in a temporary directory: no worker, no client; requests go straight to api_handle(). */
+#include "sched_fixture.h"
+
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "coordinator/api.h"
+#include "coordinator/api_inner.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/job_id.h"
+
+struct bench {
+    struct coord_config config;
+    struct coordinator *c;
+    char *body; /* of a good submit */
+};
+
+static void start(struct bench *b)
+{
+    struct err e = {0};
+
+    b->c = NULL;
+    if (coordinator_open(&b->config, &b->c, &e) != 0)
+        fail_msg("%s", e.msg);
+}
+
+static void put_ref(void *self, const char *ref)
+{
+    void **pair = self;
+    cJSON *files = pair[1];
+    struct digest d;
+    struct err e = {0};
+
+    if (strncmp(ref, "file:", 5) != 0 || json_get(files, ref + 5) != NULL)
+        return;
+    assert_int_equal(blob_put_bytes(((struct bench *)pair[0])->c->blobs, ref, strlen(ref), &d, &e), 0);
+    cJSON_AddStringToObject(files, ref + 5, d.hex);
+}
+
+static int setup(void **state)
+{
+    struct bench *b = calloc(1, sizeof *b);
+    struct spec *spec = fixture_smoke();
+    struct buf yaml = BUF_INIT;
+    cJSON *o = cJSON_CreateObject();
+    void *pair[2] = {b, cJSON_AddObjectToObject(o, "files")};
+    struct err e = {0};
+
+    b->config = (struct coord_config){.http = "127.0.0.1:0", .control = "tcp://127.0.0.1:0", .lease_ms = 10000, .heartbeat_ms = 500};
+    snprintf(b->config.dir, sizeof b->config.dir, "/tmp/steer-api-XXXXXX");
+    assert_non_null(mkdtemp(b->config.dir));
+    start(b);
+    expand_each_ref(spec, put_ref, pair);
+    assert_int_equal(file_read("jobs/specs/smoke.yaml", 1u << 20, &yaml, &e), 0);
+    cJSON_AddStringToObject(o, "spec", yaml.data);
+    b->body = cJSON_PrintUnformatted(o);
+    cJSON_Delete(o);
+    buf_free(&yaml);
+    spec_free(spec);
+    *state = b;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct bench *b = *state;
+    struct err e = {0};
+
+    coordinator_close(b->c);
+    file_remove_tree(b->config.dir, &e);
+    free(b->body);
+    free(b);
+    return 0;
+}
+
+static struct api_response ask(struct bench *b, const char *method, const char *path, const char *query, const char *body, const char *key)
+{
+    struct api_request q = {.method = method, .path = path, .query = query, .body = body, .body_len = strlen(body),
+                            .content_type = "application/json", .idempotency_key = key, .if_none_match = ""};
+    struct api_response r = API_RESPONSE_INIT;
+
+    api_handle(b->c, &q, &r);
+    return r;
+}
+
+/* Asks, checks the status, gives the body as JSON. */
+static cJSON *asked(struct bench *b, const char *method, const char *path, const char *query, const char *body, const char *key, int status)
+{
+    struct api_response r = ask(b, method, path, query, body, key);
+    cJSON *o = NULL;
+    struct err e = {0};
+
+    if (r.status != status)
+        fail_msg("%s %s: %d, wanted %d: %.500s", method, path, r.status, status, r.body.data != NULL ? r.body.data : "");
+    if (r.body.len > 0 && json_parse(r.body.data, r.body.len, JSON_LIMITS_FILE, &o, &e) != 0)
+        fail_msg("%s %s: %s", method, path, e.msg);
+    buf_free(&r.body);
+    return o;
+}
+
+static void expect_status(struct bench *b, const char *method, const char *path, const char *query, const char *body, int status)
+{
+    cJSON_Delete(asked(b, method, path, query, body, "", status));
+}
+
+static void submit(struct bench *b, const char *key, int status, char id[32])
+{
+    cJSON *o = asked(b, "POST", "/v1/jobs", "", b->body, key, status);
+
+    snprintf(id, 32, "%s", json_string_or(o, "id", ""));
+    cJSON_Delete(o);
+}
+
+static void test_a_key_makes_one_job(void **state)
+{
+    struct bench *b = *state;
+    char first[32], again[32], other[32], *changed = NULL;
+
+    submit(b, "key-1", 201, first);
+    submit(b, "key-1", 200, again);
+    assert_string_equal(first, again);
+    submit(b, "key-2", 201, other);
+    assert_string_not_equal(first, other);
+    submit(b, "", 201, other); /* without a key each is a new job */
+    changed = malloc(strlen(b->body) + 2);
+    sprintf(changed, "%s ", b->body);
+    cJSON_Delete(asked(b, "POST", "/v1/jobs", "", changed, "key-1", 409));
+    free(changed);
+    coordinator_close(b->c); /* the key outlives the process */
+    start(b);
+    submit(b, "key-1", 200, again);
+    assert_string_equal(first, again);
+    assert_int_equal(b->c->sched.jobs_n, 3);
+}
+
+static void test_bad_submits_are_refused_with_the_place(void **state)
+{
+    static const char missing[] = "{\"spec\": \"apiVersion: steerlm/v1\\nkind: generate\\nname: g\\ninputs: {model: \\\"file:m\\\"}\\n\","
+                                  "\"files\": {\"m\": \"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"}}";
+    static const struct {
+        const char *body;
+        int status;
+    } cases[] = {
+        {"", 400},
+        {"[", 400},
+        {"[]", 400},
+        {"{}", 400},
+        {"{\"spec\": 1}", 400},
+        {"{\"spec\": \"\"}", 422},
+        {"{\"spec\": \"a: [\"}", 422},
+        {"{\"spec\": \"apiVersion: steerlm/v1\\nkind: sft\\nnmae: x\\n\"}", 422},
+        {"{\"spec\": \"kind: sft\", \"files\": []}", 400},
+        {"{\"spec\": \"kind: sft\", \"files\": {\"a\": \"b\"}}", 400},
+        {"{\"spec\": \"kind: sft\", \"set\": [1]}", 400},
+        {missing, 422},
+    };
+    struct bench *b = *state;
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        cJSON *o = asked(b, "POST", "/v1/jobs", "", cases[i].body, "", cases[i].status);
+
+        assert_true(strlen(json_string_or(o, "detail", "")) > 0);
+        if (cases[i].status == 422)
+            assert_true(cJSON_GetArraySize(json_get(o, "errors")) > 0);
+        cJSON_Delete(o);
+    }
+    assert_int_equal(b->c->sched.jobs_n, 0);
+}
+
+static void test_a_plan_keeps_nothing(void **state)
+{
+    struct bench *b = *state;
+    cJSON *o = asked(b, "POST", "/v1/jobs", "validate_only=true", b->body, "", 200);
+
+    assert_int_equal(cJSON_GetArraySize(json_get(json_get(o, "plan"), "stages")), 6);
+    assert_non_null(strstr(json_string_or(json_get(o, "plan"), "text", ""), "attribute-model"));
+    cJSON_Delete(o);
+    assert_int_equal(b->c->sched.jobs_n, 0);
+}
+
+static void test_a_job_is_watched_and_cancelled(void **state)
+{
+    struct bench *b = *state;
+    char id[32], path[64], query[128];
+    cJSON *o = NULL;
+    struct api_response r;
+    struct coordinator_wait w;
+
+    submit(b, "", 201, id);
+    snprintf(path, sizeof path, "/v1/jobs/%s", id);
+    o = asked(b, "GET", path, "", "", "", 200);
+    assert_string_equal(json_string_or(json_get(o, "reasons")->child, "code", ""), "WaitingForWorkers");
+    snprintf(query, sizeof query, "since=%.0f", json_number_or(o, "version", 0));
+    cJSON_Delete(o);
+    expect_status(b, "GET", path, query, "", 304);
+    strcat(query, "&wait=30s");
+    r = ask(b, "GET", path, query, "", "");
+    assert_true(r.wait);
+    w = api_wait_of(&(struct api_request){.method = "GET", .path = path, .query = query});
+    assert_true(w.until_ms > clock_ms() + 25000 && w.until_ms < clock_ms() + 35000);
+    r = API_RESPONSE_INIT;
+    api_wait_answer(b->c, &w, &r);
+    assert_int_equal(r.status, 304);
+    snprintf(query, sizeof query, "%s/cancel", path);
+    expect_status(b, "GET", query, "", "", 405);
+    o = asked(b, "POST", query, "", "", "", 202);
+    assert_string_equal(json_string_or(o, "state", ""), "CANCELLED");
+    cJSON_Delete(o);
+    r = API_RESPONSE_INIT;
+    api_wait_answer(b->c, &w, &r);
+    assert_int_equal(r.status, 200);
+    buf_free(&r.body);
+    expect_status(b, "POST", query, "", "", 202); /* again: the same */
+}
+
+static void test_lists_and_pages(void **state)
+{
+    static const char *const parts[] = {"spec", "tasks", "events", "series", "series?", "logs"};
+    struct bench *b = *state;
+    char id[5][32], path[96], query[64];
+    cJSON *o = NULL;
+
+    for (int i = 0; i < 5; i++)
+        submit(b, "", 201, id[i]);
+    o = asked(b, "GET", "/v1/jobs", "limit=3", "", "", 200);
+    assert_int_equal(cJSON_GetArraySize(json_get(o, "items")), 3);
+    assert_string_equal(json_string_or(json_get(o, "items")->child, "id", ""), id[4]); /* newest first */
+    snprintf(query, sizeof query, "limit=3&page_token=%s", json_string_or(o, "next_page_token", ""));
+    cJSON_Delete(o);
+    o = asked(b, "GET", "/v1/jobs", query, "", "", 200);
+    assert_int_equal(cJSON_GetArraySize(json_get(o, "items")), 2);
+    assert_true(cJSON_IsNull(json_get(o, "next_page_token")));
+    cJSON_Delete(o);
+    o = asked(b, "GET", "/v1/jobs", "state=failed", "", "", 200);
+    assert_int_equal(cJSON_GetArraySize(json_get(o, "items")), 0);
+    cJSON_Delete(o);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        snprintf(path, sizeof path, "/v1/jobs/%s/%s", id[0], parts[i]);
+        expect_status(b, "GET", path, i == 4 ? "names=train.loss&points=10" : "", "", strcmp(parts[i], "series?") == 0 ? 404 : 200);
+    }
+    snprintf(path, sizeof path, "/v1/jobs/%s/events", id[0]);
+    o = asked(b, "GET", path, "limit=1", "", "", 200);
+    assert_int_equal(cJSON_GetArraySize(json_get(o, "items")), 1);
+    assert_false(cJSON_IsNull(json_get(o, "next_page_token")));
+    cJSON_Delete(o);
+}
+
+static void test_unknown_things(void **state)
+{
+    static const struct {
+        const char *method, *path, *query;
+        int status;
+    } cases[] = {
+        {"GET", "/v1/nothing", "", 404},
+        {"GET", "/", "", 404},
+        {"GET", "/v1/jobs/", "", 404},
+        {"GET", "/v1/jobs/job_0000000000001", "", 404},
+        {"GET", "/v1/jobs/17", "", 404},
+        {"GET", "/v1/jobs/job_0000000000001/tasks", "", 404},
+        {"POST", "/v1/jobs/job_0000000000001/cancel", "", 404},
+        {"DELETE", "/v1/jobs", "", 405},
+        {"POST", "/v1/workers", "", 405},
+        {"GET", "/v1/jobs", "page_token=nonsense", 400},
+        {"GET", "/v1/jobs", "limit=-5&state=%00%zz", 200},
+        {"GET", "/v1/info", "", 200},
+        {"GET", "/v1/workers", "", 200},
+        {"GET", "/v1/artifacts", "", 200},
+    };
+    struct bench *b = *state;
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        expect_status(b, cases[i].method, cases[i].path, cases[i].query, "", cases[i].status);
+}
+
+static void test_a_full_disk_refuses_submits_only(void **state)
+{
+    struct bench *b = *state;
+    char id[32], path[64];
+    cJSON *o = NULL;
+
+    submit(b, "", 201, id);
+    b->c->parked = true;
+    expect_status(b, "POST", "/v1/jobs", "", b->body, 507);
+    snprintf(path, sizeof path, "/v1/jobs/%s/cancel", id);
+    expect_status(b, "POST", path, "", "", 507);
+    snprintf(path, sizeof path, "/v1/jobs/%s", id);
+    o = asked(b, "GET", path, "", "", "", 200);
+    assert_string_equal(json_string_or(o, "state", ""), "PARKED");
+    assert_string_equal(json_string_or(json_get(o, "reasons")->child, "code", ""), "DiskFull");
+    cJSON_Delete(o);
+    b->c->parked = false;
+    submit(b, "", 201, id);
+}
+
+static void test_jobs_survive_the_process(void **state)
+{
+    struct bench *b = *state;
+    char id[2][32], path[96];
+    cJSON *before = NULL, *after = NULL;
+
+    submit(b, "", 201, id[0]);
+    submit(b, "", 201, id[1]);
+    snprintf(path, sizeof path, "/v1/jobs/%s/cancel", id[1]);
+    expect_status(b, "POST", path, "", "", 202);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "/v1/jobs/%s", id[i]);
+        before = asked(b, "GET", path, "", "", "", 200);
+        coordinator_close(b->c);
+        start(b);
+        after = asked(b, "GET", path, "", "", "", 200);
+        assert_true(json_number_or(after, "version", 0) > json_number_or(before, "version", 0)); /* watchers see a change */
+        cJSON_DeleteItemFromObject(before, "reasons"); /* name the port, which is another */
+        cJSON_DeleteItemFromObject(after, "reasons");
+        cJSON_DeleteItemFromObject(before, "version");
+        cJSON_DeleteItemFromObject(after, "version");
+        if (!cJSON_Compare(before, after, true))
+            fail_msg("%s\n%s", cJSON_Print(before), cJSON_Print(after));
+        cJSON_Delete(before);
+        cJSON_Delete(after);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_key_makes_one_job, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_submits_are_refused_with_the_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_plan_keeps_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_job_is_watched_and_cancelled, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lists_and_pages, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unknown_things, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_full_disk_refuses_submits_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_jobs_survive_the_process, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

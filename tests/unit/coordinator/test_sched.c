@@ -1,0 +1,494 @@
+#include "sched_fixture.h"
+
+static struct sched_stage *stage(struct sched_job *j, const char *name)
+{
+    int i = sched_stage_of(j, name);
+
+    assert_true(i >= 0);
+    return &j->stage[i];
+}
+
+/* ---- tasks ------------------------------------------------------------------------------------------------------ */
+static void test_a_pipeline_runs_to_its_end(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_smoke());
+    assert_string_equal(j->stage[0].name, "data/chat");
+    assert_int_equal(j->stage[0].state, RUN_STARTING); /* nobody there yet */
+    assert_int_equal(stage(j, "annotate")->state, RUN_PENDING);
+    fixture_up(&f, "a", 2, 3, "c");
+    fixture_up(&f, "b", 1, 3, "c");
+    fixture_run(&f, j);
+    assert_int_equal(j->state, RUN_SUCCEEDED);
+    assert_int_equal(cJSON_GetArraySize(json_get(stage(j, "attribute-model")->outputs, "model")), 2); /* one a fold */
+    assert_null(j->spec); /* what a finished job does not need is let go */
+    for (int i = 0; i < f.sched.workers_n; i++) {
+        assert_int_equal(f.sched.worker[i]->running, 0);
+        assert_null(f.sched.worker[i]->in);
+    }
+    fixture_close(&f);
+}
+
+static void test_a_stale_result_changes_nothing_and_is_acknowledged(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_task *t = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_smoke());
+    fixture_up(&f, "a", 1, 3, "c");
+    t = &j->stage[0].task[0];
+    assert_int_equal(t->epoch, 1);
+    fixture_tick(&f, 10001); /* the lease runs out: leased again under a new epoch */
+    assert_int_equal(t->epoch, 2);
+    assert_int_equal(t->state, TASK_LEASED);
+    assert_int_equal(fixture_count(&f, SCHED_SEND_TASK_CANCEL), 1);
+    fixture_done(&f, t, 1);
+    assert_int_equal(t->state, TASK_LEASED);
+    assert_int_equal(f.sched.stale, 1);
+    assert_int_equal(fixture_count(&f, SCHED_SEND_ACK), 1);
+    fixture_done(&f, t, 2);
+    assert_int_equal(stage(j, "data/chat")->state, RUN_SUCCEEDED);
+    fixture_close(&f);
+}
+
+static void test_results_nobody_waits_for_are_only_acknowledged(void **state)
+{
+    static const struct {
+        uint64_t task, epoch;
+        const char *worker;
+    } cases[] = {{999, 1, "a"}, {0, 0, "a"}, {UINT64_MAX, 1, "a"}, {1, 7, "a"}, {1, 1, "somebody else"}};
+    struct fixture f;
+    struct sched_job *j = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_smoke());
+    fixture_up(&f, "a", 1, 3, "c");
+    assert_int_equal(j->stage[0].task[0].id, 1);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct sched_event ev = {.type = SCHED_TASK_DONE, .task = cases[i].task, .epoch = cases[i].epoch, .result = fixture_result()};
+
+        snprintf(ev.worker, sizeof ev.worker, "%s", cases[i].worker);
+        fixture_step(&f, &ev);
+        assert_int_equal(f.acts.n, 1);
+        assert_int_equal(f.acts.v[0].type, SCHED_SEND_ACK);
+        assert_int_equal(j->stage[0].task[0].state, TASK_LEASED);
+    }
+    fixture_close(&f);
+}
+
+static void test_faults_are_retried_then_quarantined_and_named(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_task *t = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_smoke());
+    fixture_up(&f, "a", 1, 3, "c");
+    t = &j->stage[0].task[0];
+    for (int i = 1; i <= 2; i++) {
+        fixture_failed(&f, t, ERR_INVALID);
+        assert_int_equal(t->state, TASK_RETRY_WAIT);
+        fixture_tick(&f, 400); /* not yet */
+        assert_int_equal(t->state, TASK_RETRY_WAIT);
+        fixture_tick(&f, 1000);
+        assert_int_equal(t->state, TASK_LEASED);
+    }
+    fixture_failed(&f, t, ERR_INVALID);
+    assert_int_equal(j->state, RUN_FAILED);
+    assert_string_equal(j->failure.stage, "data/chat");
+    assert_non_null(strstr(j->failure.message, "because"));
+    assert_string_equal(j->failure.class_name, "user");
+    assert_int_equal(j->failure.task, 1);
+    assert_int_equal(stage(j, "report")->state, RUN_SKIPPED);
+    fixture_close(&f);
+}
+
+static void test_losses_have_a_budget_of_their_own(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_smoke());
+    fixture_up(&f, "a", 1, 3, "c");
+    for (int i = 0; i < 5; i++) {
+        fixture_failed(&f, &j->stage[0].task[0], ERR_UNREACHABLE);
+        assert_int_equal(j->stage[0].task[0].faults, 0);
+        fixture_tick(&f, 9000); /* past any back-off, before the lease ends */
+        assert_int_equal(j->stage[0].task[0].state, TASK_LEASED);
+    }
+    fixture_failed(&f, &j->stage[0].task[0], ERR_UNREACHABLE);
+    assert_int_equal(j->state, RUN_FAILED);
+    assert_string_equal(j->failure.class_name, "infrastructure");
+    fixture_close(&f);
+}
+
+static void test_a_task_that_crashes_three_workers_is_quarantined(void **state)
+{
+    static const struct {
+        const char *worker;
+        bool crashed, over;
+    } steps[] = {{"a", true, false}, {"a", true, false}, {"b", false, false}, {"b", true, false}, {"c", true, true}};
+    struct fixture f;
+    struct sched_job *j = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_smoke());
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        fixture_up(&f, steps[i].worker, 1, 3, "c");
+        assert_string_equal(j->stage[0].task[0].worker, steps[i].worker);
+        fixture_mark(&f, SCHED_WORKER_GONE, steps[i].worker, steps[i].crashed);
+        assert_int_equal(j->state == RUN_FAILED, steps[i].over);
+    }
+    assert_non_null(strstr(j->failure.message, "3 different workers"));
+    fixture_close(&f);
+}
+
+static void test_suspects_and_drainers_get_nothing_new(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    fixture_up(&f, "a", 1, 3, "c");
+    fixture_up(&f, "b", 1, 3, "c");
+    fixture_up(&f, "host", 1, 2, "c"); /* params only */
+    fixture_mark(&f, SCHED_WORKER_SUSPECT, "a", false);
+    fixture_mark(&f, SCHED_WORKER_DRAIN, "b", false);
+    j = fixture_submit(&f, fixture_smoke());
+    assert_int_equal(j->stage[0].task[0].state, TASK_PENDING);
+    fixture_mark(&f, SCHED_WORKER_OK, "a", false);
+    assert_int_equal(j->stage[0].task[0].state, TASK_LEASED);
+    assert_string_equal(j->stage[0].task[0].worker, "a");
+    fixture_close(&f);
+}
+
+static void test_hello_settles_what_a_worker_holds(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_task *t = NULL;
+    struct sched_lease lease[2] = {{1, 1, 5, 10}, {77, 3, 0, 0}};
+    struct sched_event ev = {.type = SCHED_WORKER_UP, .worker = "a", .threads = 1, .roles = 3, .class_id = "c", .lease = lease, .leases_n = 2};
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_smoke());
+    fixture_up(&f, "a", 1, 3, "c");
+    t = &j->stage[0].task[0];
+    f.now_ms += 9000;
+    fixture_step(&f, &ev); /* it holds the lease still: goes on */
+    assert_int_equal(t->epoch, 1);
+    assert_int_equal(t->done, 5);
+    assert_int_equal(fixture_count(&f, SCHED_SEND_TASK_CANCEL), 1); /* 77 is nobody's */
+    fixture_tick(&f, 9000);
+    assert_int_equal(t->epoch, 1);
+    fixture_up(&f, "a", 1, 3, "c"); /* it holds nothing: leased anew */
+    assert_int_equal(t->epoch, 2);
+    fixture_close(&f);
+}
+
+static void test_cancel_stops_what_runs(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_event ev = {.type = SCHED_CANCEL, .job_id = 1};
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_smoke());
+    fixture_up(&f, "a", 1, 3, "c");
+    fixture_step(&f, &ev);
+    assert_int_equal(j->state, RUN_CANCELLED);
+    assert_int_equal(fixture_count(&f, SCHED_SEND_TASK_CANCEL), 1);
+    assert_int_equal(f.sched.worker[0]->running, 0);
+    sched_collect(&f.sched);
+    fixture_step(&f, &(struct sched_event){.type = SCHED_CANCEL, .job_id = 1}); /* again: nothing */
+    assert_int_equal(f.acts.n, 0);
+    fixture_step(&f, &(struct sched_event){.type = SCHED_CANCEL, .job_id = 42});
+    assert_int_equal(f.acts.n, 0);
+    fixture_close(&f);
+}
+
+/* ---- stages ----------------------------------------------------------------------------------------------------- */
+static void test_max_parallel_and_classes(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct spec *spec = fixture_smoke();
+
+    (void)state;
+    fixture_open(&f);
+    spec->max_parallel = 1;
+    j = fixture_submit(&f, spec);
+    fixture_up(&f, "a", 1, 3, "one");
+    fixture_up(&f, "b", 4, 3, "two"); /* another arithmetic: never for this job */
+    for (int i = 0; i < 400 && !run_state_is_final(j->state); i++) {
+        int busy = 0;
+
+        for (int k = 0; k < j->stages_n; k++) {
+            busy += j->stage[k].state != RUN_PENDING && !run_state_is_final(j->stage[k].state);
+            for (uint32_t t = 0; t < j->stage[k].tasks_n; t++)
+                assert_string_not_equal(j->stage[k].task[t].worker, "b");
+        }
+        assert_true(busy <= 1);
+        assert_null(sched_find_worker(&f.sched, "b")->in);
+        fixture_run(&f, j);
+    }
+    assert_int_equal(j->state, RUN_SUCCEEDED);
+    fixture_close(&f);
+}
+
+static void test_reuse_is_asked_once_and_taken(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct spec *spec = fixture_smoke();
+    struct sched_event yes = {.type = SCHED_REUSE, .job_id = 1, .stage_index = 0}, no = {.type = SCHED_REUSE, .job_id = 1, .stage_index = 1};
+    cJSON *list = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    f.reuse = true;
+    j = fixture_submit(&f, spec);
+    assert_int_equal(fixture_count(&f, SCHED_ASK_REUSE), 1);
+    assert_false(j->stage[0].phase_open);
+    fixture_tick(&f, 100);
+    assert_int_equal(fixture_count(&f, SCHED_ASK_REUSE), 0);
+    yes.result = fixture_result();
+    cJSON_DeleteItemFromObject(cJSON_GetObjectItem(yes.result, "outputs"), "data");
+    list = cJSON_AddArrayToObject(cJSON_GetObjectItem(yes.result, "outputs"), "data");
+    cJSON_AddItemToArray(list, cJSON_CreateString("0000000000000000000000000000000000000000000000000000000000000000"));
+    fixture_step(&f, &yes);
+    assert_int_equal(j->stage[0].state, RUN_SUCCEEDED);
+    assert_true(j->stage[0].reused);
+    assert_int_equal(fixture_count(&f, SCHED_ASK_REUSE), 1); /* of the next stage */
+    fixture_step(&f, &no);
+    assert_true(j->stage[1].phase_open);
+    fixture_close(&f);
+}
+
+static void test_a_gate_that_does_not_hold_fails_the_stage(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct spec *spec = fixture_smoke();
+
+    (void)state;
+    fixture_open(&f);
+    spec->stage[0]->gates_n = 1;
+    spec->stage[0]->gate[0] = (struct gate){.metric = "rows", .has_max = true, .max = 299};
+    j = fixture_submit(&f, spec);
+    fixture_up(&f, "a", 1, 3, "c");
+    fixture_run(&f, j);
+    assert_int_equal(j->state, RUN_FAILED);
+    assert_int_equal(stage(j, "attribute-model")->state, RUN_FAILED);
+    assert_non_null(strstr(j->failure.message, "rows is 300, must be at most 299"));
+    assert_int_equal(stage(j, "annotate")->state, RUN_SKIPPED);
+    fixture_close(&f);
+}
+
+/* ---- sessions --------------------------------------------------------------------------------------------------- */
+static struct sched_stage *to_training(struct fixture *f, struct sched_job **job, int workers, uint32_t threads)
+{
+    char id[8];
+    struct sched_stage *st = NULL;
+
+    fixture_open(f);
+    *job = fixture_submit(f, fixture_smoke());
+    st = stage(*job, "attribute-model");
+    for (int i = 0; i < workers; i++) {
+        snprintf(id, sizeof id, "w%d", i);
+        fixture_up(f, id, threads, 3, "c");
+    }
+    fixture_done(f, &(*job)->stage[0].task[0], 1);
+    fixture_done(f, &st->task[0], 1);
+    assert_non_null(st->session);
+    return st;
+}
+
+static void partition_check(const struct sched_stage *st)
+{
+    const struct sched_session *ss = st->session;
+    uint32_t chunks = (uint32_t)((st->phase.session.params + st->phase.session.chunk_elems - 1) / st->phase.session.chunk_elems);
+
+    assert_true(ss->hosts_n > 0 && ss->slots_n > 0);
+    for (int i = 0; i < ss->hosts_n; i++) {
+        assert_int_equal(ss->host[i].chunk_begin, i == 0 ? 0 : ss->host[i - 1].chunk_end);
+        assert_true(ss->host[i].chunk_end - ss->host[i].chunk_begin >= (ss->hosts_n > 1 ? 2 : 1));
+    }
+    assert_int_equal(ss->host[ss->hosts_n - 1].chunk_end, chunks);
+    for (int i = 0; i < ss->slots_n; i++) {
+        assert_int_equal(ss->slot[i].leaf_begin, i == 0 ? 0 : ss->slot[i - 1].leaf_end);
+        assert_true(ss->slot[i].leaf_end > ss->slot[i].leaf_begin);
+    }
+    assert_int_equal(ss->slot[ss->slots_n - 1].leaf_end, st->phase.session.units);
+}
+
+static void test_hosts_and_slots_are_partitions_for_any_fleet(void **state)
+{
+    (void)state;
+    for (int workers = 1; workers <= 12; workers++) {
+        for (uint32_t threads = 1; threads <= 5; threads += 2) {
+            struct fixture f;
+            struct sched_job *j = NULL;
+            struct sched_stage *st = to_training(&f, &j, workers, threads);
+            uint32_t most = 0, want = 0;
+
+            partition_check(st);
+            for (int i = 0; i < st->session->slots_n; i++) {
+                uint32_t span = st->session->slot[i].leaf_end - st->session->slot[i].leaf_begin;
+
+                most = span > most ? span : most;
+            }
+            want = (8 + (uint32_t)st->session->slots_n - 1) / (uint32_t)st->session->slots_n;
+            assert_true((most + threads - 1) / threads <= (want + threads - 1) / threads); /* the longest share is as short as it can be */
+            fixture_close(&f);
+        }
+    }
+}
+
+static void test_compute_workers_come_and_go_inside_an_attempt(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_stage *st = to_training(&f, &j, 2, 1);
+
+    (void)state;
+    fixture_up(&f, "extra", 1, 1, "c"); /* compute only: may join, cannot host */
+    assert_int_equal(st->session->assignment, 2);
+    assert_int_equal(st->session->slots_n, 3);
+    assert_int_equal(fixture_count(&f, SCHED_SEND_OPEN), 1);
+    assert_int_equal(fixture_count(&f, SCHED_SEND_ASSIGN), 3);
+    partition_check(st);
+    fixture_mark(&f, SCHED_WORKER_GONE, "extra", true);
+    assert_int_equal(st->session->assignment, 3);
+    assert_int_equal(st->session->attempt, 1);
+    assert_int_equal(st->session->slots_n, 2);
+    partition_check(st);
+    fixture_close(&f);
+}
+
+static void test_a_lost_host_restarts_from_the_last_checkpoint(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_stage *st = to_training(&f, &j, 3, 1);
+
+    (void)state;
+    assert_int_equal(st->session->hosts_n, 3);
+    fixture_session(&f, st, SCHED_SESSION_STATUS, 1, 7);
+    assert_int_equal(st->session->version, 7);
+    fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, 1, 5);
+    assert_int_equal(st->session->manifest_version, 5);
+    fixture_mark(&f, SCHED_WORKER_GONE, "w1", true);
+    assert_int_equal(st->session->attempt, 2);
+    assert_int_equal(st->session->version, 5);
+    assert_int_equal(st->session->hosts_n, 2);
+    partition_check(st);
+    fixture_session(&f, st, SCHED_SESSION_STATUS, 1, 39); /* of the attempt that is over */
+    fixture_session(&f, st, SCHED_SESSION_DONE, 1, 40);
+    assert_int_equal(st->session->version, 5);
+    assert_int_equal(f.sched.stale, 2);
+    fixture_session(&f, st, SCHED_SESSION_DONE, 2, 39); /* not the last step: not done */
+    assert_int_equal(st->session->open, false);
+    fixture_tick(&f, 1000);
+    assert_int_equal(st->session->attempt, 3);
+    fixture_close(&f);
+}
+
+static void test_a_session_without_hosts_waits(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_stage *st = to_training(&f, &j, 1, 1);
+
+    (void)state;
+    fixture_mark(&f, SCHED_WORKER_GONE, "w0", false);
+    assert_false(st->session->open);
+    assert_int_equal(st->state, RUN_RECOVERING);
+    fixture_up(&f, "c1", 1, 1, "c"); /* compute alone is not enough */
+    assert_false(st->session->open);
+    fixture_up(&f, "p1", 1, 2, "c");
+    assert_true(st->session->open);
+    assert_string_equal(st->session->host[0].worker, "p1");
+    assert_string_equal(st->session->slot[0].worker, "c1");
+    assert_int_equal(st->state, RUN_RUNNING);
+    fixture_close(&f);
+}
+
+static void test_a_stalled_session_starts_again(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_stage *st = to_training(&f, &j, 2, 1);
+
+    (void)state;
+    fixture_tick(&f, 59000);
+    assert_int_equal(st->session->attempt, 1);
+    fixture_session(&f, st, SCHED_SESSION_STATUS, 1, 1);
+    fixture_tick(&f, 59000);
+    assert_int_equal(st->session->attempt, 1);
+    fixture_tick(&f, 2000);
+    fixture_tick(&f, 1000);
+    assert_int_equal(st->session->attempt, 2);
+    fixture_close(&f);
+}
+
+static void test_two_sessions_share_no_worker(void **state)
+{
+    struct fixture f;
+    struct sched_job *a = NULL, *b = NULL;
+    struct sched_stage *st = to_training(&f, &a, 2, 4), *other = NULL;
+
+    (void)state;
+    b = fixture_submit(&f, fixture_smoke());
+    fixture_up(&f, "w9", 8, 3, "c"); /* the first has all the threads it can use: this one serves the second */
+    other = stage(b, "attribute-model");
+    fixture_done(&f, &b->stage[0].task[0], 1);
+    fixture_done(&f, &other->task[0], 1);
+    assert_true(other->session->open);
+    assert_int_equal(other->session->hosts_n, 1);
+    assert_string_equal(other->session->host[0].worker, "w9");
+    assert_int_equal(st->session->slots_n, 2);
+    fixture_close(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_pipeline_runs_to_its_end),
+        cmocka_unit_test(test_a_stale_result_changes_nothing_and_is_acknowledged),
+        cmocka_unit_test(test_results_nobody_waits_for_are_only_acknowledged),
+        cmocka_unit_test(test_faults_are_retried_then_quarantined_and_named),
+        cmocka_unit_test(test_losses_have_a_budget_of_their_own),
+        cmocka_unit_test(test_a_task_that_crashes_three_workers_is_quarantined),
+        cmocka_unit_test(test_suspects_and_drainers_get_nothing_new),
+        cmocka_unit_test(test_hello_settles_what_a_worker_holds),
+        cmocka_unit_test(test_cancel_stops_what_runs),
+        cmocka_unit_test(test_max_parallel_and_classes),
+        cmocka_unit_test(test_reuse_is_asked_once_and_taken),
+        cmocka_unit_test(test_a_gate_that_does_not_hold_fails_the_stage),
+        cmocka_unit_test(test_hosts_and_slots_are_partitions_for_any_fleet),
+        cmocka_unit_test(test_compute_workers_come_and_go_inside_an_attempt),
+        cmocka_unit_test(test_a_lost_host_restarts_from_the_last_checkpoint),
+        cmocka_unit_test(test_a_session_without_hosts_waits),
+        cmocka_unit_test(test_a_stalled_session_starts_again),
+        cmocka_unit_test(test_two_sessions_share_no_worker),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,560 @@
+/* Every format as people have it, and every way that a row may be wrong: what comes out is compared as one line of text. */
+#include "data_fixture.h"
+
+#include "data/clean.h"
+
+struct run {
+    struct buf out; /* one line a conversation: id|turn|turn; a turn is role:text, * behind a response, labels in () */
+    struct problems problems;
+    struct read_counts counts;
+    struct err e;
+    const struct schema *schema;
+    int rc;
+};
+
+static int emit(void *self, const struct conversation *c, struct err *e)
+{
+    struct run *r = self;
+
+    (void)e;
+    buf_str(&r->out, c->id);
+    for (uint32_t i = 0; i < c->turns; i++) {
+        const struct turn *t = &c->turn[i];
+        buf_printf(&r->out, "|%c:%s%s", "sua"[t->role], t->text, t->respond ? "*" : "");
+        for (int l = 0; l < r->schema->labels; l++)
+            if (!isnan(t->human[l]))
+                buf_printf(&r->out, "(%s %g)", r->schema->label[l].name, (double)t->human[l]);
+    }
+    buf_char(&r->out, '\n');
+    return 0;
+}
+
+static struct read_config config(const struct schema *s)
+{
+    struct read_config c = {.schema = s, .held_out = 0.0, .seed = 1, .problems_max = 1.0, .limits = LINES_LIMITS};
+
+    c.map.conversation = c.map.id = c.map.text = c.map.speaker = c.map.prompt = c.map.response = "";
+    c.emit = emit;
+    return c;
+}
+
+static void run_with(struct run *r, struct read_config *c, const char *text)
+{
+    char *dir = temp_dir(), *path = temp_file(dir, "x", text, strlen(text));
+    const char *paths[1] = {path}, *names[1] = {"f"};
+
+    memset(r, 0, sizeof *r);
+    r->schema = c->schema;
+    c->self = r;
+    buf_str(&r->out, "");
+    r->rc = read_files(c, paths, names, 1, &r->problems, &r->counts, &r->e);
+    free(path);
+    temp_free(dir);
+}
+
+static void run_end(struct run *r)
+{
+    buf_free(&r->out);
+    problems_free(&r->problems);
+}
+
+static void expect(const struct schema *s, enum read_format format, const char *text, const char *out)
+{
+    struct read_config c = config(s);
+    struct run r;
+
+    c.format = format;
+    run_with(&r, &c, text);
+    if (r.rc != 0)
+        fail_msg("%s", r.e.msg);
+    if (r.problems.n > 0)
+        fail_msg("%s: %s", r.problems.v[0].path, r.problems.v[0].text);
+    assert_string_equal(r.out.data, out);
+    run_end(&r);
+}
+
+/* The text must give one problem at this path with this in its words, and the good row behind it must be read. */
+static void expect_problem(const struct schema *s, const char *bad, const char *good, const char *path, const char *words)
+{
+    struct read_config c = config(s);
+    struct buf text = BUF_INIT;
+    struct run r;
+
+    buf_printf(&text, "%s\n%s\n%s\n", good, bad, good);
+    c.format = READ_AUTO;
+    run_with(&r, &c, text.data);
+    if (r.rc != 0)
+        fail_msg("%s: %s", bad, r.e.msg);
+    if (r.problems.total != 1 && r.problems.total != 2) /* the second good row may have the first one's id */
+        fail_msg("%s: %zu problems", bad, r.problems.total);
+    assert_int_equal(r.problems.v[0].line, 2);
+    assert_string_equal(r.problems.v[0].file, "f");
+    if (strcmp(r.problems.v[0].path, path) != 0 || strstr(r.problems.v[0].text, words) == NULL)
+        fail_msg("%s gave %s: %s", bad, r.problems.v[0].path, r.problems.v[0].text);
+    assert_int_equal(r.counts.rows, 3);
+    assert_int_equal(r.counts.rows_bad, r.problems.total);
+    buf_free(&text);
+    run_end(&r);
+}
+
+static void test_helpsteer(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+
+    (void)state;
+    /* The order of members does not matter; a column that the schema does not name is not used. */
+    expect(&s, READ_AUTO,
+           "{\"prompt\":\"P\",\"response\":\"R\",\"quality\":3,\"humor\":0,\"verbosity\":1}\n"
+           "{\"humor\":4,\"response\":\"R2\",\"prompt\":\"P2\"}\n"
+           "{\"prompt\":\"P3\",\"completion\":\"R3\",\"humor\":null}\n",
+           "f:1|u:P|a:R*(quality 3)(humor 0)\nf:2|u:P2|a:R2*(humor 4)\nf:3|u:P3|a:R3*\n");
+    expect(&s, READ_HELPSTEER,
+           "{\"prompt\":\"one<extra_id_1>Assistant\\ntwo\\n<extra_id_1>User\\nthree <extra_id_9>\",\"response\":\"four\"}\n",
+           "f:1|u:one|a:two|u:three <extra_id_9>|a:four*\n");
+}
+
+static void test_messages(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+
+    (void)state;
+    expect(&s, READ_AUTO,
+           "{\"id\":\"x\",\"messages\":[{\"role\":\"developer\",\"content\":\"S\"},{\"role\":\"user\",\"content\":"
+           "[{\"type\":\"text\",\"text\":\"a\"},{\"type\":\"text\",\"text\":\"b\"}]},{\"role\":\"assistant\",\"content\":"
+           "\"c\",\"attributes\":{\"quality\":2.5}},{\"role\":\"user\",\"content\":\"d\"}]}\n"
+           "{\"id\":7,\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\","
+           "\"attributes\":null}]}\n",
+           "x|s:S|u:ab|a:c*(quality 2.5)|u:d\n7|u:a|a:b*\n");
+}
+
+static void test_sharegpt(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+
+    (void)state;
+    expect(&s, READ_AUTO,
+           "{\"conversations\":[{\"from\":\"system\",\"value\":\"S\"},{\"from\":\"human\",\"value\":\"a\"},"
+           "{\"from\":\"gpt\",\"value\":\"b\"}]}\n",
+           "f:1|s:S|u:a|a:b*\n");
+}
+
+static void test_nemo_chat(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+
+    (void)state;
+    expect(&s, READ_AUTO,
+           "{\"system\":\"S\",\"mask\":\"User\",\"type\":\"VALUE_TO_TEXT\",\"conversations\":[{\"from\":\"User\",\"value\":"
+           "\"a\",\"label\":null},{\"from\":\"Assistant\",\"value\":\"b\",\"label\":\"humor:0,quality:4,verbosity:2\"},"
+           "{\"from\":\"User\",\"value\":\"c\"},{\"from\":\"Assistant\",\"value\":\"d\",\"label\":\"quality:-100\"}]}\n",
+           "f:1|s:S|u:a|a:b*(quality 4)(humor 0)|u:c|a:d*\n");
+    /* Whoever is not in the mask answers. */
+    expect(&s, READ_NEMO_CHAT,
+           "{\"mask\":\"Assistant\",\"conversations\":[{\"from\":\"User\",\"value\":\"a\"},{\"from\":\"Assistant\","
+           "\"value\":\"b\"}]}\n",
+           "f:1|a:a*|u:b\n");
+}
+
+static void test_nemo_regression(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+
+    (void)state;
+    expect(&s, READ_AUTO,
+           "{\"text\":\"<extra_id_0>System\\nS\\n<extra_id_1>User\\na\\nb\\n<extra_id_1>Assistant\\nc\\n<extra_id_2>\","
+           "\"label\":[-100,0,3,1,1,1,1,1,1]}\n",
+           "f:1|s:S|u:a\nb|a:c*(humor 3)\n");
+}
+
+static void test_text_rows(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+
+    (void)state;
+    expect(&s, READ_AUTO, "{\"text\":\"Once \\u00e9 \\ud83d\\ude00\\r\\nx\"}\n\n  \n{\"text\":\"two\"}\n",
+           "f:1|a:Once \xC3\xA9 \xF0\x9F\x98\x80\r\nx*\nf:4|a:two*\n");
+}
+
+static void test_map(void **state)
+{
+    struct schema s = schema_of(SCHEMA_CHAT);
+    struct read_config c = config(&s);
+    struct run r;
+
+    (void)state;
+    c.format = READ_AUTO;
+    c.clean = CLEAN_SQUEEZE_PUNCTUATION;
+    c.map.conversation = "content";
+    c.map.id = "cid";
+    c.map.text = "message";
+    c.map.speaker = "agent";
+    run_with(&r, &c,
+             "{\"cid\":\"k\",\"content\":[{\"message\":\"Hi!!!!\",\"agent\":\"A\",\"mood\":\"Curious\",\"source\":[\"Personal\"]},"
+             "{\"message\":\"Yo\",\"agent\":\"B\",\"mood\":\"Sad\",\"source\":[\"FS1\",\"Personal\"]},"
+             "{\"message\":\"\",\"agent\":\"A\",\"mood\":\"\",\"source\":[]}]}\n");
+    assert_int_equal(r.rc, 0);
+    assert_string_equal(r.out.data, "k|a:Hi!!*(mood 1)(source 1)|a:Yo*(source 0)|a:(source 0)\n");
+    assert_int_equal(r.counts.turns_empty, 1);
+    run_end(&r);
+    /* Only B answers, and only mood is a label. */
+    c.map.respond[0] = "B";
+    c.map.respond_n = 1;
+    c.map.labels[0] = "mood";
+    c.map.labels_n = 1;
+    run_with(&r, &c,
+             "{\"cid\":5,\"content\":[{\"message\":\"Hi\",\"agent\":\"A\",\"mood\":\"Happy\"},{\"message\":\"Yo\",\"agent\":"
+             "\"B\",\"mood\":\"Neutral\",\"source\":[\"Personal\"]}]}\n"
+             "{\"cid\":6,\"content\":[{\"message\":\"Hi\",\"agent\":\"A\"}]}\n");
+    assert_string_equal(r.out.data, "5|u:Hi(mood 2)|a:Yo*(mood 0)\n");
+    assert_int_equal(r.problems.total, 1);
+    assert_string_equal(r.problems.v[0].text, "no response in 1 turns");
+    run_end(&r);
+    memset(&c.map, 0, sizeof c.map);
+    c.map.conversation = c.map.id = c.map.text = c.map.speaker = "";
+    c.map.prompt = "q";
+    c.map.response = "answer";
+    run_with(&r, &c, "{\"q\":\"one\",\"answer\":\"two\",\"mood\":\"Happy\"}\n");
+    assert_string_equal(r.out.data, "f:1|u:one|a:two*(mood 2)\n");
+    run_end(&r);
+}
+
+#define MESSAGE(id, parent, role, text, more)                                                                       \
+    "{\"message_id\":\"" id "\",\"parent_id\":" parent ",\"role\":\"" role "\",\"text\":\"" text "\"" more "}"
+
+static void test_oasst_tree(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+
+    (void)state;
+    /* Two leaves, two conversations; the reply b stands in both and is a response in the first. Shares of 0..1 become 0..4. */
+    expect(&s, READ_AUTO,
+           "{\"message_tree_id\":\"a\",\"prompt\":{\"message_id\":\"a\",\"role\":\"prompter\",\"text\":\"A\",\"labels\":"
+           "{\"quality\":{\"value\":1}},\"replies\":[{\"message_id\":\"b\",\"role\":\"assistant\",\"text\":\"B\",\"labels\":"
+           "{\"quality\":{\"value\":0.625,\"count\":3},\"spam\":{\"value\":0}},\"replies\":["
+           "{\"message_id\":\"c\",\"role\":\"prompter\",\"text\":\"C\",\"replies\":[{\"message_id\":\"d\",\"role\":"
+           "\"assistant\",\"text\":\"D\",\"labels\":{},\"replies\":[]}]},"
+           "{\"message_id\":\"e\",\"role\":\"prompter\",\"text\":\"E\",\"replies\":[{\"message_id\":\"g\",\"role\":"
+           "\"assistant\",\"text\":\"G\"}]}]}]}}\n",
+           "d|u:A(quality 4)|a:B*(quality 2.5)|u:C|a:D*\ng|u:A(quality 4)|a:B(quality 2.5)|u:E|a:G*\n");
+}
+
+static void test_oasst_flat_in_any_order(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+    struct read_config c = config(&s);
+    struct run r;
+
+    (void)state;
+    c.format = READ_AUTO;
+    run_with(&r, &c,
+             MESSAGE("d", "\"c\"", "assistant", "D", "") "\n"
+             MESSAGE("b", "\"a\"", "assistant", "B",
+                     ",\"labels\":{\"name\":[\"spam\",\"humor\"],\"value\":[0,0.5],\"count\":[1,1]}") "\n"
+             MESSAGE("x", "\"b\"", "prompter", "X", ",\"deleted\":true") "\n"
+             MESSAGE("c", "\"b\"", "prompter", "C", "") "\n"
+             MESSAGE("a", "null", "prompter", "A", "") "\n"
+             MESSAGE("lonely", "null", "prompter", "L", "") "\n"
+             MESSAGE("lost", "\"nobody\"", "assistant", "?", "") "\n"
+             MESSAGE("y", "\"z\"", "assistant", "Y", "") "\n"
+             MESSAGE("z", "\"y\"", "prompter", "Z", "") "\n");
+    assert_int_equal(r.rc, 0);
+    /* The way to d; the way to the deleted x ends at b, which answers already; the lonely prompt has no reply. */
+    assert_string_equal(r.out.data, "d|u:A|a:B*(humor 2)|u:C|a:D*\n");
+    assert_int_equal(r.counts.threads_repeated, 1);
+    assert_int_equal(r.counts.threads_short, 1);
+    assert_int_equal(r.problems.total, 3);
+    assert_non_null(strstr(r.problems.v[0].text, "nobody is not in the files"));
+    assert_int_equal(r.problems.v[0].line, 7);
+    assert_non_null(strstr(r.problems.v[1].text, "answers itself"));
+    run_end(&r);
+}
+
+static void test_oasst_threads(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+
+    (void)state;
+    expect(&s, READ_AUTO,
+           "{\"thread_id\":\"t\",\"thread\":[{\"message_id\":\"a\",\"role\":\"prompter\",\"text\":\"A\"},{\"message_id\":\"b\","
+           "\"role\":\"assistant\",\"text\":\"B\"}]}\n"
+           "{\"thread_id\":\"t2\",\"thread\":[{\"message_id\":\"a\",\"role\":\"prompter\",\"text\":\"A\"},{\"message_id\":\"b\","
+           "\"role\":\"assistant\",\"text\":\"B\"},{\"message_id\":\"c\",\"role\":\"prompter\",\"text\":\"C\"},"
+           "{\"message_id\":\"d\",\"role\":\"assistant\",\"text\":\"D\"}]}\n",
+           "b|u:A|a:B*\nd|u:A|a:B|u:C|a:D*\n");
+}
+
+static void test_bad_rows_are_named_and_passed_over(void **state)
+{
+    static const struct {
+        const char *good, *bad, *path, *words;
+    } cases[] = {
+#define HS "{\"prompt\":\"p\",\"response\":\"r\"}"
+        {HS, "{\"prompt\":\"p\",\"response\":\"r\",\"quality\":7}", "quality", "is 7, must be in 0..4"},
+        {HS, "{\"prompt\":\"p\",\"response\":\"r\",\"quality\":-0.01}", "quality", "must be in 0..4"},
+        {HS, "{\"prompt\":\"p\",\"response\":\"r\",\"quality\":\"4\"}", "quality", "must be a number"},
+        {HS, "{\"prompt\":\"p\"}", "response", "is missing"},
+        {HS, "{\"prompt\":5,\"response\":\"r\"}", "prompt", "must be text"},
+        {HS, "{\"prompt\":\"p\",\"response\":\"\"}", "", "no response"},
+        {HS, "{\"prompt\":\"\",\"response\":\"\"}", "", "empty conversation"},
+        {HS, "{\"prompt\":\"p\",\"response\":\"r\"", "", "byte"},
+        {HS, "[1]", "", "must be a JSON object"},
+        {HS, "{\"prompt\":\"\xFF\",\"response\":\"r\"}", "", "UTF-8"},
+        {HS, "{\"prompt\":\"\\u0000\",\"response\":\"r\"}", "", "byte"},
+        {HS, "{\"prompt\":\"p\",\"prompt\":\"q\",\"response\":\"r\"}", "", "prompt"},
+#define MS "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"}]}"
+        {MS, "{\"messages\":{}}", "messages", "must be a list"},
+        {MS, "{\"messages\":[]}", "", "empty conversation"},
+        {MS, "{\"messages\":[{\"content\":\"a\"}]}", "messages/0/role", "is missing"},
+        {MS, "{\"messages\":[{\"role\":\"king\",\"content\":\"a\"}]}", "messages/0", "\"king\" is unknown"},
+        {MS, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]}", "messages/0/content", "no text"},
+        {MS, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}", "", "no response"},
+        {MS, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\",\"attributes\":[]}]}", "messages/0/attributes", "object"},
+        {MS, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\",\"attributes\":{\"humor\":9}}]}",
+         "messages/0/attributes/humor", "is 9"},
+        {MS, "{\"messages\":[7]}", "messages/0/role", "is missing"},
+#define SG "{\"conversations\":[{\"from\":\"human\",\"value\":\"a\"},{\"from\":\"gpt\",\"value\":\"b\"}]}"
+        {SG, "{\"conversations\":[{\"from\":\"alien\",\"value\":\"a\"}]}", "conversations/0", "\"alien\" is unknown"},
+        {SG, "{\"conversations\":[{\"from\":\"human\"}]}", "conversations/0/value", "is missing"},
+#define NC "{\"mask\":\"User\",\"conversations\":[{\"from\":\"User\",\"value\":\"a\"},{\"from\":\"Assistant\",\"value\":\"b\"}]}"
+#define NL(label) "{\"mask\":\"User\",\"conversations\":[{\"from\":\"Assistant\",\"value\":\"b\",\"label\":" label "}]}"
+        {NC, NL("\"quality:x\""), "conversations/0/label", "not name:number"},
+        {NC, NL("\"quality\""), "conversations/0/label", "not name:number"},
+        {NC, NL("\":4\""), "conversations/0/label", "not name:number"},
+        {NC, NL("\"quality:\""), "conversations/0/label", "not name:number"},
+        {NC, NL("\"quality:1,quality:2\""), "conversations/0/label", "stands twice"},
+        {NC, NL("\"quality:5\""), "conversations/0/label/quality", "is 5"},
+        {NC, NL("[1]"), "conversations/0/label", "must be text or null"},
+#define NR "{\"text\":\"<extra_id_1>Assistant\\nc\\n<extra_id_2>\",\"label\":[1,1,1,1,1,1,1,1,1]}"
+        {NR, "{\"text\":\"<extra_id_1>Assistant\\nc\\n<extra_id_2>\",\"label\":[1]}", "label", "has 1 numbers"},
+        {NR, "{\"text\":\"c\",\"label\":[1,1,1,1,1,1,1,1,1]}", "text", "must end with <extra_id_2>"},
+        {NR, "{\"text\":\"<extra_id_1>User\\nc\\n<extra_id_2>\",\"label\":[1,1,1,1,1,1,1,1,1]}", "text", "last turn"},
+#define OA "{\"thread\":[{\"role\":\"prompter\",\"text\":\"A\"},{\"role\":\"assistant\",\"text\":\"B\"}]}"
+        {OA, "{\"thread\":[{\"role\":\"judge\",\"text\":\"A\"}]}", "role", "neither"},
+        {OA, "{\"thread\":[{\"role\":\"assistant\"}]}", "text", "is missing"},
+        {OA, "{\"thread\":[{\"role\":\"assistant\",\"text\":\"B\",\"labels\":{\"humor\":{\"value\":1.5}}}]}", "labels/humor",
+         "0..1"},
+        {OA, "{\"thread\":[{\"role\":\"assistant\",\"text\":\"B\",\"labels\":{\"name\":[\"humor\"],\"value\":[]}}]}", "labels",
+         "differ in length"},
+        {OA, "{\"thread\":[{\"role\":\"assistant\",\"text\":\"B\",\"labels\":3}]}", "labels", "object"},
+    };
+    struct schema s = schema_of(SCHEMA_HELP);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        expect_problem(&s, cases[i].bad, cases[i].good, cases[i].path, cases[i].words);
+}
+
+static void test_duplicate_ids_and_long_lines(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+    struct read_config c = config(&s);
+    struct run r;
+
+    (void)state;
+    c.limits.line_max = 100;
+    run_with(&r, &c,
+             "{\"id\":\"k\",\"text\":\"one\"}\n{\"id\":\"k\",\"text\":\"two\"}\n{\"text\":\"loooooooooooooooooooooooooooooooooooooooo"
+             "oooooooooooooooooooooooooooooooooooooooooooooooooooooooooong\"}\n{\"text\":\"three\"}\n");
+    assert_int_equal(r.rc, 0);
+    assert_string_equal(r.out.data, "k|a:one*\nf:4|a:three*\n");
+    assert_int_equal(r.problems.total, 2);
+    assert_string_equal(r.problems.v[0].text, "id \"k\" was seen before");
+    assert_string_equal(r.problems.v[1].text, "line is longer than 100 bytes");
+    assert_int_equal(r.problems.v[1].line, 3);
+    run_end(&r);
+}
+
+static void test_too_many_problems_fail_with_the_list(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+    struct read_config c = config(&s);
+    struct run r;
+
+    (void)state;
+    c.problems_max = 0.25;
+    run_with(&r, &c, "{\"text\":\"a\"}\nbad\n{\"text\":\"b\"}\n{\"text\":\"c\"}\n");
+    assert_int_equal(r.rc, 0); /* exactly the share that is allowed */
+    run_end(&r);
+    run_with(&r, &c, "{\"text\":\"a\"}\nbad\n{\"text\":\"b\"}\n");
+    assert_int_equal(r.rc, ERR_INVALID);
+    assert_non_null(strstr(r.e.msg, "1 of 3 rows are bad, problems_max allows 0.25\nf:2: "));
+    run_end(&r);
+    run_with(&r, &c, "\n");
+    assert_int_equal(r.rc, ERR_INVALID);
+    assert_non_null(strstr(r.e.msg, "no usable conversation"));
+    run_end(&r);
+    run_with(&r, &c, "{\"instruction\":\"x\",\"output\":\"y\"}\n");
+    assert_int_equal(r.rc, ERR_INVALID);
+    assert_non_null(strstr(r.e.msg, "f:1: no known format has rows with the members {instruction, output}"));
+    run_end(&r);
+}
+
+static void test_problems_are_counted_beyond_the_list(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+    struct read_config c = config(&s);
+    struct buf text = BUF_INIT;
+    struct run r;
+
+    (void)state;
+    buf_str(&text, "{\"text\":\"a\"}\n");
+    for (int i = 0; i < 1500; i++)
+        buf_str(&text, "{\n");
+    run_with(&r, &c, text.data);
+    assert_int_equal(r.rc, 0);
+    assert_int_equal(r.problems.total, 1500);
+    assert_int_equal(r.problems.n, PROBLEMS_KEPT);
+    buf_free(&text);
+    run_end(&r);
+}
+
+/* ---- splits ----------------------------------------------------------------------------------- */
+struct placed {
+    char side[2000];
+    uint32_t fold[2000];
+};
+
+static int place(void *self, const struct conversation *c, struct err *e)
+{
+    struct placed *p = self;
+    int i = atoi(c->id + 1);
+
+    (void)e;
+    p->side[i] = c->split == SPLIT_HELD_OUT ? 'h' : 't';
+    p->fold[i] = c->fold;
+    return 0;
+}
+
+static void place_rows(const struct schema *s, bool backwards, uint64_t seed, struct placed *out)
+{
+    struct read_config c = config(s);
+    struct buf text = BUF_INIT;
+    struct problems problems = {0};
+    struct read_counts counts;
+    struct err e = {0};
+    char *dir = temp_dir(), *path;
+    const char *paths[1], *names[1] = {"f"};
+
+    for (int i = 0; i < 2000; i++)
+        buf_printf(&text, "{\"id\":\"k%d\",\"text\":\"x\"}\n", backwards ? 1999 - i : i);
+    path = temp_file(dir, "x", text.data, text.len);
+    paths[0] = path;
+    c.held_out = 0.1;
+    c.seed = seed;
+    c.self = out;
+    c.emit = place;
+    assert_int_equal(read_files(&c, paths, names, 1, &problems, &counts, &e), 0);
+    assert_int_equal(counts.conversations[0] + counts.conversations[1], 2000);
+    free(path);
+    temp_free(dir);
+    buf_free(&text);
+}
+
+static void test_split_goes_by_id_not_by_order(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+    static struct placed one, two, three;
+    int held = 0, odd = 0, same = 0;
+
+    (void)state;
+    place_rows(&s, false, 1, &one);
+    place_rows(&s, true, 1, &two);
+    place_rows(&s, false, 2, &three);
+    assert_memory_equal(&one, &two, sizeof one);
+    for (int i = 0; i < 2000; i++) {
+        held += one.side[i] == 'h';
+        odd += one.fold[i] % 2 == 1;
+        same += one.side[i] == three.side[i];
+    }
+    assert_in_range(held, 160, 240);
+    assert_in_range(odd, 900, 1100);
+    assert_in_range(same, 1500, 1750); /* another seed, another split: 0.82 of 2000 agree by chance */
+}
+
+static int place_prompt(void *self, const struct conversation *c, struct err *e)
+{
+    int *sides = self;
+
+    (void)e;
+    sides[atoi(c->turn[0].text)] |= c->split == SPLIT_HELD_OUT ? 2 : 1;
+    return 0;
+}
+
+static void test_no_prompt_on_both_sides(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+    struct read_config c = config(&s);
+    struct buf text = BUF_INIT;
+    struct problems problems = {0};
+    struct read_counts counts;
+    struct err e = {0};
+    int sides[200] = {0};
+    char *dir = temp_dir(), *path;
+    const char *paths[1], *names[1] = {"f"};
+
+    (void)state;
+    for (int i = 0; i < 600; i++)
+        buf_printf(&text, "{\"prompt\":\"%d\",\"response\":\"%d\"}\n", i % 200, i);
+    path = temp_file(dir, "x", text.data, text.len);
+    paths[0] = path;
+    c.held_out = 0.5;
+    c.self = sides;
+    c.emit = place_prompt;
+    assert_int_equal(read_files(&c, paths, names, 1, &problems, &counts, &e), 0);
+    for (int i = 0; i < 200; i++)
+        assert_int_not_equal(sides[i], 3);
+    assert_true(counts.conversations[1] > 200);
+    free(path);
+    temp_free(dir);
+    buf_free(&text);
+}
+
+/* The chat data that comes with the project. */
+static void test_shipped_data(void **state)
+{
+    struct schema s = schema_of(SCHEMA_CHAT);
+    struct read_config c = config(&s);
+    struct problems problems = {0};
+    struct read_counts counts;
+    struct run r = {.schema = &s};
+    struct err e = {0};
+    const char *paths[1] = {"data/topical-chat.jsonl.gz"};
+
+    (void)state;
+    c.map.conversation = "content";
+    c.map.id = "conversation_id";
+    c.map.text = "message";
+    c.map.speaker = "agent";
+    c.held_out = 0.1;
+    c.self = &r;
+    assert_int_equal(read_files(&c, paths, paths, 1, &problems, &counts, &e), 0);
+    assert_int_equal(counts.conversations[0] + counts.conversations[1], 1725);
+    assert_int_equal(counts.responses[0] + counts.responses[1], 37500);
+    assert_int_equal(problems.total, 0);
+    buf_free(&r.out);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_helpsteer),
+        cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_sharegpt),
+        cmocka_unit_test(test_nemo_chat),
+        cmocka_unit_test(test_nemo_regression),
+        cmocka_unit_test(test_text_rows),
+        cmocka_unit_test(test_map),
+        cmocka_unit_test(test_oasst_tree),
+        cmocka_unit_test(test_oasst_flat_in_any_order),
+        cmocka_unit_test(test_oasst_threads),
+        cmocka_unit_test(test_bad_rows_are_named_and_passed_over),
+        cmocka_unit_test(test_duplicate_ids_and_long_lines),
+        cmocka_unit_test(test_too_many_problems_fail_with_the_list),
+        cmocka_unit_test(test_problems_are_counted_beyond_the_list),
+        cmocka_unit_test(test_split_goes_by_id_not_by_order),
+        cmocka_unit_test(test_no_prompt_on_both_sides),
+        cmocka_unit_test(test_shipped_data),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
