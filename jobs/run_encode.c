@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "data/examples.h"
@@ -53,6 +54,28 @@ static int data_load(struct encode *x, struct err *e)
     return rc;
 }
 
+/* An artefact has no name, but a tokenizer file is told by it: a link with the right one, in `path` on return. */
+static int tokenizer_named(const struct encode *x, char *path, size_t cap, struct err *e)
+{
+    char *named = NULL;
+    FILE *f = NULL;
+    int first, rc = 0;
+
+    if (file_is_dir(path))
+        return 0;
+    f = fopen(path, "rb");
+    if (f == NULL)
+        return err_sys(e, "open %s", path);
+    first = fgetc(f);
+    fclose(f);
+    named = mem_printf("%s/tokenizer.%s", x->env->scratch, first == '{' ? "json" : "bin");
+    if (symlink(path, named) != 0)
+        rc = err_sys(e, "link %s", named);
+    snprintf(path, cap, "%s", named);
+    free(named);
+    return rc;
+}
+
 /* base: {init} starts from nothing, with a tokenizer of its own. */
 static int model_new(struct encode *x, struct err *e)
 {
@@ -65,6 +88,8 @@ static int model_new(struct encode *x, struct err *e)
         rc = run_input(x->t, x->env, "tokenizer", 0, path, sizeof path, e);
     else
         snprintf(path, sizeof path, "synthetic:%d", d.vocab);
+    if (rc == 0 && run_input_count(x->t, "tokenizer") > 0)
+        rc = tokenizer_named(x, path, sizeof path, e);
     if (rc == 0)
         rc = tokenizer_load(path, &tok, e);
     if (rc != 0)

@@ -8,7 +8,7 @@
 #include "data/labels.h"
 #include "data/read_row.h" /* hash sets */
 
-enum { LISTED_MAX = 20 };
+enum { LISTED_MAX = 20, ODD_LISTED_MAX = 5 };
 #define GREEN "\x1b[32m"
 #define BLUE "\x1b[34m"
 #define PLAIN "\x1b[0m"
@@ -228,12 +228,22 @@ static bool has_loss(const struct sequence *s)
 
 static void odd_print(const struct conversation *c, uint32_t turn, const char *what, size_t listed, FILE *out)
 {
-    if (listed <= LISTED_MAX)
+    if (listed <= ODD_LISTED_MAX)
         fprintf(out, "  %s turn %u: %s\n", c->source, turn, what);
 }
 
+static size_t rows_of(const struct label_table *labels, const struct sequence *s)
+{
+    size_t n = s->ids.n;
+
+    for (int i = 0; i < s->pieces; i++)
+        if (s->piece[i].kind == PIECE_LABELS)
+            n += label_table_write(labels, s->piece[i].level, NULL);
+    return n;
+}
+
 static void layout_judge(const struct conversation *c, uint32_t turn, const struct sequence *s,
-                         struct inspect_summary *sum, FILE *out)
+                         const struct label_table *labels, struct inspect_summary *sum, FILE *out)
 {
     if (s->over_long) {
         odd_print(c, turn, "reply too long", ++sum->over_long, out);
@@ -241,7 +251,7 @@ static void layout_judge(const struct conversation *c, uint32_t turn, const stru
         odd_print(c, turn, "nothing in it is learnt", ++sum->nothing_learnt, out);
     } else if (c->split == SPLIT_TRAIN) {
         sum->usable++;
-        sum->tokens += s->ids.n;
+        sum->tokens += rows_of(labels, s);
     }
     if (s->truncated)
         odd_print(c, turn, "does not fit, cut", ++sum->cut, out);
@@ -254,11 +264,14 @@ int inspect_check(const struct dataset *d, const struct problems *problems, cons
     struct sequence *s = mem_zalloc(1, sizeof *s);
     struct hash_set seen = {0};
     struct buf scratch = BUF_INIT;
+    struct label_table labels = {0};
     int rc = 0;
 
     memset(sum, 0, sizeof *sum);
     sum->problems = problems->total;
     problems_print(problems, counts, out);
+    if (t != NULL && t->head == TEMPLATE_POLICY)
+        rc = label_table_build(t, tok, NULL, &labels, e);
     for (size_t i = 0; i < d->responses && rc == 0; i++) {
         size_t index;
         uint32_t turn;
@@ -271,7 +284,7 @@ int inspect_check(const struct dataset *d, const struct problems *problems, cons
             continue;
         rc = response_layout(t, tok, c, turn, s, e);
         if (rc == 0)
-            layout_judge(c, turn, s, sum, out);
+            layout_judge(c, turn, s, &labels, sum, out);
     }
     for (int l = 0; l < d->schema.labels; l++) {
         if (d->schema.label[l].type == LABEL_CLASSES)
@@ -283,6 +296,7 @@ int inspect_check(const struct dataset *d, const struct problems *problems, cons
     if (t != NULL && rc == 0)
         fprintf(out, "too long: %zu, cut: %zu, nothing to learn: %zu, usable for training: %zu (%zu tokens)\n",
                 sum->over_long, sum->cut, sum->nothing_learnt, sum->usable, sum->tokens);
+    label_table_free(&labels);
     free(seen.slot);
     buf_free(&scratch);
     sequence_free(s);

@@ -1,7 +1,8 @@
 /*
- * Cache layout, per slot, layer and key/value head: keys transposed, [head_dim][positions], so that the scores of
- * consecutive positions are one vector; values [positions][head_dim padded to whole vectors]. Scores and the sum of values
- * run over positions 0..p in an order that depends on p alone.
+ * Cache layout, per slot, layer and key/value head: keys in blocks of VM_LANES positions, each [head_dim][VM_LANES], so that the
+ * scores of a block are one vector and a short text touches little memory; values [positions][head_dim padded to whole vectors].
+ * Heads are CACHE_SKEW elements further apart than they need be: a power of two would put all of them on the same cache sets.
+ * Scores and the sum of values run over positions 0..p in an order that depends on p alone.
  */
 #include "model/cached.h"
 
@@ -15,6 +16,7 @@
 #include "model/panel.h"
 #include "model/vmath.h"
 
+#define CACHE_SKEW 16
 #define CHAINS 4 /* independent sums over positions, so that an fma does not wait for the one before it */
 
 struct block {
@@ -26,6 +28,7 @@ struct cached {
     struct dims d;
     int32_t slots, positions, rows_max; /* positions: context_max in whole vectors */
     size_t width, heads, kv_heads, head_dim, head_dim_pad, ffn, qkv_cols;
+    size_t keys_of_head, values_of_head; /* elements */
     size_t embed, final_norm, lm_head;
     const real *params;
     struct block *block;
@@ -58,6 +61,8 @@ static void sizes_fill(struct cached *x, const struct dims *d, int32_t slots, in
     x->kv_heads = (size_t)d->kv_heads;
     x->head_dim = (size_t)d->head_dim;
     x->head_dim_pad = vm_round(x->head_dim);
+    x->keys_of_head = x->head_dim * (size_t)x->positions + CACHE_SKEW;
+    x->values_of_head = x->head_dim_pad * (size_t)x->positions + CACHE_SKEW;
     x->ffn = (size_t)d->ffn;
     x->qkv_cols = (x->heads + 2 * x->kv_heads) * x->head_dim;
 }
@@ -77,8 +82,8 @@ static size_t arena_carve(struct cached *x, unsigned char *arena, struct block *
             block[l] = b;
     }
     x->head = arena_take(arena, &used, panel_count(x->width, vocab));
-    x->keys = arena_take(arena, &used, slots * layers * x->kv_heads * x->head_dim * positions);
-    x->values = arena_take(arena, &used, slots * layers * x->kv_heads * x->head_dim_pad * positions);
+    x->keys = arena_take(arena, &used, slots * layers * x->kv_heads * x->keys_of_head);
+    x->values = arena_take(arena, &used, slots * layers * x->kv_heads * x->values_of_head);
     x->table = arena_take(arena, &used, positions * x->head_dim);
     x->x = arena_take(arena, &used, rows * x->width);
     x->norm = arena_take(arena, &used, rows * x->width);
@@ -202,14 +207,14 @@ static real *keys_of(struct cached *x, int32_t slot, int32_t layer, size_t g)
 {
     size_t at = ((size_t)slot * (size_t)x->d.layers + (size_t)layer) * x->kv_heads + g;
 
-    return x->keys + at * x->head_dim * (size_t)x->positions;
+    return x->keys + at * x->keys_of_head;
 }
 
 static real *values_of(struct cached *x, int32_t slot, int32_t layer, size_t g)
 {
     size_t at = ((size_t)slot * (size_t)x->d.layers + (size_t)layer) * x->kv_heads + g;
 
-    return x->values + at * x->head_dim_pad * (size_t)x->positions;
+    return x->values + at * x->values_of_head;
 }
 
 static void cache_put(struct cached *x, int32_t layer, const struct cached_row *row, const real *qkv)
@@ -217,10 +222,11 @@ static void cache_put(struct cached *x, int32_t layer, const struct cached_row *
     const real *k = qkv + x->heads * x->head_dim, *v = k + x->kv_heads * x->head_dim;
 
     for (size_t g = 0; g < x->kv_heads; g++) {
-        real *keys = keys_of(x, row->slot, layer, g) + row->position;
-        real *values = values_of(x, row->slot, layer, g) + (size_t)row->position * x->head_dim_pad;
+        size_t p = (size_t)row->position;
+        real *keys = keys_of(x, row->slot, layer, g) + p / VM_LANES * VM_LANES * x->head_dim + p % VM_LANES;
+        real *values = values_of(x, row->slot, layer, g) + p * x->head_dim_pad;
         for (size_t i = 0; i < x->head_dim; i++) {
-            keys[i * (size_t)x->positions] = k[g * x->head_dim + i];
+            keys[i * VM_LANES] = k[g * x->head_dim + i];
             values[i] = v[g * x->head_dim + i];
         }
     }
@@ -229,13 +235,14 @@ static void cache_put(struct cached *x, int32_t layer, const struct cached_row *
 /* score[t] = exp(scale q.k_t - max) for t < n, 0 up to the whole vector; returns 1 / their sum. */
 static real scores_fill(const struct cached *x, const real *q, const real *keys, size_t n, real scale)
 {
-    size_t stride = (size_t)x->positions, whole = n / VM_LANES * VM_LANES;
+    size_t whole = n / VM_LANES * VM_LANES;
     vreal best = vm_set(-(real)__builtin_inf()), sum = {0};
 
     for (size_t t = 0; t < n; t += VM_LANES) {
+        const real *block = keys + t * x->head_dim;
         vreal s = {0};
         for (size_t i = 0; i < x->head_dim; i++)
-            s = vm_fma(q[i] - (vreal){0}, vm_load(keys + i * stride + t), s);
+            s = vm_fma(q[i] - (vreal){0}, vm_load(block + i * VM_LANES), s);
         s *= scale;
         vm_store(x->score + t, s);
         if (t < whole)

@@ -118,6 +118,7 @@ static void test_check_counts_and_names(void **state)
     assert_int_equal(sum.duplicates, 1);
     assert_int_equal(sum.over_long, 1);
     assert_int_equal(sum.usable, 2);
+    assert_int_equal(sum.tokens, 2 * (4 + 2 + 4));
     assert_int_equal(sum.nothing_learnt, 0);
     assert_non_null(strstr(text, "rows.jsonl:3: quality: is 9, must be in 0..4\n"));
     assert_non_null(strstr(text, "rows.jsonl:2 turn 1: says the same"));

@@ -292,6 +292,40 @@ static void test_regression_changes_the_head(void **state)
     world_free(w);
 }
 
+/* base: {init}: a random model, with a tokenizer that comes as a file without a name, or with none. */
+static void test_from_nothing(void **state)
+{
+    struct spec *s = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: human}\n");
+    struct world *w = prepared(s);
+    struct tokenizer *tok = NULL;
+    struct model m;
+    char path[128];
+
+    (void)state;
+    s->has_init = true;
+    s->init = (struct dims){.vocab = 600, .width = 16, .layers = 1, .heads = 2, .kv_heads = 2, .head_dim = 8, .ffn = 32, .context = 64,
+                            .norm_eps = 1e-5f, .rope_theta = 10000.0f, .tied = true};
+    snprintf(s->tokenizer, sizeof s->tokenizer, "synthetic");
+    world_phase(w, s, "encode", 0, 0);
+    init_of(w, &m);
+    assert_int_equal(m.dims.vocab, 612);
+    assert_int_equal(m.steer.template_config.max_length, 64);
+    model_fini(&m);
+    s->init.vocab = 0;
+    snprintf(s->tokenizer, sizeof s->tokenizer, "file:tokenizer.json");
+    assert_int_equal(tokenizer_load("models/stories260K", &tok, &w->e), 0);
+    assert_int_equal(tokenizer_write(tok, w->dir, &w->e), 0);
+    tokenizer_free(tok);
+    snprintf(path, sizeof path, "%s/tokenizer.json", w->dir);
+    world_input(w, "tokenizer", path);
+    world_phase(w, s, "encode", 0, 0);
+    init_of(w, &m);
+    assert_int_equal(m.dims.vocab, 524);
+    model_fini(&m);
+    spec_free(s);
+    world_free(w);
+}
+
 /* Twice the same task: the same digests. */
 static void test_encode_is_reproducible(void **state)
 {
@@ -377,7 +411,7 @@ int main(void)
         cmocka_unit_test(test_prepare_counts),   cmocka_unit_test(test_policy_examples),
         cmocka_unit_test(test_shuffled_labels),  cmocka_unit_test(test_predicted_labels_need_annotation),
         cmocka_unit_test(test_cross_fit),        cmocka_unit_test(test_regression_changes_the_head),
-        cmocka_unit_test(test_encode_is_reproducible), cmocka_unit_test(test_export)};
+        cmocka_unit_test(test_from_nothing), cmocka_unit_test(test_encode_is_reproducible), cmocka_unit_test(test_export)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
