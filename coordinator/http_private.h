@@ -75,6 +75,9 @@ struct http {
 int request_check(struct http_request *r);
 bool request_target_split(struct http_request *r); /* fills path and query; false: malformed */
 
+/* http_listen.c: from config.listen; fills port, url, listen_host, own_name. */
+int http_listen(struct http *h, int *fd, struct err *e);
+
 /* http_artifacts.c */
 bool artifact_is_path(const char *path); /* "/v1/artifacts/" and anything behind it */
 enum MHD_Result artifact_get(struct http_request *r);

@@ -386,15 +386,21 @@ int verb_worker_ls(struct cli *c)
             cli_table_add(&t, 6, "NAME", "STATE", "THREADS", "MEMORY", "WORKS ON", "ID");
         cJSON_ArrayForEach(item, json_get(list, "items"))
         {
-            char threads[CLI_SHORT], memory[CLI_SHORT];
+            char threads[CLI_SHORT], memory[CLI_SHORT], work[160] = "-";
+            const char *job = json_string_or(item, "session_job", NULL);
+            int64_t running = json_int_or(item, "running", 0);
             if (c->names) {
                 printf("%s\n", json_string_or(item, "id", json_string_or(item, "name", "")));
                 continue;
             }
+            if (job != NULL)
+                snprintf(work, sizeof work, "%s/%s", job, json_string_or(item, "session_stage", "-"));
+            else if (running > 0)
+                snprintf(work, sizeof work, "%" PRId64 " task%s", running, running == 1 ? "" : "s");
             snprintf(threads, sizeof threads, "%.0f", json_number_or(item, "threads", 0.0));
             cli_format_bytes((uint64_t)json_number_or(item, "memory_bytes", 0.0), memory);
             cli_table_add(&t, 6, json_string_or(item, "name", "-"), json_string_or(item, "state", "-"), threads, memory,
-                          json_string_or(item, "job", json_string_or(item, "task", "-")), json_string_or(item, "id", "-"));
+                          work, json_string_or(item, "id", "-"));
         }
         if (!c->names)
             cli_table_print(&t, stdout);
