@@ -11,7 +11,6 @@
  */
 #include "coordinator/http.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -112,6 +111,13 @@ static void deadline_set(struct http_request *r, uint64_t in_ms)
         __atomic_store_n(&r->conn->deadline_ms, in_ms == 0 ? 0 : clock_ms() + in_ms, __ATOMIC_RELAXED);
 }
 
+/* From here on the peer may have closed its side: it has said all. */
+static void busy_set(struct http_request *r, bool busy)
+{
+    if (r->conn != NULL)
+        __atomic_store_n(&r->conn->busy, busy, __ATOMIC_RELAXED);
+}
+
 /* Called with the request line; its result becomes the request's context. */
 static void *on_target(void *cls, const char *uri, struct MHD_Connection *connection)
 {
@@ -139,6 +145,7 @@ enum MHD_Result http_send_prepared(struct http_request *r, unsigned status, stru
         MHD_add_response_header(m, MHD_HTTP_HEADER_CONNECTION, "close");
     if (status == 401)
         MHD_add_response_header(m, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+    busy_set(r, true);
     deadline_set(r, SEND_GRACE_MS + bytes / RATE_MIN);
     rc = MHD_queue_response(r->connection, status, m);
     MHD_destroy_response(m);
@@ -339,6 +346,7 @@ static enum MHD_Result on_body(struct http_request *r, const char *bytes, size_t
 
 static enum MHD_Result on_end(struct http_request *r)
 {
+    busy_set(r, true);
     if (r->answered)
         return http_send(r);
     if (strcmp(r->method, "PUT") == 0) {
@@ -390,6 +398,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
         return;
     *context = NULL;
     deadline_set(r, (uint64_t)h->config.idle_ms + h->config.header_ms); /* until the next head is complete */
+    busy_set(r, false);
     request_unref(r);
 }
 
@@ -439,13 +448,27 @@ static size_t keep_escapes(void *cls, struct MHD_Connection *connection, char *t
 
 /* ---- deadlines --------------------------------------------------------------------------------------------------- */
 
+/* Data and its end that arrive together make one epoll edge; libmicrohttpd 0.9.75 takes the data and never looks for the end,
+ * so a peer that is gone would hold its connection until the deadline. Twice, because the first look may fall between the
+ * reading of a request's last byte and its handling. */
+static bool peer_is_gone(struct http_conn *c)
+{
+    char byte;
+
+    if (__atomic_load_n(&c->busy, __ATOMIC_RELAXED) || recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0)
+        c->ended = 0;
+    else
+        c->ended++;
+    return c->ended >= 2;
+}
+
 static void sweep(struct http *h, uint64_t now)
 {
     struct http_request *next;
 
     for (struct http_conn *c = h->conns; c != NULL; c = c->next) {
         uint64_t deadline = __atomic_load_n(&c->deadline_ms, __ATOMIC_RELAXED);
-        if (deadline != 0 && now > deadline)
+        if ((deadline != 0 && now > deadline) || peer_is_gone(c))
             shutdown(c->fd, SHUT_RDWR);
     }
     for (struct http_request *r = h->suspended; r != NULL; r = next) {
@@ -479,46 +502,6 @@ static void *sweeper_main(void *arg)
 
 /* ---- start and stop ---------------------------------------------------------------------------------------------- */
 
-struct listen_address {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    } sock;
-    bool is_v6, is_loopback;
-    char host[64];
-};
-
-static int address_parse(const char *text, struct listen_address *a, struct err *e)
-{
-    const char *colon = strrchr(text, ':');
-    size_t n = colon != NULL ? (size_t)(colon - text) : 0;
-    bool bracket = n > 2 && text[0] == '[' && text[n - 1] == ']';
-    unsigned long port;
-    size_t digits;
-
-    memset(a, 0, sizeof *a);
-    digits = colon != NULL ? strspn(colon + 1, "0123456789") : 0;
-    port = digits > 0 && digits < 6 && colon[1 + digits] == '\0' ? strtoul(colon + 1, NULL, 10) : 65536;
-    if (n == 0 || n >= sizeof a->host || port > 65535)
-        return err_set(e, ERR_INVALID, "http address \"%s\" is not ADDRESS:PORT, such as 127.0.0.1:7780 or [::1]:0", text);
-    memcpy(a->host, text + bracket, n - 2u * bracket);
-    if (bracket && inet_pton(AF_INET6, a->host, &a->sock.v6.sin6_addr) == 1) {
-        a->is_v6 = true;
-        a->sock.v6.sin6_family = AF_INET6;
-        a->sock.v6.sin6_port = htons((uint16_t)port);
-        a->is_loopback = IN6_IS_ADDR_LOOPBACK(&a->sock.v6.sin6_addr);
-        return 0;
-    }
-    if (!bracket && inet_pton(AF_INET, strcmp(a->host, "localhost") == 0 ? "127.0.0.1" : a->host, &a->sock.v4.sin_addr) == 1) {
-        a->sock.v4.sin_family = AF_INET;
-        a->sock.v4.sin_port = htons((uint16_t)port);
-        a->is_loopback = (ntohl(a->sock.v4.sin_addr.s_addr) >> 24) == 127;
-        return 0;
-    }
-    return err_set(e, ERR_INVALID, "http address \"%s\": %s is not an IP address", text, a->host);
-}
-
 static void config_defaults(struct http_config *c)
 {
     c->artifact_bytes_max = c->artifact_bytes_max != 0 ? c->artifact_bytes_max : UINT64_C(64) << 30;
@@ -529,41 +512,6 @@ static void config_defaults(struct http_config *c)
     c->header_ms = c->header_ms != 0 ? c->header_ms : 5000;
     c->idle_ms = c->idle_ms != 0 ? c->idle_ms : 15000;
     c->answer_ms_max = c->answer_ms_max != 0 ? c->answer_ms_max : 75000;
-}
-
-/* Our own socket, for SO_REUSEADDR (a restart gets its port back) and for an error that says what is wrong. */
-static int socket_listen(const struct listen_address *a, int *out, struct err *e)
-{
-    int fd = socket(a->is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    socklen_t len = a->is_v6 ? sizeof a->sock.v6 : sizeof a->sock.v4;
-    int on = 1, rc = 0;
-
-    if (fd < 0)
-        return err_sys(e, "socket");
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, &a->sock.any, len) != 0 || listen(fd, 256) != 0)
-        rc = errno == EADDRINUSE ? err_set(e, ERR_CONFLICT, "port %u of %s is in use", ntohs(a->sock.v4.sin_port), a->host)
-                                 : err_sys(e, "listen on %s", a->host);
-    if (rc != 0)
-        close(fd);
-    else
-        *out = fd;
-    return rc;
-}
-
-static void url_fill(struct http *h, const struct listen_address *a, int fd)
-{
-    struct listen_address now = *a;
-    socklen_t len = sizeof now.sock;
-    bool wild = a->is_v6 ? IN6_IS_ADDR_UNSPECIFIED(&a->sock.v6.sin6_addr) : a->sock.v4.sin_addr.s_addr == 0;
-
-    CHECK(getsockname(fd, &now.sock.any, &len) == 0);
-    h->port = ntohs(a->is_v6 ? now.sock.v6.sin6_port : now.sock.v4.sin_port);
-    snprintf(h->listen_host, sizeof h->listen_host, "%s", a->host);
-    snprintf(h->url, sizeof h->url, a->is_v6 ? "http://[%s]:%u" : "http://%s:%u",
-             wild ? (a->is_v6 ? "::1" : "127.0.0.1") : a->host, h->port);
-    if (gethostname(h->own_name, sizeof h->own_name - 1) != 0)
-        h->own_name[0] = '\0';
 }
 
 static int daemon_start(struct http *h, int fd, struct err *e)
@@ -595,7 +543,6 @@ static void http_free(struct http *h)
 int http_start(const struct http_config *config, struct http **out, struct err *e)
 {
     struct http *h = mem_zalloc(1, sizeof *h);
-    struct listen_address a;
     int fd = -1, rc;
 
     CHECK(sodium_init() >= 0);
@@ -606,18 +553,12 @@ int http_start(const struct http_config *config, struct http **out, struct err *
     h->queue_tail = &h->queue_head;
     randombytes_buf(&h->id_base, sizeof h->id_base);
     h->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    rc = h->event_fd < 0 ? err_sys(e, "eventfd") : address_parse(config->listen, &a, e);
-    if (rc == 0 && !a.is_loopback && config->token == NULL)
-        rc = err_set(e, ERR_DENIED, "listening on %s, beyond loopback, needs a key", a.host);
-    if (rc != 0)
-        goto out;
     if (config->token != NULL)
         crypto_generichash(h->token_hash, sizeof h->token_hash, (const unsigned char *)config->token,
                            strlen(config->token), NULL, 0);
-    rc = socket_listen(&a, &fd, e);
+    rc = h->event_fd < 0 ? err_sys(e, "eventfd") : http_listen(h, &fd, e);
     if (rc != 0)
         goto out;
-    url_fill(h, &a, fd);
     rc = daemon_start(h, fd, e);
     if (rc != 0) {
         close(fd);

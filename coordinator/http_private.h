@@ -3,7 +3,7 @@
  * (bytes to and from the blob store) share.
  *
  * A request has two owners: libmicrohttpd's connection and, once queued, the reactor's ticket. It is freed by whoever lets go
- * last (`refs`, under http->lock). `phase` is what the sweeper measures.
+ * last (`refs`, under http->lock).
  */
 #ifndef COORDINATOR_HTTP_PRIVATE_H
 #define COORDINATOR_HTTP_PRIVATE_H
@@ -21,11 +21,11 @@
 #define BODY_GRACE_MS 10000
 #define SEND_GRACE_MS 30000
 
-enum http_phase { PHASE_HEAD, PHASE_BODY, PHASE_REACTOR, PHASE_SEND };
-
 struct http_conn { /* one socket */
     int fd;
     uint64_t deadline_ms; /* clock_ms(); 0: none, libmicrohttpd's idle timer alone */
+    bool busy;            /* between the last byte of a request and the end of its answer */
+    int ended;            /* sweeps that found it not busy and the peer gone */
     struct http_conn *prev, *next;
 };
 
@@ -74,6 +74,9 @@ struct http {
 /* http_request.c: 0, or the status of a refusal whose problem is in r->response. */
 int request_check(struct http_request *r);
 bool request_target_split(struct http_request *r); /* fills path and query; false: malformed */
+
+/* http_listen.c: from config.listen; fills port, url, listen_host, own_name. */
+int http_listen(struct http *h, int *fd, struct err *e);
 
 /* http_artifacts.c */
 bool artifact_is_path(const char *path); /* "/v1/artifacts/" and anything behind it */

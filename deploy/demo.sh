@@ -8,19 +8,17 @@ out=$2
 bin=${STEER_BIN:-$PWD/build/release/bin}
 dir=${STEER_DEMO_DIR:-$PWD/build/demo-state}
 export PATH=$bin:$PATH
-job=""
 finish() {
     steerctl down --dir "$dir" >/dev/null 2>&1 || echo "demo: could not stop the daemons; try: steerctl down --dir $dir" >&2
 }
 trap finish EXIT
 steerctl up --workers 2 --threads 1 --dir "$dir"
 start=$(date +%s)
-steerctl submit "$spec" --dir "$dir" --follow --id-file "$dir/demo.job"
-job=$(cat "$dir/demo.job")
+job=$(steerctl submit "$spec" --dir "$dir" --follow)
 rm -rf "$out"
 mkdir -p "$(dirname "$out")"
-steerctl artifact get "$job/report/report" "$out" --dir "$dir"
-steerctl artifact get "$job/steer/model" "$out/model" --dir "$dir"
+steerctl artifact get "$job/report/report" "$out" --dir "$dir" >/dev/null
+steerctl artifact get "$job/steer/model" "$out/model" --dir "$dir" >/dev/null
 seconds=$(($(date +%s) - start))
 echo
 cat "$out/report.md"

@@ -13,7 +13,8 @@
 #include "jobs/run_score.h"
 
 struct annotate {
-    struct dataset data;
+    struct dataset data; /* only the range has turns */
+    struct arena arena;
     struct run_scorer *scorer; /* NULL: computed attributes only */
     struct model base;         /* for its tokenizer, when there is no attribute model */
     const struct tokenizer *tokenizer;
@@ -24,9 +25,16 @@ struct annotate {
     uint64_t responses, kept, truncated;
 };
 
+static bool is_in_range(const void *self, size_t conversation)
+{
+    const struct run_task *t = self;
+
+    return conversation >= t->begin && conversation < t->end;
+}
+
 static int annotate_open(struct annotate *a, const struct run_task *t, const struct run_env *env, struct err *e)
 {
-    int rc = run_dataset(t, env, "data", &a->data, e);
+    int rc = run_dataset_rows(t, env, "data", t, is_in_range, &a->data, &a->arena, e);
 
     if (rc != 0)
         return rc;
@@ -165,5 +173,6 @@ int run_annotate_rows(const struct run_task *t, const struct run_env *env, struc
     run_scorer_free(a.scorer);
     model_fini(&a.base);
     dataset_free(&a.data);
+    arena_free(&a.arena);
     return rc;
 }

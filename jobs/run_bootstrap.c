@@ -191,17 +191,20 @@ static void scores_write(const struct run_replies *replies, const struct run_sco
 int run_bootstrap_score(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
 {
     struct dataset d = {0};
+    struct arena arena = ARENA_INIT;
     struct run_items items = {0};
     struct run_replies replies = {0};
     struct run_scorer *scorer = NULL;
     struct buf lines = BUF_INIT;
     uint64_t start = clock_ms();
-    int rc = run_dataset(t, env, "data", &d, e);
+    int rc = run_scorer_new(t, env, "judge", NULL, &scorer, e);
 
     if (rc == 0)
-        rc = run_scorer_new(t, env, "judge", &d.schema, &scorer, e);
+        rc = run_items_load(t, env, "bootstrap.items", run_scorer_schema(scorer)->attrs, t->begin, t->end, &items, e);
     if (rc == 0)
-        rc = run_items_load(t, env, "bootstrap.items", &d, d.schema.attrs, t->begin, t->end, &items, e);
+        rc = run_items_dataset(&items, t, env, "data", &d, &arena, e);
+    if (rc == 0 && (rc = schema_same(&d.schema, run_scorer_schema(scorer), e)) != 0)
+        err_wrap(e, "the data against the attribute model of input judge");
     if (rc == 0)
         rc = run_replies_load_range(t, env, "bootstrap.sample", (uint64_t)t->spec->bootstrap.rows_per_task, t->begin, t->end, &replies, e);
     for (size_t i = 0; rc == 0 && i < replies.n; i++) { /* nobody has been trained on these: the mean of all models */
@@ -224,5 +227,6 @@ int run_bootstrap_score(const struct run_task *t, const struct run_env *env, str
     run_replies_free_all(&replies);
     run_items_free(&items);
     dataset_free(&d);
+    arena_free(&arena);
     return rc;
 }

@@ -20,7 +20,8 @@ struct scored {
 };
 
 struct reduce {
-    struct dataset data;
+    struct dataset data; /* only conversations that items lie in have turns */
+    struct arena arena;
     struct run_items items;
     struct run_replies replies;
     struct scored *scored;
@@ -185,12 +186,18 @@ static void metrics_set(const struct reduce *x, struct run_result *r)
 static int inputs_load(struct reduce *x, const struct run_task *t, const struct run_env *env, struct err *e)
 {
     const struct bootstrap_spec *b = &t->spec->bootstrap;
-    int rc = run_dataset(t, env, "data", &x->data, e);
+    struct model policy = {0}; /* its schema is the data's: bootstrap.items has compared them */
+    int rc = run_policy(t, env, "model", 0, &policy, e);
 
     if (rc == 0)
-        rc = run_conditions_find(b->keep, b->keep_n, "keep", &x->data.schema, x->keep, e);
+        rc = run_items_load(t, env, "bootstrap.items", policy.steer.template_config.schema.attrs, 0, 0, &x->items, e);
     if (rc == 0)
-        rc = run_items_load(t, env, "bootstrap.items", &x->data, x->data.schema.attrs, 0, 0, &x->items, e);
+        rc = run_items_dataset(&x->items, t, env, "data", &x->data, &x->arena, e);
+    if (rc == 0)
+        rc = schema_same(&policy.steer.template_config.schema, &x->data.schema, e);
+    model_fini(&policy);
+    if (rc == 0)
+        rc = run_conditions_find(b->keep, b->keep_n, "keep", &x->data.schema, x->keep, e);
     if (rc == 0)
         rc = run_replies_load(t, env, "bootstrap.sample", x->items.n, &x->replies, e);
     if (rc != 0)
@@ -225,5 +232,6 @@ int run_bootstrap_reduce(const struct run_task *t, const struct run_env *env, st
     run_replies_free_all(&x.replies);
     run_items_free(&x.items);
     dataset_free(&x.data);
+    arena_free(&x.arena);
     return rc;
 }

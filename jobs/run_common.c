@@ -19,6 +19,73 @@ int run_dataset(const struct run_task *t, const struct run_env *env, const char 
     return rc;
 }
 
+static int meta_load(const char *dir, struct dataset *out, struct err *e)
+{
+    char *path = mem_printf("%s/meta.json", dir);
+    struct buf text = BUF_INIT;
+    int rc = file_read(path, JSON_LIMITS_FILE.bytes_max, &text, e);
+
+    if (rc == 0)
+        rc = json_parse(text.data, text.len, JSON_LIMITS_FILE, &out->meta, e);
+    if (rc == 0)
+        rc = schema_from_json(json_get(out->meta, "schema"), &out->schema, e);
+    if (rc != 0)
+        err_wrap(e, "%s", path);
+    buf_free(&text);
+    free(path);
+    return rc;
+}
+
+static int rows_load(const char *dir, const void *self, run_row_fn is_wanted, struct dataset *out, struct arena *arena, struct err *e)
+{
+    char *path = mem_printf("%s/rows.jsonl", dir);
+    struct lines *lines = NULL;
+    struct line line;
+    size_t cap = 0;
+    bool more = false;
+    int rc = lines_open(path, LINES_LIMITS, &lines, e);
+
+    while (rc == 0 && (rc = lines_next(lines, &line, &more, e)) == 0 && more) {
+        size_t i = out->conversations;
+        if (i == cap) {
+            cap = 2 * cap + 256;
+            out->conversation = mem_grow(out->conversation, cap, sizeof(*out->conversation));
+        }
+        out->conversation[i] = (struct conversation){.id = "", .source = ""};
+        out->conversations++;
+        if (!is_wanted(self, i))
+            continue;
+        rc = line.too_long ? err_set(e, ERR_LIMIT, "longer than %zu bytes", LINES_LIMITS.line_max)
+                           : dataset_parse_row(line.text, line.len, &out->schema, arena, &out->conversation[i], e);
+        if (rc != 0)
+            err_wrap(e, "line %llu", (unsigned long long)line.number);
+    }
+    lines_close(lines);
+    if (rc != 0)
+        err_wrap(e, "%s", path);
+    free(path);
+    return rc;
+}
+
+int run_dataset_rows(const struct run_task *t, const struct run_env *env, const char *key, const void *self, run_row_fn is_wanted,
+                     struct dataset *out, struct arena *arena, struct err *e)
+{
+    char path[4096];
+    int rc = run_input(t, env, key, 0, path, sizeof(path), e);
+
+    memset(out, 0, sizeof(*out));
+    if (rc != 0)
+        return rc;
+    rc = meta_load(path, out, e);
+    if (rc == 0)
+        rc = rows_load(path, self, is_wanted, out, arena, e);
+    if (rc != 0) {
+        dataset_free(out);
+        err_wrap(e, "input %s", key);
+    }
+    return rc;
+}
+
 int run_model(const struct run_task *t, const struct run_env *env, const char *key, unsigned parts, struct model *out, struct err *e)
 {
     char path[4096];

@@ -8,6 +8,11 @@
 #include "modelfile/modeldir.h"
 
 int run_dataset(const struct run_task *t, const struct run_env *env, const char *key, struct dataset *out, struct err *e);
+/* The same with only the wanted conversations in it: the others keep their index and have no turns, no id. Parsing is most of what a
+ * range task of a large data set would do. dataset_response() does not work on it. Texts are in arena; free the data set first. */
+typedef bool (*run_row_fn)(const void *self, size_t conversation);
+int run_dataset_rows(const struct run_task *t, const struct run_env *env, const char *key, const void *self, run_row_fn is_wanted,
+                     struct dataset *out, struct arena *arena, struct err *e);
 /* Loaded and checked by run_steer_check(). */
 int run_model(const struct run_task *t, const struct run_env *env, const char *key, unsigned parts, struct model *out, struct err *e);
 

@@ -150,9 +150,9 @@ int run_generate_rows(const struct run_task *t, const struct run_env *env, struc
 {
     bool bootstrap = strcmp(t->kind, "bootstrap.sample") == 0;
     const struct sampling *s = bootstrap ? &t->spec->bootstrap.sampling : &t->spec->generate.sampling;
-    const char *contexts = bootstrap ? "data" : "prompts";
     struct model m = {0};
     struct dataset d = {0};
+    struct arena arena = ARENA_INIT;
     struct run_items items = {0};
     struct run_prompt *prompts = NULL;
     struct run_reply *replies = NULL;
@@ -160,11 +160,11 @@ int run_generate_rows(const struct run_task *t, const struct run_env *env, struc
     struct buf lines = BUF_INIT;
     int rc = run_policy(t, env, "model", MODEL_ALL, &m, e);
 
-    if (rc == 0 && run_input_count(t, contexts) > 0)
-        rc = run_dataset(t, env, contexts, &d, e);
     if (rc == 0)
-        rc = run_items_load(t, env, bootstrap ? "bootstrap.items" : "generate.items", &d, m.steer.template_config.schema.attrs,
-                            t->begin, t->end, &items, e);
+        rc = run_items_load(t, env, bootstrap ? "bootstrap.items" : "generate.items", m.steer.template_config.schema.attrs, t->begin,
+                            t->end, &items, e);
+    if (rc == 0)
+        rc = run_items_dataset(&items, t, env, bootstrap ? "data" : "prompts", &d, &arena, e);
     if (rc == 0)
         rc = run_items_prompts(&items, &m, &d, s, &prompts, e);
     if (rc == 0) {
@@ -182,6 +182,7 @@ int run_generate_rows(const struct run_task *t, const struct run_env *env, struc
     run_prompts_free(prompts, items.n);
     run_items_free(&items);
     dataset_free(&d);
+    arena_free(&arena);
     model_fini(&m);
     return rc;
 }
@@ -223,16 +224,17 @@ int run_generate_reduce(const struct run_task *t, const struct run_env *env, str
 {
     struct model m = {0};
     struct dataset d = {0};
+    struct arena arena = ARENA_INIT;
     struct run_items items = {0};
     struct run_replies replies = {0};
     const struct schema *s = &m.steer.template_config.schema;
     char *dir = mem_printf("%s/data", env->scratch);
     int rc = run_policy(t, env, "model", 0, &m, e);
 
-    if (rc == 0 && run_input_count(t, "prompts") > 0)
-        rc = run_dataset(t, env, "prompts", &d, e);
     if (rc == 0)
-        rc = run_items_load(t, env, "generate.items", &d, s->attrs, 0, 0, &items, e);
+        rc = run_items_load(t, env, "generate.items", s->attrs, 0, 0, &items, e);
+    if (rc == 0)
+        rc = run_items_dataset(&items, t, env, "prompts", &d, &arena, e);
     if (rc == 0)
         rc = run_replies_load(t, env, "generate.rows", items.n, &replies, e);
     if (m.steer.role == STEER_NONE) /* a plain model knows no attributes: those of the spec are what comes next */
@@ -249,6 +251,7 @@ int run_generate_reduce(const struct run_task *t, const struct run_env *env, str
     run_replies_free_all(&replies);
     run_items_free(&items);
     dataset_free(&d);
+    arena_free(&arena);
     model_fini(&m);
     return rc;
 }

@@ -116,7 +116,6 @@ int run_items_publish(const struct run_items *x, int attrs, const struct run_env
 
 struct loading {
     struct run_items *items;
-    const struct dataset *data;
     int attrs;
     uint64_t begin, end, next;
 };
@@ -132,8 +131,6 @@ static int item_read(const struct loading *l, const cJSON *j, struct err *e)
         (rc = json_need_int(j, "sample", 0, UINT32_MAX, &sample, e)) != 0 || (rc = json_need_int(j, "c", -1, INT32_MAX, &c, e)) != 0 ||
         (rc = json_need_int(j, "turn", 0, INT32_MAX, &turn, e)) != 0)
         return rc;
-    if (c >= 0 && (l->data == NULL || (size_t)c >= l->data->conversations || (uint32_t)turn > l->data->conversation[c].turns))
-        return err_set(e, ERR_CORRUPT, "there is no turn %lld of conversation %lld", (long long)turn, (long long)c);
     if (cJSON_GetArraySize(levels) != l->attrs)
         return err_set(e, ERR_CORRUPT, "%d levels for %d attributes", cJSON_GetArraySize(levels), l->attrs);
     item = run_items_add(l->items);
@@ -162,10 +159,10 @@ static int item_take(void *self, const cJSON *line, struct err *e)
     return item_read(l, line, e);
 }
 
-int run_items_load(const struct run_task *t, const struct run_env *env, const char *phase, const struct dataset *d, int attrs,
-                   uint64_t begin, uint64_t end, struct run_items *out, struct err *e)
+int run_items_load(const struct run_task *t, const struct run_env *env, const char *phase, int attrs, uint64_t begin, uint64_t end,
+                   struct run_items *out, struct err *e)
 {
-    struct loading l = {.items = out, .data = d, .attrs = attrs, .begin = begin, .end = end};
+    struct loading l = {.items = out, .attrs = attrs, .begin = begin, .end = end};
     int rc;
 
     *out = (struct run_items){.first = begin};
@@ -173,6 +170,49 @@ int run_items_load(const struct run_task *t, const struct run_env *env, const ch
     if (rc == 0 && (begin > l.next || end > l.next))
         rc = err_set(e, ERR_INVALID, "items %llu..%llu of %llu", (unsigned long long)begin, (unsigned long long)end,
                      (unsigned long long)l.next);
+    return rc;
+}
+
+struct wanted {
+    size_t n;
+    bool *is; /* [n] by conversation */
+};
+
+static bool wanted_has(const void *self, size_t conversation)
+{
+    const struct wanted *w = self;
+
+    return conversation < w->n && w->is[conversation];
+}
+
+int run_items_dataset(const struct run_items *x, const struct run_task *t, const struct run_env *env, const char *key, struct dataset *out,
+                      struct arena *arena, struct err *e)
+{
+    struct wanted wanted = {0};
+    int rc = 0;
+
+    memset(out, 0, sizeof(*out));
+    for (size_t i = 0; i < x->n; i++) {
+        if (x->v[i].has_context && x->v[i].context.conversation >= wanted.n)
+            wanted.n = (size_t)x->v[i].context.conversation + 1;
+    }
+    if (wanted.n == 0)
+        return 0;
+    wanted.is = mem_zalloc(wanted.n, sizeof(*wanted.is));
+    for (size_t i = 0; i < x->n; i++) {
+        if (x->v[i].has_context)
+            wanted.is[x->v[i].context.conversation] = true;
+    }
+    rc = run_dataset_rows(t, env, key, &wanted, wanted_has, out, arena, e);
+    for (size_t i = 0; i < x->n && rc == 0; i++) {
+        const struct run_context *c = &x->v[i].context;
+        if (x->v[i].has_context && (c->conversation >= out->conversations || c->turn > out->conversation[c->conversation].turns))
+            rc = err_set(e, ERR_CORRUPT, "item %llu: there is no turn %u of conversation %u in input %s", (unsigned long long)(x->first + i),
+                         c->turn, c->conversation, key);
+    }
+    if (rc != 0)
+        dataset_free(out);
+    free(wanted.is);
     return rc;
 }
 

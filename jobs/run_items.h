@@ -37,9 +37,13 @@ struct run_items {
 struct run_item *run_items_add(struct run_items *x); /* zeroed, all levels missing */
 void run_items_free(struct run_items *x);
 int run_items_publish(const struct run_items *x, int attrs, const struct run_env *env, struct run_result *r, struct err *e);
-/* Items [begin, end) of a phase's output "items" (end 0: all). d: the data that contexts lie in, NULL if there is none. */
-int run_items_load(const struct run_task *t, const struct run_env *env, const char *phase, const struct dataset *d, int attrs,
-                   uint64_t begin, uint64_t end, struct run_items *out, struct err *e);
+/* Items [begin, end) of a phase's output "items" (end 0: all). */
+int run_items_load(const struct run_task *t, const struct run_env *env, const char *phase, int attrs, uint64_t begin, uint64_t end,
+                   struct run_items *out, struct err *e);
+/* The data set that the items' contexts lie in: only their conversations have turns (run_dataset_rows()). ERR_CORRUPT when a context is not
+ * in it. Without a single context nothing is loaded. */
+int run_items_dataset(const struct run_items *x, const struct run_task *t, const struct run_env *env, const char *key, struct dataset *out,
+                      struct arena *arena, struct err *e);
 
 /* The model whose replies are wanted: a policy as it is; a plain model gets the template plain without attributes. */
 int run_policy(const struct run_task *t, const struct run_env *env, const char *key, unsigned parts, struct model *out, struct err *e);

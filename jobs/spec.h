@@ -149,13 +149,19 @@ struct bootstrap_spec {
     int rows_per_task;
 };
 
+struct gate { /* a bound on a metric */
+    char metric[SPEC_TEXT_MAX];
+    bool has_min, has_max;
+    double min, max;
+};
+
 struct evaluate_model {
     char label[SPEC_NAME_MAX];
     char ref[SPEC_TEXT_MAX]; /* "stage:steer" */
 };
 struct evaluate_spec {
     int models_n;
-    struct evaluate_model model[16]; /* the first is the reference of comparisons; one named "control" is the control */
+    struct evaluate_model model[16]; /* "steer" (else the first that is no control) is the one under test; "control" is its control; "steer-2" is another seed */
     int contexts;
     struct int_list levels;
     char others[16];          /* missing | middle: what the attributes not under test are set to */
@@ -166,17 +172,13 @@ struct evaluate_spec {
     int loss_rows;            /* held-out responses for the loss gap; 0 = all */
     int samples;              /* side-by-side sample replies in the report */
     int rows_per_task;
+    int figures_n; /* what the author promises of the metrics; 0: the report's own choice */
+    struct gate figure[SPEC_LIST_MAX];
 };
 
 struct input_ref {
     char key[SPEC_NAME_MAX]; /* base | train | model | data | judge | prompts */
     struct text_list refs;   /* file:PATH, data:NAME, stage:NAME[/outputs.OUT], sha256:HEX, job:ID[/outputs.OUT] */
-};
-
-struct gate {
-    char metric[SPEC_TEXT_MAX];
-    bool has_min, has_max;
-    double min, max;
 };
 
 struct spec;

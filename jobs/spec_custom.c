@@ -350,6 +350,56 @@ static cJSON *models_write(const struct spec *s, const void *at)
     return out;
 }
 
+/* ---- evaluate.figures ---------------------------------------------------------------------------------------------- */
+
+static void figures_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+{
+    struct evaluate_spec *v = &s->evaluate;
+
+    (void)at;
+    if (!map_of(n, SPEC_LIST_MAX, "figures", pointer, p))
+        return;
+    v->figures_n = 0;
+    for (int i = 0; i < n->n; i++) {
+        struct gate *g = &v->figure[v->figures_n];
+        struct node value = *n->item[i];
+        bool at_least = value.type == NODE_SCALAR && strncmp(value.text, ">=", 2) == 0;
+        double bound;
+        memset(g, 0, sizeof *g);
+        if (!at_least && !(value.type == NODE_SCALAR && strncmp(value.text, "<=", 2) == 0)) {
+            spec_problem_add(p, n->item[i], pointer, "wrong_type", "a bound is text such as \">=0.3\" or \"<=0.12\"");
+            continue;
+        }
+        value.text += 2 + strspn(value.text + 2, " ");
+        value.quoted = false;
+        if (!node_read_text(n->key[i], pointer, g->metric, sizeof g->metric, p) ||
+            !node_read_real(&value, pointer, -1e300, 1e300, &bound, p))
+            continue;
+        g->has_min = at_least;
+        g->has_max = !at_least;
+        g->min = g->max = bound;
+        v->figures_n++;
+    }
+}
+
+static cJSON *figures_write(const struct spec *s, const void *at)
+{
+    cJSON *out;
+
+    (void)at;
+    if (s->evaluate.figures_n == 0)
+        return NULL;
+    out = cJSON_CreateObject();
+    for (int i = 0; i < s->evaluate.figures_n; i++) {
+        const struct gate *g = &s->evaluate.figure[i];
+        char text[48];
+        snprintf(text, sizeof text, "%s%.12g", g->has_min ? ">=" : "<=", g->min);
+        cJSON_AddStringToObject(out, g->metric, text);
+    }
+    return out;
+}
+
+const struct key_custom custom_figures = {figures_read, figures_write};
 const struct key_custom custom_data = {data_read, data_write};
 const struct key_custom custom_inputs = {inputs_read, inputs_write};
 const struct key_custom custom_base = {base_read, base_write};

@@ -144,6 +144,8 @@ static const struct key keys_evaluate[] = {
     CHOICE("others", evaluate_spec, others, "missing|middle", "what attributes not under test are set to"),
     {"guidance", KEY_REALS, AT(evaluate_spec, guidance), 0, 20, NULL, NULL, NULL, INNER, "strengths to test"},
     SECTION("sampling", evaluate_spec, sampling, keys_sampling, INNER, "how tokens are drawn"),
+    CUSTOM("figures", offsetof(struct evaluate_spec, figures_n), 0, &custom_figures, INNER,
+           "metric: bound such as \">=0.3\", \"<=0.12\"; shown as kept or not in the report"),
     TEXTS("rulers", evaluate_spec, rulers, NULL, "measures of a reply; see attribute type computed"),
     CHOICE("baseline", evaluate_spec, baseline, "none|tfidf", "what the attribute model is compared with"),
     NUMBER("loss_rows", KEY_INT, evaluate_spec, loss_rows, 0, 1e9, "held-out responses for the loss gap; 0 = all"),

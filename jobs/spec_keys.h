@@ -63,6 +63,6 @@ void key_unknown(const struct node *key, const char *pointer, const char *const 
 
 extern const struct key_custom custom_attributes, custom_labels;                 /* spec_schema.c */
 extern const struct key_custom custom_stages;                                    /* spec_stage.c */
-extern const struct key_custom custom_data, custom_inputs, custom_base, custom_values, custom_sweep, custom_where, custom_models; /* spec_custom.c */
+extern const struct key_custom custom_data, custom_inputs, custom_base, custom_values, custom_sweep, custom_where, custom_models, custom_figures; /* spec_custom.c */
 
 #endif

@@ -105,7 +105,8 @@ void cli_print_json(const cJSON *j); /* indented, stdout */
 #define CLI_SHORT 32
 void cli_format_bytes(uint64_t bytes, char out[CLI_SHORT]);
 void cli_format_seconds(double s, char out[CLI_SHORT]); /* "42s", "3m12s", "2h05m" */
-void cli_format_ago(const char *rfc3339, char out[CLI_SHORT]);
+void cli_format_ago(const char *rfc3339, char out[CLI_SHORT]); /* "-" for what is no time */
+void cli_format_between(const char *begin, const char *end, char out[CLI_SHORT]);
 
 struct cli_table { /* left-aligned columns; the last is not padded */
     int columns, rows, cap;

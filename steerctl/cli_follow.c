@@ -98,7 +98,7 @@ static void progress_text(const cJSON *stage, const cJSON *latest, struct buf *b
 static void stage_line(const struct view *v, const cJSON *stage, const cJSON *latest, int width, struct buf *b)
 {
     const char *state = json_string_or(stage, "state", "?"), *reason = json_string_or(stage, "reason", NULL);
-    char safe[300];
+    char safe[300], took[CLI_SHORT];
 
     buf_printf(b, "  %-*.*s ", width, 40, json_string_or(stage, "name", "?"));
     buf_printf(b, "%s%-10s%s", v->colour ? colour_of(state) : "", state, v->colour && colour_of(state)[0] != '\0' ? "\033[0m" : "");
@@ -106,7 +106,10 @@ static void stage_line(const struct view *v, const cJSON *stage, const cJSON *la
         buf_str(b, " (reused)");
     if (cli_state_exit(state) < 0 && strcmp(state, "PENDING") != 0)
         progress_text(stage, latest, b);
-    else if (reason != NULL && reason[0] != '\0')
+    else if (strcmp(state, "SUCCEEDED") == 0) {
+        cli_format_between(json_string_or(stage, "started_at", NULL), json_string_or(stage, "finished_at", NULL), took);
+        buf_printf(b, " in %s", took);
+    } else if (reason != NULL && reason[0] != '\0')
         buf_printf(b, " %s", cli_safe(reason, safe, sizeof safe));
 }
 

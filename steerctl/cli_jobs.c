@@ -82,15 +82,16 @@ static void stage_row(struct cli_table *t, const cJSON *stage)
 {
     const cJSON *p = json_get(stage, "progress");
     double fraction = json_number_or(p, "fraction", -1.0), eta = json_number_or(p, "eta_s", -1.0);
-    char done[CLI_SHORT] = "-", left[CLI_SHORT] = "-";
+    char done[CLI_SHORT] = "-", left[CLI_SHORT] = "-", took[CLI_SHORT];
     const char *state = json_string_or(stage, "state", "-");
 
     if (fraction >= 0.0)
         snprintf(done, sizeof done, "%.0f%%", fraction * 100.0);
     if (eta >= 0.0 && cli_state_exit(state) < 0)
         cli_format_seconds(eta, left);
-    cli_table_add(t, 7, json_string_or(stage, "name", "-"), json_string_or(stage, "kind", "-"), state,
-                  json_string_or(stage, "phase", "-"), done, left,
+    cli_format_between(json_string_or(stage, "started_at", NULL), json_string_or(stage, "finished_at", NULL), took);
+    cli_table_add(t, 8, json_string_or(stage, "name", "-"), json_string_or(stage, "kind", "-"), state,
+                  json_string_or(stage, "phase", "-"), done, left, took,
                   json_bool_or(stage, "reused", false) ? "reused" : json_string_or(stage, "reason", "-"));
 }
 
@@ -146,7 +147,7 @@ static void status_print(const cJSON *job)
         field_print("hint", json_string_or(failure, "hint", NULL));
     }
     printf("\n");
-    cli_table_add(&t, 7, "STAGE", "KIND", "STATE", "PHASE", "DONE", "LEFT", "NOTE");
+    cli_table_add(&t, 8, "STAGE", "KIND", "STATE", "PHASE", "DONE", "LEFT", "TOOK", "NOTE");
     for (int first = 1; first >= 0; first--) /* what prepares data comes before what uses it */
         cJSON_ArrayForEach(stage, json_get(job, "stages"))
             if (cli_is_prepare(stage) == first)
@@ -385,15 +386,21 @@ int verb_worker_ls(struct cli *c)
             cli_table_add(&t, 6, "NAME", "STATE", "THREADS", "MEMORY", "WORKS ON", "ID");
         cJSON_ArrayForEach(item, json_get(list, "items"))
         {
-            char threads[CLI_SHORT], memory[CLI_SHORT];
+            char threads[CLI_SHORT], memory[CLI_SHORT], work[160] = "-";
+            const char *job = json_string_or(item, "session_job", NULL);
+            int64_t running = json_int_or(item, "running", 0);
             if (c->names) {
                 printf("%s\n", json_string_or(item, "id", json_string_or(item, "name", "")));
                 continue;
             }
+            if (job != NULL)
+                snprintf(work, sizeof work, "%s/%s", job, json_string_or(item, "session_stage", "-"));
+            else if (running > 0)
+                snprintf(work, sizeof work, "%" PRId64 " task%s", running, running == 1 ? "" : "s");
             snprintf(threads, sizeof threads, "%.0f", json_number_or(item, "threads", 0.0));
             cli_format_bytes((uint64_t)json_number_or(item, "memory_bytes", 0.0), memory);
             cli_table_add(&t, 6, json_string_or(item, "name", "-"), json_string_or(item, "state", "-"), threads, memory,
-                          json_string_or(item, "job", json_string_or(item, "task", "-")), json_string_or(item, "id", "-"));
+                          work, json_string_or(item, "id", "-"));
         }
         if (!c->names)
             cli_table_print(&t, stdout);

@@ -156,17 +156,35 @@ void cli_format_seconds(double s, char out[CLI_SHORT])
         snprintf(out, CLI_SHORT, "%ldh%02ldm", t / 3600, t / 60 % 60);
 }
 
-void cli_format_ago(const char *rfc3339, char out[CLI_SHORT])
+/* Seconds since 1970 of an RFC 3339 time in UTC; negative: no time. */
+static double time_of(const char *rfc3339)
 {
     struct tm tm = {0};
-    double ago;
+    const char *rest = rfc3339 != NULL ? strptime(rfc3339, "%Y-%m-%dT%H:%M:%S", &tm) : NULL;
 
-    if (rfc3339 == NULL || strptime(rfc3339, "%Y-%m-%dT%H:%M:%S", &tm) == NULL) {
+    if (rest == NULL)
+        return -1.0;
+    return (double)timegm(&tm) + (*rest == '.' ? strtod(rest, NULL) : 0.0);
+}
+
+void cli_format_ago(const char *rfc3339, char out[CLI_SHORT])
+{
+    double at = time_of(rfc3339), ago = (double)clock_wall_ms() / 1000.0 - at;
+
+    if (at < 0.0)
         snprintf(out, CLI_SHORT, "-");
-        return;
-    }
-    ago = (double)clock_wall_ms() / 1000.0 - (double)timegm(&tm);
-    cli_format_seconds(ago > 0.0 ? ago : 0.0, out);
+    else
+        cli_format_seconds(ago > 0.0 ? ago : 0.0, out);
+}
+
+void cli_format_between(const char *begin, const char *end, char out[CLI_SHORT])
+{
+    double a = time_of(begin), b = time_of(end);
+
+    if (a < 0.0 || b < a)
+        snprintf(out, CLI_SHORT, "-");
+    else
+        cli_format_seconds(b - a, out);
 }
 
 void cli_table_add(struct cli_table *t, int columns, ...)

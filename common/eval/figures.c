@@ -121,3 +121,12 @@ void figures_build(struct results *r)
                 "am.%s.kappa_minus_tfidf", j->label);
     }
 }
+
+void figures_promise(struct results *r, const char *metric, double value, bool at_least, double bound)
+{
+    struct interval v = {value, (double)NAN, (double)NAN};
+    char text[32];
+
+    snprintf(text, sizeof text, "%s %.3g", at_least ? ">=" : "<=", bound);
+    figure_name(figure_add(r, &v, at_least ? value >= bound : value <= bound, text), "%s", metric);
+}

@@ -260,6 +260,7 @@ cJSON *report_json(const struct results *r)
 struct sink {
     void (*add)(void *self, const char *name, double value);
     void *self;
+    bool all; /* every measure with its interval, however many settings there are */
 };
 
 __attribute__((format(printf, 3, 4))) static void metric(const struct sink *s, double v,
@@ -286,13 +287,26 @@ static void metric_interval(const struct sink *s, const struct interval *v, bool
     }
 }
 
+/* The smallest rise of a measure from one level tested to the next: above 0 if the means rise strictly. */
+static double smallest_step(const struct results *r, int model, int g, int attr, int m)
+{
+    double least = (double)INFINITY;
+
+    for (int l = 1; l < r->levels; l++) {
+        double step = results_cell(r, model, g, attr, l)->mean[m].value -
+                      results_cell(r, model, g, attr, l - 1)->mean[m].value;
+        least = step < least ? step : least; /* NaN (nothing written) is left out */
+    }
+    return least;
+}
+
 /* Few settings: every ruler. Many: the measures that figures rest on, with intervals for the first
  * model only. */
 static void effect_metrics(const struct results *r, const struct sink *s, int model, int g,
                            int attr)
 {
     const struct results_effect *effect = results_effect(r, model, g, attr);
-    bool few = r->models * r->guidances <= 6;
+    bool few = s->all || r->models * r->guidances <= 6;
     char guide[24], name[224];
 
     results_guidance_text(r->guidance[g], guide);
@@ -302,10 +316,13 @@ static void effect_metrics(const struct results *r, const struct sink *s, int mo
             continue; /* the whole leakage matrix is in report.json */
         snprintf(name, sizeof name, "effect.%s.%s.%s.%s", r->model[model], guide, r->attr[attr],
                  r->measure[m].name);
-        metric_interval(s, &effect->measure[m], (own || lead) && (few || model == 0), name);
-        if (own && r->computed[attr])
+        metric_interval(s, &effect->measure[m], s->all || ((own || lead) && (few || model == 0)), name);
+        if (own && r->computed[attr]) {
+            metric(s, smallest_step(r, model, g, attr, m), "step.%s.%s.%s.%s", r->model[model], guide,
+                   r->attr[attr], r->measure[m].name);
             metric(s, effect->rho[m], "spearman.%s.%s.%s.%s", r->model[model], guide, r->attr[attr],
                    r->measure[m].name);
+        }
     }
 }
 
@@ -328,10 +345,10 @@ static void model_metrics(const struct results *r, const struct sink *s, int m)
     metric_interval(s, &r->gap[m].shuffled, true, name);
 }
 
-void report_metrics(const struct results *r,
+void report_metrics(const struct results *r, bool all,
                     void (*add)(void *self, const char *name, double value), void *self)
 {
-    struct sink s = {add, self};
+    struct sink s = {add, self, all};
     int failed = 0;
 
     for (int m = 0; m < r->models; m++)
@@ -341,6 +358,7 @@ void report_metrics(const struct results *r,
         metric(&s, j->majority, "majority.%s.accuracy", j->label);
         metric(&s, j->model.accuracy, "am.%s.accuracy", j->label);
         metric(&s, j->model.kappa, "am.%s.kappa", j->label);
+        metric(&s, j->model_kappa.lo, "am.%s.kappa.lo", j->label);
         metric(&s, j->model.macro_f1, "am.%s.macro_f1", j->label);
         metric(&s, j->model.auc, "am.%s.auc", j->label);
         if (!j->has_baseline)

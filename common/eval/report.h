@@ -17,11 +17,12 @@ bool report_picture(const struct results *r, int index, char name[64], struct bu
 
 /* Numbers for the metrics of a stage, at most about 500:
  *   effect.<model>.<g>.<attr>.<measure> (with .lo, .hi where a figure rests on it), spearman.<the
- * same> of computed attributes, gap.<model> (.lo, .hi), nll.<model>, nll_missing.<model>,
+ * same> of computed attributes, step.<the same> (smallest rise from one level to the next), gap.<model> (.lo, .hi), nll.<model>, nll_missing.<model>,
  * largest_rate.<model>, largest_rate_any.<model>, distinct2.<model>.<g>, fluency_nll.<model>.<g>,
  * am.<label>.*, tfidf.<label>.*, majority.<label>.accuracy, figures, figures_failed. <g> is "g1.5".
+ * all: every measure with its interval, however many settings there are (not bounded by 500).
  */
-void report_metrics(const struct results *r,
+void report_metrics(const struct results *r, bool all,
                     void (*add)(void *self, const char *name, double value), void *self);
 
 #endif

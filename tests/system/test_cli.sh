@@ -64,6 +64,10 @@ expect 3 "bad.yaml:8:9: " submit "$work/bad.yaml"
 expect 3 "bad.yaml:8:9: " validate "$work/bad.yaml"
 expect 3 "did you mean" validate "$work/bad.yaml"
 expect 0 "no jobs" ls
+expect 0 "rows: 4" data check "$work/rows.jsonl" --spec "$work/job.yaml"
+expect 0 "][" data show "$work/rows.jsonl" --spec "$work/job.yaml" --rows 1
+expect 2 "--spec" data check "$work/rows.jsonl"
+expect 0 "rows.jsonl" plan "$work/job.yaml"
 expect 4 "no such file" submit "$work/absent.yaml"
 expect 4 "nothing" status nothing
 expect 0 "job_" submit "$work/job.yaml" --idempotency-key k1

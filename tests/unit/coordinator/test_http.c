@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/rng.h"
 #include "coordinator/http.h"
 
 #define HELLO_SHA "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
@@ -469,6 +470,40 @@ static void test_connections_are_kept_and_reused(void **state)
     close(fd);
 }
 
+/* Good requests with bytes changed, cut or put in, and plain noise: whatever comes, the next client is served. */
+static void test_noise_does_no_harm(void **state)
+{
+    static const char *const seeds[] = {
+        "GET /v1/jobs?limit=3 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nabcd",
+        "POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "PUT /v1/artifacts/" HELLO_SHA " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+        "GET /v1/artifacts/" HELLO_SHA " HTTP/1.1\r\nHost: localhost\r\nRange: bytes=1-2\r\n\r\n",
+    };
+
+    (void)state;
+    for (uint32_t i = 0; i < 600; i++) {
+        const char *seed = seeds[i % 5];
+        size_t len = strlen(seed);
+        char *text = mem_strndup(seed, len);
+        int fd = dial();
+        for (uint32_t k = 0; k < 1 + i % 7; k++)
+            text[rng_below(7, RNG_TEST, i, k, 0, (uint32_t)len)] = (char)rng_below(7, RNG_TEST, i, k, 1, 256);
+        if (i % 3 == 0)
+            len = rng_below(7, RNG_TEST, i, 0, 2, (uint32_t)len + 1);
+        send(fd, text, len, MSG_NOSIGNAL);
+        close(fd);
+        free(text);
+        if (i % 50 == 49) { /* a full table of connections turns newcomers away, for a moment */
+            int status = 0;
+            uint64_t start = clock_ms();
+            while (status != 200 && clock_ms() - start < 3000)
+                status = status_of(talk_text("GET /x HTTP/1.1\r\n" H "\r\n"));
+            assert_int_equal(status, 200);
+        }
+    }
+}
+
 static void test_bad_addresses_are_refused(void **state)
 {
     static const struct {
@@ -509,6 +544,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_slow_clients_lose_their_socket, setup_quick, teardown),
         cmocka_unit_test_setup_teardown(test_a_late_reactor_is_answered_for, setup_quick, teardown),
         cmocka_unit_test_setup_teardown(test_connections_are_kept_and_reused, setup_default, teardown),
+        cmocka_unit_test_setup_teardown(test_noise_does_no_harm, setup_default, teardown),
         cmocka_unit_test_setup_teardown(test_bad_addresses_are_refused, setup_default, teardown),
     };
     return cmocka_run_group_tests_name("http", tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* Every format as people have it, and every way that a row may be wrong: what comes out is compared as one line of text. */
 #include "data_fixture.h"
 
+#include "base/rng.h"
 #include "data/clean.h"
 
 struct run {
@@ -408,6 +409,58 @@ static void test_problems_are_counted_beyond_the_list(void **state)
     run_end(&r);
 }
 
+/* Rows of every format with bytes changed, cut out and doubled: problems or conversations, never a crash. */
+static void test_mutated_rows(void **state)
+{
+    static const char *const seeds[] = {
+        HS, MS, SG, NC, NR, OA, NL("\"quality:4,humor:0\""),
+        "{\"message_tree_id\":\"a\",\"prompt\":{\"message_id\":\"a\",\"role\":\"prompter\",\"text\":\"A\",\"replies\":[{\"role\":"
+        "\"assistant\",\"text\":\"B\",\"labels\":{\"humor\":{\"value\":0.5}},\"replies\":[]}]}}",
+        "{\"message_id\":\"a\",\"parent_id\":\"b\",\"role\":\"assistant\",\"text\":\"x\"}",
+        "{\"prompt\":\"a<extra_id_1>Assistant\\nb<extra_id_1>User\\nc\",\"response\":\"d\",\"quality\":1e308}"};
+    static const char bytes[] = "{}[]\":,\\u0019-+e.\n \xC3\xFF<>_ntf";
+    struct schema s = schema_of(SCHEMA_HELP);
+    char *dir = temp_dir();
+
+    (void)state;
+    for (size_t k = 0; k < sizeof seeds / sizeof seeds[0]; k++) {
+        struct read_config c = config(&s);
+        struct buf text = BUF_INIT;
+        struct run r = {.schema = &s};
+        char *path;
+        const char *paths[1], *names[1] = {"f"};
+        buf_printf(&text, "%s\n", seeds[k]);
+        for (uint32_t i = 0; i < 3000; i++) {
+            char row[512];
+            size_t n = strlen(seeds[k]);
+            memcpy(row, seeds[k], n);
+            for (uint32_t edit = 0; edit <= i % 3; edit++) {
+                size_t at = rng_below(5, RNG_TEST, (uint32_t)k, i, 2 * edit, (uint32_t)n);
+                if (i % 5 == 0 && n > 2)
+                    memmove(row + at, row + at + 1, --n - at);
+                else
+                    row[at] = bytes[rng_below(5, RNG_TEST, (uint32_t)k, i, 2 * edit + 1, sizeof bytes - 1)];
+            }
+            buf_add(&text, row, n);
+            buf_char(&text, '\n');
+        }
+        path = temp_file(dir, "x", text.data, text.len);
+        paths[0] = path;
+        c.self = &r;
+        c.format = READ_AUTO;
+        read_files(&c, paths, names, 1, &r.problems, &r.counts, &r.e);
+        assert_true(r.counts.rows >= 3000);
+        assert_true(r.counts.rows_bad > 500);
+        assert_true(json_utf8_valid(r.out.data, r.out.len));
+        for (size_t i = 0; i < r.problems.n; i++)
+            assert_true(json_utf8_valid(r.problems.v[i].text, strlen(r.problems.v[i].text)));
+        free(path);
+        run_end(&r);
+        buf_free(&text);
+    }
+    temp_free(dir);
+}
+
 /* ---- splits ----------------------------------------------------------------------------------- */
 struct placed {
     char side[2000];
@@ -551,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_duplicate_ids_and_long_lines),
         cmocka_unit_test(test_too_many_problems_fail_with_the_list),
         cmocka_unit_test(test_problems_are_counted_beyond_the_list),
+        cmocka_unit_test(test_mutated_rows),
         cmocka_unit_test(test_split_goes_by_id_not_by_order),
         cmocka_unit_test(test_no_prompt_on_both_sides),
         cmocka_unit_test(test_shipped_data),

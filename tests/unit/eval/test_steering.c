@@ -319,7 +319,7 @@ static void report_check(struct results *r)
     json_canonical(json, &text);
     assert_null(strstr(text.data, "nan"));
     assert_non_null(cJSON_GetObjectItem(json, "steering"));
-    report_metrics(r, metric_count, &metrics);
+    report_metrics(r, false, metric_count, &metrics);
     assert_in_range(metrics, 60, 500);
     for (; report_picture(r, pictures, name, &picture); pictures++) {
         leave(name, &picture);
