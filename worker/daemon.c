@@ -129,18 +129,22 @@ static void link_renew(struct worker *w)
         log_warn("coordinator.address", "error=%s", e.msg);
 }
 
-static void message_send(struct worker *w, struct control *m)
+/* False: nobody is connected. */
+static bool message_send(struct worker *w, struct control *m)
 {
     struct buf frame = BUF_INIT;
     struct link_frame f;
     struct err e;
+    bool sent;
 
     control_pack(m, &frame);
     f = (struct link_frame){.data = frame.data, .len = frame.len};
-    if (w->socket == NULL || link_send(w->socket, NULL, &f, 1, &e) != 0)
+    sent = w->socket != NULL && link_send(w->socket, NULL, &f, 1, &e) == 0;
+    if (!sent)
         log_debug("control.unsent", "type=%s", control_type_name(m->type)); /* duty repeats what matters */
     buf_free(&frame);
     control_free(m);
+    return sent;
 }
 
 /* ---- actions ---------------------------------------------------------------------------------------------------- */
@@ -184,9 +188,13 @@ static void on_exit_action(struct worker *w, const struct duty_action *a)
 
 static void action_do(struct worker *w, const struct duty_action *a)
 {
+    const struct duty_event unsent = {.type = DUTY_UNSENT};
+    struct duty_actions none;
+
     switch (a->type) {
     case DUTY_SEND:
-        message_send(w, a->message);
+        if (!message_send(w, a->message))
+            duty_step(&w->duty, &unsent, &none);
         break;
     case DUTY_RECONNECT:
         log_warn("coordinator.silent", "worker=%s", w->id);

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define ACTIONS_RESERVED 4 /* of the list: for what is not a repetition */
+
 static struct control *message_copy(const struct control *c)
 {
     struct control *copy = control_new(c->type);
@@ -47,7 +49,7 @@ static bool send_copy(struct duty *d, struct duty_actions *a, const struct contr
 {
     struct control *copy;
 
-    if (a->n == DUTY_ACTIONS_MAX)
+    if (a->n + ACTIONS_RESERVED >= DUTY_ACTIONS_MAX)
         return false;
     copy = message_copy(c);
     memcpy(copy->cluster, d->cluster, sizeof copy->cluster);
@@ -376,6 +378,9 @@ void duty_step(struct duty *d, const struct duty_event *event, struct duty_actio
         break;
     case DUTY_SESSION_SAYS:
         on_session_says(d, event->outcome, event->now_ms, actions);
+        break;
+    case DUTY_UNSENT:
+        d->hello_ms = 0;
         break;
     case DUTY_DRAIN:
         drain_begin(d, event->now_ms, actions);

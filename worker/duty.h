@@ -56,6 +56,7 @@ enum duty_event_type {
     DUTY_TASK_PROGRESS, /* task, epoch, done, total */
     DUTY_TASK_END,      /* outcome: TASK_DONE or TASK_FAILED (taken) */
     DUTY_SESSION_SAYS,  /* outcome: any SESSION_* (taken); STATUS is sent once, the others until acknowledged */
+    DUTY_UNSENT,        /* the link did not take the last DUTY_SEND: nobody is connected. A HELLO is tried again at the next tick */
     DUTY_DRAIN          /* somebody on this machine asks (SIGTERM) */
 };
 struct duty_event {

@@ -133,7 +133,7 @@ struct cluster {
     atomic_int open_sessions;
     struct digest last_manifest, early_manifest;
     struct host_figures figures;
-    int failed_code;
+    atomic_int failed_code;
     char failed_text[512];
     pthread_cond_t changed;
     bool with_duplicates, with_overlap;
