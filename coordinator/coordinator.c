@@ -329,7 +329,9 @@ int coordinator_open(const struct coord_config *config, struct coordinator **out
                                  .crash_limit = config->crash_limit,
                                  .backoff_ms = 500,
                                  .stall_ms = 120000,
-                                 .restart_grace_ms = 1500};
+                                 .resend_ms = 5000,
+                                 .restart_grace_ms = 1500,
+                                 .adopt_ms = 6000};
     int rc = 0;
 
     c->config = *config;

@@ -165,7 +165,7 @@ static int save_job(struct journal *j, const struct sched_job *job, struct err *
 
 static char *session_text(const struct sched_session *ss)
 {
-    cJSON *o = NULL;
+    cJSON *o = NULL, *hosts = NULL;
     char *text = NULL;
 
     if (ss == NULL)
@@ -177,6 +177,16 @@ static char *session_text(const struct sched_session *ss)
     cJSON_AddStringToObject(o, "manifest", ss->manifest.hex);
     cJSON_AddNumberToObject(o, "faults", ss->faults);
     cJSON_AddNumberToObject(o, "losses", ss->losses);
+    cJSON_AddNumberToObject(o, "assignment", (double)ss->assignment);
+    hosts = cJSON_AddArrayToObject(o, "hosts"); /* none when no attempt is open */
+    for (int i = 0; i < ss->hosts_n; i++) {
+        cJSON *h = cJSON_CreateObject();
+
+        cJSON_AddStringToObject(h, "worker", ss->host[i].worker);
+        cJSON_AddNumberToObject(h, "begin", ss->host[i].chunk_begin);
+        cJSON_AddNumberToObject(h, "end", ss->host[i].chunk_end);
+        cJSON_AddItemToArray(hosts, h);
+    }
     text = json_text(o);
     cJSON_Delete(o);
     return text;

@@ -109,7 +109,7 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
     failure_parse(row, 8, &job->failure);
     job->started_wall_ms = (uint64_t)db_int(row, 10);
     job->finished_wall_ms = (uint64_t)db_int(row, 11);
-    job->version = (uint64_t)db_int(row, 14) + (1u << 20); /* above what watchers saw of unsaved progress */
+    job->version = (uint64_t)db_int(row, 14) + (l->j->term << 20); /* above what watchers saw of unsaved progress */
     if (why.code != 0) { /* this build cannot read its spec any more: say so, rather than lose it */
         job->state = RUN_FAILED;
         snprintf(job->reason, sizeof job->reason, "SpecUnreadable");
@@ -130,6 +130,7 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
 static void session_parse(const struct db_row *row, int column, struct sched_session *ss)
 {
     cJSON *o = parse(row, column);
+    const cJSON *h = NULL;
 
     if (o == NULL)
         return;
@@ -139,6 +140,19 @@ static void session_parse(const struct db_row *row, int column, struct sched_ses
     ss->faults = (uint32_t)json_int_or(o, "faults", 0);
     ss->losses = (uint32_t)json_int_or(o, "losses", 0);
     snprintf(ss->manifest.hex, sizeof ss->manifest.hex, "%s", json_string_or(o, "manifest", ""));
+    ss->assignment = (uint64_t)json_int_or(o, "assignment", 0);
+    cJSON_ArrayForEach(h, json_get(o, "hosts"))
+    {
+        struct sched_host *host = &ss->host[ss->hosts_n];
+
+        if (ss->hosts_n == SCHED_HOSTS_MAX)
+            break;
+        snprintf(host->worker, sizeof host->worker, "%s", json_string_or(h, "worker", ""));
+        host->chunk_begin = (uint32_t)json_int_or(h, "begin", 0);
+        host->chunk_end = (uint32_t)json_int_or(h, "end", 0);
+        ss->hosts_n++;
+    }
+    ss->adopting = ss->hosts_n > 0;
     cJSON_Delete(o);
 }
 

@@ -430,6 +430,7 @@ void sched_restored(struct sched *s, uint64_t now_ms)
             }
             if (st->session != NULL) {
                 st->session->open = false;
+                st->session->adopt_until_ms = now_ms + s->config.adopt_ms;
                 st->session->retry_at_ms = now_ms + s->config.restart_grace_ms;
                 if (st->session->id >= s->next_session)
                     s->next_session = st->session->id + 1;
@@ -514,14 +515,7 @@ static void on_worker_up(struct sched *s, struct sched_event *ev, struct sched_a
     w->draining = ev->draining;
     w->suspect = false;
     sched_tasks_reattach(s, ev, true, a);
-    if (ev->session != 0 && (w->in == NULL || w->in->session->id != ev->session || w->in->session->attempt != ev->attempt)) {
-        struct sched_action *act = sched_act(a, SCHED_SEND_CLOSE, NULL, NULL);
-
-        snprintf(act->worker, sizeof act->worker, "%s", ev->worker);
-        act->number = ev->session;
-        act->epoch = ev->attempt;
-        snprintf(act->note, sizeof act->note, "this attempt is over");
-    }
+    sched_session_hello(s, w, ev->session, ev->attempt, a);
 }
 
 static void on_worker_gone(struct sched *s, struct sched_event *ev, struct sched_actions *a)

@@ -111,7 +111,9 @@ struct sched_slot {
 struct sched_session {
     uint64_t id, attempt;
     bool open;
-    int hosts_n, slots_n, members_n;
+    bool adopting; /* after a restart: the attempt may still run; its hosts are awaited until adopt_until_ms */
+    uint64_t adopt_until_ms;
+    int hosts_n, slots_n;
     struct sched_host host[SCHED_HOSTS_MAX];
     struct sched_slot slot[SCHED_SLOTS_MAX];
     uint64_t assignment;
@@ -121,7 +123,7 @@ struct sched_session {
     uint64_t tokens;
     double loss, grad_norm, lr, tokens_per_s;
     uint32_t faults, losses;
-    uint64_t retry_at_ms, progress_ms, step_ms; /* step_ms: of the slowest interval between reports of this attempt */
+    uint64_t retry_at_ms, progress_ms, resent_ms, step_ms; /* step_ms: of the slowest interval between reports of this attempt */
     char why[SCHED_TEXT_MAX];  /* the last attempt ended because */
 };
 
@@ -190,7 +192,9 @@ struct sched_config {
     int crash_limit;         /* 3 different workers; 0 = off */
     uint32_t backoff_ms;     /* 500, doubled per failure, at most 30 s */
     uint32_t stall_ms;       /* 120000: a session that reports nothing new is started again */
-    uint32_t restart_grace_ms; /* 1500: after a restart, until sessions open, so that workers can come back */
+    uint32_t resend_ms;      /* 5000: a session that is silent for so long is told again who does what */
+    uint32_t restart_grace_ms; /* 1500: after a restart, until new sessions open, so that workers can come back */
+    uint32_t adopt_ms;       /* 6000: after a restart, how long the hosts of a session that was open are awaited */
 };
 
 struct sched {

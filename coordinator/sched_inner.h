@@ -40,6 +40,7 @@ void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sche
 void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_session_close(struct sched *s, struct sched_stage *st, const char *why, struct sched_actions *a);
 void sched_session_lose(struct sched *s, const char *worker, const char *why, struct sched_actions *a);
+void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t session, uint64_t attempt, struct sched_actions *a);
 void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_actions *a);
 
 #endif

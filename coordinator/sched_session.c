@@ -174,6 +174,7 @@ static void assign(struct sched *s, struct sched_stage *st, struct sched_actions
     slots_make(s, st);
     st->session->assignment++;
     st->session->progress_ms = s->now_ms;
+    sched_act(a, SCHED_SAVE_STAGE, st->job, st);
     sched_note(a, st->job, st, "session.assign", "assignment %" PRIu64 ": %d hosts, %d compute workers", st->session->assignment,
                st->session->hosts_n, st->session->slots_n);
     send_all(s, a, SCHED_SEND_ASSIGN, st, "");
@@ -235,7 +236,6 @@ static void session_open(struct sched *s, struct sched_stage *st, const struct s
     ss->step_ms = 0;
     members_take(s, st, true, a);
     sched_move_stage(s, st, RUN_RUNNING, "", a);
-    sched_act(a, SCHED_SAVE_STAGE, st->job, st);
     sched_note(a, st->job, st, "session.open", "%s attempt %" PRIu64 " from version %" PRIu64 " on %d hosts", st->phase.name,
                ss->attempt, ss->manifest_version, ss->hosts_n);
     send_all(s, a, SCHED_SEND_OPEN, st, "");
@@ -251,7 +251,7 @@ void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sche
             assign(s, st, a);
         return;
     }
-    if (s->now_ms < st->session->retry_at_ms)
+    if (st->session->adopting || s->now_ms < st->session->retry_at_ms)
         return;
     of_class = class_pick(s, st->job);
     if (of_class != NULL)
@@ -260,14 +260,14 @@ void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sche
 
 void sched_session_close(struct sched *s, struct sched_stage *st, const char *why, struct sched_actions *a)
 {
-    if (!st->session->open)
+    if (!st->session->open && !st->session->adopting)
         return;
     send_all(s, a, SCHED_SEND_CLOSE, st, why);
     for (int i = 0; i < s->workers_n; i++) {
         if (s->worker[i]->in == st)
             s->worker[i]->in = NULL;
     }
-    st->session->open = false;
+    st->session->open = st->session->adopting = false;
     st->session->hosts_n = st->session->slots_n = 0;
 }
 
@@ -298,9 +298,70 @@ void sched_session_lose(struct sched *s, const char *worker, const char *why, st
     }
     send_to(a, SCHED_SEND_CLOSE, st, worker);
     w->in = NULL;
+    if (st->session->adopting)
+        return;
     sched_note(a, st->job, st, "session.leave", "%.200s", text);
     if (threads_in(s, st) == 0 && members_take(s, st, false, a) == 0)
         attempt_end(s, st, "no compute worker left", 0, a);
+    else
+        assign(s, st, a);
+}
+
+/* ---- taking over what ran while the coordinator was away --------------------------------------------------------- */
+static void adopt(struct sched *s, struct sched_stage *st, struct sched_actions *a)
+{
+    struct sched_session *ss = st->session;
+
+    for (int i = 0; i < ss->hosts_n; i++) {
+        const struct sched_worker *w = sched_find_worker(s, ss->host[i].worker);
+
+        if (w == NULL || w->in != st)
+            return;
+    }
+    if (threads_in(s, st) == 0)
+        return;
+    ss->adopting = false;
+    ss->open = true;
+    sched_move_stage(s, st, RUN_RUNNING, "", a);
+    sched_note(a, st->job, st, "session.adopt", "%s attempt %" PRIu64 " goes on", st->phase.name, ss->attempt);
+    assign(s, st, a);
+}
+
+static struct sched_stage *session_find(const struct sched *s, uint64_t id);
+
+/* What a worker that says hello holds, against what it should: an attempt that is over is closed, one that runs is joined again,
+ * and a member that does not know of its session has lost it. */
+void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t session, uint64_t attempt, struct sched_actions *a)
+{
+    struct sched_stage *st = session != 0 ? session_find(s, session) : NULL;
+    bool same = st != NULL && st->session->attempt == attempt && (st->session->open || st->session->adopting);
+
+    if (w->in != NULL && (w->in != st || !same))
+        sched_session_lose(s, w->id, "came back without its session", a);
+    for (int i = 0; !same && i < s->jobs_n; i++) { /* a host that is a new process: its attempt cannot go on */
+        for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
+            struct sched_stage *other = &s->job[i]->stage[k];
+
+            if (other->session != NULL && other->session->adopting && is_host(other->session, w->id))
+                attempt_end(s, other, "a host is a new process", 0, a);
+        }
+    }
+    if (!same || w->draining || w->running > 0) {
+        if (session != 0 && (w->in == NULL || !same)) {
+            struct sched_action *act = sched_act(a, SCHED_SEND_CLOSE, NULL, NULL);
+
+            snprintf(act->worker, sizeof act->worker, "%s", w->id);
+            act->number = session;
+            act->epoch = attempt;
+            snprintf(act->note, sizeof act->note, "this attempt is over");
+        }
+        return;
+    }
+    if (w->in != NULL)
+        return;
+    w->in = st;
+    if (st->session->adopting)
+        adopt(s, st, a);
     else
         assign(s, st, a);
 }
@@ -311,6 +372,15 @@ void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_ac
     uint64_t limit = s->config.stall_ms > 20 * ss->step_ms ? s->config.stall_ms : 20 * ss->step_ms;
     char text[SCHED_TEXT_MAX];
 
+    if (ss->adopting && s->now_ms >= ss->adopt_until_ms) {
+        ss->losses++;
+        attempt_end(s, st, "not all hosts came back after a restart of the coordinator", 0, a);
+    }
+    if (ss->open && s->now_ms - ss->progress_ms > s->config.resend_ms && s->now_ms - ss->resent_ms > s->config.resend_ms) {
+        ss->resent_ms = s->now_ms; /* a message may be lost with a connection; saying it twice is harmless */
+        send_all(s, a, SCHED_SEND_OPEN, st, "");
+        send_all(s, a, SCHED_SEND_ASSIGN, st, "");
+    }
     if (!ss->open || s->now_ms - ss->progress_ms <= limit)
         return;
     snprintf(text, sizeof text, "no progress past version %" PRIu64 " for %" PRIu64 " s", ss->version, limit / 1000);
@@ -433,7 +503,7 @@ static void on_failed(struct sched *s, struct sched_stage *st, const struct sche
 void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_actions *a)
 {
     struct sched_stage *st = session_find(s, ev->session);
-    bool live = st != NULL && st->session->open && st->session->attempt == ev->attempt;
+    bool live = st != NULL && (st->session->open || st->session->adopting) && st->session->attempt == ev->attempt;
 
     if (ev->type != SCHED_SESSION_STATUS) {
         struct sched_action *act = sched_act(a, SCHED_SEND_SESSION_ACK, NULL, NULL);

@@ -81,12 +81,13 @@ struct sim {
     char dir[128], path[160];
     uint64_t epoch_seen[TASKS_SEEN];
     uint8_t done_seen[TASKS_SEEN];
-    uint64_t job, restarts, kills, leases;
+    uint64_t job, restarts, kills, leases, adopted;
+    uint32_t loss_rate, kill_rate, restart_rate; /* in a thousand; differ by seed, so that some runs have long calm sessions */
 };
 
 static const struct sched_config config = {.plan = kind_next_phase, .build = "sim", .lease_ms = 10000, .fault_budget = 1000,
-                                           .loss_budget = 100000, .crash_limit = 0, .backoff_ms = 100, .stall_ms = 5000,
-                                           .restart_grace_ms = 1500};
+                                           .loss_budget = 100000, .crash_limit = 0, .backoff_ms = 100, .stall_ms = 20000,
+                                           .resend_ms = 2000, .restart_grace_ms = 1500, .adopt_ms = 6000};
 
 static uint32_t draw(struct sim *s, uint32_t below)
 {
@@ -116,7 +117,7 @@ static void post_one(struct sim *s, const struct letter *l)
 
 static void post(struct sim *s, const struct letter *l)
 {
-    if (chance(s, 80))
+    if (chance(s, s->loss_rate))
         return;
     post_one(s, l);
     if (chance(s, 50))
@@ -277,14 +278,14 @@ static void worker_faults(struct sim *s, int me)
 
     if (!w->alive)
         return;
-    if (chance(s, 2)) {
+    if (chance(s, s->kill_rate)) {
         w->alive = false;
         w->session = 0;
         w->up_ms = s->now_ms + draw(s, 4000);
         s->kills++;
-    } else if (chance(s, 2)) {
+    } else if (chance(s, s->kill_rate)) {
         w->hang_until_ms = s->now_ms + draw(s, 15000);
-    } else if (chance(s, 1)) {
+    } else if (s->kill_rate > 0 && chance(s, 1)) {
         say(s, me, W_BYE, 0, 0);
         w->alive = false;
         w->session = 0;
@@ -328,6 +329,8 @@ static void seen(struct sim *s)
             assert_true(a->epoch > s->epoch_seen[a->number]); /* each grant fences the ones before */
             s->epoch_seen[a->number] = a->epoch;
             s->leases++;
+        } else if (a->type == SCHED_EVENT && strcmp(a->text, "session.adopt") == 0) {
+            s->adopted++;
         } else if (a->type == SCHED_ATTEMPT_END && strcmp(a->text, "succeeded") == 0) {
             assert_int_equal(s->done_seen[a->number]++, 0); /* done once */
         }
@@ -454,14 +457,14 @@ static void flush(struct sim *s)
         struct sched_actions batch = s->actions;
         struct err e = {0};
 
-        if (chance(s, 1)) { /* before the commit: nobody ever heard of it */
+        if (chance(s, s->restart_rate)) { /* before the commit: nobody ever heard of it */
             coordinator_dies(s);
             return;
         }
         assert_int_equal(journal_commit(s->journal, &batch, s->now_ms, &e), 0);
         seen(s);
         s->actions = (struct sched_actions){0, 0, NULL};
-        if (chance(s, 1)) /* after it: committed, but nobody was told */
+        if (chance(s, s->restart_rate)) /* after it: committed, but nobody was told */
             coordinator_dies(s);
         for (int i = 0; i < batch.n && s->coordinator_up; i++)
             perform(s, &batch.v[i]);
@@ -665,6 +668,9 @@ static char *run(uint64_t seed, bool hostile)
 
     s->seed = seed;
     s->healed = !hostile;
+    s->loss_rate = seed / 4 % 2 == 0 ? 10 : 80;
+    s->kill_rate = (uint32_t)(seed % 3);
+    s->restart_rate = 1 + (uint32_t)(seed % 4) * 4;
     s->roster_actions = calloc(1, sizeof *s->roster_actions);
     snprintf(s->dir, sizeof s->dir, "%s/steer-sim-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     assert_non_null(mkdtemp(s->dir));
@@ -688,8 +694,9 @@ static char *run(uint64_t seed, bool hostile)
         buf_printf(&out, "%s ", st->name);
         json_canonical(st->outputs, &out);
     }
-    printf("seed %" PRIu64 ": over at %" PRIu64 " ms, %" PRIu64 " leases, %" PRIu64 " workers killed, %" PRIu64 " coordinator restarts\n",
-           seed, s->now_ms, s->leases, s->kills, s->restarts);
+    printf("seed %" PRIu64 ": over at %" PRIu64 " ms, %" PRIu64 " leases, %" PRIu64 " workers killed, %" PRIu64
+           " coordinator restarts, %" PRIu64 " sessions taken over\n",
+           seed, s->now_ms, s->leases, s->kills, s->restarts, s->adopted);
     journal_close(s->journal);
     sched_fini(&s->sched);
     roster_fini(&s->roster);

@@ -304,7 +304,7 @@ static void test_a_gate_that_does_not_hold_fails_the_stage(void **state)
 /* ---- sessions --------------------------------------------------------------------------------------------------- */
 static struct sched_stage *to_training(struct fixture *f, struct sched_job **job, int workers, uint32_t threads)
 {
-    char id[8];
+    char id[16];
     struct sched_stage *st = NULL;
 
     fixture_open(f);
