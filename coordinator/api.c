@@ -242,6 +242,103 @@ static void on_jobs(struct coordinator *c, const struct api_request *q, struct a
     api_json(r, 200, o);
 }
 
+/* POST /v1/workers/ID/drain: it ends or hands back what it does, and leaves. */
+static void under_workers(struct coordinator *c, const struct api_request *q, struct api_response *r)
+{
+    char id[ROSTER_ID_MAX];
+    const char *rest = q->path + strlen("/v1/workers/");
+    size_t n = strcspn(rest, "/");
+    const struct roster_worker *w = NULL;
+    struct control *m = NULL;
+
+    snprintf(id, sizeof id, "%.*s", (int)(n < sizeof id ? n : sizeof id - 1), rest);
+    w = roster_find(&c->roster, id);
+    if (w == NULL || (rest[n] != '\0' && strcmp(rest + n, "/drain") != 0)) {
+        api_problem(r, 404, "not_found", "there is no %s", q->path);
+    } else if (rest[n] == '\0' && strcmp(q->method, "GET") == 0) {
+        api_json(r, 200, api_worker(c, w));
+    } else if (rest[n] == '\0' || strcmp(q->method, "POST") != 0) {
+        api_problem(r, 405, "method_not_allowed", "%s is not for %s", q->method, q->path);
+    } else if (!roster_is_here(w) || c->parked) {
+        api_problem(r, 409, "conflict", c->parked ? "the disk is full" : "worker %s is %s", id, roster_state_name(w->state));
+    } else {
+        m = control_new(CONTROL_DRAIN);
+        snprintf(m->text, sizeof m->text, "asked for by an operator");
+        coordinator_send(c, id, m);
+        roster_step(&c->roster, &(struct roster_event){.type = ROSTER_DRAIN, .now_ms = clock_ms(), .worker = id}, c->roster_actions);
+        handlers_roster(c);
+        coordinator_flush(c);
+        api_json(r, 202, api_worker(c, w));
+    }
+}
+
+/* ---- Prometheus ------------------------------------------------------------------------------------------------- */
+static void metric(struct buf *b, const char *name, const char *type, const char *help)
+{
+    buf_printf(b, "# HELP steer_%s %s\n# TYPE steer_%s %s\n", name, help, name, type);
+}
+
+static void single(struct buf *b, const char *name, const char *type, const char *help, uint64_t value)
+{
+    metric(b, name, type, help);
+    buf_printf(b, "steer_%s %" PRIu64 "\n", name, value);
+}
+
+static void metrics_jobs(const struct coordinator *c, struct buf *b)
+{
+    uint64_t jobs[RUN_STATES_COUNT] = {0}, tasks[TASK_STATES_COUNT] = {0}, sessions = 0;
+
+    for (int i = 0; i < c->sched.jobs_n; i++) {
+        const struct sched_job *j = c->sched.job[i];
+
+        jobs[j->state]++;
+        for (int k = 0; k < j->stages_n; k++) {
+            sessions += j->stage[k].session != NULL && j->stage[k].session->open;
+            for (uint32_t t = 0; t < j->stage[k].tasks_n; t++)
+                tasks[j->stage[k].task[t].state]++;
+        }
+    }
+    metric(b, "jobs", "gauge", "Jobs by state.");
+    for (int i = 0; i < RUN_STATES_COUNT; i++)
+        buf_printf(b, "steer_jobs{state=\"%s\"} %" PRIu64 "\n", run_state_name((enum run_state)i), jobs[i]);
+    metric(b, "tasks", "gauge", "Tasks of open phases by state.");
+    for (int i = 0; i < TASK_STATES_COUNT; i++)
+        buf_printf(b, "steer_tasks{state=\"%s\"} %" PRIu64 "\n", task_state_name((enum task_state)i), tasks[i]);
+    single(b, "sessions_open", "gauge", "Training sessions that run.", sessions);
+}
+
+static void on_metrics(struct coordinator *c, struct api_response *r)
+{
+    struct http_counters http;
+    struct buf *b = &r->body;
+
+    http_counters(c->http, &http);
+    metrics_jobs(c, b);
+    metric(b, "workers", "gauge", "Workers by state.");
+    for (int s = ROSTER_READY; s <= ROSTER_LEFT; s++) {
+        int n = 0;
+
+        for (int i = 0; i < c->roster.n; i++)
+            n += (int)c->roster.worker[i]->state == s;
+        buf_printf(b, "steer_workers{state=\"%s\"} %d\n", roster_state_name((enum roster_state)s), n);
+    }
+    single(b, "coordinator_term", "counter", "Starts of the coordinator on this state.", journal_term(c->journal));
+    single(b, "parked", "gauge", "1 while the disk is full.", c->parked);
+    single(b, "events_total", "counter", "Events that the scheduler stepped through.", c->counters.events);
+    single(b, "commits_total", "counter", "Transactions of the journal.", c->counters.commits);
+    single(b, "stale_results_total", "counter", "Results under a lease or attempt that was over.", c->sched.stale);
+    single(b, "fenced_leases_total", "counter", "Leases that a worker held and that were not its own any more.", c->sched.fenced);
+    single(b, "stale_frames_total", "counter", "Messages of unknown peers or older terms.", c->counters.stale_term);
+    single(b, "bad_frames_total", "counter", "Frames that could not be read.", c->counters.frames_bad);
+    single(b, "send_refused_total", "counter", "Messages that could not be sent.", c->counters.send_refused);
+    single(b, "http_requests_total", "counter", "HTTP requests.", http.requests);
+    single(b, "http_refused_total", "counter", "HTTP requests refused before they reached the API.", http.refused);
+    single(b, "artifact_bytes_in_total", "counter", "Bytes of artefacts received.", http.artifact_bytes_in);
+    single(b, "artifact_bytes_out_total", "counter", "Bytes of artefacts sent.", http.artifact_bytes_out);
+    r->status = 200;
+    r->content_type = "text/plain; version=0.0.4";
+}
+
 static void on_cancel(struct coordinator *c, uint64_t id, struct api_response *r)
 {
     struct sched_event ev = {.type = SCHED_CANCEL, .job_id = id};
@@ -295,6 +392,10 @@ void api_handle(struct coordinator *c, const struct api_request *q, struct api_r
         on_jobs(c, q, r);
     else if (strcmp(q->path, "/v1/info") == 0 && get)
         on_info(c, r);
+    else if (strncmp(q->path, "/v1/workers/", 12) == 0)
+        under_workers(c, q, r);
+    else if (strcmp(q->path, "/metrics") == 0 && get)
+        on_metrics(c, r);
     else if (strcmp(q->path, "/v1/workers") == 0 && get)
         on_workers(c, r);
     else if (strcmp(q->path, "/v1/artifacts") == 0 && get)

@@ -190,7 +190,6 @@ static void waits_answer(struct coordinator *c, bool all)
 
 static void rearm(struct coordinator *c, uint64_t now)
 {
-    log_warn("clock.gap", "gap_ms=%" PRIu64, now - c->tick_ms);
     roster_step(&c->roster, &(struct roster_event){.type = ROSTER_REARM, .now_ms = now, .worker = ""}, c->roster_actions);
     sched_renew(&c->sched, now);
 }
@@ -202,8 +201,10 @@ static void tick(struct coordinator *c)
 
     if (now - c->tick_ms < TICK_MS)
         return;
-    if (now - c->tick_ms > GAP_MS)
+    if (now - c->tick_ms > GAP_MS) {
+        log_warn("clock.gap", "gap_ms=%" PRIu64, now - c->tick_ms);
         rearm(c, now);
+    }
     c->tick_ms = now;
     roster_step(&c->roster, &(struct roster_event){.type = ROSTER_TICK, .now_ms = now, .wall_ms = clock_wall_ms(), .worker = ""},
                 c->roster_actions);

@@ -491,7 +491,8 @@ static void on_failed(struct sched *s, struct sched_stage *st, const struct sche
     else
         ss->faults++;
     if (ss->faults < s->config.fault_budget && ss->losses <= s->config.loss_budget) {
-        attempt_end(s, st, why, sched_backoff(s, loss ? 1 : ss->faults), a);
+        /* Space comes back when somebody frees it; other losses are over as soon as other workers take the work. */
+        attempt_end(s, st, why, sched_backoff(s, ev->code == ERR_NO_SPACE ? ss->losses : loss ? 1 : ss->faults), a);
         return;
     }
     snprintf(f.class_name, sizeof f.class_name, "%s", loss ? "infrastructure" : ev->code == ERR_NUMERIC ? "data" : "user");

@@ -1,7 +1,8 @@
 /*
- * annotate.rows: a range of conversations -> one JSON line each: {"c": index, "t": [{"i": turn, "n": tokens, "k": kept, "x": truncated,
- * "v": [value an attribute], "p": [[probability a class] a label]}]}. Values are what a model says (one that has not seen the
- * row, where there are folds) or a measure of the text; levels are made by annotate.reduce, which sees all rows.
+ * annotate.rows: a range of conversations -> one JSON line each: {"c": index, "t": [{"i": turn,
+ * "n": tokens, "k": kept, "x": truncated, "v": [value an attribute], "p": [[probability a class] a
+ * label]}]}. Values are what a model says (one that has not seen the row, where there are folds) or
+ * a measure of the text; levels are made by annotate.reduce, which sees all rows.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -32,15 +33,17 @@ static bool is_in_range(const void *self, size_t conversation)
     return conversation >= t->begin && conversation < t->end;
 }
 
-static int annotate_open(struct annotate *a, const struct run_task *t, const struct run_env *env, struct err *e)
+static int annotate_open(struct annotate *a, const struct run_task *t, const struct run_env *env,
+                         struct err *e)
 {
     int rc = run_dataset_rows(t, env, "data", t, is_in_range, &a->data, &a->arena, e);
 
     if (rc != 0)
         return rc;
     if (t->begin > t->end || t->end > a->data.conversations)
-        return err_set(e, ERR_INVALID, "rows %llu..%llu of a data set of %zu conversations", (unsigned long long)t->begin,
-                       (unsigned long long)t->end, a->data.conversations);
+        return err_set(e, ERR_INVALID, "rows %llu..%llu of a data set of %zu conversations",
+                       (unsigned long long)t->begin, (unsigned long long)t->end,
+                       a->data.conversations);
     a->keep = run_keep_of(&a->data);
     if (run_input_count(t, "model") > 0) {
         rc = run_scorer_new(t, env, "model", &a->data.schema, &a->scorer, e);
@@ -50,13 +53,16 @@ static int annotate_open(struct annotate *a, const struct run_task *t, const str
         rc = run_model(t, env, "base", MODEL_TOKENIZER, &a->base, e);
         a->tokenizer = a->base.tokenizer;
     } else if (a->keep.max_reply_tokens > 0) {
-        rc = err_set(e, ERR_INVALID, "keep.max_reply_tokens is %d, but neither input model nor input base has a tokenizer to count with",
+        rc = err_set(e, ERR_INVALID,
+                     "keep.max_reply_tokens is %d, but neither input model nor input base has a "
+                     "tokenizer to count with",
                      a->keep.max_reply_tokens);
     }
     return rc;
 }
 
-static int range_score(struct annotate *a, const struct run_task *t, const struct run_env *env, struct err *e)
+static int range_score(struct annotate *a, const struct run_task *t, const struct run_env *env,
+                       struct err *e)
 {
     if (a->scorer == NULL)
         return 0;
@@ -71,7 +77,8 @@ static int range_score(struct annotate *a, const struct run_task *t, const struc
     return run_scorer_run(a->scorer, env, e);
 }
 
-static void values_write(struct annotate *a, const struct turn *turn, const struct run_scored *scored)
+static void values_write(struct annotate *a, const struct turn *turn,
+                         const struct run_scored *scored)
 {
     const struct schema *s = &a->data.schema;
 
@@ -79,7 +86,8 @@ static void values_write(struct annotate *a, const struct turn *turn, const stru
     for (int i = 0; i < s->attrs; i++) {
         double v = (double)NAN;
         if (s->attr[i].type == ATTR_COMPUTED)
-            v = (double)(float)measure_text((enum measure)s->attr[i].measure, turn->text, turn->text_len);
+            v = (double)(float)measure_text((enum measure)s->attr[i].measure, turn->text,
+                                            turn->text_len);
         else if (scored != NULL)
             v = (double)scored->value[i];
         if (i > 0)
@@ -103,7 +111,8 @@ static void values_write(struct annotate *a, const struct turn *turn, const stru
     buf_char(&a->lines, ']');
 }
 
-static int response_write(struct annotate *a, uint32_t turn_index, const struct turn *turn, struct err *e)
+static int response_write(struct annotate *a, uint32_t turn_index, const struct turn *turn,
+                          struct err *e)
 {
     struct run_scored scored = {0};
     bool kept;
@@ -117,7 +126,8 @@ static int response_write(struct annotate *a, uint32_t turn_index, const struct 
     kept = a->keep.max_reply_tokens <= 0 || a->ids.n <= (size_t)a->keep.max_reply_tokens;
     if (a->scorer != NULL)
         scored = run_scorer_get(a->scorer, a->next++);
-    buf_printf(&a->lines, "{\"i\":%u,\"k\":%d,\"n\":%zu,\"x\":%d,", turn_index, kept, a->ids.n, scored.truncated);
+    buf_printf(&a->lines, "{\"i\":%u,\"k\":%d,\"n\":%zu,\"x\":%d,", turn_index, kept, a->ids.n,
+               scored.truncated);
     values_write(a, turn, a->scorer != NULL ? &scored : NULL);
     buf_char(&a->lines, '}');
     a->responses++;
@@ -126,7 +136,8 @@ static int response_write(struct annotate *a, uint32_t turn_index, const struct 
     return 0;
 }
 
-static int range_write(struct annotate *a, const struct run_task *t, const struct run_env *env, struct err *e)
+static int range_write(struct annotate *a, const struct run_task *t, const struct run_env *env,
+                       struct err *e)
 {
     for (uint64_t i = t->begin; i < t->end; i++) {
         const struct conversation *c = &a->data.conversation[i];
@@ -149,7 +160,8 @@ static int range_write(struct annotate *a, const struct run_task *t, const struc
     return 0;
 }
 
-int run_annotate_rows(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
+int run_annotate_rows(const struct run_task *t, const struct run_env *env, struct run_result *r,
+                      struct err *e)
 {
     struct annotate a = {0};
     uint64_t start = clock_ms();

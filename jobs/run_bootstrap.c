@@ -1,10 +1,13 @@
 /*
- * bootstrap: step 4 of SteerLM (Dong et al. 2023, section 3.4). The policy answers training contexts under good label combinations,
- * the attribute model labels what it wrote, and the best of it becomes data to train on, conditioned on the predicted labels.
+ * bootstrap: step 4 of SteerLM (Dong et al. 2023, section 3.4). The policy answers training
+ * contexts under good label combinations, the attribute model labels what it wrote, and the best of
+ * it becomes data to train on, conditioned on the predicted labels.
  *
- * bootstrap.items: the combinations of levels that occur in the kept training responses and satisfy `where`, each once; every
- * (context, sample) draws one of them uniformly, keyed. bootstrap.sample is generate.rows. bootstrap.score labels the replies:
- * {"i": item, "x": truncated, "v": [value an attribute]}. bootstrap.reduce keeps whole replies whose predicted levels satisfy `keep`.
+ * bootstrap.items: the combinations of levels that occur in the kept training responses and satisfy
+ * `where`, each once; every (context, sample) draws one of them uniformly, keyed. bootstrap.sample
+ * is generate.rows. bootstrap.score labels the replies:
+ * {"i": item, "x": truncated, "v": [value an attribute]}. bootstrap.reduce keeps whole replies
+ * whose predicted levels satisfy `keep`.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -21,23 +24,26 @@
 
 enum { PICK_COMBINATION = 2 }; /* stream of RNG_PICK; contexts have 1 */
 
-/* ---- label combinations ----------------------------------------------------------------------------------------- */
+/* ---- label combinations
+ * ----------------------------------------------------------------------------------------- */
 
 struct combinations {
     int8_t (*v)[SCHEMA_ATTRS_MAX];
     size_t n, cap;
 };
 
-int run_conditions_find(const struct attr_where *list, int n, const char *key, const struct schema *s, struct run_condition *out,
-                        struct err *e)
+int run_conditions_find(const struct attr_where *list, int n, const char *key,
+                        const struct schema *s, struct run_condition *out, struct err *e)
 {
     for (int i = 0; i < n; i++) {
         int attr = schema_find_attr(s, list[i].attr);
         if (attr < 0)
-            return err_set(e, ERR_INVALID, "bootstrap.%s: the data has no attribute \"%s\"", key, list[i].attr);
+            return err_set(e, ERR_INVALID, "bootstrap.%s: the data has no attribute \"%s\"", key,
+                           list[i].attr);
         if (list[i].level < 0 || list[i].level >= s->attr[attr].levels)
-            return err_set(e, ERR_INVALID, "bootstrap.%s: level %d of attribute \"%s\", must be in 0..%d", key, list[i].level,
-                           list[i].attr, s->attr[attr].levels - 1);
+            return err_set(e, ERR_INVALID,
+                           "bootstrap.%s: level %d of attribute \"%s\", must be in 0..%d", key,
+                           list[i].level, list[i].attr, s->attr[attr].levels - 1);
         out[i] = (struct run_condition){attr, list[i].op, list[i].level};
     }
     return 0;
@@ -66,8 +72,8 @@ static int combination_compare(const void *a, const void *b)
     return memcmp(a, b, SCHEMA_ATTRS_MAX); /* any fixed order will do */
 }
 
-static int combinations_find(const struct dataset *d, const struct run_condition *where, int where_n, struct combinations *out,
-                             struct err *e)
+static int combinations_find(const struct dataset *d, const struct run_condition *where,
+                             int where_n, struct combinations *out, struct err *e)
 {
     size_t seen = 0, kept = 0;
 
@@ -90,7 +96,9 @@ static int combinations_find(const struct dataset *d, const struct run_condition
         memcpy(out->v[out->n++], turn->level, (size_t)d->schema.attrs);
     }
     if (out->n == 0)
-        return err_set(e, ERR_INVALID, "bootstrap.where: none of %zu kept training responses has such levels (is the data annotated?)",
+        return err_set(e, ERR_INVALID,
+                       "bootstrap.where: none of %zu kept training responses has such levels (is "
+                       "the data annotated?)",
                        seen);
     qsort(out->v, out->n, sizeof(*out->v), combination_compare);
     for (size_t i = 0; i < out->n; i++) {
@@ -101,19 +109,24 @@ static int combinations_find(const struct dataset *d, const struct run_condition
     return 0;
 }
 
-/* ---- items ------------------------------------------------------------------------------------------------------ */
+/* ---- items
+ * ------------------------------------------------------------------------------------------------------
+ */
 
-static int items_draw(const struct run_task *t, const struct combinations *combos, const struct run_context *contexts, size_t n,
-                      struct run_items *items, struct err *e)
+static int items_draw(const struct run_task *t, const struct combinations *combos,
+                      const struct run_context *contexts, size_t n, struct run_items *items,
+                      struct err *e)
 {
     uint32_t samples = (uint32_t)t->spec->bootstrap.samples_per_prompt;
 
     if (samples == 0 || n > RUN_ITEMS_MAX / samples)
-        return err_set(e, ERR_LIMIT, "%zu contexts with %u samples each, at most %u replies", n, samples, RUN_ITEMS_MAX);
+        return err_set(e, ERR_LIMIT, "%zu contexts with %u samples each, at most %u replies", n,
+                       samples, RUN_ITEMS_MAX);
     for (size_t c = 0; c < n; c++) {
         for (uint32_t j = 0; j < samples; j++) {
             struct run_item *item = run_items_add(items);
-            uint32_t pick = rng_below(t->spec->seed, RNG_PICK, PICK_COMBINATION, (uint32_t)c, j, (uint32_t)combos->n);
+            uint32_t pick = rng_below(t->spec->seed, RNG_PICK, PICK_COMBINATION, (uint32_t)c, j,
+                                      (uint32_t)combos->n);
             item->key = run_context_key(contexts[c]);
             item->sample = j;
             item->has_context = true;
@@ -124,7 +137,8 @@ static int items_draw(const struct run_task *t, const struct combinations *combo
     return 0;
 }
 
-int run_bootstrap_items(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
+int run_bootstrap_items(const struct run_task *t, const struct run_env *env, struct run_result *r,
+                        struct err *e)
 {
     const struct bootstrap_spec *b = &t->spec->bootstrap;
     struct run_condition where[SCHEMA_ATTRS_MAX];
@@ -162,9 +176,12 @@ int run_bootstrap_items(const struct run_task *t, const struct run_env *env, str
     return rc;
 }
 
-/* ---- score ------------------------------------------------------------------------------------------------------ */
+/* ---- score
+ * ------------------------------------------------------------------------------------------------------
+ */
 
-static void scores_write(const struct run_replies *replies, const struct run_scorer *scorer, struct buf *b)
+static void scores_write(const struct run_replies *replies, const struct run_scorer *scorer,
+                         struct buf *b)
 {
     const struct schema *s = run_scorer_schema(scorer);
     size_t next = 0;
@@ -178,8 +195,10 @@ static void scores_write(const struct run_replies *replies, const struct run_sco
         for (int a = 0; a < s->attrs; a++) {
             double v = (double)NAN;
             if (reply->len > 0)
-                v = s->attr[a].type == ATTR_COMPUTED ? (double)(float)measure_text((enum measure)s->attr[a].measure, reply->text, reply->len)
-                                                     : (double)scored.value[a];
+                v = s->attr[a].type == ATTR_COMPUTED
+                        ? (double)(float)measure_text((enum measure)s->attr[a].measure, reply->text,
+                                                      reply->len)
+                        : (double)scored.value[a];
             if (a > 0)
                 buf_char(b, ',');
             run_number(b, v);
@@ -188,7 +207,8 @@ static void scores_write(const struct run_replies *replies, const struct run_sco
     }
 }
 
-int run_bootstrap_score(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
+int run_bootstrap_score(const struct run_task *t, const struct run_env *env, struct run_result *r,
+                        struct err *e)
 {
     struct dataset d = {0};
     struct arena arena = ARENA_INIT;
@@ -200,17 +220,22 @@ int run_bootstrap_score(const struct run_task *t, const struct run_env *env, str
     int rc = run_scorer_new(t, env, "judge", NULL, &scorer, e);
 
     if (rc == 0)
-        rc = run_items_load(t, env, "bootstrap.items", run_scorer_schema(scorer)->attrs, t->begin, t->end, &items, e);
+        rc = run_items_load(t, env, "bootstrap.items", run_scorer_schema(scorer)->attrs, t->begin,
+                            t->end, &items, e);
     if (rc == 0)
         rc = run_items_dataset(&items, t, env, "data", &d, &arena, e);
     if (rc == 0 && (rc = schema_same(&d.schema, run_scorer_schema(scorer), e)) != 0)
         err_wrap(e, "the data against the attribute model of input judge");
     if (rc == 0)
-        rc = run_replies_load_range(t, env, "bootstrap.sample", (uint64_t)t->spec->bootstrap.rows_per_task, t->begin, t->end, &replies, e);
-    for (size_t i = 0; rc == 0 && i < replies.n; i++) { /* nobody has been trained on these: the mean of all models */
+        rc = run_replies_load_range(t, env, "bootstrap.sample",
+                                    (uint64_t)t->spec->bootstrap.rows_per_task, t->begin, t->end,
+                                    &replies, e);
+    for (size_t i = 0; rc == 0 && i < replies.n;
+         i++) { /* nobody has been trained on these: the mean of all models */
         const struct run_context at = items.v[i].context;
         if (replies.v[i].len > 0)
-            (void)run_scorer_add(scorer, &d.conversation[at.conversation], at.turn, replies.v[i].text, replies.v[i].len, RUN_SCORE_ALL);
+            (void)run_scorer_add(scorer, &d.conversation[at.conversation], at.turn,
+                                 replies.v[i].text, replies.v[i].len, RUN_SCORE_ALL);
     }
     if (rc == 0)
         rc = run_scorer_run(scorer, env, e);

@@ -10,8 +10,9 @@ struct run_condition {
     int level;
 };
 /* out[n]. key: "where" or "keep", for the message. ERR_INVALID: no such attribute or level. */
-int run_conditions_find(const struct attr_where *list, int n, const char *key, const struct schema *s, struct run_condition *out,
-                        struct err *e);
-bool run_conditions_hold(const struct run_condition *c, int n, const int8_t *level); /* a missing level satisfies nothing */
+int run_conditions_find(const struct attr_where *list, int n, const char *key,
+                        const struct schema *s, struct run_condition *out, struct err *e);
+bool run_conditions_hold(const struct run_condition *c, int n,
+                         const int8_t *level); /* a missing level satisfies nothing */
 
 #endif

@@ -1,7 +1,8 @@
 /*
- * bootstrap.reduce: replies and what the attribute model said of them -> a data set of the good ones. Kept is a reply that is
- * whole, has text, is not longer than the data's own bound, was seen uncut by the attribute model, and whose predicted levels
- * satisfy `keep`; of equal texts the first that is kept. Its levels are the predicted ones, whatever was asked for.
+ * bootstrap.reduce: replies and what the attribute model said of them -> a data set of the good
+ * ones. Kept is a reply that is whole, has text, is not longer than the data's own bound, was seen
+ * uncut by the attribute model, and whose predicted levels satisfy `keep`; of equal texts the first
+ * that is kept. Its levels are the predicted ones, whatever was asked for.
  */
 #include <math.h>
 #include <stdio.h>
@@ -40,12 +41,15 @@ static int score_take(void *self, const cJSON *line, struct err *e)
     int64_t i, truncated;
     int a = 0, rc;
 
-    if ((rc = json_need_int(line, "i", 0, INT64_C(1) << 40, &i, e)) != 0 || (rc = json_need_int(line, "x", 0, 1, &truncated, e)) != 0)
+    if ((rc = json_need_int(line, "i", 0, INT64_C(1) << 40, &i, e)) != 0 ||
+        (rc = json_need_int(line, "x", 0, 1, &truncated, e)) != 0)
         return rc;
     if ((uint64_t)i != x->next || x->next >= x->items.n)
-        return err_set(e, ERR_CORRUPT, "item %lld, %zu was expected of %zu", (long long)i, x->next, x->items.n);
+        return err_set(e, ERR_CORRUPT, "item %lld, %zu was expected of %zu", (long long)i, x->next,
+                       x->items.n);
     if (cJSON_GetArraySize(values) != s->attrs)
-        return err_set(e, ERR_CORRUPT, "%d values for %d attributes", cJSON_GetArraySize(values), s->attrs);
+        return err_set(e, ERR_CORRUPT, "%d values for %d attributes", cJSON_GetArraySize(values),
+                       s->attrs);
     out = &x->scored[x->next++];
     out->truncated = truncated != 0;
     cJSON_ArrayForEach(v, values)
@@ -104,7 +108,8 @@ static void repeats_drop(struct reduce *x)
     free(place);
 }
 
-static int dataset_put(struct reduce *x, const struct run_env *env, struct run_result *r, struct err *e)
+static int dataset_put(struct reduce *x, const struct run_env *env, struct run_result *r,
+                       struct err *e)
 {
     const struct schema *s = &x->data.schema;
     struct dataset_writer *w = NULL;
@@ -143,7 +148,8 @@ static int dataset_put(struct reduce *x, const struct run_env *env, struct run_r
     return rc;
 }
 
-/* How far what was asked for came true, over all replies that have a label: the mean level asked for and predicted, and the share that is equal. */
+/* How far what was asked for came true, over all replies that have a label: the mean level asked
+ * for and predicted, and the share that is equal. */
 static void attr_metrics(const struct reduce *x, int a, struct run_result *r)
 {
     const char *attr = x->data.schema.attr[a].name;
@@ -183,14 +189,16 @@ static void metrics_set(const struct reduce *x, struct run_result *r)
         attr_metrics(x, a, r);
 }
 
-static int inputs_load(struct reduce *x, const struct run_task *t, const struct run_env *env, struct err *e)
+static int inputs_load(struct reduce *x, const struct run_task *t, const struct run_env *env,
+                       struct err *e)
 {
     const struct bootstrap_spec *b = &t->spec->bootstrap;
     struct model policy = {0}; /* its schema is the data's: bootstrap.items has compared them */
     int rc = run_policy(t, env, "model", 0, &policy, e);
 
     if (rc == 0)
-        rc = run_items_load(t, env, "bootstrap.items", policy.steer.template_config.schema.attrs, 0, 0, &x->items, e);
+        rc = run_items_load(t, env, "bootstrap.items", policy.steer.template_config.schema.attrs, 0,
+                            0, &x->items, e);
     if (rc == 0)
         rc = run_items_dataset(&x->items, t, env, "data", &x->data, &x->arena, e);
     if (rc == 0)
@@ -206,11 +214,13 @@ static int inputs_load(struct reduce *x, const struct run_task *t, const struct 
     x->is_kept = mem_zalloc(x->items.n + 1, sizeof(*x->is_kept));
     rc = run_lines(t, env, "bootstrap.score", NULL, x, score_take, e);
     if (rc == 0 && x->next != x->items.n)
-        rc = err_set(e, ERR_CORRUPT, "phase bootstrap.score has %zu scores for %zu items", x->next, x->items.n);
+        rc = err_set(e, ERR_CORRUPT, "phase bootstrap.score has %zu scores for %zu items", x->next,
+                     x->items.n);
     return rc;
 }
 
-int run_bootstrap_reduce(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
+int run_bootstrap_reduce(const struct run_task *t, const struct run_env *env, struct run_result *r,
+                         struct err *e)
 {
     struct reduce x = {0};
     int rc = inputs_load(&x, t, env, e);
@@ -222,9 +232,13 @@ int run_bootstrap_reduce(const struct run_task *t, const struct run_env *env, st
         rc = dataset_put(&x, env, r, e);
     }
     if (rc == 0 && x.kept == 0)
-        rc = err_set(e, ERR_INVALID, "bootstrap.keep: none of %zu replies is left: %llu cut off, %llu empty, %llu too long, %llu truncated, "
-                     "%llu with other labels", x.items.n, (unsigned long long)x.cut_off, (unsigned long long)x.empty,
-                     (unsigned long long)x.too_long, (unsigned long long)x.truncated, (unsigned long long)x.unlike);
+        rc = err_set(e, ERR_INVALID,
+                     "bootstrap.keep: none of %zu replies is left: %llu cut off, %llu empty, %llu "
+                     "too long, %llu truncated, "
+                     "%llu with other labels",
+                     x.items.n, (unsigned long long)x.cut_off, (unsigned long long)x.empty,
+                     (unsigned long long)x.too_long, (unsigned long long)x.truncated,
+                     (unsigned long long)x.unlike);
     if (rc == 0)
         metrics_set(&x, r);
     free(x.is_kept);

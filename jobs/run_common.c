@@ -6,7 +6,8 @@
 
 #include "base/file.h"
 
-int run_dataset(const struct run_task *t, const struct run_env *env, const char *key, struct dataset *out, struct err *e)
+int run_dataset(const struct run_task *t, const struct run_env *env, const char *key,
+                struct dataset *out, struct err *e)
 {
     char path[4096];
     int rc = run_input(t, env, key, 0, path, sizeof(path), e);
@@ -36,7 +37,8 @@ static int meta_load(const char *dir, struct dataset *out, struct err *e)
     return rc;
 }
 
-static int rows_load(const char *dir, const void *self, run_row_fn is_wanted, struct dataset *out, struct arena *arena, struct err *e)
+static int rows_load(const char *dir, const void *self, run_row_fn is_wanted, struct dataset *out,
+                     struct arena *arena, struct err *e)
 {
     char *path = mem_printf("%s/rows.jsonl", dir);
     struct lines *lines = NULL;
@@ -56,7 +58,8 @@ static int rows_load(const char *dir, const void *self, run_row_fn is_wanted, st
         if (!is_wanted(self, i))
             continue;
         rc = line.too_long ? err_set(e, ERR_LIMIT, "longer than %zu bytes", LINES_LIMITS.line_max)
-                           : dataset_parse_row(line.text, line.len, &out->schema, arena, &out->conversation[i], e);
+                           : dataset_parse_row(line.text, line.len, &out->schema, arena,
+                                               &out->conversation[i], e);
         if (rc != 0)
             err_wrap(e, "line %llu", (unsigned long long)line.number);
     }
@@ -67,8 +70,9 @@ static int rows_load(const char *dir, const void *self, run_row_fn is_wanted, st
     return rc;
 }
 
-int run_dataset_rows(const struct run_task *t, const struct run_env *env, const char *key, const void *self, run_row_fn is_wanted,
-                     struct dataset *out, struct arena *arena, struct err *e)
+int run_dataset_rows(const struct run_task *t, const struct run_env *env, const char *key,
+                     const void *self, run_row_fn is_wanted, struct dataset *out,
+                     struct arena *arena, struct err *e)
 {
     char path[4096];
     int rc = run_input(t, env, key, 0, path, sizeof(path), e);
@@ -86,7 +90,8 @@ int run_dataset_rows(const struct run_task *t, const struct run_env *env, const 
     return rc;
 }
 
-int run_model(const struct run_task *t, const struct run_env *env, const char *key, unsigned parts, struct model *out, struct err *e)
+int run_model(const struct run_task *t, const struct run_env *env, const char *key, unsigned parts,
+              struct model *out, struct err *e)
 {
     char path[4096];
     int rc = run_input(t, env, key, 0, path, sizeof(path), e);
@@ -115,19 +120,25 @@ int run_steer_check(const struct model *m, struct err *e)
 
     if (m->steer.role == STEER_NONE)
         return 0;
-    if ((c->head == TEMPLATE_POLICY) != (m->steer.role == STEER_POLICY) || regression != (c->head == TEMPLATE_HEAD_REGRESSION))
-        return err_set(e, ERR_INVALID, "steer_config.json: role and head do not fit each other, or the model");
+    if ((c->head == TEMPLATE_POLICY) != (m->steer.role == STEER_POLICY) ||
+        regression != (c->head == TEMPLATE_HEAD_REGRESSION))
+        return err_set(e, ERR_INVALID,
+                       "steer_config.json: role and head do not fit each other, or the model");
     if (regression && m->dims.head_out != s->attrs)
-        return err_set(e, ERR_INVALID, "steer_config.json has %d attributes, the model %d scores", s->attrs, m->dims.head_out);
+        return err_set(e, ERR_INVALID, "steer_config.json has %d attributes, the model %d scores",
+                       s->attrs, m->dims.head_out);
     for (int a = 0; a < s->attrs; a++)
         levels += s->attr[a].levels + 1;
     if (c->head == TEMPLATE_POLICY && c->name == TEMPLATE_CONTROL)
         fits = is_within(c->control_first, levels, m->dims.vocab);
     for (int i = 0; c->head == TEMPLATE_HEAD_CLASSES && i < s->labels; i++)
-        fits = fits && is_within(c->class_first[i], template_label_classes(&s->label[i]), m->dims.vocab);
+        fits = fits &&
+               is_within(c->class_first[i], template_label_classes(&s->label[i]), m->dims.vocab);
     if (c->head == TEMPLATE_HEAD_CLASSES)
         fits = fits && is_within(c->query_first, s->labels, m->dims.vocab);
-    return fits ? 0 : err_set(e, ERR_INVALID, "steer_config.json names ids beyond the vocabulary of %d", m->dims.vocab);
+    return fits ? 0
+                : err_set(e, ERR_INVALID, "steer_config.json names ids beyond the vocabulary of %d",
+                          m->dims.vocab);
 }
 
 struct run_keep run_keep_of(const struct dataset *d)
@@ -149,7 +160,8 @@ cJSON *run_keep_to_json(struct run_keep k)
     return j;
 }
 
-int run_part_publish(const struct run_task *t, const struct run_env *env, struct run_result *r, const struct buf *lines, struct err *e)
+int run_part_publish(const struct run_task *t, const struct run_env *env, struct run_result *r,
+                     const struct buf *lines, struct err *e)
 {
     char *path = mem_printf("%s/part-%u.jsonl", env->scratch, t->index);
     int rc = file_write_atomic(path, lines->len > 0 ? lines->data : "", lines->len, e);
@@ -194,8 +206,8 @@ static int file_lines(const char *path, void *self, run_line_fn each, struct err
     return rc;
 }
 
-int run_lines_of_parts(const struct run_task *t, const struct run_env *env, const char *phase, int begin, int end, void *self,
-                       run_line_fn each, struct err *e)
+int run_lines_of_parts(const struct run_task *t, const struct run_env *env, const char *phase,
+                       int begin, int end, void *self, run_line_fn each, struct err *e)
 {
     char path[4096];
     int rc = 0;
@@ -212,8 +224,8 @@ int run_lines_of_parts(const struct run_task *t, const struct run_env *env, cons
     return rc;
 }
 
-int run_lines(const struct run_task *t, const struct run_env *env, const char *phase, const char *name, void *self, run_line_fn each,
-              struct err *e)
+int run_lines(const struct run_task *t, const struct run_env *env, const char *phase,
+              const char *name, void *self, run_line_fn each, struct err *e)
 {
     char path[4096];
     int rc;

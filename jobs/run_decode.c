@@ -69,7 +69,8 @@ static void words_init(struct words *w, const struct model *m, const struct text
         if (!is_stop(w, w->banned[i]))
             w->banned[w->vocab.banned_n++] = w->banned[i];
     }
-    for (int32_t id = (int32_t)V; id < m->dims.vocab; id++) /* rows of the embedding that stand for nothing */
+    for (int32_t id = (int32_t)V; id < m->dims.vocab;
+         id++) /* rows of the embedding that stand for nothing */
         w->banned[w->vocab.banned_n++] = id;
     for (int i = 0; stop != NULL && i < stop->n; i++) {
         if (stop->v[i][0] != '\0')
@@ -114,7 +115,8 @@ static void text_tidy(struct buf *b, const struct text_list *stop, bool at_stop)
             b->data[n++] = b->data[i];
     }
     for (int i = 0; at_stop && stop != NULL && i < stop->n; i++) {
-        const char *hit = stop->v[i][0] == '\0' ? NULL : memmem(b->data, n, stop->v[i], strlen(stop->v[i]));
+        const char *hit =
+            stop->v[i][0] == '\0' ? NULL : memmem(b->data, n, stop->v[i], strlen(stop->v[i]));
         if (hit != NULL)
             n = (size_t)(hit - b->data);
     }
@@ -128,7 +130,8 @@ static void text_tidy(struct buf *b, const struct text_list *stop, bool at_stop)
     b->data[b->len] = '\0';
 }
 
-/* Bytes that are no UTF-8 inside a text (byte tokens in a senseless order) become U+FFFD, as everywhere. */
+/* Bytes that are no UTF-8 inside a text (byte tokens in a senseless order) become U+FFFD, as
+ * everywhere. */
 static void text_take(struct run_reply *r, struct buf *b)
 {
     struct buf clean = BUF_INIT;
@@ -208,7 +211,8 @@ static int32_t context_needed(const struct model *m, const struct run_prompt *pr
     size_t most = 1;
 
     for (size_t i = 0; i < n; i++) {
-        size_t longest = prompts[i].prompt.n > prompts[i].uncond.n ? prompts[i].prompt.n : prompts[i].uncond.n;
+        size_t longest =
+            prompts[i].prompt.n > prompts[i].uncond.n ? prompts[i].prompt.n : prompts[i].uncond.n;
         int32_t more = prompts[i].sampling.max_new_tokens;
         longest += more > 0 ? (size_t)more : 0;
         if (longest > most)
@@ -217,10 +221,12 @@ static int32_t context_needed(const struct model *m, const struct run_prompt *pr
     return most < (size_t)m->dims.context ? (int32_t)most : m->dims.context;
 }
 
-int run_decode(const struct model *m, const struct text_list *stop, uint64_t seed, const struct run_prompt *prompts, size_t n,
-               const struct run_env *env, struct run_reply *out, struct run_rates *rates, struct err *e)
+int run_decode(const struct model *m, const struct text_list *stop, uint64_t seed,
+               const struct run_prompt *prompts, size_t n, const struct run_env *env,
+               struct run_reply *out, struct run_rates *rates, struct err *e)
 {
-    struct session s = {.model = m, .stop = stop, .prompts = prompts, .n = n, .env = env, .out = out};
+    struct session s = {
+        .model = m, .stop = stop, .prompts = prompts, .n = n, .env = env, .out = out};
     struct decode_source source = {&s, session_next, session_done, session_cancelled};
     int32_t context = context_needed(m, prompts, n);
     struct decode_stats stats = {0};
@@ -231,8 +237,10 @@ int run_decode(const struct model *m, const struct text_list *stop, uint64_t see
     if (m->dims.head != HEAD_LM)
         return err_set(e, ERR_INVALID, "the model has a regression head: it can't write text");
     if (decoder_bytes(&m->dims, RUN_DECODE_SLOTS, context) > RUN_DECODE_BYTES_MAX)
-        return err_set(e, ERR_LIMIT, "decoding %d sequences of %d tokens needs %zu bytes, the bound is %zu", RUN_DECODE_SLOTS,
-                       (int)context, decoder_bytes(&m->dims, RUN_DECODE_SLOTS, context), RUN_DECODE_BYTES_MAX);
+        return err_set(e, ERR_LIMIT,
+                       "decoding %d sequences of %d tokens needs %zu bytes, the bound is %zu",
+                       RUN_DECODE_SLOTS, (int)context,
+                       decoder_bytes(&m->dims, RUN_DECODE_SLOTS, context), RUN_DECODE_BYTES_MAX);
     words_init(&words, m, stop);
     decoder = decoder_new(&m->dims, RUN_DECODE_SLOTS, context);
     decoder_set_progress(decoder, env->heartbeat);
@@ -250,7 +258,9 @@ int run_decode(const struct model *m, const struct text_list *stop, uint64_t see
     if (s.cancelled)
         return err_set(e, ERR_CANCELLED, "asked to stop after %zu of %zu replies", s.done, n);
     if (s.broken > 0)
-        return err_set(e, ERR_NUMERIC, "%zu of %zu replies met a logit that is not finite, first with key %llu: the model is broken",
+        return err_set(e, ERR_NUMERIC,
+                       "%zu of %zu replies met a logit that is not finite, first with key %llu: "
+                       "the model is broken",
                        s.broken, n, (unsigned long long)s.broken_key);
     return 0;
 }

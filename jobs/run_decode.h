@@ -1,9 +1,10 @@
 /*
  * run_decode: prompts to texts with a loaded model: what generate, bootstrap and evaluate share.
  *
- * One thread, a fixed number of slots; the answer to a prompt depends on (seed, key, sample), the prompt and the model alone.
- * A reply ends where its template says (end token, next turn), at a stop string, or when its length is used up; a plain
- * model's text also at BOS (llama2.c's models put it between texts). Control tokens of the template can't come out.
+ * One thread, a fixed number of slots; the answer to a prompt depends on (seed, key, sample), the
+ * prompt and the model alone. A reply ends where its template says (end token, next turn), at a
+ * stop string, or when its length is used up; a plain model's text also at BOS (llama2.c's models
+ * put it between texts). Control tokens of the template can't come out.
  */
 #ifndef JOBS_RUN_DECODE_H
 #define JOBS_RUN_DECODE_H
@@ -19,10 +20,10 @@ struct run_prompt {
     struct sampling sampling;
 };
 struct run_reply {
-    char *text;       /* UTF-8, NUL-terminated, no blanks at the ends, no NUL inside; owned */
+    char *text; /* UTF-8, NUL-terminated, no blanks at the ends, no NUL inside; owned */
     size_t len;
-    uint32_t tokens;  /* drawn, without a stop token */
-    double logprob;   /* sum over what was drawn, nats */
+    uint32_t tokens; /* drawn, without a stop token */
+    double logprob;  /* sum over what was drawn, nats */
     enum decode_end end;
 };
 struct run_rates {
@@ -30,13 +31,15 @@ struct run_rates {
     double wall_ms, slots_used; /* mean share of the slots */
 };
 
-/* stop may be NULL. Replies are in the order of the prompts; out[n] is zeroed by the caller and freed by run_replies_free().
- * done and total of env->progress are rows of prompts. ERR_CANCELLED; ERR_NUMERIC if a logit is not finite;
- * ERR_LIMIT if the cache would not fit RUN_DECODE_BYTES_MAX. */
+/* stop may be NULL. Replies are in the order of the prompts; out[n] is zeroed by the caller and
+ * freed by run_replies_free(). done and total of env->progress are rows of prompts. ERR_CANCELLED;
+ * ERR_NUMERIC if a logit is not finite; ERR_LIMIT if the cache would not fit RUN_DECODE_BYTES_MAX.
+ */
 #define RUN_DECODE_SLOTS 24
 #define RUN_DECODE_BYTES_MAX ((size_t)16 << 30)
-int run_decode(const struct model *m, const struct text_list *stop, uint64_t seed, const struct run_prompt *prompts, size_t n,
-               const struct run_env *env, struct run_reply *out, struct run_rates *rates, struct err *e);
+int run_decode(const struct model *m, const struct text_list *stop, uint64_t seed,
+               const struct run_prompt *prompts, size_t n, const struct run_env *env,
+               struct run_reply *out, struct run_rates *rates, struct err *e);
 void run_prompts_free(struct run_prompt *p, size_t n); /* the array as well */
 void run_replies_free(struct run_reply *r, size_t n);
 /* Is it a whole reply, and not cut off? */

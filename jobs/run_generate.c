@@ -1,9 +1,11 @@
 /*
- * generate: replies of a policy to contexts of a data set, or texts from nothing, for every combination of the settings.
+ * generate: replies of a policy to contexts of a data set, or texts from nothing, for every
+ * combination of the settings.
  *
- * generate.items lists what is wanted: contexts x settings x samples, in that order. generate.rows decodes a range of the list
- * (bootstrap.sample does the same with its own list): JSON lines {"i": item, "text", "n": tokens, "end", "logprob"}.
- * generate.reduce makes a data set of it: the turns before, and the reply with the levels that were asked for.
+ * generate.items lists what is wanted: contexts x settings x samples, in that order. generate.rows
+ * decodes a range of the list (bootstrap.sample does the same with its own list): JSON lines {"i":
+ * item, "text", "n": tokens, "end", "logprob"}. generate.reduce makes a data set of it: the turns
+ * before, and the reply with the levels that were asked for.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +14,9 @@
 #include "jobs/run_items.h"
 #include "jobs/run_replies.h"
 
-/* ---- items ------------------------------------------------------------------------------------------------------ */
+/* ---- items
+ * ------------------------------------------------------------------------------------------------------
+ */
 
 struct settings {
     int n;
@@ -26,12 +30,14 @@ static int attr_find(const struct schema *s, const char *name, int level, int *a
     if (*attr < 0)
         return err_set(e, ERR_INVALID, "the model has no attribute \"%s\"", name);
     if (level < -1 || level >= s->attr[*attr].levels)
-        return err_set(e, ERR_INVALID, "level %d of attribute \"%s\", must be in 0..%d", level, name, s->attr[*attr].levels - 1);
+        return err_set(e, ERR_INVALID, "level %d of attribute \"%s\", must be in 0..%d", level,
+                       name, s->attr[*attr].levels - 1);
     return 0;
 }
 
 /* Every combination of the sweeps on top of the fixed levels; the last sweep runs fastest. */
-static int settings_make(const struct generate_spec *g, const struct schema *s, struct settings *out, struct err *e)
+static int settings_make(const struct generate_spec *g, const struct schema *s,
+                         struct settings *out, struct err *e)
 {
     int8_t fixed[SCHEMA_ATTRS_MAX];
     int attr, rc;
@@ -45,7 +51,8 @@ static int settings_make(const struct generate_spec *g, const struct schema *s, 
     }
     for (int i = 0; i < g->sweep_n; i++) {
         if (g->sweep[i].levels.n < 1 || out->n > SETTINGS_MAX / g->sweep[i].levels.n)
-            return err_set(e, ERR_LIMIT, "generate.sweep makes more than %d combinations", SETTINGS_MAX);
+            return err_set(e, ERR_LIMIT, "generate.sweep makes more than %d combinations",
+                           SETTINGS_MAX);
         out->n *= g->sweep[i].levels.n;
     }
     out->level = mem_zalloc((size_t)out->n, sizeof(*out->level));
@@ -64,14 +71,16 @@ static int settings_make(const struct generate_spec *g, const struct schema *s, 
     return 0;
 }
 
-static int items_fill(const struct generate_spec *g, const struct settings *settings, const struct run_context *contexts, size_t n,
-                      struct run_items *items, struct err *e)
+static int items_fill(const struct generate_spec *g, const struct settings *settings,
+                      const struct run_context *contexts, size_t n, struct run_items *items,
+                      struct err *e)
 {
     size_t places = contexts != NULL ? n : (size_t)g->from_nothing;
     uint64_t all = (uint64_t)places * (uint64_t)settings->n * (uint64_t)g->n;
 
     if (all == 0 || all > RUN_ITEMS_MAX)
-        return err_set(e, ERR_LIMIT, "%llu replies, must be 1..%u", (unsigned long long)all, RUN_ITEMS_MAX);
+        return err_set(e, ERR_LIMIT, "%llu replies, must be 1..%u", (unsigned long long)all,
+                       RUN_ITEMS_MAX);
     for (size_t c = 0; c < places; c++) {
         for (int k = 0; k < settings->n; k++) {
             for (int j = 0; j < g->n; j++) {
@@ -88,7 +97,8 @@ static int items_fill(const struct generate_spec *g, const struct settings *sett
     return 0;
 }
 
-int run_generate_items(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
+int run_generate_items(const struct run_task *t, const struct run_env *env, struct run_result *r,
+                       struct err *e)
 {
     const struct generate_spec *g = &t->spec->generate;
     struct model m = {0};
@@ -104,7 +114,8 @@ int run_generate_items(const struct run_task *t, const struct run_env *env, stru
     if (rc == 0 && run_input_count(t, "prompts") > 0) {
         rc = run_dataset(t, env, "prompts", &d, e);
         if (rc == 0)
-            rc = run_contexts(&d, g->split[0] != '\0' ? g->split : "held_out", (size_t)g->prompts, t->spec->seed, &contexts, &n, e);
+            rc = run_contexts(&d, g->split[0] != '\0' ? g->split : "held_out", (size_t)g->prompts,
+                              t->spec->seed, &contexts, &n, e);
     }
     if (rc == 0)
         rc = items_fill(g, &settings, contexts, n, &items, e);
@@ -122,13 +133,16 @@ int run_generate_items(const struct run_task *t, const struct run_env *env, stru
     return rc;
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------- */
+/* ---- rows
+ * -------------------------------------------------------------------------------------------------------
+ */
 
 static void replies_write(const struct run_reply *replies, size_t n, uint64_t first, struct buf *b)
 {
     for (size_t i = 0; i < n; i++) {
         const struct run_reply *reply = &replies[i];
-        buf_printf(b, "{\"end\":\"%s\",\"i\":%llu,\"logprob\":", decode_end_name(reply->end), (unsigned long long)(first + i));
+        buf_printf(b, "{\"end\":\"%s\",\"i\":%llu,\"logprob\":", decode_end_name(reply->end),
+                   (unsigned long long)(first + i));
         run_number(b, reply->logprob);
         buf_printf(b, ",\"n\":%u,\"text\":", reply->tokens);
         json_quote(reply->text, reply->len, b);
@@ -146,10 +160,12 @@ static void rates_set(struct run_result *r, const struct run_rates *rates)
     run_metric(r, "slots_used", rates->slots_used);
 }
 
-int run_generate_rows(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
+int run_generate_rows(const struct run_task *t, const struct run_env *env, struct run_result *r,
+                      struct err *e)
 {
     bool bootstrap = strcmp(t->kind, "bootstrap.sample") == 0;
-    const struct sampling *s = bootstrap ? &t->spec->bootstrap.sampling : &t->spec->generate.sampling;
+    const struct sampling *s =
+        bootstrap ? &t->spec->bootstrap.sampling : &t->spec->generate.sampling;
     struct model m = {0};
     struct dataset d = {0};
     struct arena arena = ARENA_INIT;
@@ -161,15 +177,16 @@ int run_generate_rows(const struct run_task *t, const struct run_env *env, struc
     int rc = run_policy(t, env, "model", MODEL_ALL, &m, e);
 
     if (rc == 0)
-        rc = run_items_load(t, env, bootstrap ? "bootstrap.items" : "generate.items", m.steer.template_config.schema.attrs, t->begin,
-                            t->end, &items, e);
+        rc = run_items_load(t, env, bootstrap ? "bootstrap.items" : "generate.items",
+                            m.steer.template_config.schema.attrs, t->begin, t->end, &items, e);
     if (rc == 0)
         rc = run_items_dataset(&items, t, env, bootstrap ? "data" : "prompts", &d, &arena, e);
     if (rc == 0)
         rc = run_items_prompts(&items, &m, &d, s, &prompts, e);
     if (rc == 0) {
         replies = mem_zalloc(items.n + 1, sizeof(*replies));
-        rc = run_decode(&m, bootstrap ? NULL : &t->spec->generate.stop, t->spec->seed, prompts, items.n, env, replies, &rates, e);
+        rc = run_decode(&m, bootstrap ? NULL : &t->spec->generate.stop, t->spec->seed, prompts,
+                        items.n, env, replies, &rates, e);
     }
     if (rc == 0) {
         replies_write(replies, items.n, t->begin, &lines);
@@ -187,10 +204,13 @@ int run_generate_rows(const struct run_task *t, const struct run_env *env, struc
     return rc;
 }
 
-/* ---- reduce ----------------------------------------------------------------------------------------------------- */
+/* ---- reduce
+ * -----------------------------------------------------------------------------------------------------
+ */
 
-static int replies_to_dataset(const struct run_items *items, const struct run_replies *replies, const struct dataset *d,
-                              const struct schema *s, const char *dir, struct err *e)
+static int replies_to_dataset(const struct run_items *items, const struct run_replies *replies,
+                              const struct dataset *d, const struct schema *s, const char *dir,
+                              struct err *e)
 {
     struct dataset_writer *w = NULL;
     struct arena a = ARENA_INIT;
@@ -220,7 +240,8 @@ static int replies_to_dataset(const struct run_items *items, const struct run_re
     return rc;
 }
 
-int run_generate_reduce(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
+int run_generate_reduce(const struct run_task *t, const struct run_env *env, struct run_result *r,
+                        struct err *e)
 {
     struct model m = {0};
     struct dataset d = {0};
@@ -237,7 +258,8 @@ int run_generate_reduce(const struct run_task *t, const struct run_env *env, str
         rc = run_items_dataset(&items, t, env, "prompts", &d, &arena, e);
     if (rc == 0)
         rc = run_replies_load(t, env, "generate.rows", items.n, &replies, e);
-    if (m.steer.role == STEER_NONE) /* a plain model knows no attributes: those of the spec are what comes next */
+    if (m.steer.role ==
+        STEER_NONE) /* a plain model knows no attributes: those of the spec are what comes next */
         s = &t->spec->schema;
     if (rc == 0)
         rc = replies_to_dataset(&items, &replies, &d, s, dir, e);

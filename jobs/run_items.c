@@ -8,9 +8,12 @@
 #include "base/rng.h"
 
 enum { PICK_CONTEXTS = 1 }; /* stream of RNG_PICK */
-#define HELD_OUT 0.1        /* share of texts from nothing; texts in a context are split as the context is */
+#define HELD_OUT                                                                                   \
+    0.1 /* share of texts from nothing; texts in a context are split as the context is */
 
-/* ---- contexts --------------------------------------------------------------------------------------------------- */
+/* ---- contexts
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 static bool is_wanted(const struct conversation *c, const char *split)
 {
@@ -19,7 +22,8 @@ static bool is_wanted(const struct conversation *c, const char *split)
     return c->split == (strcmp(split, "held_out") == 0 ? SPLIT_HELD_OUT : SPLIT_TRAIN);
 }
 
-static void context_push(struct run_context **list, size_t *n, size_t *cap, size_t conversation, uint32_t turn)
+static void context_push(struct run_context **list, size_t *n, size_t *cap, size_t conversation,
+                         uint32_t turn)
 {
     if (*n == *cap) {
         *cap = 2 * *cap + 256;
@@ -33,8 +37,8 @@ uint64_t run_context_key(struct run_context c)
     return (uint64_t)c.conversation << 20 | (c.turn & 0xfffffu);
 }
 
-int run_contexts(const struct dataset *d, const char *split, size_t most, uint64_t seed, struct run_context **out, size_t *n,
-                 struct err *e)
+int run_contexts(const struct dataset *d, const char *split, size_t most, uint64_t seed,
+                 struct run_context **out, size_t *n, struct err *e)
 {
     struct run_context *all = NULL, *chosen;
     size_t found = 0, cap = 0;
@@ -56,8 +60,11 @@ int run_contexts(const struct dataset *d, const char *split, size_t most, uint64
     }
     if (found == 0 || found > UINT32_MAX) {
         free(all);
-        return err_set(e, ERR_INVALID, "%zu contexts in split %s, at least one is needed: a response with a turn before it, or a "
-                       "conversation without a response", found, split);
+        return err_set(e, ERR_INVALID,
+                       "%zu contexts in split %s, at least one is needed: a response with a turn "
+                       "before it, or a "
+                       "conversation without a response",
+                       found, split);
     }
     *n = most == 0 || most > found ? found : most;
     chosen = mem_zalloc(*n, sizeof(*chosen));
@@ -68,7 +75,9 @@ int run_contexts(const struct dataset *d, const char *split, size_t most, uint64
     return 0;
 }
 
-/* ---- the list --------------------------------------------------------------------------------------------------- */
+/* ---- the list
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 struct run_item *run_items_add(struct run_items *x)
 {
@@ -90,7 +99,8 @@ void run_items_free(struct run_items *x)
     *x = (struct run_items){0};
 }
 
-int run_items_publish(const struct run_items *x, int attrs, const struct run_env *env, struct run_result *r, struct err *e)
+int run_items_publish(const struct run_items *x, int attrs, const struct run_env *env,
+                      struct run_result *r, struct err *e)
 {
     char *path = mem_printf("%s/items.jsonl", env->scratch);
     struct buf b = BUF_INIT;
@@ -98,7 +108,8 @@ int run_items_publish(const struct run_items *x, int attrs, const struct run_env
 
     for (size_t i = 0; i < x->n; i++) {
         const struct run_item *item = &x->v[i];
-        buf_printf(&b, "{\"c\":%lld,\"i\":%zu,\"key\":%llu,\"level\":[", item->has_context ? (long long)item->context.conversation : -1LL, i,
+        buf_printf(&b, "{\"c\":%lld,\"i\":%zu,\"key\":%llu,\"level\":[",
+                   item->has_context ? (long long)item->context.conversation : -1LL, i,
                    (unsigned long long)item->key);
         for (int a = 0; a < attrs; a++)
             buf_printf(&b, a > 0 ? ",%d" : "%d", item->level[a]);
@@ -128,11 +139,13 @@ static int item_read(const struct loading *l, const cJSON *j, struct err *e)
     int a = 0, rc;
 
     if ((rc = json_need_int(j, "key", 0, (int64_t)1 << 52, &key, e)) != 0 ||
-        (rc = json_need_int(j, "sample", 0, UINT32_MAX, &sample, e)) != 0 || (rc = json_need_int(j, "c", -1, INT32_MAX, &c, e)) != 0 ||
+        (rc = json_need_int(j, "sample", 0, UINT32_MAX, &sample, e)) != 0 ||
+        (rc = json_need_int(j, "c", -1, INT32_MAX, &c, e)) != 0 ||
         (rc = json_need_int(j, "turn", 0, INT32_MAX, &turn, e)) != 0)
         return rc;
     if (cJSON_GetArraySize(levels) != l->attrs)
-        return err_set(e, ERR_CORRUPT, "%d levels for %d attributes", cJSON_GetArraySize(levels), l->attrs);
+        return err_set(e, ERR_CORRUPT, "%d levels for %d attributes", cJSON_GetArraySize(levels),
+                       l->attrs);
     item = run_items_add(l->items);
     item->key = (uint64_t)key;
     item->sample = (uint32_t)sample;
@@ -140,7 +153,8 @@ static int item_read(const struct loading *l, const cJSON *j, struct err *e)
     item->context = (struct run_context){c >= 0 ? (uint32_t)c : 0, (uint32_t)turn};
     cJSON_ArrayForEach(v, levels)
     {
-        if (!cJSON_IsNumber(v) || !(v->valuedouble >= -1.0 && v->valuedouble < (double)SCHEMA_LEVELS_MAX))
+        if (!cJSON_IsNumber(v) ||
+            !(v->valuedouble >= -1.0 && v->valuedouble < (double)SCHEMA_LEVELS_MAX))
             return err_set(e, ERR_CORRUPT, "level[%d] must be in -1..%d", a, SCHEMA_LEVELS_MAX - 1);
         item->level[a++] = (int8_t)v->valuedouble;
     }
@@ -159,8 +173,8 @@ static int item_take(void *self, const cJSON *line, struct err *e)
     return item_read(l, line, e);
 }
 
-int run_items_load(const struct run_task *t, const struct run_env *env, const char *phase, int attrs, uint64_t begin, uint64_t end,
-                   struct run_items *out, struct err *e)
+int run_items_load(const struct run_task *t, const struct run_env *env, const char *phase,
+                   int attrs, uint64_t begin, uint64_t end, struct run_items *out, struct err *e)
 {
     struct loading l = {.items = out, .attrs = attrs, .begin = begin, .end = end};
     int rc;
@@ -168,8 +182,8 @@ int run_items_load(const struct run_task *t, const struct run_env *env, const ch
     *out = (struct run_items){.first = begin};
     rc = run_lines(t, env, phase, "items", &l, item_take, e);
     if (rc == 0 && (begin > l.next || end > l.next))
-        rc = err_set(e, ERR_INVALID, "items %llu..%llu of %llu", (unsigned long long)begin, (unsigned long long)end,
-                     (unsigned long long)l.next);
+        rc = err_set(e, ERR_INVALID, "items %llu..%llu of %llu", (unsigned long long)begin,
+                     (unsigned long long)end, (unsigned long long)l.next);
     return rc;
 }
 
@@ -185,7 +199,8 @@ static bool wanted_has(const void *self, size_t conversation)
     return conversation < w->n && w->is[conversation];
 }
 
-int run_items_dataset(const struct run_items *x, const struct run_task *t, const struct run_env *env, const char *key, struct dataset *out,
+int run_items_dataset(const struct run_items *x, const struct run_task *t,
+                      const struct run_env *env, const char *key, struct dataset *out,
                       struct arena *arena, struct err *e)
 {
     struct wanted wanted = {0};
@@ -206,9 +221,11 @@ int run_items_dataset(const struct run_items *x, const struct run_task *t, const
     rc = run_dataset_rows(t, env, key, &wanted, wanted_has, out, arena, e);
     for (size_t i = 0; i < x->n && rc == 0; i++) {
         const struct run_context *c = &x->v[i].context;
-        if (x->v[i].has_context && (c->conversation >= out->conversations || c->turn > out->conversation[c->conversation].turns))
-            rc = err_set(e, ERR_CORRUPT, "item %llu: there is no turn %u of conversation %u in input %s", (unsigned long long)(x->first + i),
-                         c->turn, c->conversation, key);
+        if (x->v[i].has_context && (c->conversation >= out->conversations ||
+                                    c->turn > out->conversation[c->conversation].turns))
+            rc = err_set(e, ERR_CORRUPT,
+                         "item %llu: there is no turn %u of conversation %u in input %s",
+                         (unsigned long long)(x->first + i), c->turn, c->conversation, key);
     }
     if (rc != 0)
         dataset_free(out);
@@ -216,9 +233,12 @@ int run_items_dataset(const struct run_items *x, const struct run_task *t, const
     return rc;
 }
 
-/* ---- prompts ---------------------------------------------------------------------------------------------------- */
+/* ---- prompts
+ * ----------------------------------------------------------------------------------------------------
+ */
 
-int run_policy(const struct run_task *t, const struct run_env *env, const char *key, unsigned parts, struct model *out, struct err *e)
+int run_policy(const struct run_task *t, const struct run_env *env, const char *key, unsigned parts,
+               struct model *out, struct err *e)
 {
     struct template_config *c = &out->steer.template_config;
     int rc = run_model(t, env, key, parts | MODEL_TOKENIZER, out, e);
@@ -226,7 +246,8 @@ int run_policy(const struct run_task *t, const struct run_env *env, const char *
     if (rc != 0)
         return rc;
     if (out->steer.role == STEER_ATTRIBUTE_MODEL || out->dims.head != HEAD_LM)
-        return err_set(e, ERR_INVALID, "input %s is an attribute model: it can't write replies", key);
+        return err_set(e, ERR_INVALID, "input %s is an attribute model: it can't write replies",
+                       key);
     if (out->steer.role == STEER_NONE) {
         memset(c, 0, sizeof(*c));
         c->name = TEMPLATE_PLAIN;
@@ -235,8 +256,8 @@ int run_policy(const struct run_task *t, const struct run_env *env, const char *
     return 0;
 }
 
-static int prompt_make(const struct model *m, const struct dataset *d, const struct run_item *item, const int8_t *level,
-                       struct ids *out, struct err *e)
+static int prompt_make(const struct model *m, const struct dataset *d, const struct run_item *item,
+                       const int8_t *level, struct ids *out, struct err *e)
 {
     const struct template_config *c = &m->steer.template_config;
     struct conversation nothing = {.id = "", .source = ""};
@@ -250,11 +271,12 @@ static int prompt_make(const struct model *m, const struct dataset *d, const str
     }
     if (!item->has_context)
         return template_prompt(c, m->tokenizer, &nothing, 0, level, out, e);
-    return template_prompt(c, m->tokenizer, &d->conversation[item->context.conversation], item->context.turn, level, out, e);
+    return template_prompt(c, m->tokenizer, &d->conversation[item->context.conversation],
+                           item->context.turn, level, out, e);
 }
 
-int run_items_prompts(const struct run_items *x, const struct model *m, const struct dataset *d, const struct sampling *s,
-                      struct run_prompt **out, struct err *e)
+int run_items_prompts(const struct run_items *x, const struct model *m, const struct dataset *d,
+                      const struct sampling *s, struct run_prompt **out, struct err *e)
 {
     struct run_prompt *p = mem_zalloc(x->n + 1, sizeof(*p));
     int8_t missing[SCHEMA_ATTRS_MAX];
@@ -270,7 +292,8 @@ int run_items_prompts(const struct run_items *x, const struct model *m, const st
         if (rc == 0 && guided)
             rc = prompt_make(m, d, &x->v[i], missing, &p[i].uncond, e);
         if (rc == 0 && p[i].prompt.n == 0)
-            rc = err_set(e, ERR_INVALID, "an empty prompt: the tokenizer has no BOS and the context no text");
+            rc = err_set(e, ERR_INVALID,
+                         "an empty prompt: the tokenizer has no BOS and the context no text");
         if (rc != 0)
             err_wrap(e, "item %llu", (unsigned long long)(x->first + i));
     }
@@ -282,20 +305,26 @@ int run_items_prompts(const struct run_items *x, const struct model *m, const st
     return rc;
 }
 
-/* ---- back to conversations -------------------------------------------------------------------------------------- */
+/* ---- back to conversations
+ * -------------------------------------------------------------------------------------- */
 
-void run_item_conversation(const struct run_item *item, uint64_t index, const struct dataset *d, const char *text, size_t len,
-                           const struct schema *s, struct arena *a, struct conversation *out)
+void run_item_conversation(const struct run_item *item, uint64_t index, const struct dataset *d,
+                           const char *text, size_t len, const struct schema *s, struct arena *a,
+                           struct conversation *out)
 {
-    const struct conversation *c = item->has_context ? &d->conversation[item->context.conversation] : NULL;
+    const struct conversation *c =
+        item->has_context ? &d->conversation[item->context.conversation] : NULL;
     uint32_t before = c != NULL ? item->context.turn : 0;
-    char *id = mem_printf("%s#%u.%llu", c != NULL ? c->id : "nothing", before, (unsigned long long)index);
+    char *id =
+        mem_printf("%s#%u.%llu", c != NULL ? c->id : "nothing", before, (unsigned long long)index);
     struct turn *reply;
 
     memset(out, 0, sizeof(*out));
     out->id = arena_text(a, id, strlen(id));
     out->source = c != NULL ? c->source : "generated";
-    out->split = c != NULL ? c->split : rng_unit(item->key, RNG_SPLIT, item->sample, 0, 0) < HELD_OUT ? SPLIT_HELD_OUT : SPLIT_TRAIN;
+    out->split = c != NULL                                                       ? c->split
+                 : rng_unit(item->key, RNG_SPLIT, item->sample, 0, 0) < HELD_OUT ? SPLIT_HELD_OUT
+                                                                                 : SPLIT_TRAIN;
     out->fold = c != NULL ? c->fold : rng_at(item->key, RNG_SPLIT, item->sample, 0, 1).v[0] >> 1;
     out->turns = before + 1;
     out->turn = arena_alloc(a, out->turns * sizeof(*out->turn));

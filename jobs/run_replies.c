@@ -35,12 +35,14 @@ static int reply_take(void *self, const cJSON *line, struct err *e)
     int64_t i, tokens;
     int rc;
 
-    if ((rc = json_need_int(line, "i", 0, INT64_C(1) << 40, &i, e)) != 0 || (rc = json_need_int(line, "n", 0, UINT32_MAX, &tokens, e)) != 0 ||
-        (rc = json_need_string(line, "text", &text, e)) != 0 || (rc = json_need_string(line, "end", &end, e)) != 0 ||
-        (rc = end_find(end, &how, e)) != 0)
+    if ((rc = json_need_int(line, "i", 0, INT64_C(1) << 40, &i, e)) != 0 ||
+        (rc = json_need_int(line, "n", 0, UINT32_MAX, &tokens, e)) != 0 ||
+        (rc = json_need_string(line, "text", &text, e)) != 0 ||
+        (rc = json_need_string(line, "end", &end, e)) != 0 || (rc = end_find(end, &how, e)) != 0)
         return rc;
     if ((uint64_t)i != x->next)
-        return err_set(e, ERR_CORRUPT, "item %lld, %llu was expected", (long long)i, (unsigned long long)x->next);
+        return err_set(e, ERR_CORRUPT, "item %lld, %llu was expected", (long long)i,
+                       (unsigned long long)x->next);
     x->next++;
     if ((uint64_t)i < x->begin || (uint64_t)i >= x->end)
         return 0;
@@ -57,8 +59,8 @@ static int reply_take(void *self, const cJSON *line, struct err *e)
     return 0;
 }
 
-int run_replies_load(const struct run_task *t, const struct run_env *env, const char *phase, size_t n, struct run_replies *out,
-                     struct err *e)
+int run_replies_load(const struct run_task *t, const struct run_env *env, const char *phase,
+                     size_t n, struct run_replies *out, struct err *e)
 {
     struct taking x = {.out = out, .end = n};
     int rc;
@@ -66,12 +68,14 @@ int run_replies_load(const struct run_task *t, const struct run_env *env, const 
     *out = (struct run_replies){0};
     rc = run_lines(t, env, phase, NULL, &x, reply_take, e);
     if (rc == 0 && x.next != n)
-        rc = err_set(e, ERR_CORRUPT, "phase %s has %llu replies for %zu items", phase, (unsigned long long)x.next, n);
+        rc = err_set(e, ERR_CORRUPT, "phase %s has %llu replies for %zu items", phase,
+                     (unsigned long long)x.next, n);
     return rc;
 }
 
-int run_replies_load_range(const struct run_task *t, const struct run_env *env, const char *phase, uint64_t rows_per_task,
-                           uint64_t begin, uint64_t end, struct run_replies *out, struct err *e)
+int run_replies_load_range(const struct run_task *t, const struct run_env *env, const char *phase,
+                           uint64_t rows_per_task, uint64_t begin, uint64_t end,
+                           struct run_replies *out, struct err *e)
 {
     struct taking x = {.out = out, .begin = begin, .end = end};
     uint64_t first = begin / rows_per_task, last = (end + rows_per_task - 1) / rows_per_task;
@@ -79,12 +83,14 @@ int run_replies_load_range(const struct run_task *t, const struct run_env *env, 
 
     *out = (struct run_replies){.first = begin};
     if (begin >= end || last > (uint64_t)run_phase_parts(t, phase))
-        return err_set(e, ERR_INVALID, "items %llu..%llu of phase %s, which has %d parts of %llu", (unsigned long long)begin,
-                       (unsigned long long)end, phase, run_phase_parts(t, phase), (unsigned long long)rows_per_task);
+        return err_set(e, ERR_INVALID, "items %llu..%llu of phase %s, which has %d parts of %llu",
+                       (unsigned long long)begin, (unsigned long long)end, phase,
+                       run_phase_parts(t, phase), (unsigned long long)rows_per_task);
     x.next = first * rows_per_task;
     rc = run_lines_of_parts(t, env, phase, (int)first, (int)last, &x, reply_take, e);
     if (rc == 0 && x.out->n != end - begin)
-        rc = err_set(e, ERR_CORRUPT, "phase %s has %zu replies for %llu items", phase, x.out->n, (unsigned long long)(end - begin));
+        rc = err_set(e, ERR_CORRUPT, "phase %s has %zu replies for %llu items", phase, x.out->n,
+                     (unsigned long long)(end - begin));
     return rc;
 }
 

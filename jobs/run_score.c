@@ -24,10 +24,12 @@ struct run_scorer {
     struct model *model;
     int models;
     const struct schema *schema;
-    int begin[SCHEMA_LABELS_MAX + 1]; /* of each label's classes; the last is their number; all 0 without classes */
+    int begin[SCHEMA_LABELS_MAX +
+              1]; /* of each label's classes; the last is their number; all 0 without classes */
     struct job *job;
     size_t jobs, cap;
-    float *value, *probs; /* [jobs][attrs], [jobs][begin[labels]]: sums during the run, then means */
+    float *value,
+        *probs; /* [jobs][attrs], [jobs][begin[labels]]: sums during the run, then means */
     uint64_t rows, done, total;
 };
 
@@ -37,8 +39,8 @@ static void classes_place(struct run_scorer *s)
         s->begin[i + 1] = s->begin[i] + template_label_classes(&s->schema->label[i]);
 }
 
-static int model_take(const struct run_task *t, const struct run_env *env, const char *key, int i, struct run_scorer *s,
-                      struct err *e)
+static int model_take(const struct run_task *t, const struct run_env *env, const char *key, int i,
+                      struct run_scorer *s, struct err *e)
 {
     struct model *m = &s->model[i];
     char path[4096];
@@ -52,15 +54,16 @@ static int model_take(const struct run_task *t, const struct run_env *env, const
     if ((rc = run_steer_check(m, e)) != 0)
         return err_wrap(e, "input %s[%d]", key, i);
     if (m->steer.role != STEER_ATTRIBUTE_MODEL)
-        return err_set(e, ERR_INVALID, "input %s is no attribute model: its steer_config.json %s", key,
-                       m->steer.role == STEER_POLICY ? "says policy" : "is missing");
+        return err_set(e, ERR_INVALID, "input %s is no attribute model: its steer_config.json %s",
+                       key, m->steer.role == STEER_POLICY ? "says policy" : "is missing");
     if (m->steer.template_config.head != s->model[0].steer.template_config.head)
         return err_set(e, ERR_INVALID, "input %s: model %d has another head than model 0", key, i);
-    return schema_same(&m->steer.template_config.schema, &s->model[0].steer.template_config.schema, e);
+    return schema_same(&m->steer.template_config.schema, &s->model[0].steer.template_config.schema,
+                       e);
 }
 
-int run_scorer_new(const struct run_task *t, const struct run_env *env, const char *key, const struct schema *want,
-                   struct run_scorer **out, struct err *e)
+int run_scorer_new(const struct run_task *t, const struct run_env *env, const char *key,
+                   const struct schema *want, struct run_scorer **out, struct err *e)
 {
     struct run_scorer *s = mem_zalloc(1, sizeof(*s));
     int n = run_input_count(t, key), rc = 0;
@@ -129,7 +132,8 @@ int run_scorer_probs(const struct run_scorer *s, int label, int *begin)
     return s->begin[label + 1] - s->begin[label];
 }
 
-size_t run_scorer_add(struct run_scorer *s, const struct conversation *c, uint32_t turn, const char *reply, size_t len, int64_t fold)
+size_t run_scorer_add(struct run_scorer *s, const struct conversation *c, uint32_t turn,
+                      const char *reply, size_t len, int64_t fold)
 {
     if (s->jobs == s->cap) {
         s->cap = 2 * s->cap + 256;
@@ -139,14 +143,16 @@ size_t run_scorer_add(struct run_scorer *s, const struct conversation *c, uint32
     return s->jobs++;
 }
 
-/* ---- one model over its responses ------------------------------------------------------------------------------ */
+/* ---- one model over its responses
+ * ------------------------------------------------------------------------------ */
 
 static bool is_for(const struct run_scorer *s, const struct job *j, int k)
 {
     return j->fold < 0 || j->fold % s->models == k;
 }
 
-static int job_sequence(const struct model *m, const struct job *j, struct sequence *out, struct err *e)
+static int job_sequence(const struct model *m, const struct job *j, struct sequence *out,
+                        struct err *e)
 {
     const struct template_config *c = &m->steer.template_config;
     int rc;
@@ -168,7 +174,8 @@ static void job_take(void *self, size_t i, int target, const float *out, int n)
     if (width > 0) {
         CHECK(target < s->schema->labels && n == s->begin[target + 1] - s->begin[target]);
         for (int c = 0; c < n; c++)
-            s->probs[i * (size_t)width + (size_t)(s->begin[target] + c)] += (float)exp((double)out[c]);
+            s->probs[i * (size_t)width + (size_t)(s->begin[target] + c)] +=
+                (float)exp((double)out[c]);
         return;
     }
     for (int a = 0; a < s->schema->attrs; a++)
@@ -190,7 +197,8 @@ static int targets_run(struct run_scorer *s, int k, const struct run_env *env, s
 {
     const struct model *m = &s->model[k];
     struct sequence *sequence = mem_zalloc(1, sizeof(*sequence));
-    struct score_batch *batch = score_batch_new(m, RUN_SCORE_ROWS, widest_label(s->schema), env->heartbeat, s, job_take);
+    struct score_batch *batch =
+        score_batch_new(m, RUN_SCORE_ROWS, widest_label(s->schema), env->heartbeat, s, job_take);
     int rc = 0;
 
     for (size_t i = 0; i < s->jobs && rc == 0; i++) {
@@ -202,7 +210,8 @@ static int targets_run(struct run_scorer *s, int k, const struct run_env *env, s
             break;
         j->truncated |= sequence->truncated;
         if (sequence->ids.n <= (size_t)m->dims.context && sequence->targets > 0) {
-            score_batch_add(batch, i, sequence->ids.v, sequence->ids.n, sequence->target, sequence->targets);
+            score_batch_add(batch, i, sequence->ids.v, sequence->ids.n, sequence->target,
+                            sequence->targets);
             j->scored++;
         } else {
             j->truncated = true;
@@ -240,7 +249,8 @@ static int strings_run(struct run_scorer *s, int k, const struct run_env *env, s
         rc = job_sequence(m, j, sequence, e);
         j->truncated |= sequence->truncated;
         s->done++;
-        if (rc != 0 || sequence->pieces < 1 || sequence->piece[0].end + room > (size_t)m->dims.context) {
+        if (rc != 0 || sequence->pieces < 1 ||
+            sequence->piece[0].end + room > (size_t)m->dims.context) {
             j->truncated = true;
             continue;
         }
@@ -274,7 +284,8 @@ static int model_run(struct run_scorer *s, int k, const struct run_env *env, str
     return targets_run(s, k, env, e);
 }
 
-/* ---- from sums to values ---------------------------------------------------------------------------------------- */
+/* ---- from sums to values
+ * ---------------------------------------------------------------------------------------- */
 
 static float attr_value(const struct run_scorer *s, int a, const float *probs)
 {
@@ -293,7 +304,8 @@ static float attr_value(const struct run_scorer *s, int a, const float *probs)
     for (int i = 0; i < SCHEMA_LABELS_MAX; i++)
         human[i] = NAN;
     human[attr->label] = (float)(label->type == LABEL_SCALE ? rint(label->min) + mean : mean);
-    return (float)schema_human_value(s->schema, a, human); /* the label's scale to the attribute's */
+    return (float)schema_human_value(s->schema, a,
+                                     human); /* the label's scale to the attribute's */
 }
 
 static int job_finish(struct run_scorer *s, size_t i, struct err *e)
@@ -314,7 +326,8 @@ static int job_finish(struct run_scorer *s, size_t i, struct err *e)
         finite &= j->scored == 0 || s->schema->attr[a].type == ATTR_COMPUTED || isfinite(value[a]);
     }
     if (!finite)
-        return err_set(e, ERR_NUMERIC, "%s (%s), turn %u: a score is not finite", j->c->id, j->c->source, j->turn);
+        return err_set(e, ERR_NUMERIC, "%s (%s), turn %u: a score is not finite", j->c->id,
+                       j->c->source, j->turn);
     return 0;
 }
 

@@ -27,7 +27,8 @@ struct score_batch {
     uint64_t rows;
 };
 
-struct score_batch *score_batch_new(const struct model *m, int32_t rows, size_t stride, uint64_t *heartbeat, void *self, score_fn fn)
+struct score_batch *score_batch_new(const struct model *m, int32_t rows, size_t stride,
+                                    uint64_t *heartbeat, void *self, score_fn fn)
 {
     struct score_batch *b = mem_zalloc(1, sizeof(*b));
     int32_t targets = SEQS_MAX * SCHEMA_LABELS_MAX;
@@ -45,7 +46,8 @@ struct score_batch *score_batch_new(const struct model *m, int32_t rows, size_t 
     b->self = self;
     b->fn = fn;
     b->stride = stride;
-    batch_init(&b->batch, rows, SEQS_MAX, targets, m->dims.head == HEAD_REGRESSION ? SEQS_MAX * m->dims.head_out : 0);
+    batch_init(&b->batch, rows, SEQS_MAX, targets,
+               m->dims.head == HEAD_REGRESSION ? SEQS_MAX * m->dims.head_out : 0);
     b->work = workspace_new(&m->dims, rows, SEQS_MAX, targets);
     workspace_set_progress(b->work, heartbeat);
     b->note = mem_zalloc((size_t)targets, sizeof(*b->note));
@@ -69,28 +71,33 @@ uint64_t score_batch_rows(const struct score_batch *b)
     return b->rows;
 }
 
-static void target_add(struct score_batch *b, size_t id, int i, const struct template_target *t, int32_t first_row)
+static void target_add(struct score_batch *b, size_t id, int i, const struct template_target *t,
+                       int32_t first_row)
 {
     struct batch *x = &b->batch;
     bool regression = b->model->dims.head == HEAD_REGRESSION;
     struct batch_target *out = &x->target[x->targets];
 
     /* What should come out does not matter here, but must be in range. */
-    *out = (struct batch_target){.row = first_row + (int32_t)t->row, .id = t->lo, .lo = t->lo, .hi = t->hi, .weight = 1.0f};
+    *out = (struct batch_target){
+        .row = first_row + (int32_t)t->row, .id = t->lo, .lo = t->lo, .hi = t->hi, .weight = 1.0f};
     if (regression)
         out->id = x->seqs;
-    b->note[x->targets] = (struct note){id, i, regression ? b->model->dims.head_out : t->hi - t->lo};
+    b->note[x->targets] =
+        (struct note){id, i, regression ? b->model->dims.head_out : t->hi - t->lo};
     CHECK(b->note[x->targets].n >= 1 && (size_t)b->note[x->targets].n <= b->stride);
     x->targets++;
 }
 
-void score_batch_add(struct score_batch *b, size_t id, const int32_t *ids, size_t n, const struct template_target *target, int targets)
+void score_batch_add(struct score_batch *b, size_t id, const int32_t *ids, size_t n,
+                     const struct template_target *target, int targets)
 {
     struct batch *x = &b->batch;
     int32_t first_row;
 
     CHECK(n >= 1 && n <= (size_t)x->rows_cap && targets <= SCORE_TARGETS_MAX);
-    if (x->rows + (int32_t)n > x->rows_cap || x->seqs == SEQS_MAX || x->targets + targets > x->targets_cap)
+    if (x->rows + (int32_t)n > x->rows_cap || x->seqs == SEQS_MAX ||
+        x->targets + targets > x->targets_cap)
         score_batch_flush(b);
     first_row = x->rows;
     memcpy(x->token + first_row, ids, n * sizeof(int32_t));
@@ -107,7 +114,8 @@ void score_batch_flush(struct score_batch *b)
     if (x->seqs > 0) {
         transformer_outputs(&b->model->dims, b->model->params, x, b->out, b->stride, b->work);
         for (int32_t t = 0; t < x->targets; t++)
-            b->fn(b->self, b->note[t].id, b->note[t].target, b->out + (size_t)t * b->stride, b->note[t].n);
+            b->fn(b->self, b->note[t].id, b->note[t].target, b->out + (size_t)t * b->stride,
+                  b->note[t].n);
         b->rows += (uint64_t)x->rows;
     }
     x->rows = x->seqs = x->targets = 0;

@@ -1,22 +1,26 @@
 /*
- * run_score_batch: sequences with targets, packed into batches, to what the model says at the targets.
- * Sequences are taken in order; a batch is computed when the next one would not fit. One thread.
+ * run_score_batch: sequences with targets, packed into batches, to what the model says at the
+ * targets. Sequences are taken in order; a batch is computed when the next one would not fit. One
+ * thread.
  */
 #ifndef JOBS_RUN_SCORE_BATCH_H
 #define JOBS_RUN_SCORE_BATCH_H
 
 #include "modelfile/modeldir.h"
 
-/* id: of the sequence; out[n]: log-probabilities over its range, or scores of the regression head. Called in order. */
+/* id: of the sequence; out[n]: log-probabilities over its range, or scores of the regression head.
+ * Called in order. */
 typedef void (*score_fn)(void *self, size_t id, int target, const float *out, int n);
 struct score_batch;
 #define SCORE_TARGETS_MAX 256 /* of one sequence */
-/* rows: of a batch; one sequence may be as long as the model's context. stride: the widest range hi - lo of a target (a regression
- * head has its own). m is borrowed. */
-struct score_batch *score_batch_new(const struct model *m, int32_t rows, size_t stride, uint64_t *heartbeat, void *self, score_fn fn);
+/* rows: of a batch; one sequence may be as long as the model's context. stride: the widest range hi
+ * - lo of a target (a regression head has its own). m is borrowed. */
+struct score_batch *score_batch_new(const struct model *m, int32_t rows, size_t stride,
+                                    uint64_t *heartbeat, void *self, score_fn fn);
 void score_batch_free(struct score_batch *b);
 /* n tokens, at most dims.context; targets in order of rows. */
-void score_batch_add(struct score_batch *b, size_t id, const int32_t *ids, size_t n, const struct template_target *target, int targets);
+void score_batch_add(struct score_batch *b, size_t id, const int32_t *ids, size_t n,
+                     const struct template_target *target, int targets);
 void score_batch_flush(struct score_batch *b);
 uint64_t score_batch_rows(const struct score_batch *b); /* computed so far */
 

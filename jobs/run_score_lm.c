@@ -18,13 +18,15 @@ struct reading {
     const struct ids *prompts;
     const struct run_env *env;
     size_t n, next;
-    struct ids *label; /* [n] decoded strings */
+    struct ids *label;       /* [n] decoded strings */
     double *expected, *mass; /* [n][attrs]: sum so far, and probability of what was chosen so far */
     size_t stride;
     bool broken, cancelled;
 };
 
-/* ---- decoding ----------------------------------------------------------------------------------------------------- */
+/* ---- decoding
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static bool reading_next(void *self, struct decode_request *out)
 {
@@ -32,11 +34,12 @@ static bool reading_next(void *self, struct decode_request *out)
 
     if (x->next >= x->n)
         return false;
-    *out = (struct decode_request){.key = x->next,
-                                   .tag = x->next,
-                                   .prompt = x->prompts[x->next].v,
-                                   .prompt_len = x->prompts[x->next].n,
-                                   .sampling = {.temperature = 0.0f, .top_p = 1.0f, .guidance = 1.0f}};
+    *out =
+        (struct decode_request){.key = x->next,
+                                .tag = x->next,
+                                .prompt = x->prompts[x->next].v,
+                                .prompt_len = x->prompts[x->next].n,
+                                .sampling = {.temperature = 0.0f, .top_p = 1.0f, .guidance = 1.0f}};
     out->sampling.max_new_tokens = (int32_t)template_grammar_longest(x->grammar) + 1;
     x->next++;
     return true;
@@ -71,7 +74,8 @@ static int strings_decode(struct reading *x, uint64_t *rows, struct err *e)
 
     for (size_t i = 0; i < x->n; i++)
         longest = x->prompts[i].n > longest ? x->prompts[i].n : longest;
-    decoder = decoder_new(&x->model->dims, SLOTS, (int32_t)(longest + template_grammar_longest(x->grammar) + 1));
+    decoder = decoder_new(&x->model->dims, SLOTS,
+                          (int32_t)(longest + template_grammar_longest(x->grammar) + 1));
     decoder_set_progress(decoder, x->env->heartbeat);
     decode_run(decoder, x->model->params, &none, &grammar, 0, &source, &stats);
     decoder_free(decoder);
@@ -83,7 +87,8 @@ static int strings_decode(struct reading *x, uint64_t *rows, struct err *e)
     return 0;
 }
 
-/* ---- reading the probabilities ------------------------------------------------------------------------------------ */
+/* ---- reading the probabilities
+ * ------------------------------------------------------------------------------------ */
 
 static size_t choices_at(const struct reading *x, const struct ids *label, size_t at, int32_t *ids)
 {
@@ -92,8 +97,10 @@ static size_t choices_at(const struct reading *x, const struct ids *label, size_
     return n == SIZE_MAX ? 0 : n;
 }
 
-/* Which attribute is decided at a place, and the level that each choice would give it; -1 if none is. */
-static int choice_levels(const struct reading *x, const struct ids *label, size_t at, const int32_t *ids, size_t n, int8_t *level)
+/* Which attribute is decided at a place, and the level that each choice would give it; -1 if none
+ * is. */
+static int choice_levels(const struct reading *x, const struct ids *label, size_t at,
+                         const int32_t *ids, size_t n, int8_t *level)
 {
     int8_t before[SCHEMA_ATTRS_MAX], after[CHOICES_MAX][SCHEMA_ATTRS_MAX];
     int32_t text[SCHEMA_ATTRS_MAX * 64];
@@ -117,7 +124,8 @@ static int choice_levels(const struct reading *x, const struct ids *label, size_
 }
 
 /* The n-th place of a string where more than one id was allowed. */
-static size_t choice_place(const struct reading *x, const struct ids *label, int target, int32_t *ids, size_t *n)
+static size_t choice_place(const struct reading *x, const struct ids *label, int target,
+                           int32_t *ids, size_t *n)
 {
     int seen = 0;
 
@@ -148,7 +156,8 @@ static void choice_take(void *self, size_t i, int target, const float *out, int 
         sum += exp((double)out[ids[k] - ids[0]]);
     for (size_t k = 0; k < n; k++) {
         double p = exp((double)out[ids[k] - ids[0]]) / sum;
-        if (ids[k] == label->v[at] || level[k] < 0) /* a value begun and not ended counts as the chosen one */
+        if (ids[k] == label->v[at] ||
+            level[k] < 0) /* a value begun and not ended counts as the chosen one */
             chosen += p;
         else
             *expected += *mass * p * (double)level[k];
@@ -165,7 +174,10 @@ static int targets_make(struct reading *x, size_t i, struct template_target *tar
         size_t n = choices_at(x, &x->label[i], at, ids);
         if (n < 2)
             continue;
-        target[targets++] = (struct template_target){.row = (uint32_t)(x->prompts[i].n + at - 1), .id = ids[0], .lo = ids[0], .hi = ids[n - 1] + 1};
+        target[targets++] = (struct template_target){.row = (uint32_t)(x->prompts[i].n + at - 1),
+                                                     .id = ids[0],
+                                                     .lo = ids[0],
+                                                     .hi = ids[n - 1] + 1};
         if ((size_t)(ids[n - 1] + 1 - ids[0]) > x->stride)
             x->stride = (size_t)(ids[n - 1] + 1 - ids[0]);
         CHECK(targets < SCORE_TARGETS_MAX);
@@ -219,13 +231,14 @@ static void values_fill(const struct reading *x, float *value)
         for (size_t a = 0; a < attrs; a++) {
             const struct attr *attr = &x->schema->attr[a];
             double v = x->expected[i * attrs + a] + x->mass[i * attrs + a] * (double)level[a];
-            value[i * attrs + a] = attr->type == ATTR_COMPUTED || level[a] < 0 ? NAN : (float)level_value(attr, v);
+            value[i * attrs + a] =
+                attr->type == ATTR_COMPUTED || level[a] < 0 ? NAN : (float)level_value(attr, v);
         }
     }
 }
 
-int run_score_lm(const struct model *m, const struct ids *prompts, size_t n, const struct run_env *env, float *value, uint64_t *rows,
-                 struct err *e)
+int run_score_lm(const struct model *m, const struct ids *prompts, size_t n,
+                 const struct run_env *env, float *value, uint64_t *rows, struct err *e)
 {
     const struct schema *s = &m->steer.template_config.schema;
     struct reading x = {.model = m, .schema = s, .prompts = prompts, .env = env, .n = n};

@@ -1,8 +1,9 @@
 /*
- * Cache layout, per slot, layer and key/value head: keys in blocks of VM_LANES positions, each [head_dim][VM_LANES], so that the
- * scores of a block are one vector and a short text touches little memory; values [positions][head_dim padded to whole vectors].
- * Heads are CACHE_SKEW elements further apart than they need be: a power of two would put all of them on the same cache sets.
- * Scores and the sum of values run over positions 0..p in an order that depends on p alone.
+ * Cache layout, per slot, layer and key/value head: keys in blocks of VM_LANES positions, each
+ * [head_dim][VM_LANES], so that the scores of a block are one vector and a short text touches
+ * little memory; values [positions][head_dim padded to whole vectors]. Heads are CACHE_SKEW
+ * elements further apart than they need be: a power of two would put all of them on the same cache
+ * sets. Scores and the sum of values run over positions 0..p in an order that depends on p alone.
  */
 #include "model/cached.h"
 
@@ -17,7 +18,8 @@
 #include "model/vmath.h"
 
 #define CACHE_SKEW 16
-#define CHAINS 4 /* independent sums over positions, so that an fma does not wait for the one before it */
+#define CHAINS                                                                                     \
+    4 /* independent sums over positions, so that an fma does not wait for the one before it */
 
 struct block {
     size_t input_norm, q, k, v, o, post_norm, gate, up, down; /* offsets in params */
@@ -32,7 +34,7 @@ struct cached {
     size_t embed, final_norm, lm_head;
     const real *params;
     struct block *block;
-    real *head;         /* packed */
+    real *head; /* packed */
     real *keys, *values;
     real *table;
     real *x, *norm, *qkv, *mixed, *gate_up, *hidden, *picked, *logits, *score;
@@ -50,7 +52,8 @@ static real *arena_take(unsigned char *arena, size_t *used, size_t count)
     return arena == NULL ? NULL : (real *)(void *)(arena + at);
 }
 
-static void sizes_fill(struct cached *x, const struct dims *d, int32_t slots, int32_t context_max, int32_t rows_max)
+static void sizes_fill(struct cached *x, const struct dims *d, int32_t slots, int32_t context_max,
+                       int32_t rows_max)
 {
     x->d = *d;
     x->slots = slots;
@@ -69,8 +72,10 @@ static void sizes_fill(struct cached *x, const struct dims *d, int32_t slots, in
 
 static size_t arena_carve(struct cached *x, unsigned char *arena, struct block *block)
 {
-    size_t used = 0, rows = (size_t)x->rows_max, layers = (size_t)x->d.layers, slots = (size_t)x->slots;
-    size_t positions = (size_t)x->positions, vocab = (size_t)x->d.vocab, mixed = x->heads * x->head_dim;
+    size_t used = 0, rows = (size_t)x->rows_max, layers = (size_t)x->d.layers,
+           slots = (size_t)x->slots;
+    size_t positions = (size_t)x->positions, vocab = (size_t)x->d.vocab,
+           mixed = x->heads * x->head_dim;
 
     for (size_t l = 0; l < layers; l++) {
         struct block b = {0};
@@ -102,8 +107,8 @@ size_t cached_bytes(const struct dims *d, int32_t slots, int32_t context_max, in
     struct cached x = {0};
 
     sizes_fill(&x, d, slots, context_max, rows_max);
-    return arena_carve(&x, NULL, NULL) + sizeof(struct cached) + (size_t)d->layers * sizeof(struct block) +
-           2 * (size_t)rows_max * sizeof(int32_t);
+    return arena_carve(&x, NULL, NULL) + sizeof(struct cached) +
+           (size_t)d->layers * sizeof(struct block) + 2 * (size_t)rows_max * sizeof(int32_t);
 }
 
 static size_t offset_of(const struct layout *l, int32_t layer, const char *suffix)
@@ -143,7 +148,8 @@ static void offsets_fill(struct cached *x)
     layout_fini(&l);
 }
 
-struct cached *cached_new(const struct dims *d, int32_t slots, int32_t context_max, int32_t rows_max)
+struct cached *cached_new(const struct dims *d, int32_t slots, int32_t context_max,
+                          int32_t rows_max)
 {
     struct cached *x = mem_zalloc(1, sizeof(*x));
     size_t bytes;
@@ -217,13 +223,15 @@ static real *values_of(struct cached *x, int32_t slot, int32_t layer, size_t g)
     return x->values + at * x->values_of_head;
 }
 
-static void cache_put(struct cached *x, int32_t layer, const struct cached_row *row, const real *qkv)
+static void cache_put(struct cached *x, int32_t layer, const struct cached_row *row,
+                      const real *qkv)
 {
     const real *k = qkv + x->heads * x->head_dim, *v = k + x->kv_heads * x->head_dim;
 
     for (size_t g = 0; g < x->kv_heads; g++) {
         size_t p = (size_t)row->position;
-        real *keys = keys_of(x, row->slot, layer, g) + p / VM_LANES * VM_LANES * x->head_dim + p % VM_LANES;
+        real *keys =
+            keys_of(x, row->slot, layer, g) + p / VM_LANES * VM_LANES * x->head_dim + p % VM_LANES;
         real *values = values_of(x, row->slot, layer, g) + p * x->head_dim_pad;
         for (size_t i = 0; i < x->head_dim; i++) {
             keys[i * VM_LANES] = k[g * x->head_dim + i];
@@ -233,7 +241,8 @@ static void cache_put(struct cached *x, int32_t layer, const struct cached_row *
 }
 
 /* score[t] = exp(scale q.k_t - max) for t < n, 0 up to the whole vector; returns 1 / their sum. */
-static real scores_fill(const struct cached *x, const real *q, const real *keys, size_t n, real scale)
+static real scores_fill(const struct cached *x, const real *q, const real *keys, size_t n,
+                        real scale)
 {
     size_t whole = n / VM_LANES * VM_LANES;
     vreal best = vm_set(-(real)__builtin_inf()), sum = {0};
@@ -272,7 +281,8 @@ static void values_mix(const struct cached *x, const real *values, size_t n, rea
         vreal all;
         for (; t + CHAINS <= n; t += CHAINS) {
             for (size_t c = 0; c < CHAINS; c++)
-                sum[c] = vm_fma(x->score[t + c] - (vreal){0}, vm_load(v + (t + c) * x->head_dim_pad), sum[c]);
+                sum[c] = vm_fma(x->score[t + c] - (vreal){0},
+                                vm_load(v + (t + c) * x->head_dim_pad), sum[c]);
         }
         for (size_t c = 0; t < n; t++, c++)
             sum[c] = vm_fma(x->score[t] - (vreal){0}, vm_load(v + t * x->head_dim_pad), sum[c]);
@@ -284,13 +294,15 @@ static void values_mix(const struct cached *x, const real *values, size_t n, rea
     }
 }
 
-static void row_attend(struct cached *x, int32_t layer, const struct cached_row *row, const real *q, real *out)
+static void row_attend(struct cached *x, int32_t layer, const struct cached_row *row, const real *q,
+                       real *out)
 {
     size_t group = x->heads / x->kv_heads, n = (size_t)row->position + 1;
     real scale = (real)(1.0 / __builtin_sqrt((double)x->head_dim));
 
     for (size_t h = 0; h < x->heads; h++) {
-        real share = scores_fill(x, q + h * x->head_dim, keys_of(x, row->slot, layer, h / group), n, scale);
+        real share =
+            scores_fill(x, q + h * x->head_dim, keys_of(x, row->slot, layer, h / group), n, scale);
         values_mix(x, values_of(x, row->slot, layer, h / group), n, share, out + h * x->head_dim);
     }
 }
@@ -325,7 +337,8 @@ static void logits_fill(struct cached *x, const struct cached_row *rows, size_t 
         if (rows[r].logits < 0)
             continue;
         CHECK(picked < (size_t)x->slots);
-        ops_rmsnorm(x->x + r * C, x->params + x->final_norm, x->picked + picked * C, NULL, 1, C, (real)x->d.norm_eps);
+        ops_rmsnorm(x->x + r * C, x->params + x->final_norm, x->picked + picked * C, NULL, 1, C,
+                    (real)x->d.norm_eps);
         picked++;
     }
     panel_linear(x->picked, C, x->head, x->logits, V, picked, C, V, false);
@@ -340,8 +353,8 @@ void cached_step(struct cached *x, const struct cached_row *rows, size_t n)
 {
     CHECK(n <= (size_t)x->rows_max && x->params != NULL);
     for (size_t r = 0; r < n; r++) {
-        CHECK(rows[r].slot >= 0 && rows[r].slot < x->slots && rows[r].position >= 0 && rows[r].position < x->positions &&
-              rows[r].token >= 0 && rows[r].token < x->d.vocab);
+        CHECK(rows[r].slot >= 0 && rows[r].slot < x->slots && rows[r].position >= 0 &&
+              rows[r].position < x->positions && rows[r].token >= 0 && rows[r].token < x->d.vocab);
         x->position[r] = rows[r].position;
         x->token[r] = rows[r].token;
     }

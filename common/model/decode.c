@@ -1,11 +1,13 @@
 /*
- * A slot reads a prompt and then what its owner draws. A request with guidance owns one slot and mirrors its draws in a
- * second one, which reads the unconditioned prompt; the two may have different lengths and are ready at different steps.
+ * A slot reads a prompt and then what its owner draws. A request with guidance owns one slot and
+ * mirrors its draws in a second one, which reads the unconditioned prompt; the two may have
+ * different lengths and are ready at different steps.
  *
- * Every step: admit requests while slots are free, give each slot its next rows (one for a running sequence, a stretch of the
- * prompt for a new one, until the step's rows are used up), compute them all at once, then draw for each owner that is ready.
- * So prompts are read beside running sequences and nobody waits for a batch to end. Which rows share a step changes no bit
- * (cached.h), so order of admission, slots and neighbours may depend on anything.
+ * Every step: admit requests while slots are free, give each slot its next rows (one for a running
+ * sequence, a stretch of the prompt for a new one, until the step's rows are used up), compute them
+ * all at once, then draw for each owner that is ready. So prompts are read beside running sequences
+ * and nobody waits for a batch to end. Which rows share a step changes no bit (cached.h), so order
+ * of admission, slots and neighbours may depend on anything.
  */
 #include "model/decode.h"
 
@@ -17,7 +19,9 @@
 #include "model/cached.h"
 #include "model/sampler.h"
 
-#define PROMPT_ROWS 192 /* rows of prompts in a step, beside one row for each slot: what the kernel needs to be busy */
+#define PROMPT_ROWS                                                                                \
+    192 /* rows of prompts in a step, beside one row for each slot: what the kernel needs to be    \
+           busy */
 
 enum slot_state { SLOT_FREE, SLOT_OWNER, SLOT_MIRROR };
 
@@ -52,7 +56,8 @@ struct decoder {
 
 const char *decode_end_name(enum decode_end end)
 {
-    static const char *const names[] = {"stop_token", "stop_string", "length", "context", "grammar", "numeric"};
+    static const char *const names[] = {"stop_token", "stop_string", "length",
+                                        "context",    "grammar",     "numeric"};
 
     CHECK((size_t)end < sizeof(names) / sizeof(names[0]));
     return names[end];
@@ -112,9 +117,12 @@ void decoder_set_progress(struct decoder *x, uint64_t *counter)
     cached_set_progress(x->net, counter);
 }
 
-/* ---- admission ------------------------------------------------------------------------------------------------ */
+/* ---- admission
+ * ------------------------------------------------------------------------------------------------
+ */
 
-static void request_done(const struct decoder *x, const struct slot *s, size_t len, size_t text_len, enum decode_end end)
+static void request_done(const struct decoder *x, const struct slot *s, size_t len, size_t text_len,
+                         enum decode_end end)
 {
     struct decode_result r = {.key = s->request.key,
                               .sample = s->request.sample,
@@ -156,7 +164,8 @@ static bool request_is_over(const struct decoder *x, const struct decode_request
     return false;
 }
 
-static int32_t slot_take(struct decoder *x, enum slot_state state, const int32_t *prompt, size_t len)
+static int32_t slot_take(struct decoder *x, enum slot_state state, const int32_t *prompt,
+                         size_t len)
 {
     for (int32_t i = 0; i < x->slots; i++) {
         struct slot *s = &x->slot[i];
@@ -186,7 +195,8 @@ static int32_t slots_free(const struct decoder *x)
 }
 
 /* Fills free slots; *waiting holds a request that needs two slots while one is free. */
-static void requests_admit(struct decoder *x, struct decode_request *waiting, bool *has_waiting, bool *ended)
+static void requests_admit(struct decoder *x, struct decode_request *waiting, bool *has_waiting,
+                           bool *ended)
 {
     int32_t n_free = slots_free(x);
 
@@ -217,7 +227,9 @@ static void requests_admit(struct decoder *x, struct decode_request *waiting, bo
     }
 }
 
-/* ---- one step ------------------------------------------------------------------------------------------------- */
+/* ---- one step
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static size_t slot_length(const struct decoder *x, const struct slot *s)
 {
@@ -231,7 +243,8 @@ static size_t slot_rows(const struct decoder *x, int32_t i, size_t cap, struct c
     size_t n = 0, length = slot_length(x, s);
 
     for (; n < cap && s->fed < length; n++, s->fed++) {
-        struct cached_row row = {.slot = i, .position = (int32_t)s->fed, .logits = s->fed + 1 == length ? i : -1};
+        struct cached_row row = {
+            .slot = i, .position = (int32_t)s->fed, .logits = s->fed + 1 == length ? i : -1};
         row.token = s->fed < s->prompt_len ? s->prompt[s->fed] : out[s->fed - s->prompt_len];
         rows[n] = row;
     }
@@ -274,7 +287,8 @@ static struct sampler_draw slot_draw(struct decoder *x, int32_t i, bool *is_exha
     *is_exhausted = false;
     sampler_ban(logits, V, x->words->banned, x->words->banned_n);
     if (x->grammar != NULL) {
-        size_t n = x->grammar->allowed(x->grammar->self, s->request.key, s->out, s->out_len, x->allowed, V);
+        size_t n = x->grammar->allowed(x->grammar->self, s->request.key, s->out, s->out_len,
+                                       x->allowed, V);
         *is_exhausted = n == 0;
         if (n == 0)
             return d;
@@ -282,8 +296,10 @@ static struct sampler_draw slot_draw(struct decoder *x, int32_t i, bool *is_exha
             sampler_allow(logits, V, x->allowed, n);
     }
     if (s->mirror >= 0)
-        sampler_guide(logits, cached_logits(x->net, s->mirror), V, how->guidance, how->guidance_cut);
-    return sampler_pick(logits, V, how, x->seed, s->request.key, s->request.sample, (uint32_t)s->out_len, x->scratch);
+        sampler_guide(logits, cached_logits(x->net, s->mirror), V, how->guidance,
+                      how->guidance_cut);
+    return sampler_pick(logits, V, how, x->seed, s->request.key, s->request.sample,
+                        (uint32_t)s->out_len, x->scratch);
 }
 
 static bool is_stop_token(const struct decode_vocab *words, int32_t id)
@@ -295,14 +311,17 @@ static bool is_stop_token(const struct decode_vocab *words, int32_t id)
     return false;
 }
 
-/* Where the earliest stop string begins in the text that grew from `old` bytes; SIZE_MAX if there is none. */
+/* Where the earliest stop string begins in the text that grew from `old` bytes; SIZE_MAX if there
+ * is none. */
 static size_t stop_find(const struct decoder *x, const struct buf *text, size_t old)
 {
     size_t from = old + 1 > x->stop_len_max ? old + 1 - x->stop_len_max : 0, best = SIZE_MAX;
 
     for (size_t i = 0; i < x->words->stop_strings_n; i++) {
         const char *stop = x->words->stop_strings[i];
-        const char *hit = text->len > from ? memmem(text->data + from, text->len - from, stop, strlen(stop)) : NULL;
+        const char *hit = text->len > from
+                              ? memmem(text->data + from, text->len - from, stop, strlen(stop))
+                              : NULL;
         if (hit != NULL && (size_t)(hit - text->data) < best)
             best = (size_t)(hit - text->data);
     }
@@ -377,10 +396,13 @@ static void slots_draw(struct decoder *x)
     }
 }
 
-/* ---- the run -------------------------------------------------------------------------------------------------- */
+/* ---- the run
+ * --------------------------------------------------------------------------------------------------
+ */
 
-static void run_begin(struct decoder *x, const struct decode_vocab *vocab, const struct decode_grammar *grammar,
-                      uint64_t seed, struct decode_source *source, struct decode_stats *stats)
+static void run_begin(struct decoder *x, const struct decode_vocab *vocab,
+                      const struct decode_grammar *grammar, uint64_t seed,
+                      struct decode_source *source, struct decode_stats *stats)
 {
     x->words = vocab;
     x->grammar = grammar;
@@ -399,8 +421,9 @@ static void run_begin(struct decoder *x, const struct decode_vocab *vocab, const
         x->slot[i].state = SLOT_FREE;
 }
 
-void decode_run(struct decoder *x, const real *params, const struct decode_vocab *vocab, const struct decode_grammar *grammar,
-                uint64_t seed, struct decode_source *source, struct decode_stats *stats)
+void decode_run(struct decoder *x, const real *params, const struct decode_vocab *vocab,
+                const struct decode_grammar *grammar, uint64_t seed, struct decode_source *source,
+                struct decode_stats *stats)
 {
     struct decode_stats none;
     struct decode_request waiting;

@@ -1,7 +1,8 @@
 /*
- * The kernel holds 6 rows x 2 vectors of outputs in registers (12 sums, 2 weights, 1 broadcast of the 16 that AVX2 has);
- * left-over rows take the same loop with fewer rows, so a row's operations are the same wherever it stands. Panels are the
- * outer loop: weights pass through the cache once a call, and the few rows of x stay in it.
+ * The kernel holds 6 rows x 2 vectors of outputs in registers (12 sums, 2 weights, 1 broadcast of
+ * the 16 that AVX2 has); left-over rows take the same loop with fewer rows, so a row's operations
+ * are the same wherever it stands. Panels are the outer loop: weights pass through the cache once a
+ * call, and the few rows of x stay in it.
  */
 #include "model/panel.h"
 
@@ -44,8 +45,8 @@ VM_INLINE void put(real *y, size_t cols, bool add, vreal low, vreal high)
         y[j] = add ? y[j] + part[j] : part[j];
 }
 
-VM_INLINE void rows_times_panel(const real *x, size_t ldx, const real *panel, real *y, size_t ldy, size_t in, size_t cols,
-                                bool add, const size_t rows)
+VM_INLINE void rows_times_panel(const real *x, size_t ldx, const real *panel, real *y, size_t ldy,
+                                size_t in, size_t cols, bool add, const size_t rows)
 {
     vreal low[ROWS], high[ROWS];
 
@@ -66,8 +67,8 @@ VM_INLINE void rows_times_panel(const real *x, size_t ldx, const real *panel, re
         put(y + r * ldy, cols, add, low[r], high[r]);
 }
 
-static void rows_left(const real *x, size_t ldx, const real *panel, real *y, size_t ldy, size_t in, size_t cols, bool add,
-                      size_t rows)
+static void rows_left(const real *x, size_t ldx, const real *panel, real *y, size_t ldy, size_t in,
+                      size_t cols, bool add, size_t rows)
 {
     switch (rows) {
     case 1:
@@ -90,8 +91,8 @@ static void rows_left(const real *x, size_t ldx, const real *panel, real *y, siz
     }
 }
 
-void panel_linear(const real *x, size_t ldx, const real *packed, real *y, size_t ldy, size_t n, size_t in, size_t out,
-                  bool add)
+void panel_linear(const real *x, size_t ldx, const real *packed, real *y, size_t ldy, size_t n,
+                  size_t in, size_t out, bool add)
 {
     for (size_t o = 0; o < out; o += PANEL_COLS) {
         const real *panel = packed + o * in;

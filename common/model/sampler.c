@@ -1,6 +1,7 @@
 /*
- * The draw walks probabilities in order of id when nothing is cut off, and in falling order otherwise. The latter pops a
- * heap, so that the cost is V + kept * log V and not a full sort: top_k and top_p keep few of many.
+ * The draw walks probabilities in order of id when nothing is cut off, and in falling order
+ * otherwise. The latter pops a heap, so that the cost is V + kept * log V and not a full sort:
+ * top_k and top_p keep few of many.
  */
 #include "model/sampler.h"
 
@@ -11,7 +12,9 @@
 #include "base/err.h"
 #include "base/rng.h"
 
-#define LANES 8 /* partial sums of a total, added in a fixed order: the same on every machine, and vectors can do it */
+#define LANES                                                                                      \
+    8 /* partial sums of a total, added in a fixed order: the same on every machine, and vectors   \
+         can do it */
 
 size_t sampler_work_bytes(size_t V)
 {
@@ -19,8 +22,9 @@ size_t sampler_work_bytes(size_t V)
 }
 
 /*
- * exp(x) for x <= 0 in double, relative error below 1e-15; 0 under -700. x = n ln 2 + r, |r| <= ln 2 / 2, Taylor to r^13.
- * Our own, so that a draw does not depend on the C library, and branch-free, so that the loop over ids becomes vectors.
+ * exp(x) for x <= 0 in double, relative error below 1e-15; 0 under -700. x = n ln 2 + r, |r| <= ln
+ * 2 / 2, Taylor to r^13. Our own, so that a draw does not depend on the C library, and branch-free,
+ * so that the loop over ids becomes vectors.
  */
 static inline double exp_falling(double x)
 {
@@ -28,7 +32,8 @@ static inline double exp_falling(double x)
     double inside = x < -700.0 ? -700.0 : x;
     double shifted = __builtin_fma(inside, 0x1.71547652b82fep0, magic);
     double n = shifted - magic;
-    double r = __builtin_fma(-n, 0x1.abc9e3b39803fp-56, __builtin_fma(-n, 0x1.62e42fefa39efp-1, inside));
+    double r =
+        __builtin_fma(-n, 0x1.abc9e3b39803fp-56, __builtin_fma(-n, 0x1.62e42fefa39efp-1, inside));
     double p = 1.0 / 6227020800.0;
     int64_t bits;
     double scale;
@@ -152,9 +157,10 @@ static void heap_sink(const real *logits, int32_t *heap, size_t n, size_t at)
     }
 }
 
-/* Ids in falling order until top_k of them, or until their share of `total` is top_p (when top_k is off); returns how many. */
-static size_t ids_rank(const real *logits, size_t V, const struct sampling *s, const double *w, double total, int32_t *heap,
-                       int32_t *ranked)
+/* Ids in falling order until top_k of them, or until their share of `total` is top_p (when top_k is
+ * off); returns how many. */
+static size_t ids_rank(const real *logits, size_t V, const struct sampling *s, const double *w,
+                       double total, int32_t *heap, int32_t *ranked)
 {
     size_t n = 0, kept = 0, most;
     double sum = 0.0;
@@ -178,7 +184,8 @@ static size_t ids_rank(const real *logits, size_t V, const struct sampling *s, c
 }
 
 /* Shortest prefix of ranked[0..kept) whose share of it is at least top_p. */
-static size_t prefix_cut(const double *w, const int32_t *ranked, size_t kept, double top_p, double *sum)
+static size_t prefix_cut(const double *w, const int32_t *ranked, size_t kept, double top_p,
+                         double *sum)
 {
     double total = 0.0;
 
@@ -193,8 +200,8 @@ static size_t prefix_cut(const double *w, const int32_t *ranked, size_t kept, do
     return kept;
 }
 
-static int32_t ranked_pick(const real *logits, size_t V, const struct sampling *s, const double *w, double total, double u,
-                           int32_t *heap, int32_t *ranked)
+static int32_t ranked_pick(const real *logits, size_t V, const struct sampling *s, const double *w,
+                           double total, double u, int32_t *heap, int32_t *ranked)
 {
     double sum = 0.0, walked = 0.0;
     size_t kept = ids_rank(logits, V, s, w, total, heap, ranked);
@@ -225,8 +232,9 @@ static int32_t plain_pick(const double *w, size_t V, double total, double u, int
     return best; /* u * total rounded up past the walk, which adds in another order */
 }
 
-struct sampler_draw sampler_pick(const real *logits, size_t V, const struct sampling *s, uint64_t seed, uint64_t key,
-                                 uint32_t sample, uint32_t position, void *work)
+struct sampler_draw sampler_pick(const real *logits, size_t V, const struct sampling *s,
+                                 uint64_t seed, uint64_t key, uint32_t sample, uint32_t position,
+                                 void *work)
 {
     struct sampler_draw d = {SAMPLER_NONE, 0.0};
     double *w = work;

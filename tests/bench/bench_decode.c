@@ -1,4 +1,5 @@
-/* Decoding, one thread: tokens/s of CPU time of stories260K by slots, continuous against static batching on rows of uneven length, guidance, the kernel. */
+/* Decoding, one thread: tokens/s of CPU time of stories260K by slots, continuous against static
+ * batching on rows of uneven length, guidance, the kernel. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -49,21 +50,26 @@ static void requests_fill(bool guided)
         double u = rng_unit(1, RNG_TEST, 0, 0, i);
         for (uint32_t t = 0; t < 24; t++)
             prompt[i][t] = t == 0 ? 1 : (int32_t)(300 + rng_below(1, RNG_TEST, 1, i, t, 200));
-        request[i] = (struct decode_request){.key = i, .prompt = prompt[i], .prompt_len = 24, .uncond = guided ? prompt[i] : NULL,
+        request[i] = (struct decode_request){.key = i,
+                                             .prompt = prompt[i],
+                                             .prompt_len = 24,
+                                             .uncond = guided ? prompt[i] : NULL,
                                              .uncond_len = 23};
-        request[i].sampling = (struct sampling){0.8f, 0, 1.0f, guided ? 1.5f : 1.0f, 3.9f, (int32_t)(4.0 + 156.0 * u * u)};
+        request[i].sampling = (struct sampling){
+            0.8f, 0, 1.0f, guided ? 1.5f : 1.0f, 3.9f, (int32_t)(4.0 + 156.0 * u * u)};
     }
 }
 
-/* group 0: one continuous run. Else static batches: `group` rows until all are done (rows that are done cost nothing, which is
- * more than most implementations do), then the next. */
-static double tokens_per_s(struct decoder *x, const float *params, int rows, int group, struct decode_stats *total)
+/* group 0: one continuous run. Else static batches: `group` rows until all are done (rows that are
+ * done cost nothing, which is more than most implementations do), then the next. */
+static double tokens_per_s(struct decoder *x, const float *params, int rows, int group,
+                           struct decode_stats *total)
 {
     struct decode_vocab words = {0};
     uint64_t start = cpu_ns();
 
     memset(total, 0, sizeof(*total));
-    for (int at = 0; at < rows; at += group > 0 ? group : rows) {
+    for (int at = 0; at<rows; at += group> 0 ? group : rows) {
         struct feed f = {request, at, group > 0 && at + group < rows ? at + group : rows};
         struct decode_source source = {&f, feed_next, feed_done, NULL};
         struct decode_stats stats;
@@ -75,8 +81,8 @@ static double tokens_per_s(struct decoder *x, const float *params, int rows, int
     return (double)total->tokens * 1e9 / (double)(cpu_ns() - start);
 }
 
-/* What a loop without slots does: a group is computed until its longest reply ends, and what is behind the end of the others is
- * thrown away. Only tokens that were wanted count. */
+/* What a loop without slots does: a group is computed until its longest reply ends, and what is
+ * behind the end of the others is thrown away. Only tokens that were wanted count. */
 static double padded_tokens_per_s(struct decoder *x, const float *params, int rows, int group)
 {
     struct decode_stats stats;
@@ -98,7 +104,8 @@ static double padded_tokens_per_s(struct decoder *x, const float *params, int ro
     return rate * (double)wanted / (double)stats.tokens;
 }
 
-static void bench_slots(const char *name, const struct dims *d, const float *params, int slots, int rows)
+static void bench_slots(const char *name, const struct dims *d, const float *params, int slots,
+                        int rows)
 {
     struct decoder *x = decoder_new(d, slots, 256);
     struct decode_stats c, s;
@@ -108,22 +115,36 @@ static void bench_slots(const char *name, const struct dims *d, const float *par
     running = tokens_per_s(x, params, rows, 0, &c);
     grouped = tokens_per_s(x, params, rows, slots, &s);
     padded = padded_tokens_per_s(x, params, rows, slots);
-    printf("decode model=%s slots=%d continuous_tokens_per_s=%.0f static_tokens_per_s=%.0f (x%.2f) static_padded_tokens_per_s=%.0f "
+    printf("decode model=%s slots=%d continuous_tokens_per_s=%.0f static_tokens_per_s=%.0f (x%.2f) "
+           "static_padded_tokens_per_s=%.0f "
            "(x%.2f) continuous_steps=%llu static_steps=%llu occupied=%.2f\n",
-           name, slots, running, grouped, running / grouped, padded, running / padded, (unsigned long long)c.steps,
-           (unsigned long long)s.steps, (double)c.slot_steps / ((double)c.steps * slots));
+           name, slots, running, grouped, running / grouped, padded, running / padded,
+           (unsigned long long)c.steps, (unsigned long long)s.steps,
+           (double)c.slot_steps / ((double)c.steps * slots));
     if (slots > 1) {
         requests_fill(true);
-        printf("decode model=%s slots=%d guided_tokens_per_s=%.0f\n", name, slots, tokens_per_s(x, params, rows, 0, &c));
+        printf("decode model=%s slots=%d guided_tokens_per_s=%.0f\n", name, slots,
+               tokens_per_s(x, params, rows, 0, &c));
     }
     decoder_free(x);
 }
 
-/* 28 M weights: more than the caches hold, so that a step costs what reading them costs, however many rows it has. */
+/* 28 M weights: more than the caches hold, so that a step costs what reading them costs, however
+ * many rows it has. */
 static void bench_large(void)
 {
-    struct dims d = {.vocab = 4096, .width = 512, .layers = 8, .heads = 8, .kv_heads = 4, .head_dim = 64, .ffn = 1376, .context = 512,
-                     .norm_eps = 1e-5f, .rope_theta = 10000.0f, .tied = true, .head = HEAD_LM};
+    struct dims d = {.vocab = 4096,
+                     .width = 512,
+                     .layers = 8,
+                     .heads = 8,
+                     .kv_heads = 4,
+                     .head_dim = 64,
+                     .ffn = 1376,
+                     .context = 512,
+                     .norm_eps = 1e-5f,
+                     .rope_theta = 10000.0f,
+                     .tied = true,
+                     .head = HEAD_LM};
     size_t count = dims_params(&d);
     float *params = mem_alloc(count * sizeof(float));
 

@@ -265,6 +265,9 @@ static void test_unknown_things(void **state)
         {"GET", "/v1/info", "", 200},
         {"GET", "/v1/workers", "", 200},
         {"GET", "/v1/artifacts", "", 200},
+        {"POST", "/v1/workers/nobody/drain", "", 404},
+        {"GET", "/v1/workers/nobody", "", 404},
+        {"GET", "/v1/workers//", "", 404},
     };
     struct bench *b = *state;
 

@@ -1,4 +1,5 @@
-/* A world for tasks: a store in a temporary directory, an environment that runs them, and the phases of a stage as they finish. */
+/* A world for tasks: a store in a temporary directory, an environment that runs them, and the
+ * phases of a stage as they finish. */
 #ifndef TESTS_UNIT_JOBS_JOBS_FIXTURE_H
 #define TESTS_UNIT_JOBS_JOBS_FIXTURE_H
 
@@ -54,7 +55,8 @@ static inline int world_publish(void *self, const char *path, struct digest *out
 {
     struct world *w = self;
 
-    return file_is_dir(path) ? blob_put_tree(w->store, path, out, e) : blob_put_file(w->store, path, out, e);
+    return file_is_dir(path) ? blob_put_tree(w->store, path, out, e)
+                             : blob_put_file(w->store, path, out, e);
 }
 
 static inline bool world_cancelled(void *self)
@@ -82,7 +84,8 @@ static inline struct world *world_new(void)
     assert_int_equal(file_make_dirs(path, NULL), 0);
     free(path);
     snprintf(w->scratch, sizeof(w->scratch), "%s/scratch", w->dir);
-    w->env = (struct run_env){w, w->scratch, world_fetch, world_publish, world_progress, world_cancelled, &w->heartbeat};
+    w->env = (struct run_env){
+        w, w->scratch, world_fetch, world_publish, world_progress, world_cancelled, &w->heartbeat};
     w->inputs = cJSON_CreateObject();
     w->phases = cJSON_CreateObject();
     return w;
@@ -111,8 +114,8 @@ static inline void world_input(struct world *w, const char *key, const char *pat
 }
 
 /* Runs one task; 0 or the error, which stays in w->e. */
-static inline int world_task(struct world *w, const struct spec *s, const char *kind, uint32_t index, uint64_t begin, uint64_t end,
-                             struct run_result *r)
+static inline int world_task(struct world *w, const struct spec *s, const char *kind,
+                             uint32_t index, uint64_t begin, uint64_t end, struct run_result *r)
 {
     cJSON *context = cJSON_CreateObject();
     char *text;
@@ -131,15 +134,19 @@ static inline int world_task(struct world *w, const struct spec *s, const char *
     return rc;
 }
 
-/* Runs a phase of `rows` in ranges (0: one task) and files it under its name. Fails the test when a task fails. */
-static inline void world_phase(struct world *w, const struct spec *s, const char *kind, uint64_t rows, uint64_t rows_per_task)
+/* Runs a phase of `rows` in ranges (0: one task) and files it under its name. Fails the test when a
+ * task fails. */
+static inline void world_phase(struct world *w, const struct spec *s, const char *kind,
+                               uint64_t rows, uint64_t rows_per_task)
 {
     cJSON *phase = cJSON_CreateObject(), *parts = cJSON_AddArrayToObject(phase, "parts");
     uint64_t tasks = rows == 0 ? 1 : (rows + rows_per_task - 1) / rows_per_task;
 
     for (uint64_t i = 0; i < tasks; i++) {
         struct run_result r;
-        uint64_t end = rows == 0 ? 0 : (i + 1) * rows_per_task < rows ? (i + 1) * rows_per_task : rows;
+        uint64_t end = rows == 0                        ? 0
+                       : (i + 1) * rows_per_task < rows ? (i + 1) * rows_per_task
+                                                        : rows;
         if (world_task(w, s, kind, (uint32_t)i, rows == 0 ? 0 : i * rows_per_task, end, &r) != 0)
             fail_msg("%s", w->e.msg);
         if (json_get(r.outputs, "part") != NULL)
@@ -176,13 +183,16 @@ static inline char *world_parts(struct world *w, const char *phase)
 static inline void world_output(struct world *w, const char *phase, struct dataset *out)
 {
     char path[256];
-    const char *digest = json_string_or(json_get(json_get(w->phases, phase), "outputs"), "data", "");
+    const char *digest =
+        json_string_or(json_get(json_get(w->phases, phase), "outputs"), "data", "");
 
-    if (world_fetch(w, digest, path, sizeof(path), &w->e) != 0 || dataset_load(path, out, &w->e) != 0)
+    if (world_fetch(w, digest, path, sizeof(path), &w->e) != 0 ||
+        dataset_load(path, out, &w->e) != 0)
         fail_msg("%s", w->e.msg);
 }
 
-/* ---- models and data ---------------------------------------------------------------------------------------------- */
+/* ---- models and data
+ * ---------------------------------------------------------------------------------------------- */
 
 /* curious (a class, 3 bins), quality (a scale 0..4), verbosity (words, 3 bins). */
 static inline struct schema fixture_schema(void)
@@ -199,10 +209,25 @@ static inline struct schema fixture_schema(void)
     snprintf(s.label[1].name, sizeof(s.label[1].name), "quality");
     s.label[1].type = LABEL_SCALE;
     s.label[1].max = 4;
-    s.attr[0] = (struct attr){.name = "curious", .type = ATTR_CATEGORICAL, .label = 0, .class_index = 1, .levels = 3, .binned = true,
+    s.attr[0] = (struct attr){.name = "curious",
+                              .type = ATTR_CATEGORICAL,
+                              .label = 0,
+                              .class_index = 1,
+                              .levels = 3,
+                              .binned = true,
                               .default_level = -1};
-    s.attr[1] = (struct attr){.name = "quality", .type = ATTR_INTEGER, .label = 1, .max = 4, .levels = 5, .default_level = -1};
-    s.attr[2] = (struct attr){.name = "verbosity", .type = ATTR_COMPUTED, .label = -1, .measure = 0, .levels = 3, .binned = true,
+    s.attr[1] = (struct attr){.name = "quality",
+                              .type = ATTR_INTEGER,
+                              .label = 1,
+                              .max = 4,
+                              .levels = 5,
+                              .default_level = -1};
+    s.attr[2] = (struct attr){.name = "verbosity",
+                              .type = ATTR_COMPUTED,
+                              .label = -1,
+                              .measure = 0,
+                              .levels = 3,
+                              .binned = true,
                               .default_level = -1};
     return s;
 }
@@ -213,7 +238,8 @@ static inline struct schema fixture_schema(void)
 /* Conversations of short sentences; every fifth is held out; texts, labels and folds are keyed. */
 static inline void fixture_dataset(const char *dir, int max_reply_tokens)
 {
-    static const char *const word[] = {"Lily", "saw", "a", "big", "red", "ball", "and", "she", "was", "happy", "The", "dog", "ran"};
+    static const char *const word[] = {"Lily", "saw", "a",     "big", "red", "ball", "and",
+                                       "she",  "was", "happy", "The", "dog", "ran"};
     struct schema s = fixture_schema();
     struct dataset_writer *w;
     struct arena a = ARENA_INIT;
@@ -223,7 +249,9 @@ static inline void fixture_dataset(const char *dir, int max_reply_tokens)
     cJSON_AddNumberToObject(keep, "context_tokens", 16);
     assert_int_equal(dataset_writer_new(dir, &s, &w, NULL), 0);
     for (uint32_t i = 0; i < FIXTURE_CONVERSATIONS; i++) {
-        struct conversation c = {.source = "chat.jsonl:1", .turns = FIXTURE_TURNS, .fold = rng_at(1, RNG_TEST, i, 0, 0).v[0] >> 1};
+        struct conversation c = {.source = "chat.jsonl:1",
+                                 .turns = FIXTURE_TURNS,
+                                 .fold = rng_at(1, RNG_TEST, i, 0, 0).v[0] >> 1};
         char id[16];
         snprintf(id, sizeof(id), "c%u", i);
         c.id = id;
@@ -254,7 +282,8 @@ static inline void fixture_dataset(const char *dir, int max_reply_tokens)
     arena_free(&a);
 }
 
-/* models/stories260K with new tokens for a template, untrained. A reply of it ends about as often as it has a full stop. */
+/* models/stories260K with new tokens for a template, untrained. A reply of it ends about as often
+ * as it has a full stop. */
 static inline void fixture_model(const char *dir, enum template_head head, uint64_t seed)
 {
     struct model m;
@@ -264,15 +293,21 @@ static inline void fixture_model(const char *dir, enum template_head head, uint6
     if (model_load("models/stories260K", MODEL_ALL, &m, &e) != 0)
         fail_msg("%s", e.msg);
     m.steer.role = head == TEMPLATE_POLICY ? STEER_POLICY : STEER_ATTRIBUTE_MODEL;
-    m.steer.template_config = (struct template_config){.name = head == TEMPLATE_HEAD_LM ? TEMPLATE_PLAIN : TEMPLATE_CONTROL, .head = head, .schema = fixture_schema(), .context_tokens = 16,
-                                                       .max_reply_tokens = 60, .max_length = 160};
+    m.steer.template_config = (struct template_config){
+        .name = head == TEMPLATE_HEAD_LM ? TEMPLATE_PLAIN : TEMPLATE_CONTROL,
+        .head = head,
+        .schema = fixture_schema(),
+        .context_tokens = 16,
+        .max_reply_tokens = 60,
+        .max_length = 160};
     if (template_prepare(&m.steer.template_config, m.tokenizer, &e) != 0)
         fail_msg("%s", e.msg);
     model_grow_vocab(&m, tokenizer_vocab(m.tokenizer), seed);
     width = m.dims.width;
     stop = 426; /* "." */
     eos = tokenizer_eos(m.tokenizer);
-    memcpy(m.params + (size_t)eos * (size_t)width, m.params + (size_t)stop * (size_t)width, (size_t)width * sizeof(float));
+    memcpy(m.params + (size_t)eos * (size_t)width, m.params + (size_t)stop * (size_t)width,
+           (size_t)width * sizeof(float));
     if (head == TEMPLATE_HEAD_REGRESSION)
         model_to_regression(&m, 3, seed);
     if (model_save(&m, dir, &e) != 0)

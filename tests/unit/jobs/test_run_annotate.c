@@ -22,7 +22,8 @@ static struct world *chat_world(int models, enum template_head head, int max_rep
 }
 
 /* Probabilities of label 0 for one response, by itself, straight from the model. */
-static void probs_alone(const struct world *w, int model, const struct conversation *c, uint32_t turn, double *p)
+static void probs_alone(const struct world *w, int model, const struct conversation *c,
+                        uint32_t turn, double *p)
 {
     struct model m;
     char path[128];
@@ -40,8 +41,11 @@ static void probs_alone(const struct world *w, int model, const struct conversat
     b.targets = 1;
     memcpy(b.token, s->ids.v, s->ids.n * sizeof(int32_t));
     b.seq_begin[1] = b.rows;
-    b.target[0] = (struct batch_target){.row = (int32_t)s->target[0].row, .id = s->target[0].lo, .lo = s->target[0].lo,
-                                        .hi = s->target[0].hi, .weight = 1.0f};
+    b.target[0] = (struct batch_target){.row = (int32_t)s->target[0].row,
+                                        .id = s->target[0].lo,
+                                        .lo = s->target[0].lo,
+                                        .hi = s->target[0].hi,
+                                        .weight = 1.0f};
     work = workspace_new(&m.dims, 256, 1, 1);
     transformer_outputs(&m.dims, m.params, &b, out, 8, work);
     for (int i = 0; i < 3; i++)
@@ -124,7 +128,8 @@ static void test_levels_are_quantiles_of_kept_training_rows(void **state)
         assert_true(fabs(count[0][level] - kept / 3) <= 2); /* probabilities: hardly any ties */
         assert_true(fabs(count[1][level] - kept / 3) <= 0.2 * kept);
     }
-    assert_true(out.schema.attr[0].has_edges && out.schema.attr[2].has_edges && !out.schema.attr[1].has_edges);
+    assert_true(out.schema.attr[0].has_edges && out.schema.attr[2].has_edges &&
+                !out.schema.attr[1].has_edges);
     assert_true(world_metric(w, "annotate.reduce", "level.curious.0") == count[0][0]);
     assert_true(world_metric(w, "annotate.reduce", "rows") == FIXTURE_CONVERSATIONS);
     assert_int_equal(json_int_or(json_get(out.meta, "keep"), "max_reply_tokens", 0), 20);
@@ -147,7 +152,8 @@ static void test_agreement_is_counted_against_human_labels(void **state)
     world_phase(w, s, "annotate.reduce", 0, 0);
     world_output(w, "annotate.reduce", &out);
     parts = world_parts(w, "annotate.rows");
-    for (line = strtok_r(parts, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest), at++) {
+    for (line = strtok_r(parts, "\n", &rest); line != NULL;
+         line = strtok_r(NULL, "\n", &rest), at++) {
         cJSON *j = NULL;
         const cJSON *r;
         int k = 0;
@@ -160,7 +166,8 @@ static void test_agreement_is_counted_against_human_labels(void **state)
             double sum = 0;
             for (int i = 0; i < 3; i++) {
                 sum += cJSON_GetArrayItem(p, i)->valuedouble;
-                if (cJSON_GetArrayItem(p, i)->valuedouble > cJSON_GetArrayItem(p, best)->valuedouble)
+                if (cJSON_GetArrayItem(p, i)->valuedouble >
+                    cJSON_GetArrayItem(p, best)->valuedouble)
                     best = i;
             }
             assert_true(fabs(sum - 1.0) < 1e-5);
@@ -172,7 +179,8 @@ static void test_agreement_is_counted_against_human_labels(void **state)
         cJSON_Delete(j);
     }
     assert_true(n > 5);
-    assert_true(fabs(world_metric(w, "annotate.reduce", "agreement.sentiment.held_out.accuracy") - right / n) < 1e-12);
+    assert_true(fabs(world_metric(w, "annotate.reduce", "agreement.sentiment.held_out.accuracy") -
+                     right / n) < 1e-12);
     assert_true(world_metric(w, "annotate.reduce", "agreement.sentiment.held_out.responses") == n);
     assert_true(world_metric(w, "annotate.reduce", "agreement.sentiment.cross_fit.kappa") > -1.0);
     assert_true(world_metric(w, "annotate.reduce", "agreement.quality.cross_fit.mae") > 0.0);
@@ -216,12 +224,14 @@ static void test_regression_heads_give_numbers(void **state)
     for (size_t i = 0; i < out.conversations; i++) {
         const struct turn *t = &out.conversation[i].turn[2];
         assert_true(isfinite(t->value[0]) && isfinite(t->value[1]));
-        differ += t->value[1] < out.conversation[0].turn[2].value[1] || t->value[1] > out.conversation[0].turn[2].value[1];
+        differ += t->value[1] < out.conversation[0].turn[2].value[1] ||
+                  t->value[1] > out.conversation[0].turn[2].value[1];
         assert_true(t->value[2] >= 1.0f); /* computed, not the head's */
     }
     assert_true(differ > 20);
     assert_true(world_metric(w, "annotate.reduce", "agreement.quality.held_out.mae") > 0.0);
-    assert_true(world_metric(w, "annotate.reduce", "agreement.sentiment.held_out.kappa") < -1e299); /* no classes, no kappa */
+    assert_true(world_metric(w, "annotate.reduce", "agreement.sentiment.held_out.kappa") <
+                -1e299); /* no classes, no kappa */
     dataset_free(&out);
     spec_free(s);
     world_free(w);
@@ -255,7 +265,8 @@ static double first_value_alone(const struct world *w, const struct conversation
         b.token[b.rows++] = generated[i];
     b.seqs = b.targets = 1;
     b.seq_begin[1] = b.rows;
-    b.target[0] = (struct batch_target){.row = b.rows - 1, .id = 0, .lo = 0, .hi = m.dims.vocab, .weight = 1.0f};
+    b.target[0] = (struct batch_target){
+        .row = b.rows - 1, .id = 0, .lo = 0, .hi = m.dims.vocab, .weight = 1.0f};
     work = workspace_new(&m.dims, 400, 1, 1);
     transformer_outputs(&m.dims, m.params, &b, out, 4096, work);
     for (size_t i = 0; i < choices; i++) {
@@ -290,8 +301,10 @@ static void test_label_text_gives_expected_levels(void **state)
     for (size_t i = 0; i < out.conversations; i++) {
         const struct turn *t = &out.conversation[i].turn[1];
         if (i < 10)
-            assert_true(fabs((double)t->value[0] - first_value_alone(w, &in.conversation[i], 1)) < 1e-4);
-        assert_true(t->value[1] > 0.0f && t->value[1] < 4.0f); /* between the ends: an expectation, not a choice */
+            assert_true(fabs((double)t->value[0] - first_value_alone(w, &in.conversation[i], 1)) <
+                        1e-4);
+        assert_true(t->value[1] > 0.0f &&
+                    t->value[1] < 4.0f); /* between the ends: an expectation, not a choice */
         assert_true(isfinite(t->value[2]));
     }
     dataset_free(&in);
@@ -364,7 +377,8 @@ static void test_without_a_model_only_computed_attributes_are_filled(void **stat
     world_free(w);
 }
 
-static void expect_failure(struct world *w, const struct spec *s, const char *kind, uint64_t begin, uint64_t end, int code, const char *words)
+static void expect_failure(struct world *w, const struct spec *s, const char *kind, uint64_t begin,
+                           uint64_t end, int code, const char *words)
 {
     struct run_result r;
     int rc = world_task(w, s, kind, 0, begin, end, &r);

@@ -20,9 +20,12 @@ static struct world *annotated_world(struct spec *s)
     world_phase(w, annotate, "annotate.rows", FIXTURE_CONVERSATIONS, 16);
     world_phase(w, annotate, "annotate.reduce", 0, 0);
     cJSON_DeleteItemFromObjectCaseSensitive(w->inputs, "data");
-    cJSON_AddItemToArray(cJSON_AddArrayToObject(w->inputs, "data"),
-                         cJSON_Duplicate(json_get(json_get(json_get(w->phases, "annotate.reduce"), "outputs"), "data"), true));
-    cJSON_AddItemToObject(w->inputs, "judge", cJSON_DetachItemFromObjectCaseSensitive(w->inputs, "model"));
+    cJSON_AddItemToArray(
+        cJSON_AddArrayToObject(w->inputs, "data"),
+        cJSON_Duplicate(
+            json_get(json_get(json_get(w->phases, "annotate.reduce"), "outputs"), "data"), true));
+    cJSON_AddItemToObject(w->inputs, "judge",
+                          cJSON_DetachItemFromObjectCaseSensitive(w->inputs, "model"));
     snprintf(path, sizeof(path), "%s/policy", w->dir);
     fixture_model(path, TEMPLATE_POLICY, 5);
     world_input(w, "model", path);
@@ -63,9 +66,14 @@ static void test_combinations_come_from_the_data_and_satisfy_where(void **state)
     world_output(w, "annotate.reduce", &data);
     world_phase(w, s, "bootstrap.items", 0, 0);
     assert_true(world_metric(w, "bootstrap.items", "rows") == 90);
-    assert_int_equal(blob_read(w->store, json_string_or(json_get(json_get(w->phases, "bootstrap.items"), "outputs"), "items", ""), 1u << 20,
-                               &items, NULL), 0);
-    for (line = strtok_r(items.data, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest), n++) {
+    assert_int_equal(
+        blob_read(w->store,
+                  json_string_or(json_get(json_get(w->phases, "bootstrap.items"), "outputs"),
+                                 "items", ""),
+                  1u << 20, &items, NULL),
+        0);
+    for (line = strtok_r(items.data, "\n", &rest); line != NULL;
+         line = strtok_r(NULL, "\n", &rest), n++) {
         cJSON *j = NULL;
         int8_t level[3];
         bool found = false;
@@ -78,7 +86,8 @@ static void test_combinations_come_from_the_data_and_satisfy_where(void **state)
             size_t c;
             uint32_t k;
             dataset_response(&data, i, &c, &k);
-            found = memcmp(data.conversation[c].turn[k].level, level, 3) == 0 && data.conversation[c].split == SPLIT_TRAIN;
+            found = memcmp(data.conversation[c].turn[k].level, level, 3) == 0 &&
+                    data.conversation[c].split == SPLIT_TRAIN;
         }
         assert_true(found);
         kinds[level[0]][level[1]][level[2]]++;
@@ -88,7 +97,8 @@ static void test_combinations_come_from_the_data_and_satisfy_where(void **state)
     n = 0;
     for (int i = 0; i < 45; i++)
         n += (&kinds[0][0][0])[i] > 0;
-    assert_int_equal(n, (int)world_metric(w, "bootstrap.items", "combinations")); /* 90 draws of few: each comes up */
+    assert_int_equal(n, (int)world_metric(w, "bootstrap.items",
+                                          "combinations")); /* 90 draws of few: each comes up */
     buf_free(&items);
     dataset_free(&data);
     spec_free(s);
@@ -101,7 +111,8 @@ static void test_what_is_kept_satisfies_keep_and_carries_predicted_levels(void *
     struct world *w = annotated_world(s);
     struct dataset out, data;
     double dropped = 0;
-    static const char *const reasons[] = {"cut_off", "empty", "too_long", "truncated", "keep", "repeated"};
+    static const char *const reasons[] = {"cut_off",   "empty", "too_long",
+                                          "truncated", "keep",  "repeated"};
 
     (void)state;
     run_all(w, s);
@@ -128,7 +139,8 @@ static void test_what_is_kept_satisfies_keep_and_carries_predicted_levels(void *
             assert_true(out.schema.attr[a].has_edges == data.schema.attr[a].has_edges);
         }
         for (size_t k = 0; k < i; k++)
-            assert_string_not_equal(t->text, out.conversation[k].turn[out.conversation[k].turns - 1].text);
+            assert_string_not_equal(t->text,
+                                    out.conversation[k].turn[out.conversation[k].turns - 1].text);
     }
     dataset_free(&out);
     dataset_free(&data);
@@ -144,14 +156,19 @@ static void test_a_rerun_gives_the_same_data_set(void **state)
 
     (void)state;
     run_all(w, s);
-    snprintf(first, sizeof(first), "%s", json_string_or(json_get(json_get(w->phases, "bootstrap.reduce"), "outputs"), "data", ""));
+    snprintf(
+        first, sizeof(first), "%s",
+        json_string_or(json_get(json_get(w->phases, "bootstrap.reduce"), "outputs"), "data", ""));
     run_all(w, s);
-    assert_string_equal(first, json_string_or(json_get(json_get(w->phases, "bootstrap.reduce"), "outputs"), "data", "?"));
+    assert_string_equal(
+        first,
+        json_string_or(json_get(json_get(w->phases, "bootstrap.reduce"), "outputs"), "data", "?"));
     spec_free(s);
     world_free(w);
 }
 
-static void expect_failure(struct world *w, const struct spec *s, const char *kind, uint64_t begin, uint64_t end, int code, const char *words)
+static void expect_failure(struct world *w, const struct spec *s, const char *kind, uint64_t begin,
+                           uint64_t end, int code, const char *words)
 {
     struct run_result r;
     int rc = world_task(w, s, kind, 0, begin, end, &r);
@@ -193,13 +210,16 @@ static void test_refusals_name_what_is_wrong(void **state)
 
     (void)state;
     unseen_combination(w, s);
-    expect_failure(w, s, "bootstrap.items", 0, 0, ERR_INVALID, "bootstrap.where: none of 96 kept training responses");
+    expect_failure(w, s, "bootstrap.items", 0, 0, ERR_INVALID,
+                   "bootstrap.where: none of 96 kept training responses");
     s->bootstrap.where_n = 1;
     s->bootstrap.where[0] = s->bootstrap.where[2];
-    snprintf(s->schema.attr[2].name, SCHEMA_NAME_MAX, "length"); /* the spec names what the data does not have */
+    snprintf(s->schema.attr[2].name, SCHEMA_NAME_MAX,
+             "length"); /* the spec names what the data does not have */
     snprintf(s->bootstrap.where[0].attr, SCHEMA_NAME_MAX, "length");
     snprintf(s->bootstrap.keep[0].attr, SCHEMA_NAME_MAX, "length");
-    expect_failure(w, s, "bootstrap.items", 0, 0, ERR_INVALID, "the data has no attribute \"length\"");
+    expect_failure(w, s, "bootstrap.items", 0, 0, ERR_INVALID,
+                   "the data has no attribute \"length\"");
     spec_free(s);
     s = fixture_spec(KIND_BOOTSTRAP, "model judge data");
     world_free(w);
@@ -212,7 +232,8 @@ static void test_refusals_name_what_is_wrong(void **state)
     expect_failure(w, s, "bootstrap.reduce", 0, 0, ERR_CORRUPT, "80 scores for 90 items");
     world_phase(w, s, "bootstrap.score", 90, 40);
     s->bootstrap.keep[0] = (struct attr_where){"quality", CMP_EQ, 0};
-    expect_failure(w, s, "bootstrap.reduce", 0, 0, ERR_INVALID, "bootstrap.keep: none of 90 replies is left");
+    expect_failure(w, s, "bootstrap.reduce", 0, 0, ERR_INVALID,
+                   "bootstrap.keep: none of 90 replies is left");
     snprintf(path, sizeof(path), "%s/chat", w->dir); /* not annotated */
     cJSON_DeleteItemFromObjectCaseSensitive(w->inputs, "data");
     world_input(w, "data", path);

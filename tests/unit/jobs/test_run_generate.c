@@ -50,9 +50,14 @@ static void test_items_are_contexts_times_settings_times_samples(void **state)
     (void)state;
     world_phase(w, s, "generate.items", 0, 0);
     assert_true(world_metric(w, "generate.items", "rows") == 4 * 6 * 2);
-    assert_int_equal(blob_read(w->store, json_string_or(json_get(json_get(w->phases, "generate.items"), "outputs"), "items", ""), 1u << 20,
-                               &items, NULL), 0);
-    for (line = strtok_r(items.data, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest), n++) {
+    assert_int_equal(
+        blob_read(
+            w->store,
+            json_string_or(json_get(json_get(w->phases, "generate.items"), "outputs"), "items", ""),
+            1u << 20, &items, NULL),
+        0);
+    for (line = strtok_r(items.data, "\n", &rest); line != NULL;
+         line = strtok_r(NULL, "\n", &rest), n++) {
         cJSON *j = NULL;
         const cJSON *level;
         assert_int_equal(json_parse(line, strlen(line), JSON_LIMITS_LINE, &j, NULL), 0);
@@ -62,7 +67,8 @@ static void test_items_are_contexts_times_settings_times_samples(void **state)
         assert_int_equal(json_int_or(j, "c", -1) % 5, 4); /* held out */
         assert_true(json_int_or(j, "turn", -1) >= 1);
         assert_int_equal(cJSON_GetArrayItem(level, 2)->valueint, 1);
-        seen[cJSON_GetArrayItem(level, 0)->valueint / 2 * 3 + cJSON_GetArrayItem(level, 1)->valueint / 2]++;
+        seen[cJSON_GetArrayItem(level, 0)->valueint / 2 * 3 +
+             cJSON_GetArrayItem(level, 1)->valueint / 2]++;
         cJSON_Delete(j);
     }
     assert_int_equal(n, 48);
@@ -127,11 +133,14 @@ static void test_replies_become_conversations_with_the_levels_asked_for(void **s
             assert_string_equal(c->turn[k].text, from->turn[k].text);
             assert_false(c->turn[k].respond);
         }
-        assert_true(reply->respond && reply->role == ROLE_ASSISTANT && reply->tokens > 0 && reply->tokens <= 24);
-        assert_true(json_utf8_valid(reply->text, reply->text_len) && strstr(reply->text, "<|") == NULL);
+        assert_true(reply->respond && reply->role == ROLE_ASSISTANT && reply->tokens > 0 &&
+                    reply->tokens <= 24);
+        assert_true(json_utf8_valid(reply->text, reply->text_len) &&
+                    strstr(reply->text, "<|") == NULL);
         assert_int_equal(reply->level[2], 1);
         assert_true(reply->level[0] == 0 || reply->level[0] == 2);
-        other += i > 0 && strcmp(reply->text, out.conversation[0].turn[out.conversation[0].turns - 1].text) != 0;
+        other += i > 0 && strcmp(reply->text,
+                                 out.conversation[0].turn[out.conversation[0].turns - 1].text) != 0;
     }
     assert_true(other > 20);
     dataset_free(&in);
@@ -175,7 +184,8 @@ static void test_a_plain_model_writes_from_nothing(void **state)
     world_free(w);
 }
 
-static void expect_failure(struct world *w, const struct spec *s, const char *kind, uint64_t begin, uint64_t end, int code, const char *words)
+static void expect_failure(struct world *w, const struct spec *s, const char *kind, uint64_t begin,
+                           uint64_t end, int code, const char *words)
 {
     struct run_result r;
     int rc = world_task(w, s, kind, 0, begin, end, &r);
@@ -201,7 +211,8 @@ static void test_refusals_name_what_is_wrong(void **state)
     s->generate.sweep[1].levels.v[1] = 7;
     s->schema.attr[1].max = 8; /* the spec's scale is longer than the model's */
     s->schema.attr[1].levels = 9;
-    expect_failure(w, s, "generate.items", 0, 0, ERR_INVALID, "level 7 of attribute \"quality\", must be in 0..4");
+    expect_failure(w, s, "generate.items", 0, 0, ERR_INVALID,
+                   "level 7 of attribute \"quality\", must be in 0..4");
     s->generate.sweep[1].levels.v[1] = 2;
     snprintf(s->generate.split, sizeof(s->generate.split), "train");
     s->generate.n = 1000;
@@ -211,7 +222,8 @@ static void test_refusals_name_what_is_wrong(void **state)
     world_free(w);
 
     w = policy_world(true);
-    expect_failure(w, s, "generate.items", 0, 0, ERR_INVALID, "the model has no attribute \"verbosity\"");
+    expect_failure(w, s, "generate.items", 0, 0, ERR_INVALID,
+                   "the model has no attribute \"verbosity\"");
     world_free(w);
 
     w = world_new();

@@ -1,4 +1,5 @@
-/* The weights of models/stories260K for tests and benches of this room, which may not lean on modelfile's reader. */
+/* The weights of models/stories260K for tests and benches of this room, which may not lean on
+ * modelfile's reader. */
 #ifndef TESTS_UNIT_MODEL_STORIES_H
 #define TESTS_UNIT_MODEL_STORIES_H
 
@@ -16,8 +17,18 @@
 
 static inline struct dims stories_dims(void)
 {
-    struct dims d = {.vocab = 512, .width = 64, .layers = 5, .heads = 8, .kv_heads = 4, .head_dim = 8, .ffn = 172, .context = 512,
-                     .norm_eps = 1e-5f, .rope_theta = 10000.0f, .tied = true, .head = HEAD_LM};
+    struct dims d = {.vocab = 512,
+                     .width = 64,
+                     .layers = 5,
+                     .heads = 8,
+                     .kv_heads = 4,
+                     .head_dim = 8,
+                     .ffn = 172,
+                     .context = 512,
+                     .norm_eps = 1e-5f,
+                     .rope_theta = 10000.0f,
+                     .tied = true,
+                     .head = HEAD_LM};
 
     return d;
 }
@@ -41,7 +52,8 @@ static inline float *stories_params(const struct dims *d)
         size_t begin;
         CHECK(at != NULL);
         begin = (size_t)cJSON_GetArrayItem(at, 0)->valuedouble;
-        memcpy(params + l.tensor[i].begin, file.data + 8 + head_len + begin, tensor_count(&l.tensor[i]) * sizeof(float));
+        memcpy(params + l.tensor[i].begin, file.data + 8 + head_len + begin,
+               tensor_count(&l.tensor[i]) * sizeof(float));
     }
     layout_fini(&l);
     cJSON_Delete(head);

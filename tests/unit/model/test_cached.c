@@ -9,7 +9,8 @@
 
 #include "tests/unit/model/stories.h"
 
-/* Losses and last logits of five texts against an independent implementation (numpy, float32, 1e-4). `at_once`: rows a step. */
+/* Losses and last logits of five texts against an independent implementation (numpy, float32,
+ * 1e-4). `at_once`: rows a step. */
 static void check_case(const struct dims *d, const float *params, const cJSON *one, int at_once)
 {
     const cJSON *ids = json_get(one, "ids"), *nll = json_get(one, "next_token_nll"), *top;
@@ -22,7 +23,10 @@ static void check_case(const struct dims *d, const float *params, const cJSON *o
     for (int i = 0; i < n; i += at_once) {
         int take = n - i < at_once ? n - i : at_once;
         for (int j = 0; j < take; j++)
-            rows[j] = (struct cached_row){.slot = 5, .position = i + j, .token = cJSON_GetArrayItem(ids, i + j)->valueint, .logits = j};
+            rows[j] = (struct cached_row){.slot = 5,
+                                          .position = i + j,
+                                          .token = cJSON_GetArrayItem(ids, i + j)->valueint,
+                                          .logits = j};
         cached_step(x, rows, (size_t)take);
         for (int j = 0; j < take && i + j + 1 < n; j++) {
             const real *logits = cached_logits(x, j);
@@ -35,7 +39,8 @@ static void check_case(const struct dims *d, const float *params, const cJSON *o
     }
     cJSON_ArrayForEach(top, json_get(one, "last_logits_top10"))
     {
-        double got = (double)cached_logits(x, (n - 1) % at_once)[cJSON_GetArrayItem(top, 0)->valueint];
+        double got =
+            (double)cached_logits(x, (n - 1) % at_once)[cJSON_GetArrayItem(top, 0)->valueint];
         assert_true(fabs(got - cJSON_GetArrayItem(top, 1)->valuedouble) < 1e-3);
     }
     for (int v = 0; v < d->vocab; v++)
@@ -81,14 +86,16 @@ static void test_a_slot_used_again_remembers_nothing(void **state)
     cached_load(x, params);
     for (int round = 0; round < 2; round++) {
         for (int i = 0; i < 10; i++)
-            rows[i] = (struct cached_row){.slot = 1, .position = i, .token = 300 + 7 * i, .logits = i == 9 ? 0 : -1};
+            rows[i] = (struct cached_row){
+                .slot = 1, .position = i, .token = 300 + 7 * i, .logits = i == 9 ? 0 : -1};
         cached_step(x, rows, 10);
         if (round == 0)
             memcpy(first, cached_logits(x, 0), sizeof(first));
         else
             assert_memory_equal(first, cached_logits(x, 0), sizeof(first));
         for (int i = 0; i < 20; i++) /* a longer text in between */
-            rows[i] = (struct cached_row){.slot = 1, .position = i, .token = 100 + 11 * i, .logits = -1};
+            rows[i] =
+                (struct cached_row){.slot = 1, .position = i, .token = 100 + 11 * i, .logits = -1};
         cached_step(x, rows, 20);
     }
     cached_free(x);

@@ -17,8 +17,18 @@
 
 static struct dims stories;
 static float *stories_weights;
-static struct dims odd = {.vocab = 97, .width = 40, .layers = 2, .heads = 6, .kv_heads = 3, .head_dim = 10, .ffn = 51,
-                          .context = 64, .norm_eps = 1e-5f, .rope_theta = 10000.0f, .tied = false, .head = HEAD_LM};
+static struct dims odd = {.vocab = 97,
+                          .width = 40,
+                          .layers = 2,
+                          .heads = 6,
+                          .kv_heads = 3,
+                          .head_dim = 10,
+                          .ffn = 51,
+                          .context = 64,
+                          .norm_eps = 1e-5f,
+                          .rope_theta = 10000.0f,
+                          .tied = false,
+                          .head = HEAD_LM};
 static float *odd_weights;
 
 /* Requests in an order, answers by key. */
@@ -88,10 +98,13 @@ static struct script *script_new(const struct dims *d)
         q->prompt = s->prompt[i];
         q->prompt_len = 1 + rng_below(1, RNG_TEST, 0, 0, i, 30);
         for (size_t t = 0; t < LEN_MAX; t++) {
-            s->prompt[i][t] = (int32_t)rng_below(1, RNG_TEST, 1, i, (uint32_t)t, (uint32_t)d->vocab);
-            s->uncond[i][t] = (int32_t)rng_below(1, RNG_TEST, 2, i, (uint32_t)t, (uint32_t)d->vocab);
+            s->prompt[i][t] =
+                (int32_t)rng_below(1, RNG_TEST, 1, i, (uint32_t)t, (uint32_t)d->vocab);
+            s->uncond[i][t] =
+                (int32_t)rng_below(1, RNG_TEST, 2, i, (uint32_t)t, (uint32_t)d->vocab);
         }
-        q->sampling = (struct sampling){0.9f, 0, 1.0f, 1.0f, 3.9f, (int32_t)(1 + rng_below(1, RNG_TEST, 3, 0, i, 28))};
+        q->sampling = (struct sampling){
+            0.9f, 0, 1.0f, 1.0f, 3.9f, (int32_t)(1 + rng_below(1, RNG_TEST, 3, 0, i, 28))};
         if (i % 3 == 0) {
             q->uncond = s->uncond[i];
             q->uncond_len = 1 + rng_below(1, RNG_TEST, 4, 0, i, 30);
@@ -107,8 +120,9 @@ static struct script *script_new(const struct dims *d)
     return s;
 }
 
-static void run(struct script *s, const struct dims *d, const float *params, int32_t slots, int32_t context,
-                const struct decode_vocab *vocab, const struct decode_grammar *grammar, struct decode_stats *stats)
+static void run(struct script *s, const struct dims *d, const float *params, int32_t slots,
+                int32_t context, const struct decode_vocab *vocab,
+                const struct decode_grammar *grammar, struct decode_stats *stats)
 {
     struct decoder *x = decoder_new(d, slots, context);
     struct decode_source source = source_of(s);
@@ -132,7 +146,8 @@ static void assert_same_answers(const struct script *a, const struct script *b)
 
 static const struct decode_vocab no_words = {0};
 
-/* ---- the numbers ---------------------------------------------------------------------------------------------- */
+/* ---- the numbers
+ * ---------------------------------------------------------------------------------------------- */
 
 static void test_greedy_text_of_a_real_model(void **state)
 {
@@ -150,7 +165,8 @@ static void test_greedy_text_of_a_real_model(void **state)
     assert_int_equal(n, 257);
     s.n = 1;
     s.prompt[0][0] = 1;
-    s.request[0] = (struct decode_request){.prompt = s.prompt[0], .prompt_len = 1, .sampling = {0.0f, 0, 1.0f, 1.0f, 0.0f, n}};
+    s.request[0] = (struct decode_request){
+        .prompt = s.prompt[0], .prompt_len = 1, .sampling = {0.0f, 0, 1.0f, 1.0f, 0.0f, n}};
     run(&s, &stories, stories_weights, 1, 512, &no_words, NULL, NULL);
     assert_int_equal(s.len[0], n);
     assert_int_equal(s.end[0], DECODE_LENGTH);
@@ -161,7 +177,8 @@ static void test_greedy_text_of_a_real_model(void **state)
 }
 
 /* A grammar that allows one id at a time: those of a text. */
-static size_t force_next(void *self, uint64_t key, const int32_t *generated, size_t n, int32_t *ids, size_t cap)
+static size_t force_next(void *self, uint64_t key, const int32_t *generated, size_t n, int32_t *ids,
+                         size_t cap)
 {
     const cJSON *want = self;
 
@@ -190,7 +207,8 @@ static void test_a_grammar_forces_its_ids_and_ends(void **state)
         grammar = (struct decode_grammar){copy, force_next};
         s->n = 1;
         s->prompt[0][0] = cJSON_GetArrayItem(ids, 0)->valueint;
-        s->request[0] = (struct decode_request){.prompt = s->prompt[0], .prompt_len = 1, .sampling = {1.0f, 0, 1.0f, 1.0f, 0.0f, 500}};
+        s->request[0] = (struct decode_request){
+            .prompt = s->prompt[0], .prompt_len = 1, .sampling = {1.0f, 0, 1.0f, 1.0f, 0.0f, 500}};
         run(s, &stories, stories_weights, 1, 512, &no_words, &grammar, NULL);
         assert_int_equal(s->end[0], DECODE_GRAMMAR);
         assert_int_equal(s->len[0], cJSON_GetArraySize(ids) - 1);
@@ -204,7 +222,8 @@ static void test_a_grammar_forces_its_ids_and_ends(void **state)
     buf_free(&text);
 }
 
-/* ---- nothing but seed, key, sample and model ------------------------------------------------------------------- */
+/* ---- nothing but seed, key, sample and model
+ * ------------------------------------------------------------------- */
 
 static void check_invariance(const struct dims *d, const float *params)
 {
@@ -257,7 +276,8 @@ static void *thread_run(void *arg)
 
 static void test_two_decoders_in_two_threads(void **state)
 {
-    struct script *want = script_new(&stories), *a = script_new(&stories), *b = script_new(&stories);
+    struct script *want = script_new(&stories), *a = script_new(&stories),
+                  *b = script_new(&stories);
     pthread_t thread[2];
 
     (void)state;
@@ -294,7 +314,8 @@ static void test_samples_and_seeds_differ(void **state)
         if (a->request[i].sampling.temperature <= 0.0f || a->len[i] < 8)
             continue;
         sampled++;
-        same += a->len[i] == b->len[i] && memcmp(a->tokens[i], b->tokens[i], a->len[i] * sizeof(int32_t)) == 0;
+        same += a->len[i] == b->len[i] &&
+                memcmp(a->tokens[i], b->tokens[i], a->len[i] * sizeof(int32_t)) == 0;
     }
     assert_true(sampled > 10);
     assert_int_equal(same, 0);
@@ -303,7 +324,8 @@ static void test_samples_and_seeds_differ(void **state)
     free(b);
 }
 
-/* Guidance 1 ignores the second prompt; a second prompt equal to the first makes any guidance plain, but for rounding and the cut. */
+/* Guidance 1 ignores the second prompt; a second prompt equal to the first makes any guidance
+ * plain, but for rounding and the cut. */
 static void test_guidance_of_equal_prompts_is_plain(void **state)
 {
     struct script *a = script_new(&stories), *b = script_new(&stories);
@@ -326,12 +348,15 @@ static void test_guidance_of_equal_prompts_is_plain(void **state)
     free(b);
 }
 
-/* ---- ends ----------------------------------------------------------------------------------------------------- */
+/* ---- ends
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static const char *letters[512];
 static uint32_t letters_len[512];
 
-/* Token i is written as "a" + i % 26, tokens divisible by 5 as two letters: the text of a run is then known. */
+/* Token i is written as "a" + i % 26, tokens divisible by 5 as two letters: the text of a run is
+ * then known. */
 static struct decode_vocab lettered(void)
 {
     static char store[512][3];
@@ -428,9 +453,11 @@ static void test_limits_of_context_and_length(void **state)
         size_t len;
         enum decode_end end;
     } cases[] = {
-        {4, 0, 3, 3, DECODE_LENGTH},   {4, 0, 100, 13, DECODE_CONTEXT}, {16, 0, 100, 1, DECODE_CONTEXT},
-        {17, 0, 100, 0, DECODE_CONTEXT}, {4, 0, 0, 0, DECODE_LENGTH},    {4, 0, -1, 0, DECODE_LENGTH},
-        {4, 10, 100, 7, DECODE_CONTEXT}, {4, 17, 100, 0, DECODE_CONTEXT}, {4, 4, 13, 13, DECODE_LENGTH},
+        {4, 0, 3, 3, DECODE_LENGTH},     {4, 0, 100, 13, DECODE_CONTEXT},
+        {16, 0, 100, 1, DECODE_CONTEXT}, {17, 0, 100, 0, DECODE_CONTEXT},
+        {4, 0, 0, 0, DECODE_LENGTH},     {4, 0, -1, 0, DECODE_LENGTH},
+        {4, 10, 100, 7, DECODE_CONTEXT}, {4, 17, 100, 0, DECODE_CONTEXT},
+        {4, 4, 13, 13, DECODE_LENGTH},
     };
 
     (void)state;

@@ -20,8 +20,9 @@ static void fill(real *x, size_t n, uint32_t which)
 
 static void test_products_are_right_for_every_shape(void **state)
 {
-    static const size_t shapes[][3] = {{1, 1, 1},   {1, 7, 3},    {5, 64, 16},  {6, 64, 17},  {7, 40, 80},
-                                       {13, 3, 33}, {24, 64, 128}, {25, 172, 64}, {31, 64, 344}, {4, 1, 512}};
+    static const size_t shapes[][3] = {{1, 1, 1},     {1, 7, 3},   {5, 64, 16},   {6, 64, 17},
+                                       {7, 40, 80},   {13, 3, 33}, {24, 64, 128}, {25, 172, 64},
+                                       {31, 64, 344}, {4, 1, 512}};
 
     (void)state;
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
@@ -42,7 +43,8 @@ static void test_products_are_right_for_every_shape(void **state)
                     double want = add ? 0.5 : 0.0;
                     for (size_t k = 0; k < in; k++)
                         want += (double)x[r * in + k] * (double)w[o * in + k];
-                    assert_true(fabs((double)y[r * (out + 1) + o] - want) < 2e-5 * sqrt((double)in));
+                    assert_true(fabs((double)y[r * (out + 1) + o] - want) <
+                                2e-5 * sqrt((double)in));
                 }
                 assert_true(y[r * (out + 1) + out] == (real)0.5); /* nothing beyond the row */
             }
@@ -54,7 +56,8 @@ static void test_products_are_right_for_every_shape(void **state)
     }
 }
 
-/* The reason for this file: a row gives the same bits alone, and at any place among any number of others. */
+/* The reason for this file: a row gives the same bits alone, and at any place among any number of
+ * others. */
 static void test_bits_of_a_row_do_not_depend_on_the_others(void **state)
 {
     enum { IN = 64, OUT = 70, N = 40 };

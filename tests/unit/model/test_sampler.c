@@ -20,8 +20,8 @@ static struct sampling plain(float temperature)
     return s;
 }
 
-static struct sampler_draw pick(const real *logits, size_t V, const struct sampling *s, uint64_t seed, uint64_t key,
-                                uint32_t sample, uint32_t position)
+static struct sampler_draw pick(const real *logits, size_t V, const struct sampling *s,
+                                uint64_t seed, uint64_t key, uint32_t sample, uint32_t position)
 {
     _Alignas(16) static unsigned char work[64 * V_MAX];
 
@@ -36,13 +36,15 @@ static void logits_fill(real *logits, size_t V, uint32_t which)
 }
 
 /* Pearson's statistic of `draws` draws against p; ids of p == 0 must not come out. */
-static double chi_square(const real *logits, size_t V, const struct sampling *s, const double *p, int draws)
+static double chi_square(const real *logits, size_t V, const struct sampling *s, const double *p,
+                         int draws)
 {
     int count[V_MAX] = {0};
     double x = 0.0;
 
     for (int i = 0; i < draws; i++) {
-        struct sampler_draw d = pick(logits, V, s, 11, (uint64_t)i << 30, (uint32_t)(i % 3), (uint32_t)(i % 7));
+        struct sampler_draw d =
+            pick(logits, V, s, 11, (uint64_t)i << 30, (uint32_t)(i % 3), (uint32_t)(i % 7));
         assert_in_range(d.id, 0, V - 1);
         count[d.id]++;
     }
@@ -66,7 +68,8 @@ static void softmax(const real *logits, size_t V, double temperature, double *p)
         p[i] /= sum;
 }
 
-/* 11 degrees of freedom: a right sampler is above 45 in fewer than 1 of 100,000 runs; the draws are fixed by the seed anyway. */
+/* 11 degrees of freedom: a right sampler is above 45 in fewer than 1 of 100,000 runs; the draws are
+ * fixed by the seed anyway. */
 static void test_draws_follow_the_softmax(void **state)
 {
     static const float temperatures[] = {0.5f, 0.8f, 1.0f, 1.7f};
@@ -122,7 +125,8 @@ static void test_top_k_and_top_p_renormalise_what_they_keep(void **state)
 
 static void test_top_p_boundaries(void **state)
 {
-    /* Exact halves, quarters, eighths: weights are powers of two up to rounding of the logarithm. */
+    /* Exact halves, quarters, eighths: weights are powers of two up to rounding of the logarithm.
+     */
     real logits[4] = {(real)log(4.0), (real)log(2.0), 0, 0};
     struct sampling s = plain(1.0f);
     int seen[4] = {0};
@@ -154,7 +158,8 @@ static void test_top_k_one_is_greedy_and_ties_go_to_the_lowest_id(void **state)
     for (uint32_t which = 0; which < 200; which++) {
         size_t V = 1 + which * 3 % V_MAX;
         logits_fill(logits, V, which);
-        assert_int_equal(pick(logits, V, &greedy, 1, which, 0, 0).id, pick(logits, V, &one, 1, which, 0, 0).id);
+        assert_int_equal(pick(logits, V, &greedy, 1, which, 0, 0).id,
+                         pick(logits, V, &one, 1, which, 0, 0).id);
     }
     for (size_t i = 0; i < V_MAX; i++)
         logits[i] = i % 5 == 3 ? 2.0f : 1.0f;
@@ -250,7 +255,9 @@ static void test_bad_logits_are_refused(void **state)
     static const struct {
         real bad;
         int32_t want;
-    } cases[] = {{(real)NAN, SAMPLER_NOT_FINITE}, {(real)INFINITY, SAMPLER_NOT_FINITE}, {-(real)INFINITY, 0}};
+    } cases[] = {{(real)NAN, SAMPLER_NOT_FINITE},
+                 {(real)INFINITY, SAMPLER_NOT_FINITE},
+                 {-(real)INFINITY, 0}};
     struct sampling s[3] = {plain(0.0f), plain(1.0f), plain(0.8f)};
 
     (void)state;
