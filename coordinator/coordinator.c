@@ -304,10 +304,14 @@ static int state_open(struct coordinator *c, struct err *e)
 
 static int net_open(struct coordinator *c, struct err *e)
 {
-    const char *token = getenv("STEER_TOKEN"); /* in the environment, not in an option: ps shows options to everybody */
-    struct http_config http = {
-        .listen = c->config.http, .blobs = c->blobs, .token = token != NULL && *token != '\0' ? token : NULL};
+    struct http_config http = {.listen = c->config.http, .blobs = c->blobs, .token = c->config.token[0] != '\0' ? c->config.token : NULL};
+    char host[256];
     int rc = 0;
+
+    if (coord_config_url_host(c->config.advertise, host, sizeof host))
+        http.hosts[http.hosts_n++] = host;
+    if (!coord_config_is_loopback(c->config.control))
+        log_warn("control.open", "control=%s text=\"anybody who reaches this port can act as a worker\"", c->config.control);
 
     c->router = link_router(LINK_CONTROL, c->config.control, c->control, sizeof c->control, e);
     if (c->router == NULL)
@@ -330,6 +334,8 @@ int coordinator_open(const struct coord_config *config, struct coordinator **out
                                  .crash_limit = config->crash_limit,
                                  .backoff_ms = 500,
                                  .stall_ms = 120000,
+                                 .barren_limit = 40,
+                                 .hang_ms = 120000,
                                  .resend_ms = 5000,
                                  .restart_grace_ms = 1500,
                                  .adopt_ms = 6000};

@@ -250,6 +250,7 @@ static void on_heartbeat(const struct message *q)
     handlers_roster(q->c);
     leases_of(q->m, lease);
     snprintf(ev.worker, sizeof ev.worker, "%s", q->worker);
+    ev.progress_ms = roster_find(&q->c->roster, q->worker)->progress_ms;
     coordinator_event(q->c, &ev);
 }
 

@@ -119,10 +119,11 @@ struct sched_session {
     uint64_t assignment;
     struct digest manifest;    /* last checkpoint; "" = the initial model */
     uint64_t manifest_version;
-    uint64_t version;          /* reached, as last heard */
+    uint64_t version, start_version; /* reached, as last heard; where the attempt began */
     uint64_t tokens;
     double loss, grad_norm, lr, tokens_per_s;
     uint32_t faults, losses;
+    uint32_t barren; /* attempts in a row in which no step closed */
     uint64_t retry_at_ms, progress_ms, resent_ms, step_ms; /* step_ms: of the slowest interval between reports of this attempt */
     char why[SCHED_TEXT_MAX];  /* the last attempt ended because */
 };
@@ -147,6 +148,7 @@ struct sched_stage {
     struct digest context;
     struct sched_task *task;
     uint32_t tasks_n, tasks_done;
+    uint32_t pending_from; /* no task before this one is PENDING */
     struct sched_session *session;
     uint64_t started_wall_ms, finished_wall_ms, phase_started_ms, phase_started_done;
 };
@@ -190,8 +192,10 @@ struct sched_config {
     uint32_t fault_budget;   /* 3: failures that are the task's own */
     uint32_t loss_budget;    /* 1000: failures that are the machines' */
     int crash_limit;         /* 3 different workers; 0 = off */
+    uint32_t barren_limit;   /* 40 attempts of a session in a row without a step; 0 = off */
     uint32_t backoff_ms;     /* 500, doubled per failure, at most 30 s */
     uint32_t stall_ms;       /* 120000: a session that reports nothing new is started again */
+    uint32_t hang_ms;        /* 120000: leases of a worker whose compute threads do not move are not renewed; 0 = always renewed */
     uint32_t resend_ms;      /* 5000: a session that is silent for so long is told again who does what */
     uint32_t restart_grace_ms; /* 1500: after a restart, until new sessions open, so that workers can come back */
     uint32_t adopt_ms;       /* 6000: after a restart, how long the hosts of a session that was open are awaited */
@@ -243,6 +247,7 @@ struct sched_event {
     bool draining, crashed;
     const struct sched_lease *lease; /* borrowed */
     int leases_n;
+    uint64_t progress_ms; /* HEARTBEAT: when the worker's compute threads last moved; 0 = not known */
     uint64_t task, epoch;
     uint64_t session, attempt, version, tokens;
     double loss, grad_norm, lr, tokens_per_s;

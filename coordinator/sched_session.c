@@ -231,7 +231,7 @@ static void session_open(struct sched *s, struct sched_stage *st, const struct s
     ss->attempt++;
     ss->open = true;
     ss->assignment = 0;
-    ss->version = ss->manifest_version;
+    ss->version = ss->start_version = ss->manifest_version;
     ss->progress_ms = s->now_ms;
     ss->step_ms = 0;
     members_take(s, st, true, a);
@@ -271,9 +271,21 @@ void sched_session_close(struct sched *s, struct sched_stage *st, const char *wh
     st->session->hosts_n = st->session->slots_n = 0;
 }
 
-/* The attempt is over, the session is not. */
+/* The attempt is over; the session is not, unless attempts end again and again before any step. */
 static void attempt_end(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms, struct sched_actions *a)
 {
+    struct sched_failure f = {.code = ERR_UNREACHABLE, .attempt = (uint32_t)st->session->attempt};
+
+    st->session->barren = st->session->version > st->session->start_version ? 0 : st->session->barren + 1;
+    if (s->config.barren_limit > 0 && st->session->barren >= s->config.barren_limit) {
+        snprintf(f.class_name, sizeof f.class_name, "infrastructure");
+        snprintf(f.message, sizeof f.message, "phase %s: %u attempts in a row ended before a step was done, last: %.400s", st->phase.name,
+                 st->session->barren, why);
+        sched_fail(s, st, &f, a);
+        return;
+    }
+    if (st->session->barren > 3 && wait_ms < sched_backoff(s, st->session->barren - 3))
+        wait_ms = sched_backoff(s, st->session->barren - 3);
     snprintf(st->session->why, sizeof st->session->why, "%s", why);
     sched_note(a, st->job, st, "session.recover", "attempt %" PRIu64 " ended at version %" PRIu64 ": %.150s", st->session->attempt,
                st->session->version, why);

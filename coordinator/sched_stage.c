@@ -172,7 +172,7 @@ static void tasks_make(struct sched_stage *st)
 
     st->task = p->tasks > 0 ? mem_zalloc(p->tasks, sizeof *st->task) : NULL;
     st->tasks_n = p->tasks;
-    st->tasks_done = 0;
+    st->tasks_done = st->pending_from = 0;
     for (uint32_t i = 0; i < p->tasks; i++) {
         struct sched_task *t = &st->task[i];
 

@@ -24,6 +24,12 @@ static void task_move(struct sched_task *t, enum task_state to)
     t->state = to;
 }
 
+static void task_pend(struct sched_stage *st, struct sched_task *t)
+{
+    task_move(t, TASK_PENDING);
+    st->pending_from = t->index < st->pending_from ? t->index : st->pending_from;
+}
+
 static void task_save(struct sched_actions *a, struct sched_stage *st, struct sched_task *t)
 {
     struct sched_action *act = sched_act(a, SCHED_SAVE_TASK, st->job, st);
@@ -117,7 +123,10 @@ static void task_lost(struct sched *s, struct sched_stage *st, struct sched_task
         quarantine(s, st, t, "infrastructure", text, a);
         return;
     }
-    task_move(t, wait ? TASK_RETRY_WAIT : TASK_PENDING);
+    if (wait)
+        task_move(t, TASK_RETRY_WAIT);
+    else
+        task_pend(st, t);
     t->retry_at_ms = s->now_ms + sched_backoff(s, t->losses);
     task_save(a, st, t);
 }
@@ -167,7 +176,7 @@ static bool shy_of(const struct sched_task *t, const struct sched_worker *w)
         if (strcmp(t->crashed[i], w->id) == 0)
             return true;
     }
-    return t->faults > 0 && strcmp(t->worker, w->id) == 0;
+    return t->faults + t->losses > 0 && strcmp(t->worker, w->id) == 0;
 }
 
 /* The freest worker; one that this task has not failed on, if there is any. */
@@ -220,8 +229,8 @@ static void task_grant(struct sched *s, struct sched_stage *st, struct sched_tas
 
 void sched_tasks_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
-    for (uint32_t i = 0; i < st->tasks_n; i++) {
-        struct sched_task *t = &st->task[i];
+    for (; st->pending_from < st->tasks_n; st->pending_from++) {
+        struct sched_task *t = &st->task[st->pending_from];
         struct sched_worker *w = NULL;
 
         if (t->state != TASK_PENDING)
@@ -240,7 +249,7 @@ void sched_tasks_tick(struct sched *s, struct sched_stage *st, struct sched_acti
         struct sched_task *t = &st->task[i];
 
         if (t->state == TASK_RETRY_WAIT && s->now_ms >= t->retry_at_ms) {
-            task_move(t, TASK_PENDING);
+            task_pend(st, t);
             task_save(a, st, t);
         } else if (t->state == TASK_LEASED && s->now_ms > t->lease_until_ms) {
             struct sched_action *act = sched_act(a, SCHED_SEND_TASK_CANCEL, st->job, st);
@@ -289,6 +298,14 @@ static void lease_renew(struct sched *s, struct sched_stage *st, struct sched_ta
     t->total = l->total;
 }
 
+/* A worker may say that it lives while its compute threads hang: then the lease runs out, and somebody else does the work. */
+static bool is_hung(const struct sched *s, const struct sched_event *ev, const struct sched_task *t)
+{
+    uint64_t moved = ev->progress_ms > t->leased_ms ? ev->progress_ms : t->leased_ms;
+
+    return s->config.hang_ms > 0 && ev->progress_ms > 0 && t->leased_ms > 0 && s->now_ms > moved && s->now_ms - moved > s->config.hang_ms;
+}
+
 /* whole: the worker has just said hello, so its list is all that it has, and what it does not hold is lost. */
 void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool whole, struct sched_actions *a)
 {
@@ -308,7 +325,7 @@ void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool wh
             act->number = ev->lease[i].task;
             act->epoch = ev->lease[i].epoch;
             s->fenced++;
-        } else {
+        } else if (!is_hung(s, ev, t)) {
             lease_renew(s, st, t, &ev->lease[i]);
         }
     }

@@ -24,8 +24,8 @@ struct fixture {
 };
 
 static const struct sched_config fixture_config = {.plan = kind_next_phase, .build = "test", .lease_ms = 10000, .fault_budget = 3,
-                                                   .loss_budget = 5, .crash_limit = 3, .backoff_ms = 500, .stall_ms = 60000,
-                                                   .resend_ms = 5000, .restart_grace_ms = 1500, .adopt_ms = 6000};
+                                                   .loss_budget = 5, .crash_limit = 3, .barren_limit = 6, .backoff_ms = 500, .stall_ms = 60000,
+                                                   .hang_ms = 120000, .resend_ms = 5000, .restart_grace_ms = 1500, .adopt_ms = 6000};
 
 static inline struct spec *fixture_spec(const char *yaml)
 {

@@ -448,6 +448,60 @@ static void test_a_stalled_session_starts_again(void **state)
     fixture_close(&f);
 }
 
+static void test_a_session_that_never_steps_fails(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_stage *st = to_training(&f, &j, 1, 1);
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        fixture_mark(&f, SCHED_WORKER_GONE, "w0", true);
+        fixture_up(&f, "w0", 1, 3, "c");
+    }
+    assert_int_equal(st->session->attempt, 4);
+    fixture_session(&f, st, SCHED_SESSION_STATUS, 4, 1); /* a step: all is forgiven */
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(j->state == RUN_FAILED, false);
+        fixture_mark(&f, SCHED_WORKER_GONE, "w0", true);
+        fixture_up(&f, "w0", 1, 3, "c");
+        fixture_tick(&f, 9000);
+    }
+    assert_int_equal(j->state, RUN_RUNNING);
+    fixture_mark(&f, SCHED_WORKER_GONE, "w0", true);
+    assert_int_equal(j->state, RUN_FAILED);
+    assert_non_null(strstr(j->failure.message, "6 attempts in a row"));
+    fixture_close(&f);
+}
+
+static void test_a_hung_worker_loses_its_lease(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_lease lease = {1, 1, 0, 0};
+    struct sched_event beat = {.type = SCHED_HEARTBEAT, .worker = "a", .lease = &lease, .leases_n = 1, .progress_ms = 1};
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_smoke());
+    fixture_up(&f, "a", 1, 3, "c");
+    fixture_up(&f, "b", 1, 3, "c");
+    for (int i = 0; i < 24; i++) { /* it beats, but its threads have not moved since before the lease */
+        assert_int_equal(j->stage[0].task[0].epoch, 1);
+        f.now_ms += 5000;
+        fixture_step(&f, &beat);
+        fixture_tick(&f, 1);
+    }
+    for (int i = 0; i < 2; i++) {
+        f.now_ms += 5000;
+        fixture_step(&f, &beat);
+        fixture_tick(&f, 1);
+    }
+    assert_int_equal(j->stage[0].task[0].epoch, 2);
+    assert_string_equal(j->stage[0].task[0].worker, "b"); /* somebody else */
+    fixture_close(&f);
+}
+
 static void test_two_sessions_share_no_worker(void **state)
 {
     struct fixture f;
@@ -487,6 +541,8 @@ int main(void)
         cmocka_unit_test(test_a_lost_host_restarts_from_the_last_checkpoint),
         cmocka_unit_test(test_a_session_without_hosts_waits),
         cmocka_unit_test(test_a_stalled_session_starts_again),
+        cmocka_unit_test(test_a_session_that_never_steps_fails),
+        cmocka_unit_test(test_a_hung_worker_loses_its_lease),
         cmocka_unit_test(test_two_sessions_share_no_worker),
     };
 
