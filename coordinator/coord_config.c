@@ -10,13 +10,20 @@
 
 const char coord_config_usage[] =
     "usage: steer-coordinator [options]\n"
-    "  --dir DIR            state directory (STEER_DIR; default $XDG_STATE_HOME/steer or ~/.local/state/steer)\n"
-    "  --http HOST:PORT     HTTP API and dashboard (STEER_HTTP; default 127.0.0.1:7780; port 0: any)\n"
-    "  --control tcp://H:P  workers' control socket (STEER_CONTROL; default tcp://127.0.0.1:7781; port 0: any)\n"
-    "  --advertise URL      base URL by which workers reach the HTTP API (STEER_ADVERTISE; default: where it listens)\n"
-    "  --token-file FILE    the secret that the HTTP API asks for, one line (or STEER_TOKEN); needed beyond loopback\n"
-    "  --open-control       let the control socket listen beyond loopback: only where everybody on the network is trusted\n"
-    "  --crash-limit N      quarantine a task under which N different workers died, 0..8, 0 = never (default 3)\n"
+    "  --dir DIR            state directory (STEER_DIR; default $XDG_STATE_HOME/steer or "
+    "~/.local/state/steer)\n"
+    "  --http HOST:PORT     HTTP API and dashboard (STEER_HTTP; default 127.0.0.1:7780; port 0: "
+    "any)\n"
+    "  --control tcp://H:P  workers' control socket (STEER_CONTROL; default tcp://127.0.0.1:7781; "
+    "port 0: any)\n"
+    "  --advertise URL      base URL by which workers reach the HTTP API (STEER_ADVERTISE; "
+    "default: where it listens)\n"
+    "  --token-file FILE    the secret that the HTTP API asks for, one line (or STEER_TOKEN); "
+    "needed beyond loopback\n"
+    "  --open-control       let the control socket listen beyond loopback: only where everybody on "
+    "the network is trusted\n"
+    "  --crash-limit N      quarantine a task under which N different workers died, 0..8, 0 = "
+    "never (default 3)\n"
     "  --lease-ms N         lease of a task, 1000..600000 (default 10000)\n"
     "  --help, --version\n"
     "STEER_TOKEN: key that every request must carry; needed when HTTP listens beyond loopback.\n"
@@ -25,18 +32,21 @@ const char coord_config_usage[] =
 static int text_set(char *to, size_t cap, const char *option, const char *value, struct err *e)
 {
     if (*value == '\0' || strlen(value) >= cap)
-        return err_set(e, ERR_INVALID, "%s has %zu characters, must have 1..%zu", option, strlen(value), cap - 1);
+        return err_set(e, ERR_INVALID, "%s has %zu characters, must have 1..%zu", option,
+                       strlen(value), cap - 1);
     snprintf(to, cap, "%s", value);
     return 0;
 }
 
-static int number_set(int64_t min, int64_t max, const char *option, const char *value, int64_t *out, struct err *e)
+static int number_set(int64_t min, int64_t max, const char *option, const char *value, int64_t *out,
+                      struct err *e)
 {
     char *end = NULL;
     long long v = strtoll(value, &end, 10);
 
     if (end == value || *end != '\0' || v < min || v > max)
-        return err_set(e, ERR_INVALID, "%s is %s, must be %lld..%lld", option, value, (long long)min, (long long)max);
+        return err_set(e, ERR_INVALID, "%s is %s, must be %lld..%lld", option, value,
+                       (long long)min, (long long)max);
     *out = v;
     return 0;
 }
@@ -57,8 +67,9 @@ static int token_read(struct coord_config *c, const char *path, struct err *e)
 
 static int option_set(struct coord_config *c, const char *option, const char *value, struct err *e)
 {
-    static const char *const known[] = {"--dir",          "--http",        "--control",  "--advertise", "--token-file",
-                                        "--open-control", "--crash-limit", "--lease-ms", "--help",      "--version"};
+    static const char *const known[] = {
+        "--dir",          "--http",        "--control",  "--advertise", "--token-file",
+        "--open-control", "--crash-limit", "--lease-ms", "--help",      "--version"};
     int64_t n = 0;
     int rc = 0;
     const char *near = NULL;
@@ -84,14 +95,17 @@ static int option_set(struct coord_config *c, const char *option, const char *va
         return rc;
     }
     near = suggest_nearest(option, known, sizeof known / sizeof known[0]);
-    return err_set(e, ERR_INVALID, "unknown option %s%s%s", option, near != NULL ? ", did you mean " : "", near != NULL ? near : "");
+    return err_set(e, ERR_INVALID, "unknown option %s%s%s", option,
+                   near != NULL ? ", did you mean " : "", near != NULL ? near : "");
 }
 
 static int from_environment(struct coord_config *c, struct err *e)
 {
     const char *token = getenv("STEER_TOKEN");
-    static const char *const pairs[][2] = {
-        {"STEER_DIR", "--dir"}, {"STEER_HTTP", "--http"}, {"STEER_CONTROL", "--control"}, {"STEER_ADVERTISE", "--advertise"}};
+    static const char *const pairs[][2] = {{"STEER_DIR", "--dir"},
+                                           {"STEER_HTTP", "--http"},
+                                           {"STEER_CONTROL", "--control"},
+                                           {"STEER_ADVERTISE", "--advertise"}};
 
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
         const char *value = getenv(pairs[i][0]);
@@ -100,18 +114,23 @@ static int from_environment(struct coord_config *c, struct err *e)
         if (rc != 0)
             return err_wrap(e, "%s", pairs[i][0]);
     }
-    return token != NULL && *token != '\0' ? text_set(c->token, sizeof c->token, "STEER_TOKEN", token, e) : 0;
+    return token != NULL && *token != '\0'
+               ? text_set(c->token, sizeof c->token, "STEER_TOKEN", token, e)
+               : 0;
 }
 
 bool coord_config_is_loopback(const char *endpoint)
 {
-    return strncmp(endpoint, "tcp://127.", 10) == 0 || strncmp(endpoint, "tcp://localhost:", 16) == 0 ||
+    return strncmp(endpoint, "tcp://127.", 10) == 0 ||
+           strncmp(endpoint, "tcp://localhost:", 16) == 0 ||
            strncmp(endpoint, "tcp://[::1]:", 12) == 0 || strncmp(endpoint, "ipc://", 6) == 0;
 }
 
 bool coord_config_url_host(const char *url, char *out, size_t cap)
 {
-    const char *host = strncmp(url, "http://", 7) == 0 ? url + 7 : strncmp(url, "https://", 8) == 0 ? url + 8 : NULL;
+    const char *host = strncmp(url, "http://", 7) == 0    ? url + 7
+                       : strncmp(url, "https://", 8) == 0 ? url + 8
+                                                          : NULL;
     size_t n = host != NULL ? strcspn(host, ":/") : 0;
 
     if (n == 0 || n >= cap)
@@ -126,7 +145,8 @@ static int check(const struct coord_config *c, struct err *e)
 
     if (!c->open_control && !coord_config_is_loopback(c->control))
         return err_set(e, ERR_DENIED,
-                       "--control is %s: beyond loopback anybody who reaches it can act as a worker; add --open-control if everybody "
+                       "--control is %s: beyond loopback anybody who reaches it can act as a "
+                       "worker; add --open-control if everybody "
                        "on that network is trusted",
                        c->control);
     if (c->advertise[0] != '\0' && !coord_config_url_host(c->advertise, host, sizeof host))
@@ -164,7 +184,8 @@ int coord_config_parse(int argc, char **argv, struct coord_config *c, struct err
         } else if (strcmp(argv[i], "--open-control") == 0) {
             c->open_control = true;
         } else if (equals != NULL) {
-            snprintf(name, sizeof name, "%.*s", (int)(equals - argv[i] < 63 ? equals - argv[i] : 63), argv[i]);
+            snprintf(name, sizeof name, "%.*s",
+                     (int)(equals - argv[i] < 63 ? equals - argv[i] : 63), argv[i]);
             rc = option_set(c, name, equals + 1, e);
         } else if (strncmp(argv[i], "--", 2) == 0 && i + 1 < argc) {
             rc = option_set(c, argv[i], argv[i + 1], e);

@@ -1,9 +1,11 @@
 /*
- * Leases. A grant raises the task's epoch and names a worker; the grant is committed before the worker hears of it. Whatever
- * ends a lease (result, failure, silence, good-bye) ends exactly that epoch; anything that comes later under it is stale.
+ * Leases. A grant raises the task's epoch and names a worker; the grant is committed before the
+ * worker hears of it. Whatever ends a lease (result, failure, silence, good-bye) ends exactly that
+ * epoch; anything that comes later under it is stale.
  *
- * Two budgets: `losses` counts machines that went away or could not (network, disk), `faults` counts the task's own failures.
- * A worker that died under a task is remembered by name: several different ones make the task the suspect.
+ * Two budgets: `losses` counts machines that went away or could not (network, disk), `faults`
+ * counts the task's own failures. A worker that died under a task is remembered by name: several
+ * different ones make the task the suspect.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -49,7 +51,8 @@ static struct sched_task *task_find(const struct sched *s, uint64_t id, struct s
             struct sched_stage *st = &s->job[i]->stage[k];
             uint64_t first = st->tasks_n > 0 ? st->task[0].id : 0;
 
-            if (st->tasks_n > 0 && id >= first && id - first < st->tasks_n) { /* ids of a phase are consecutive */
+            if (st->tasks_n > 0 && id >= first &&
+                id - first < st->tasks_n) { /* ids of a phase are consecutive */
                 *stage = st;
                 return &st->task[id - first];
             }
@@ -59,8 +62,8 @@ static struct sched_task *task_find(const struct sched *s, uint64_t id, struct s
 }
 
 /* Ends the running attempt: outcome is succeeded, failed, lost, expired, returned or cancelled. */
-static void lease_end(struct sched *s, struct sched_stage *st, struct sched_task *t, const char *outcome, const char *why,
-                      struct sched_actions *a)
+static void lease_end(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                      const char *outcome, const char *why, struct sched_actions *a)
 {
     struct sched_worker *w = sched_find_worker(s, t->worker);
     struct sched_action *act = sched_act(a, SCHED_ATTEMPT_END, st->job, st);
@@ -78,8 +81,8 @@ static void lease_end(struct sched *s, struct sched_stage *st, struct sched_task
     t->lease_until_ms = 0;
 }
 
-static void quarantine(struct sched *s, struct sched_stage *st, struct sched_task *t, const char *class_name, const char *why,
-                       struct sched_actions *a)
+static void quarantine(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       const char *class_name, const char *why, struct sched_actions *a)
 {
     struct sched_failure f = {.code = t->code, .task = t->id, .attempt = (uint32_t)t->epoch};
 
@@ -104,8 +107,9 @@ static bool crash_counts(struct sched *s, struct sched_task *t)
 }
 
 /* A lease that ended without a verdict on the task itself. */
-static void task_lost(struct sched *s, struct sched_stage *st, struct sched_task *t, const char *outcome, const char *why, bool crashed,
-                      bool wait, struct sched_actions *a)
+static void task_lost(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                      const char *outcome, const char *why, bool crashed, bool wait,
+                      struct sched_actions *a)
 {
     char text[SCHED_TEXT_MAX];
 
@@ -131,7 +135,8 @@ static void task_lost(struct sched *s, struct sched_stage *st, struct sched_task
     task_save(a, st, t);
 }
 
-void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_task *t, struct sched_actions *a)
+void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       struct sched_actions *a)
 {
     if (t->state == TASK_LEASED) {
         struct sched_action *act = sched_act(a, SCHED_SEND_TASK_CANCEL, st->job, st);
@@ -147,7 +152,9 @@ void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_tas
     task_save(a, st, t);
 }
 
-/* ---- giving out ------------------------------------------------------------------------------------------------- */
+/* ---- giving out
+ * -------------------------------------------------------------------------------------------------
+ */
 bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w)
 {
     (void)s;
@@ -180,7 +187,8 @@ static bool shy_of(const struct sched_task *t, const struct sched_worker *w)
 }
 
 /* The freest worker; one that this task has not failed on, if there is any. */
-static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st, const struct sched_task *t)
+static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st,
+                                        const struct sched_task *t)
 {
     struct sched_worker *best = NULL;
     double best_score = 0;
@@ -201,7 +209,8 @@ static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st,
     return best;
 }
 
-static void task_grant(struct sched *s, struct sched_stage *st, struct sched_task *t, struct sched_worker *w, struct sched_actions *a)
+static void task_grant(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       struct sched_worker *w, struct sched_actions *a)
 {
     struct sched_action *act;
 
@@ -242,7 +251,8 @@ void sched_tasks_dispatch(struct sched *s, struct sched_stage *st, struct sched_
     }
 }
 
-/* ---- time and workers ------------------------------------------------------------------------------------------- */
+/* ---- time and workers
+ * ------------------------------------------------------------------------------------------- */
 void sched_tasks_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
     for (uint32_t i = 0; i < st->tasks_n && st->phase_open; i++) {
@@ -262,7 +272,8 @@ void sched_tasks_tick(struct sched *s, struct sched_stage *st, struct sched_acti
     }
 }
 
-void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed, struct sched_actions *a)
+void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed,
+                             struct sched_actions *a)
 {
     for (int i = 0; i < s->jobs_n; i++) {
         for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
@@ -272,7 +283,8 @@ void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed, 
                 struct sched_task *task = &st->task[t];
 
                 if (task->state == TASK_LEASED && strcmp(task->worker, worker) == 0)
-                    task_lost(s, st, task, "lost", crashed ? "the worker died" : "the worker left", crashed, false, a);
+                    task_lost(s, st, task, "lost", crashed ? "the worker died" : "the worker left",
+                              crashed, false, a);
             }
         }
     }
@@ -287,7 +299,8 @@ static const struct sched_lease *lease_of(const struct sched_event *ev, const st
     return NULL;
 }
 
-static void lease_renew(struct sched *s, struct sched_stage *st, struct sched_task *t, const struct sched_lease *l)
+static void lease_renew(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                        const struct sched_lease *l)
 {
     t->lease_until_ms = s->now_ms + s->config.lease_ms;
     if (t->leased_ms == 0)
@@ -298,16 +311,20 @@ static void lease_renew(struct sched *s, struct sched_stage *st, struct sched_ta
     t->total = l->total;
 }
 
-/* A worker may say that it lives while its compute threads hang: then the lease runs out, and somebody else does the work. */
+/* A worker may say that it lives while its compute threads hang: then the lease runs out, and
+ * somebody else does the work. */
 static bool is_hung(const struct sched *s, const struct sched_event *ev, const struct sched_task *t)
 {
     uint64_t moved = ev->progress_ms > t->leased_ms ? ev->progress_ms : t->leased_ms;
 
-    return s->config.hang_ms > 0 && ev->progress_ms > 0 && t->leased_ms > 0 && s->now_ms > moved && s->now_ms - moved > s->config.hang_ms;
+    return s->config.hang_ms > 0 && ev->progress_ms > 0 && t->leased_ms > 0 && s->now_ms > moved &&
+           s->now_ms - moved > s->config.hang_ms;
 }
 
-/* whole: the worker has just said hello, so its list is all that it has, and what it does not hold is lost. */
-void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool whole, struct sched_actions *a)
+/* whole: the worker has just said hello, so its list is all that it has, and what it does not hold
+ * is lost. */
+void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool whole,
+                          struct sched_actions *a)
 {
     struct sched_worker *w = sched_find_worker(s, ev->worker);
     uint32_t running = 0;
@@ -318,7 +335,8 @@ void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool wh
         struct sched_stage *st = NULL;
         struct sched_task *t = task_find(s, ev->lease[i].task, &st);
 
-        if (t == NULL || t->state != TASK_LEASED || t->epoch != ev->lease[i].epoch || strcmp(t->worker, ev->worker) != 0) {
+        if (t == NULL || t->state != TASK_LEASED || t->epoch != ev->lease[i].epoch ||
+            strcmp(t->worker, ev->worker) != 0) {
             struct sched_action *act = sched_act(a, SCHED_SEND_TASK_CANCEL, NULL, NULL);
 
             snprintf(act->worker, sizeof act->worker, "%s", ev->worker);
@@ -350,8 +368,11 @@ void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool wh
     w->running = running;
 }
 
-/* ---- answers ---------------------------------------------------------------------------------------------------- */
-static struct sched_task *answered(struct sched *s, const struct sched_event *ev, struct sched_stage **st, struct sched_actions *a)
+/* ---- answers
+ * ----------------------------------------------------------------------------------------------------
+ */
+static struct sched_task *answered(struct sched *s, const struct sched_event *ev,
+                                   struct sched_stage **st, struct sched_actions *a)
 {
     struct sched_task *t = task_find(s, ev->task, st);
     struct sched_action *act = sched_act(a, SCHED_SEND_ACK, NULL, NULL);
@@ -359,7 +380,8 @@ static struct sched_task *answered(struct sched *s, const struct sched_event *ev
     snprintf(act->worker, sizeof act->worker, "%s", ev->worker);
     act->number = ev->task;
     act->epoch = ev->epoch;
-    if (t == NULL || t->state != TASK_LEASED || t->epoch != ev->epoch || strcmp(t->worker, ev->worker) != 0) {
+    if (t == NULL || t->state != TASK_LEASED || t->epoch != ev->epoch ||
+        strcmp(t->worker, ev->worker) != 0) {
         s->stale++;
         return NULL;
     }
@@ -392,7 +414,8 @@ void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_
     if (t == NULL)
         return;
     if (sched_code_is_loss(ev->code)) {
-        task_lost(s, st, t, ev->code == ERR_CANCELLED ? "returned" : "failed", why, false, ev->code != ERR_CANCELLED, a);
+        task_lost(s, st, t, ev->code == ERR_CANCELLED ? "returned" : "failed", why, false,
+                  ev->code != ERR_CANCELLED, a);
         t->code = ev->code;
         return;
     }
@@ -401,7 +424,8 @@ void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_
     snprintf(t->text, sizeof t->text, "%.*s", (int)sizeof t->text - 1, why);
     lease_end(s, st, t, "failed", why, a);
     if (t->faults >= s->config.fault_budget) {
-        quarantine(s, st, t, ev->code == ERR_CORRUPT || ev->code == ERR_NUMERIC ? "data" : "user", why, a);
+        quarantine(s, st, t, ev->code == ERR_CORRUPT || ev->code == ERR_NUMERIC ? "data" : "user",
+                   why, a);
         return;
     }
     task_move(t, TASK_RETRY_WAIT);

@@ -14,7 +14,7 @@
 
 static int parse(const char *const *args, struct coord_config *c, struct err *e)
 {
-    char *argv[ARGS_MAX + 2] = {(char *)(uintptr_t)"steer-coordinator"};
+    char *argv[ARGS_MAX + 2] = {(char *)(uintptr_t) "steer-coordinator"};
     int n = 1;
 
     for (; args[n - 1] != NULL; n++)
@@ -24,7 +24,9 @@ static int parse(const char *const *args, struct coord_config *c, struct err *e)
 
 static void test_good_options(void **state)
 {
-    static const char *const args[] = {"--dir", "/tmp/x", "--http=127.0.0.1:0", "--control", "tcp://[::1]:0", "--crash-limit", "0", NULL};
+    static const char *const args[] = {
+        "--dir", "/tmp/x", "--http=127.0.0.1:0", "--control", "tcp://[::1]:0", "--crash-limit",
+        "0",     NULL};
     struct coord_config c;
     struct err e = {0};
 
@@ -76,7 +78,8 @@ static void test_bad_options_are_named(void **state)
 
 static void test_opening_up_takes_a_word(void **state)
 {
-    static const char *const args[] = {"--control", "tcp://0.0.0.0:7781", "--open-control", "--advertise", "http://steer.example:7780", NULL};
+    static const char *const args[] = {"--control",   "tcp://0.0.0.0:7781",        "--open-control",
+                                       "--advertise", "http://steer.example:7780", NULL};
     struct coord_config c;
     struct err e = {0};
     char host[64];
