@@ -18,10 +18,10 @@ const char coord_config_usage[] =
     "port 0: any)\n"
     "  --advertise URL      base URL by which workers reach the HTTP API (STEER_ADVERTISE; "
     "default: where it listens)\n"
-    "  --token-file FILE    the secret that the HTTP API asks for, one line (or STEER_TOKEN); "
-    "needed beyond loopback\n"
-    "  --open-control       let the control socket listen beyond loopback: only where everybody on "
-    "the network is trusted\n"
+    "  --token-file FILE    the secret that HTTP and workers' sockets ask for, one line of 16 or more "
+    "characters (or STEER_TOKEN); needed beyond loopback\n"
+    "  --open-control       let the control socket listen beyond loopback without a token: only "
+    "where everybody on the network is trusted\n"
     "  --crash-limit N      quarantine a task under which N different workers died, 0..8, 0 = "
     "never (default 3)\n"
     "  --lease-ms N         lease of a task, 1000..600000 (default 10000)\n"
@@ -143,11 +143,11 @@ static int check(const struct coord_config *c, struct err *e)
 {
     char host[256];
 
-    if (!c->open_control && !coord_config_is_loopback(c->control))
+    if (!c->open_control && c->token[0] == '\0' && !coord_config_is_loopback(c->control))
         return err_set(e, ERR_DENIED,
                        "--control is %s: beyond loopback anybody who reaches it can act as a "
-                       "worker; add --open-control if everybody "
-                       "on that network is trusted",
+                       "worker; give everybody a secret with --token-file, or add --open-control if "
+                       "everybody on that network is trusted",
                        c->control);
     if (c->advertise[0] != '\0' && !coord_config_url_host(c->advertise, host, sizeof host))
         return err_set(e, ERR_INVALID, "--advertise is %s, must be http://HOST:PORT", c->advertise);

@@ -7,6 +7,7 @@
  * silence, not the workers': all silences count from now, and leases are renewed.
  */
 #include "coordinator/coordinator.h"
+#include "net/keys.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -327,12 +328,15 @@ static int net_open(struct coordinator *c, struct err *e)
 
     if (coord_config_url_host(c->config.advertise, host, sizeof host))
         http.hosts[http.hosts_n++] = host;
-    if (!coord_config_is_loopback(c->config.control))
+    if (http.token != NULL)
+        rc = keys_use(http.token, e);
+    else if (!coord_config_is_loopback(c->config.control))
         log_warn("control.open",
                  "control=%s text=\"anybody who reaches this port can act as a worker\"",
                  c->config.control);
 
-    c->router = link_router(LINK_CONTROL, c->config.control, c->control, sizeof c->control, e);
+    if (rc == 0)
+        c->router = link_router(LINK_CONTROL, c->config.control, c->control, sizeof c->control, e);
     if (c->router == NULL)
         return err_wrap(e, "control socket");
     rc = http_start(&http, &c->http, e);
