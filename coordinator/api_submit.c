@@ -16,6 +16,8 @@
 #define SETS_MAX 64
 #define FILES_MAX 1024
 #define KEY_MAX 128
+#define UNFINISHED_MAX 1000 /* each holds its resolved spec in memory, about 2 MB for a pipeline   \
+                             */
 
 struct submission {
     struct coordinator *c;
@@ -336,6 +338,15 @@ static void job_submit(struct submission *s, struct sched_job *j, const struct a
     api_json(r, 201, api_job(c, sched_find_job(&c->sched, id), true));
 }
 
+static int unfinished(const struct coordinator *c)
+{
+    int n = 0;
+
+    for (int i = 0; i < c->sched.jobs_n; i++)
+        n += !run_state_is_final(c->sched.job[i]->state);
+    return n;
+}
+
 void api_submit(struct coordinator *c, const struct api_request *q, struct api_response *r)
 {
     struct submission s = {.c = c, .resolved = cJSON_CreateObject()};
@@ -350,6 +361,12 @@ void api_submit(struct coordinator *c, const struct api_request *q, struct api_r
     if (!plan_only && c->parked) {
         api_problem(r, 507, "disk_full",
                     "the coordinator's disk is full: submits are refused until there is space");
+        goto out;
+    }
+    if (!plan_only && unfinished(c) >= UNFINISHED_MAX) {
+        api_problem(r, 429, "too_many_jobs",
+                    "%d jobs are unfinished, at most %d: wait, or cancel some", unfinished(c),
+                    UNFINISHED_MAX);
         goto out;
     }
     s.rc = body_take(&s, q);
