@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +31,7 @@
 
 #define TICK_MS 50
 #define PUBLISH_DEADLINE_MS 600000
+#define STATUS_SAY_MS 2000
 
 struct worker {
     struct worker_config config;
@@ -49,6 +51,7 @@ struct worker {
     atomic_uint files; /* names scratch files of the saver */
     bool stop;
     int exit_code;
+    uint64_t status_said_ms;
     uint64_t progress_ended; /* of sessions that are closed, so that the sum never falls */
 };
 
@@ -148,6 +151,53 @@ static bool message_send(struct worker *w, struct control *m)
     return sent;
 }
 
+/* A line for the job's log, for people. Lost when nobody is connected. */
+__attribute__((format(printf, 3, 4))) static void job_say(struct worker *w, uint64_t job, const char *fmt, ...)
+{
+    struct control *m = control_new(CONTROL_LOG);
+    va_list ap;
+
+    m->job = job;
+    m->term = w->duty.term;
+    memcpy(m->cluster, w->duty.cluster, sizeof m->cluster);
+    va_start(ap, fmt);
+    vsnprintf(m->text, sizeof m->text, fmt, ap);
+    va_end(ap);
+    message_send(w, m);
+}
+
+/* What people want to know of what this worker reports. */
+static void outcome_say(struct worker *w, const struct control *m)
+{
+    uint64_t now = clock_ms();
+
+    switch (m->type) {
+    case CONTROL_TASK_FAILED:
+        job_say(w, m->job, "task %" PRIu64 " attempt %" PRIu64 " (%s) failed: %.700s", m->task, m->attempt, m->task_kind, m->text);
+        break;
+    case CONTROL_TASK_DONE:
+        job_say(w, m->job, "task %" PRIu64 " (%s) done", m->task, m->task_kind);
+        break;
+    case CONTROL_SESSION_STATUS:
+        if (now - w->status_said_ms < STATUS_SAY_MS)
+            return;
+        w->status_said_ms = now;
+        job_say(w, m->job, "step %" PRIu64 " loss %.4f gradient %.3f rate %.3g, %.0f tokens/s", m->version, m->loss, m->grad_norm, m->lr,
+                m->tokens_per_s);
+        break;
+    case CONTROL_SESSION_CHECKPOINT:
+    case CONTROL_SESSION_DONE:
+        job_say(w, m->job, "checkpoint of step %" PRIu64 ": %.12s", m->version, m->manifest.hex);
+        break;
+    case CONTROL_SESSION_FAILED:
+        log_error("session.failed", "session=%" PRIu64 " code=%s text=\"%s\"", m->session, err_name(m->code), m->text);
+        job_say(w, m->job, "training failed: %.700s", m->text);
+        break;
+    default:
+        break;
+    }
+}
+
 /* ---- actions ---------------------------------------------------------------------------------------------------- */
 
 static void session_end(struct worker *w)
@@ -168,6 +218,8 @@ static void session_begin(struct worker *w, const struct control *open)
     env.threads = (w->config.roles & ROLE_COMPUTE) != 0 ? w->config.threads : 0;
     log_info("session.open", "session=%" PRIu64 " attempt=%" PRIu64 " version=%" PRIu64 " hosts=%u slots=%u", open->session,
              open->session_attempt, open->version, open->hosts_n, open->slots_n);
+    job_say(w, open->job, "training from step %" PRIu64 " (attempt %" PRIu64 "): %u parameter hosts, %u compute workers", open->version,
+            open->session_attempt, open->hosts_n, open->slots_n);
     w->session = session_open(&env, open);
 }
 
@@ -263,8 +315,7 @@ static void box_drain(struct worker *w)
 
     while ((m = mailbox_take(w->box)) != NULL) {
         bool task = m->type == CONTROL_TASK_DONE || m->type == CONTROL_TASK_FAILED;
-        if (m->type == CONTROL_SESSION_FAILED)
-            log_error("session.failed", "session=%" PRIu64 " code=%s text=\"%s\"", m->session, err_name(m->code), m->text);
+        outcome_say(w, m);
         event_do(w, (struct duty_event){.type = task ? DUTY_TASK_END : DUTY_SESSION_SAYS, .outcome = m});
     }
 }

@@ -14,6 +14,7 @@
 
 #define POLL_MS 20
 #define REPEAT_MS 1000
+#define REPEAT_FIRST_MS 50
 #define MESSAGE_BYTES_MAX ((size_t)4 << 20)
 
 /* A push that has not been answered. */
@@ -35,6 +36,7 @@ struct ps_client {
     uint64_t wanted;                      /* version that hosts were asked for; UINT64_MAX: none */
     uint64_t asked[WIRE_HOSTS_MAX];       /* what each host was asked for last */
     uint64_t asked_ms[WIRE_HOSTS_MAX];
+    bool answered[WIRE_HOSTS_MAX];        /* it knows the session; before that it may not have opened it yet, and is asked often */
     uint64_t *version;                    /* [chunks] of what params hold */
     float *params;                        /* where chunks go; NULL outside a pull */
 };
@@ -87,6 +89,7 @@ static void on_chunks(struct ps_client *c, uint32_t host, const struct params_he
 {
     if (c->params == NULL || h->chunk < c->plan.host[host].chunk_begin || h->chunk + h->count > c->plan.host[host].chunk_end)
         return;
+    c->answered[host] = true;
     for (uint32_t i = 0; i < h->count; i++)
         if (frames[i].len != chunk_len(c, h->chunk + i) * sizeof(float))
             return; /* not ours to guess: the pull is repeated */
@@ -255,7 +258,7 @@ static void host_ask(struct ps_client *c, uint32_t host, uint64_t at_least)
     if (link_send(c->socket[host], NULL, &frame, 1, &ignored) == 0)
         c->asked_ms[host] = clock_ms();
     else
-        c->asked_ms[host] = clock_ms() - REPEAT_MS + POLL_MS;
+        c->asked_ms[host] = clock_ms() - REPEAT_MS;
     c->asked[host] = at_least;
 }
 
@@ -292,7 +295,8 @@ static void hosts_ask(struct ps_client *c, uint64_t target)
     uint64_t now = clock_ms();
 
     for (uint32_t i = 0; i < c->plan.hosts_n; i++)
-        if (!host_has(c, i, target) && (c->asked[i] != target || c->wanted != target || now - c->asked_ms[i] >= REPEAT_MS))
+        if (!host_has(c, i, target) &&
+            (c->asked[i] != target || c->wanted != target || now - c->asked_ms[i] >= (c->answered[i] ? REPEAT_MS : REPEAT_FIRST_MS)))
             host_ask(c, i, target);
     c->wanted = target;
 }
