@@ -1,6 +1,6 @@
 /*
- * Routing, and what all answers share. Paths are few, so they are compared in order; a path that is known with another method
- * answers 405, an unknown one 404.
+ * Routing, and what all answers share. Paths are few, so they are compared in order; a path that is
+ * known with another method answers 405, an unknown one 404.
  */
 #include "coordinator/api.h"
 
@@ -59,10 +59,14 @@ void api_time(cJSON *o, const char *key, uint64_t wall_ms)
     cJSON_AddStringToObject(o, key, text);
 }
 
-/* ---- query strings ---------------------------------------------------------------------------------------------- */
+/* ---- query strings
+ * ---------------------------------------------------------------------------------------------- */
 static int hex_of(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 static void decode(const char *from, size_t len, char *out, size_t cap)
@@ -99,7 +103,8 @@ bool api_query(const struct api_request *q, const char *name, char *out, size_t 
     return false;
 }
 
-int64_t api_query_int(const struct api_request *q, const char *name, int64_t min, int64_t max, int64_t fallback)
+int64_t api_query_int(const struct api_request *q, const char *name, int64_t min, int64_t max,
+                      int64_t fallback)
 {
     char text[32], *end = NULL;
     long long v = 0;
@@ -112,7 +117,9 @@ int64_t api_query_int(const struct api_request *q, const char *name, int64_t min
     return v < min ? min : v > max ? max : v;
 }
 
-/* ---- long polls ------------------------------------------------------------------------------------------------- */
+/* ---- long polls
+ * -------------------------------------------------------------------------------------------------
+ */
 /* "30s", "500ms", "2m" or seconds. */
 static uint64_t duration_ms(const char *text)
 {
@@ -144,7 +151,8 @@ static void job_get(struct coordinator *c, const struct sched_job *j, struct api
     api_json(r, 200, api_job(c, j, true));
 }
 
-void api_wait_answer(struct coordinator *c, const struct coordinator_wait *w, struct api_response *r)
+void api_wait_answer(struct coordinator *c, const struct coordinator_wait *w,
+                     struct api_response *r)
 {
     const struct sched_job *j = sched_find_job(&c->sched, w->job);
 
@@ -156,7 +164,8 @@ void api_wait_answer(struct coordinator *c, const struct coordinator_wait *w, st
         job_get(c, j, r);
 }
 
-static void on_job(struct coordinator *c, const struct api_request *q, const struct sched_job *j, struct api_response *r)
+static void on_job(struct coordinator *c, const struct api_request *q, const struct sched_job *j,
+                   struct api_response *r)
 {
     struct coordinator_wait w = api_wait_of(q);
     char text[32];
@@ -175,7 +184,9 @@ static void on_job(struct coordinator *c, const struct api_request *q, const str
     }
 }
 
-/* ---- routes ----------------------------------------------------------------------------------------------------- */
+/* ---- routes
+ * -----------------------------------------------------------------------------------------------------
+ */
 static void on_info(struct coordinator *c, struct api_response *r)
 {
     cJSON *o = cJSON_CreateObject();
@@ -217,15 +228,18 @@ static void on_jobs(struct coordinator *c, const struct api_request *q, struct a
     bool more = false;
 
     api_query(q, "state", state, sizeof state);
-    if (api_query(q, "page_token", page, sizeof page) && page[0] != '\0' && !job_id_parse(page, &before)) {
+    if (api_query(q, "page_token", page, sizeof page) && page[0] != '\0' &&
+        !job_id_parse(page, &before)) {
         cJSON_Delete(o);
-        api_problem(r, 400, "invalid_page_token", "page_token is \"%s\", must be a next_page_token", page);
+        api_problem(r, 400, "invalid_page_token", "page_token is \"%s\", must be a next_page_token",
+                    page);
         return;
     }
     for (int i = c->sched.jobs_n - 1; i >= 0; i--) { /* newest first */
         const struct sched_job *j = c->sched.job[i];
 
-        if (j->id >= before || (state[0] != '\0' && strcasecmp(state, run_state_name(j->state)) != 0))
+        if (j->id >= before ||
+            (state[0] != '\0' && strcasecmp(state, run_state_name(j->state)) != 0))
             continue;
         if (n == limit) {
             more = true;
@@ -243,7 +257,8 @@ static void on_jobs(struct coordinator *c, const struct api_request *q, struct a
 }
 
 /* POST /v1/workers/ID/drain: it ends or hands back what it does, and leaves. */
-static void under_workers(struct coordinator *c, const struct api_request *q, struct api_response *r)
+static void under_workers(struct coordinator *c, const struct api_request *q,
+                          struct api_response *r)
 {
     char id[ROSTER_ID_MAX];
     const char *rest = q->path + strlen("/v1/workers/");
@@ -260,25 +275,32 @@ static void under_workers(struct coordinator *c, const struct api_request *q, st
     } else if (rest[n] == '\0' || strcmp(q->method, "POST") != 0) {
         api_problem(r, 405, "method_not_allowed", "%s is not for %s", q->method, q->path);
     } else if (!roster_is_here(w) || c->parked) {
-        api_problem(r, 409, "conflict", c->parked ? "the disk is full" : "worker %s is %s", id, roster_state_name(w->state));
+        api_problem(r, 409, "conflict", c->parked ? "the disk is full" : "worker %s is %s", id,
+                    roster_state_name(w->state));
     } else {
         m = control_new(CONTROL_DRAIN);
         snprintf(m->text, sizeof m->text, "asked for by an operator");
         coordinator_send(c, id, m);
-        roster_step(&c->roster, &(struct roster_event){.type = ROSTER_DRAIN, .now_ms = clock_ms(), .worker = id}, c->roster_actions);
+        roster_step(
+            &c->roster,
+            &(struct roster_event){.type = ROSTER_DRAIN, .now_ms = clock_ms(), .worker = id},
+            c->roster_actions);
         handlers_roster(c);
         coordinator_flush(c);
         api_json(r, 202, api_worker(c, w));
     }
 }
 
-/* ---- Prometheus ------------------------------------------------------------------------------------------------- */
+/* ---- Prometheus
+ * -------------------------------------------------------------------------------------------------
+ */
 static void metric(struct buf *b, const char *name, const char *type, const char *help)
 {
     buf_printf(b, "# HELP steer_%s %s\n# TYPE steer_%s %s\n", name, help, name, type);
 }
 
-static void single(struct buf *b, const char *name, const char *type, const char *help, uint64_t value)
+static void single(struct buf *b, const char *name, const char *type, const char *help,
+                   uint64_t value)
 {
     metric(b, name, type, help);
     buf_printf(b, "steer_%s %" PRIu64 "\n", name, value);
@@ -300,10 +322,12 @@ static void metrics_jobs(const struct coordinator *c, struct buf *b)
     }
     metric(b, "jobs", "gauge", "Jobs by state.");
     for (int i = 0; i < RUN_STATES_COUNT; i++)
-        buf_printf(b, "steer_jobs{state=\"%s\"} %" PRIu64 "\n", run_state_name((enum run_state)i), jobs[i]);
+        buf_printf(b, "steer_jobs{state=\"%s\"} %" PRIu64 "\n", run_state_name((enum run_state)i),
+                   jobs[i]);
     metric(b, "tasks", "gauge", "Tasks of open phases by state.");
     for (int i = 0; i < TASK_STATES_COUNT; i++)
-        buf_printf(b, "steer_tasks{state=\"%s\"} %" PRIu64 "\n", task_state_name((enum task_state)i), tasks[i]);
+        buf_printf(b, "steer_tasks{state=\"%s\"} %" PRIu64 "\n",
+                   task_state_name((enum task_state)i), tasks[i]);
     single(b, "sessions_open", "gauge", "Training sessions that run.", sessions);
 }
 
@@ -320,21 +344,32 @@ static void on_metrics(struct coordinator *c, struct api_response *r)
 
         for (int i = 0; i < c->roster.n; i++)
             n += (int)c->roster.worker[i]->state == s;
-        buf_printf(b, "steer_workers{state=\"%s\"} %d\n", roster_state_name((enum roster_state)s), n);
+        buf_printf(b, "steer_workers{state=\"%s\"} %d\n", roster_state_name((enum roster_state)s),
+                   n);
     }
-    single(b, "coordinator_term", "counter", "Starts of the coordinator on this state.", journal_term(c->journal));
+    single(b, "coordinator_term", "counter", "Starts of the coordinator on this state.",
+           journal_term(c->journal));
     single(b, "parked", "gauge", "1 while the disk is full.", c->parked);
-    single(b, "events_total", "counter", "Events that the scheduler stepped through.", c->counters.events);
+    single(b, "events_total", "counter", "Events that the scheduler stepped through.",
+           c->counters.events);
     single(b, "commits_total", "counter", "Transactions of the journal.", c->counters.commits);
-    single(b, "stale_results_total", "counter", "Results under a lease or attempt that was over.", c->sched.stale);
-    single(b, "fenced_leases_total", "counter", "Leases that a worker held and that were not its own any more.", c->sched.fenced);
-    single(b, "stale_frames_total", "counter", "Messages of unknown peers or older terms.", c->counters.stale_term);
-    single(b, "bad_frames_total", "counter", "Frames that could not be read.", c->counters.frames_bad);
-    single(b, "send_refused_total", "counter", "Messages that could not be sent.", c->counters.send_refused);
+    single(b, "stale_results_total", "counter", "Results under a lease or attempt that was over.",
+           c->sched.stale);
+    single(b, "fenced_leases_total", "counter",
+           "Leases that a worker held and that were not its own any more.", c->sched.fenced);
+    single(b, "stale_frames_total", "counter", "Messages of unknown peers or older terms.",
+           c->counters.stale_term);
+    single(b, "bad_frames_total", "counter", "Frames that could not be read.",
+           c->counters.frames_bad);
+    single(b, "send_refused_total", "counter", "Messages that could not be sent.",
+           c->counters.send_refused);
     single(b, "http_requests_total", "counter", "HTTP requests.", http.requests);
-    single(b, "http_refused_total", "counter", "HTTP requests refused before they reached the API.", http.refused);
-    single(b, "artifact_bytes_in_total", "counter", "Bytes of artefacts received.", http.artifact_bytes_in);
-    single(b, "artifact_bytes_out_total", "counter", "Bytes of artefacts sent.", http.artifact_bytes_out);
+    single(b, "http_refused_total", "counter", "HTTP requests refused before they reached the API.",
+           http.refused);
+    single(b, "artifact_bytes_in_total", "counter", "Bytes of artefacts received.",
+           http.artifact_bytes_in);
+    single(b, "artifact_bytes_out_total", "counter", "Bytes of artefacts sent.",
+           http.artifact_bytes_out);
     r->status = 200;
     r->content_type = "text/plain; version=0.0.4";
 }
@@ -344,12 +379,14 @@ static void on_cancel(struct coordinator *c, uint64_t id, struct api_response *r
     struct sched_event ev = {.type = SCHED_CANCEL, .job_id = id};
 
     if (c->parked) {
-        api_problem(r, 507, "disk_full", "the coordinator's disk is full: nothing can be changed until there is space");
+        api_problem(r, 507, "disk_full",
+                    "the coordinator's disk is full: nothing can be changed until there is space");
         return;
     }
     coordinator_event(c, &ev);
     if (!coordinator_flush(c)) {
-        api_problem(r, 507, "disk_full", "the coordinator's disk is full: the job is cancelled when there is space");
+        api_problem(r, 507, "disk_full",
+                    "the coordinator's disk is full: the job is cancelled when there is space");
         return;
     }
     api_json(r, 202, api_job(c, sched_find_job(&c->sched, id), true));
@@ -400,8 +437,8 @@ void api_handle(struct coordinator *c, const struct api_request *q, struct api_r
         on_workers(c, r);
     else if (strcmp(q->path, "/v1/artifacts") == 0 && get)
         api_artifacts(c, q, r);
-    else if (strcmp(q->path, "/v1/jobs") == 0 || strcmp(q->path, "/v1/info") == 0 || strcmp(q->path, "/v1/workers") == 0 ||
-             strcmp(q->path, "/v1/artifacts") == 0)
+    else if (strcmp(q->path, "/v1/jobs") == 0 || strcmp(q->path, "/v1/info") == 0 ||
+             strcmp(q->path, "/v1/workers") == 0 || strcmp(q->path, "/v1/artifacts") == 0)
         api_problem(r, 405, "method_not_allowed", "%s is not for %s", q->method, q->path);
     else
         api_problem(r, 404, "not_found", "there is no %s", q->path);

@@ -1,7 +1,8 @@
 /*
- * api: the HTTP/JSON API as functions of the coordinator's state. http.c moves bytes: it parses a request into struct
- * api_request, hands it to the reactor thread over an inproc socket, and sends back the answer; api_handle() runs on the reactor thread
- * and is the only reader of the state. Artefact bodies never come here: http.c streams them to and from the blob store itself.
+ * api: the HTTP/JSON API as functions of the coordinator's state. http.c moves bytes: it parses a
+ * request into struct api_request, hands it to the reactor thread over an inproc socket, and sends
+ * back the answer; api_handle() runs on the reactor thread and is the only reader of the state.
+ * Artefact bodies never come here: http.c streams them to and from the blob store itself.
  */
 #ifndef COORDINATOR_API_H
 #define COORDINATOR_API_H
@@ -29,7 +30,8 @@ struct api_response {
     struct buf body;
     const char *content_type; /* literal */
     char etag[40];
-    bool wait;   /* long poll: not answered yet; the coordinator answers later through http_answer() (coordinator/http.h) */
+    bool wait; /* long poll: not answered yet; the coordinator answers later through http_answer()
+                  (coordinator/http.h) */
 };
 #define API_RESPONSE_INIT ((struct api_response){0})
 

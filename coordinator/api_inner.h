@@ -7,10 +7,13 @@
 
 /* api.c */
 void api_json(struct api_response *r, int status, cJSON *value); /* takes value */
-bool api_query(const struct api_request *q, const char *name, char *out, size_t cap); /* percent-decoded; false if absent */
-int64_t api_query_int(const struct api_request *q, const char *name, int64_t min, int64_t max, int64_t fallback);
+bool api_query(const struct api_request *q, const char *name, char *out,
+               size_t cap); /* percent-decoded; false if absent */
+int64_t api_query_int(const struct api_request *q, const char *name, int64_t min, int64_t max,
+                      int64_t fallback);
 struct coordinator_wait api_wait_of(const struct api_request *q);
-void api_wait_answer(struct coordinator *c, const struct coordinator_wait *w, struct api_response *r);
+void api_wait_answer(struct coordinator *c, const struct coordinator_wait *w,
+                     struct api_response *r);
 void api_time(cJSON *o, const char *key, uint64_t wall_ms); /* null for 0 */
 
 /* api_job.c */
@@ -21,7 +24,8 @@ cJSON *api_worker(const struct coordinator *c, const struct roster_worker *w);
 void api_submit(struct coordinator *c, const struct api_request *q, struct api_response *r);
 
 /* api_lists.c */
-void api_lists(struct coordinator *c, const struct api_request *q, const struct sched_job *j, const char *what, struct api_response *r);
+void api_lists(struct coordinator *c, const struct api_request *q, const struct sched_job *j,
+               const char *what, struct api_response *r);
 void api_artifacts(struct coordinator *c, const struct api_request *q, struct api_response *r);
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * Jobs and workers as JSON. Progress is computed when asked for: a stage counts the cost of its finished phases and a share of
- * the open one, a job the cost of its stages, all by the planner's own estimates.
+ * Jobs and workers as JSON. Progress is computed when asked for: a stage counts the cost of its
+ * finished phases and a share of the open one, a job the cost of its stages, all by the planner's
+ * own estimates.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,7 +12,9 @@
 #include "coordinator/job_id.h"
 #include "coordinator/sched_inner.h"
 
-/* ---- progress --------------------------------------------------------------------------------------------------- */
+/* ---- progress
+ * ---------------------------------------------------------------------------------------------------
+ */
 struct amount {
     double done, total;
 };
@@ -30,7 +33,9 @@ static struct amount phase_amount(const struct sched_stage *st)
     for (uint32_t i = 0; i < st->tasks_n; i++) {
         const struct sched_task *t = &st->task[i];
         double rows = t->end > t->begin ? (double)(t->end - t->begin) : 1;
-        double part = t->total > 0 && t->done < t->total ? (double)t->done / (double)t->total : t->total > 0 ? 1 : 0;
+        double part = t->total > 0 && t->done < t->total ? (double)t->done / (double)t->total
+                      : t->total > 0                     ? 1
+                                                         : 0;
 
         a.total += rows;
         a.done += t->state == TASK_DONE ? rows : t->state == TASK_LEASED ? rows * part : 0;
@@ -102,7 +107,8 @@ static cJSON *progress_json(const struct sched_stage *st, double fraction, doubl
     cJSON_AddNumberToObject(o, "total", a.total);
     cJSON_AddNumberToObject(o, "fraction", fraction);
     number_or_null(o, "rate_per_s", rate > 0, rate);
-    number_or_null(o, "eta_s", fraction > 0.01 && fraction < 1 && seconds > 1, seconds * (1 - fraction) / fraction);
+    number_or_null(o, "eta_s", fraction > 0.01 && fraction < 1 && seconds > 1,
+                   seconds * (1 - fraction) / fraction);
     return o;
 }
 
@@ -113,7 +119,9 @@ static double seconds_since(uint64_t wall_ms)
     return wall_ms > 0 && now > wall_ms ? (double)(now - wall_ms) / 1000 : 0;
 }
 
-/* ---- why it waits ----------------------------------------------------------------------------------------------- */
+/* ---- why it waits
+ * -----------------------------------------------------------------------------------------------
+ */
 struct tally {
     int here, usable, hosts, busy, in_session, draining, suspect, other_class;
 };
@@ -143,7 +151,8 @@ static struct tally tally_of(const struct coordinator *c, const struct sched_job
     return t;
 }
 
-static cJSON *reason_add(cJSON *list, const char *code, const char *tier, const char *fixer, const char *message, const char *hint)
+static cJSON *reason_add(cJSON *list, const char *code, const char *tier, const char *fixer,
+                         const char *message, const char *hint)
 {
     cJSON *o = cJSON_CreateObject();
 
@@ -157,25 +166,30 @@ static cJSON *reason_add(cJSON *list, const char *code, const char *tier, const 
     return o;
 }
 
-static void reason_workers(const struct coordinator *c, const struct sched_job *j, const struct sched_stage *st, cJSON *list)
+static void reason_workers(const struct coordinator *c, const struct sched_job *j,
+                           const struct sched_stage *st, cJSON *list)
 {
     struct tally t = tally_of(c, j);
     char message[512], hint[400] = "";
     cJSON *details = NULL, *reason = NULL;
 
     if (t.here == 0)
-        snprintf(message, sizeof message, "stage %s waits for a worker, and there is none", st->name);
+        snprintf(message, sizeof message, "stage %s waits for a worker, and there is none",
+                 st->name);
     else
         snprintf(message, sizeof message,
-                 "stage %s waits for a worker: %d here, %d busy, %d in a training session, %d draining, %d silent, %d of another CPU class",
+                 "stage %s waits for a worker: %d here, %d busy, %d in a training session, %d "
+                 "draining, %d silent, %d of another CPU class",
                  st->name, t.here, t.busy, t.in_session, t.draining, t.suspect, t.other_class);
     if (t.here == 0)
         snprintf(hint, sizeof hint, "start one: steer-worker --coordinator %s", c->control);
     else if (st->phase.type == PHASE_SESSION && t.hosts == 0)
         snprintf(hint, sizeof hint, "training needs a worker with role params");
     else if (t.other_class == t.here)
-        snprintf(hint, sizeof hint, "the job began on CPUs whose arithmetic differs; start a worker on one of those");
-    reason = reason_add(list, "WaitingForWorkers", "capacity", t.here == 0 ? "admin" : "wait", message, hint);
+        snprintf(hint, sizeof hint,
+                 "the job began on CPUs whose arithmetic differs; start a worker on one of those");
+    reason = reason_add(list, "WaitingForWorkers", "capacity", t.here == 0 ? "admin" : "wait",
+                        message, hint);
     details = cJSON_AddObjectToObject(reason, "details");
     cJSON_AddNumberToObject(details, "here", t.here);
     cJSON_AddNumberToObject(details, "usable", t.usable);
@@ -186,24 +200,30 @@ static void reason_workers(const struct coordinator *c, const struct sched_job *
     cJSON_AddNumberToObject(details, "other_class", t.other_class);
 }
 
-static void reason_retry(const struct sched_stage *st, const struct sched_task *t, uint64_t now_ms, cJSON *list)
+static void reason_retry(const struct sched_stage *st, const struct sched_task *t, uint64_t now_ms,
+                         cJSON *list)
 {
     char message[512];
 
-    snprintf(message, sizeof message, "task %u of %s is tried again in %.1f s (%u faults, %u losses): %.200s", t->index, st->phase.name,
-             t->retry_at_ms > now_ms ? (double)(t->retry_at_ms - now_ms) / 1000 : 0.0, t->faults, t->losses, t->text);
+    snprintf(message, sizeof message,
+             "task %u of %s is tried again in %.1f s (%u faults, %u losses): %.200s", t->index,
+             st->phase.name,
+             t->retry_at_ms > now_ms ? (double)(t->retry_at_ms - now_ms) / 1000 : 0.0, t->faults,
+             t->losses, t->text);
     reason_add(list, "RetryBackoff", "order", "wait", message, "");
 }
 
-static void stage_reasons(const struct coordinator *c, const struct sched_job *j, const struct sched_stage *st, cJSON *list)
+static void stage_reasons(const struct coordinator *c, const struct sched_job *j,
+                          const struct sched_stage *st, cJSON *list)
 {
     uint32_t pending = 0, leased = 0;
     char message[300];
 
-    if (st->phase_open && st->phase.type == PHASE_SESSION && st->session != NULL && !st->session->open) {
+    if (st->phase_open && st->phase.type == PHASE_SESSION && st->session != NULL &&
+        !st->session->open) {
         if (st->session->why[0] != '\0') {
-            snprintf(message, sizeof message, "%s starts again from version %" PRIu64 ": %.180s", st->phase.name,
-                     st->session->manifest_version, st->session->why);
+            snprintf(message, sizeof message, "%s starts again from version %" PRIu64 ": %.180s",
+                     st->phase.name, st->session->manifest_version, st->session->why);
             reason_add(list, "SessionRestarts", "system", "wait", message, "");
         }
         reason_workers(c, j, st, list);
@@ -222,7 +242,8 @@ static void stage_reasons(const struct coordinator *c, const struct sched_job *j
     if (pending > 0 && leased == 0)
         reason_workers(c, j, st, list);
     if (st->state == RUN_PENDING && strcmp(st->reason, "MaxParallel") == 0) {
-        snprintf(message, sizeof message, "stage %s waits: %d stages run at once", st->name, j->max_parallel);
+        snprintf(message, sizeof message, "stage %s waits: %d stages run at once", st->name,
+                 j->max_parallel);
         reason_add(list, "MaxParallel", "policy", "wait", message, "");
     }
 }
@@ -234,14 +255,17 @@ static cJSON *reasons_json(const struct coordinator *c, const struct sched_job *
     if (run_state_is_final(j->state))
         return list;
     if (c->parked)
-        reason_add(list, "DiskFull", "system", "admin", "the coordinator's disk is full; the job goes on when there is space",
+        reason_add(list, "DiskFull", "system", "admin",
+                   "the coordinator's disk is full; the job goes on when there is space",
                    "free space on the disk of the state directory");
     for (int i = 0; i < j->stages_n; i++)
         stage_reasons(c, j, &j->stage[i], list);
     return list;
 }
 
-/* ---- the object ------------------------------------------------------------------------------------------------- */
+/* ---- the object
+ * -------------------------------------------------------------------------------------------------
+ */
 static const char *state_text(const struct coordinator *c, enum run_state s)
 {
     return c->parked && !run_state_is_final(s) && s != RUN_PENDING ? "PARKED" : run_state_name(s);
@@ -265,11 +289,16 @@ static cJSON *stage_json(const struct coordinator *c, const struct sched_stage *
     text_or_null(o, "reason", st->reason);
     cJSON_AddBoolToObject(o, "reused", st->reused);
     text_or_null(o, "phase", st->phase_open ? st->phase.name : "");
-    cJSON_AddItemToObject(o, "progress", progress_json(st, stage_fraction(st), seconds_since(st->started_wall_ms)));
+    cJSON_AddItemToObject(
+        o, "progress", progress_json(st, stage_fraction(st), seconds_since(st->started_wall_ms)));
     api_time(o, "started_at", st->started_wall_ms);
     api_time(o, "finished_at", st->finished_wall_ms);
-    cJSON_AddItemToObject(o, "outputs", st->outputs != NULL ? cJSON_Duplicate(st->outputs, true) : cJSON_CreateObject());
-    cJSON_AddItemToObject(o, "metrics", st->metrics != NULL ? cJSON_Duplicate(st->metrics, true) : cJSON_CreateObject());
+    cJSON_AddItemToObject(o, "outputs",
+                          st->outputs != NULL ? cJSON_Duplicate(st->outputs, true)
+                                              : cJSON_CreateObject());
+    cJSON_AddItemToObject(o, "metrics",
+                          st->metrics != NULL ? cJSON_Duplicate(st->metrics, true)
+                                              : cJSON_CreateObject());
     if (st->session != NULL) {
         cJSON *s = cJSON_AddObjectToObject(o, "session");
 
@@ -285,13 +314,15 @@ static cJSON *stage_json(const struct coordinator *c, const struct sched_stage *
     return o;
 }
 
-static void latest_add(cJSON *latest, const struct sched_job *j, const struct sched_stage *st, const char *name, double value)
+static void latest_add(cJSON *latest, const struct sched_job *j, const struct sched_stage *st,
+                       const char *name, double value)
 {
     char key[160];
     const char *phase = strcmp(st->phase.name, "train.0") == 0 ? "train" : st->phase.name;
     cJSON *o = NULL;
 
-    snprintf(key, sizeof key, "%s%s%s.%s", j->kind == KIND_PIPELINE ? st->name : "", j->kind == KIND_PIPELINE ? "/" : "", phase, name);
+    snprintf(key, sizeof key, "%s%s%s.%s", j->kind == KIND_PIPELINE ? st->name : "",
+             j->kind == KIND_PIPELINE ? "/" : "", phase, name);
     o = cJSON_AddObjectToObject(latest, key);
     cJSON_AddNumberToObject(o, "value", value);
     cJSON_AddNumberToObject(o, "step", (double)st->session->version);
@@ -326,8 +357,8 @@ static cJSON *outputs_json(const struct sched_job *j)
 
             if (j->kind != KIND_PIPELINE && j->stage[i].kind != j->kind)
                 continue;
-            snprintf(key, sizeof key, "%s%s%s", j->kind == KIND_PIPELINE ? j->stage[i].name : "", j->kind == KIND_PIPELINE ? "/" : "",
-                     out->string);
+            snprintf(key, sizeof key, "%s%s%s", j->kind == KIND_PIPELINE ? j->stage[i].name : "",
+                     j->kind == KIND_PIPELINE ? "/" : "", out->string);
             cJSON_AddItemToObject(all, key, cJSON_Duplicate(out, true));
         }
     }
@@ -339,11 +370,13 @@ static const char *failure_hint(const struct sched_failure *f)
     switch (f->code) {
     case ERR_INVALID:
     case ERR_LIMIT:
-        return "the spec or its data asks for something that cannot be done; change it and submit again";
+        return "the spec or its data asks for something that cannot be done; change it and submit "
+               "again";
     case ERR_CORRUPT:
         return "an artefact does not agree with its digest or format; upload it again";
     case ERR_NUMERIC:
-        return "values stopped being finite; a smaller learning rate or gradient clipping usually helps";
+        return "values stopped being finite; a smaller learning rate or gradient clipping usually "
+               "helps";
     case ERR_NO_SPACE:
         return "a worker's disk is full";
     case ERR_UNREACHABLE:
@@ -382,7 +415,8 @@ static int workers_active(const struct coordinator *c, const struct sched_job *j
 
         for (int k = 0; k < j->stages_n && !active && w->running > 0; k++) {
             for (uint32_t t = 0; t < j->stage[k].tasks_n && !active; t++)
-                active = j->stage[k].task[t].state == TASK_LEASED && strcmp(j->stage[k].task[t].worker, w->id) == 0;
+                active = j->stage[k].task[t].state == TASK_LEASED &&
+                         strcmp(j->stage[k].task[t].worker, w->id) == 0;
         }
         n += active;
     }
@@ -427,7 +461,9 @@ cJSON *api_job(struct coordinator *c, const struct sched_job *j, bool full)
         cJSON_AddNumberToObject(o, "seed", (double)j->seed);
     else
         cJSON_AddStringToObject(o, "seed", seed);
-    cJSON_AddItemToObject(o, "progress", progress_json(stage_current(j), job_fraction(j), seconds_since(j->started_wall_ms)));
+    cJSON_AddItemToObject(
+        o, "progress",
+        progress_json(stage_current(j), job_fraction(j), seconds_since(j->started_wall_ms)));
     workers = cJSON_AddObjectToObject(o, "workers");
     cJSON_AddNumberToObject(workers, "active", workers_active(c, j));
     stages = cJSON_AddArrayToObject(o, "stages");

@@ -1,4 +1,5 @@
-/* What belongs to a job and can be long: spec, tasks, events, series, logs; and all artefacts. Bounded by ?limit= and paged by key. */
+/* What belongs to a job and can be long: spec, tasks, events, series, logs; and all artefacts.
+ * Bounded by ?limit= and paged by key. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -30,11 +31,15 @@ static void on_spec(struct coordinator *c, const struct sched_job *j, struct api
     r->content_type = "application/json";
 }
 
-typedef int (*page_fn)(struct journal *j, uint64_t job, uint64_t after, int limit, struct buf *out, uint64_t *next, struct err *e);
+typedef int (*page_fn)(struct journal *j, uint64_t job, uint64_t after, int limit, struct buf *out,
+                       uint64_t *next, struct err *e);
 
-static void on_page(struct coordinator *c, const struct api_request *q, const struct sched_job *j, page_fn fn, struct api_response *r)
+static void on_page(struct coordinator *c, const struct api_request *q, const struct sched_job *j,
+                    page_fn fn, struct api_response *r)
 {
-    uint64_t after = (uint64_t)api_query_int(q, "page_token", 0, INT64_MAX, api_query_int(q, "after", 0, INT64_MAX, 0)), next = 0;
+    uint64_t after = (uint64_t)api_query_int(q, "page_token", 0, INT64_MAX,
+                                             api_query_int(q, "after", 0, INT64_MAX, 0)),
+             next = 0;
     int limit = (int)api_query_int(q, "limit", 1, 1000, 1000);
     struct err e = {0};
 
@@ -51,7 +56,8 @@ static void on_page(struct coordinator *c, const struct api_request *q, const st
     r->content_type = "application/json";
 }
 
-static void on_series(struct coordinator *c, const struct api_request *q, const struct sched_job *j, struct api_response *r)
+static void on_series(struct coordinator *c, const struct api_request *q, const struct sched_job *j,
+                      struct api_response *r)
 {
     char names[512] = "", *save = NULL;
     int points = (int)api_query_int(q, "points", 1, 2000, 500), rc = 0;
@@ -61,7 +67,8 @@ static void on_series(struct coordinator *c, const struct api_request *q, const 
     if (!api_query(q, "names", names, sizeof names) || names[0] == '\0') {
         rc = journal_series(c->journal, j->id, NULL, points, &r->body, &e);
     } else {
-        for (char *name = strtok_r(names, ",", &save); name != NULL && rc == 0; name = strtok_r(NULL, ",", &save)) {
+        for (char *name = strtok_r(names, ",", &save); name != NULL && rc == 0;
+             name = strtok_r(NULL, ",", &save)) {
             struct buf one = BUF_INIT;
 
             rc = journal_series(c->journal, j->id, name, points, &one, &e);
@@ -80,11 +87,14 @@ static void on_series(struct coordinator *c, const struct api_request *q, const 
     r->content_type = "application/json";
 }
 
-/* Lines are "time TAB worker TAB text"; offset is in bytes, of the next line in "next_offset". A cut last line is left for later. */
-static void on_logs(struct coordinator *c, const struct api_request *q, const struct sched_job *j, struct api_response *r)
+/* Lines are "time TAB worker TAB text"; offset is in bytes, of the next line in "next_offset". A
+ * cut last line is left for later. */
+static void on_logs(struct coordinator *c, const struct api_request *q, const struct sched_job *j,
+                    struct api_response *r)
 {
     char path[600];
-    int64_t offset = api_query_int(q, "offset", 0, INT64_MAX, 0), limit = api_query_int(q, "limit", 1, 1000, 1000), n = 0;
+    int64_t offset = api_query_int(q, "offset", 0, INT64_MAX, 0),
+            limit = api_query_int(q, "limit", 1, 1000, 1000), n = 0;
     char *text = mem_alloc(LOG_READ_MAX + 1), *line = text, *end = NULL;
     int fd = -1;
     ssize_t got = 0;
@@ -102,7 +112,8 @@ static void on_logs(struct coordinator *c, const struct api_request *q, const st
         char *tab2 = tab1 != NULL ? memchr(tab1 + 1, '\t', (size_t)(end - tab1 - 1)) : NULL;
 
         if (tab2 != NULL) {
-            buf_printf(&r->body, "%s{\"offset\":%" PRId64 ",\"time\":", n++ > 0 ? "," : "", offset + (line - text));
+            buf_printf(&r->body, "%s{\"offset\":%" PRId64 ",\"time\":", n++ > 0 ? "," : "",
+                       offset + (line - text));
             json_quote(line, (size_t)(tab1 - line), &r->body);
             buf_str(&r->body, ",\"worker\":");
             json_quote(tab1 + 1, (size_t)(tab2 - tab1 - 1), &r->body);
@@ -118,7 +129,8 @@ static void on_logs(struct coordinator *c, const struct api_request *q, const st
     r->content_type = "application/json";
 }
 
-void api_lists(struct coordinator *c, const struct api_request *q, const struct sched_job *j, const char *what, struct api_response *r)
+void api_lists(struct coordinator *c, const struct api_request *q, const struct sched_job *j,
+               const char *what, struct api_response *r)
 {
     if (strcmp(what, "spec") == 0)
         on_spec(c, j, r);
@@ -131,7 +143,8 @@ void api_lists(struct coordinator *c, const struct api_request *q, const struct 
     else if (strcmp(what, "logs") == 0)
         on_logs(c, q, j, r);
     else
-        api_problem(r, 404, "not_found", "a job has no \"%s\"; it has spec, tasks, events, series, logs", what);
+        api_problem(r, 404, "not_found",
+                    "a job has no \"%s\"; it has spec, tasks, events, series, logs", what);
 }
 
 void api_artifacts(struct coordinator *c, const struct api_request *q, struct api_response *r)
@@ -141,16 +154,19 @@ void api_artifacts(struct coordinator *c, const struct api_request *q, struct ap
     char *save = NULL;
     cJSON *o = cJSON_CreateObject(), *items = cJSON_AddArrayToObject(o, "items");
 
-    if (journal_artifacts(c->journal, (int)api_query_int(q, "limit", 1, 1000, 200), &rows, &e) != 0) {
+    if (journal_artifacts(c->journal, (int)api_query_int(q, "limit", 1, 1000, 200), &rows, &e) !=
+        0) {
         cJSON_Delete(o);
         buf_free(&rows);
         storage_problem(r, &e);
         return;
     }
-    for (char *line = rows.len > 0 ? strtok_r(rows.data, "\n", &save) : NULL; line != NULL; line = strtok_r(NULL, "\n", &save)) {
+    for (char *line = rows.len > 0 ? strtok_r(rows.data, "\n", &save) : NULL; line != NULL;
+         line = strtok_r(NULL, "\n", &save)) {
         cJSON *item = cJSON_CreateObject();
         char *inner = NULL, id[JOB_ID_TEXT], path[700];
-        const char *job = strtok_r(line, "\t", &inner), *stage = strtok_r(NULL, "\t", &inner), *name = strtok_r(NULL, "\t", &inner);
+        const char *job = strtok_r(line, "\t", &inner), *stage = strtok_r(NULL, "\t", &inner),
+                   *name = strtok_r(NULL, "\t", &inner);
         const char *digest = strtok_r(NULL, "\t", &inner);
         uint64_t size = 0;
         struct buf head = BUF_INIT;
@@ -167,7 +183,8 @@ void api_artifacts(struct coordinator *c, const struct api_request *q, struct ap
         else
             cJSON_AddNullToObject(item, "size");
         cJSON_AddStringToObject(item, "type",
-                                size < (4u << 20) && file_read(path, 4u << 20, &head, &e) == 0 && blob_text_is_tree(head.data, head.len)
+                                size < (4u << 20) && file_read(path, 4u << 20, &head, &e) == 0 &&
+                                        blob_text_is_tree(head.data, head.len)
                                     ? "tree"
                                     : "file");
         buf_free(&head);

@@ -1,6 +1,7 @@
 /*
- * Submitting: the spec is checked whole before anything is kept, every artefact it names must be in the store, and the answer
- * is sent after the commit. The same Idempotency-Key with the same body gives the job that it made the first time.
+ * Submitting: the spec is checked whole before anything is kept, every artefact it names must be in
+ * the store, and the answer is sent after the commit. The same Idempotency-Key with the same body
+ * gives the job that it made the first time.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,16 +16,18 @@
 #define SETS_MAX 64
 #define FILES_MAX 1024
 #define KEY_MAX 128
+#define UNFINISHED_MAX 1000 /* each holds its resolved spec in memory, about 2 MB for a pipeline   \
+                             */
 
 struct submission {
     struct coordinator *c;
-    cJSON *body;         /* owned; NULL for a plain YAML body */
+    cJSON *body; /* owned; NULL for a plain YAML body */
     const char *yaml;
     size_t yaml_len;
     const char *set[SETS_MAX];
     int sets_n;
-    cJSON *resolved;     /* owned */
-    struct spec *spec;   /* owned until a job takes it */
+    cJSON *resolved;   /* owned */
+    struct spec *spec; /* owned until a job takes it */
     struct buf spec_text;
     struct err e;
     int rc;
@@ -38,7 +41,9 @@ static void submission_fini(struct submission *s)
     buf_free(&s->spec_text);
 }
 
-/* ---- the body --------------------------------------------------------------------------------------------------- */
+/* ---- the body
+ * ---------------------------------------------------------------------------------------------------
+ */
 static int files_take(struct submission *s, const cJSON *files)
 {
     const cJSON *f = NULL;
@@ -49,9 +54,12 @@ static int files_take(struct submission *s, const cJSON *files)
         if (++n > FILES_MAX)
             return err_set(&s->e, ERR_LIMIT, "files has more than %d entries", FILES_MAX);
         if (!cJSON_IsString(f) || !digest_is_valid(f->valuestring))
-            return err_set(&s->e, ERR_INVALID, "files[\"%.200s\"] must be a SHA-256 digest of 64 hexadecimal digits", f->string);
+            return err_set(&s->e, ERR_INVALID,
+                           "files[\"%.200s\"] must be a SHA-256 digest of 64 hexadecimal digits",
+                           f->string);
         if (!blob_has(s->c->blobs, f->valuestring))
-            return err_set(&s->e, ERR_NOT_FOUND, "files[\"%.200s\"]: artefact %s was not uploaded", f->string, f->valuestring);
+            return err_set(&s->e, ERR_NOT_FOUND, "files[\"%.200s\"]: artefact %s was not uploaded",
+                           f->string, f->valuestring);
         cJSON_AddStringToObject(s->resolved, f->string, f->valuestring);
     }
     return 0;
@@ -79,15 +87,20 @@ static int body_take(struct submission *s, const struct api_request *q)
     cJSON_ArrayForEach(item, json_get(s->body, "set"))
     {
         if (s->sets_n == SETS_MAX || !cJSON_IsString(item))
-            return err_set(&s->e, ERR_INVALID, "set must be a list of at most %d texts \"key=value\"", SETS_MAX);
+            return err_set(&s->e, ERR_INVALID,
+                           "set must be a list of at most %d texts \"key=value\"", SETS_MAX);
         s->set[s->sets_n++] = item->valuestring;
     }
     return files_take(s, json_get(s->body, "files"));
 }
 
-/* ---- references ------------------------------------------------------------------------------------------------- */
-/* job:ID[/outputs.NAME]: the output of the job's last stage that has it; NAME may be "stage/name" in a pipeline. */
-static const struct sched_stage *job_output(const struct sched_job *j, const char *output, const cJSON **value)
+/* ---- references
+ * -------------------------------------------------------------------------------------------------
+ */
+/* job:ID[/outputs.NAME]: the output of the job's last stage that has it; NAME may be "stage/name"
+ * in a pipeline. */
+static const struct sched_stage *job_output(const struct sched_job *j, const char *output,
+                                            const cJSON **value)
 {
     const char *slash = strrchr(output, '/');
 
@@ -96,7 +109,8 @@ static const struct sched_stage *job_output(const struct sched_job *j, const cha
         const char *name = *output != '\0' ? output : kind_default_output(st->kind);
 
         if (slash != NULL) {
-            if (strlen(st->name) != (size_t)(slash - output) || strncmp(st->name, output, (size_t)(slash - output)) != 0)
+            if (strlen(st->name) != (size_t)(slash - output) ||
+                strncmp(st->name, output, (size_t)(slash - output)) != 0)
                 continue;
             name = slash + 1;
         } else if (st->kind == KIND_PREPARE && j->kind != KIND_PREPARE) {
@@ -137,12 +151,16 @@ static void on_ref(void *self, const char *ref)
 
     if (strncmp(ref, "job:", 4) == 0)
         job_resolve(s, ref);
-    else if (strncmp(ref, "sha256:", 7) == 0 && s->rc == 0 && digest_is_valid(ref + 7) && !blob_has(s->c->blobs, ref + 7))
+    else if (strncmp(ref, "sha256:", 7) == 0 && s->rc == 0 && digest_is_valid(ref + 7) &&
+             !blob_has(s->c->blobs, ref + 7))
         s->rc = err_set(&s->e, ERR_NOT_FOUND, "%s: not in the store", ref);
 }
 
-/* ---- answers ---------------------------------------------------------------------------------------------------- */
-static cJSON *problem_json(const char *pointer, int line, int column, const char *code, const char *text)
+/* ---- answers
+ * ----------------------------------------------------------------------------------------------------
+ */
+static cJSON *problem_json(const char *pointer, int line, int column, const char *code,
+                           const char *text)
 {
     cJSON *o = cJSON_CreateObject();
 
@@ -154,7 +172,8 @@ static cJSON *problem_json(const char *pointer, int line, int column, const char
     return o;
 }
 
-static void answer_invalid(struct api_response *r, const struct spec_problems *p, const struct err *e)
+static void answer_invalid(struct api_response *r, const struct spec_problems *p,
+                           const struct err *e)
 {
     cJSON *o = cJSON_CreateObject(), *errors = NULL;
     char detail[1100];
@@ -166,7 +185,8 @@ static void answer_invalid(struct api_response *r, const struct spec_problems *p
     cJSON_AddStringToObject(o, "detail", detail);
     errors = cJSON_AddArrayToObject(o, "errors");
     for (int i = 0; p != NULL && i < p->n; i++)
-        cJSON_AddItemToArray(errors, problem_json(p->v[i].pointer, p->v[i].line, p->v[i].column, p->v[i].code, p->v[i].text));
+        cJSON_AddItemToArray(errors, problem_json(p->v[i].pointer, p->v[i].line, p->v[i].column,
+                                                  p->v[i].code, p->v[i].text));
     if (p == NULL || p->n == 0)
         cJSON_AddItemToArray(errors, problem_json("", 0, 0, err_name((int)e->code), e->msg));
     api_json(r, 422, o);
@@ -177,7 +197,8 @@ static int spec_take(struct submission *s, struct api_response *r)
 {
     struct spec_problems problems = {0};
     cJSON *text = NULL;
-    int rc = spec_parse(s->yaml, s->yaml_len, s->set, s->sets_n, NULL, NULL, &s->spec, &problems, &s->e);
+    int rc =
+        spec_parse(s->yaml, s->yaml_len, s->set, s->sets_n, NULL, NULL, &s->spec, &problems, &s->e);
 
     if (rc != 0 || problems.n > 0) {
         answer_invalid(r, &problems, &s->e);
@@ -196,7 +217,9 @@ static int spec_take(struct submission *s, struct api_response *r)
     return 0;
 }
 
-/* ---- the plan --------------------------------------------------------------------------------------------------- */
+/* ---- the plan
+ * ---------------------------------------------------------------------------------------------------
+ */
 static void plan_stage(const struct sched_job *j, int i, cJSON *stages, struct buf *text)
 {
     const struct expand_stage *x = &j->expansion->stage[i];
@@ -232,7 +255,8 @@ static void plan_stage(const struct sched_job *j, int i, cJSON *stages, struct b
 
 static void answer_plan(const struct sched_job *j, struct api_response *r)
 {
-    cJSON *o = cJSON_CreateObject(), *plan = cJSON_AddObjectToObject(o, "plan"), *stages = cJSON_AddArrayToObject(plan, "stages");
+    cJSON *o = cJSON_CreateObject(), *plan = cJSON_AddObjectToObject(o, "plan"),
+          *stages = cJSON_AddArrayToObject(plan, "stages");
     struct buf text = BUF_INIT;
 
     for (int i = 0; i < j->stages_n; i++)
@@ -243,9 +267,12 @@ static void answer_plan(const struct sched_job *j, struct api_response *r)
     api_json(r, 200, o);
 }
 
-/* ---- submitting ------------------------------------------------------------------------------------------------- */
+/* ---- submitting
+ * -------------------------------------------------------------------------------------------------
+ */
 /* true: answered already, by an earlier submit or with a conflict. */
-static bool key_known(struct coordinator *c, const struct api_request *q, const struct digest *body, struct api_response *r)
+static bool key_known(struct coordinator *c, const struct api_request *q, const struct digest *body,
+                      struct api_response *r)
 {
     struct digest before = {""};
     uint64_t id = 0;
@@ -255,7 +282,8 @@ static bool key_known(struct coordinator *c, const struct api_request *q, const 
     if (q->idempotency_key[0] == '\0')
         return false;
     if (strlen(q->idempotency_key) > KEY_MAX) {
-        api_problem(r, 400, "invalid_key", "Idempotency-Key has %zu characters, at most %d", strlen(q->idempotency_key), KEY_MAX);
+        api_problem(r, 400, "invalid_key", "Idempotency-Key has %zu characters, at most %d",
+                    strlen(q->idempotency_key), KEY_MAX);
         return true;
     }
     if (journal_find_key(c->journal, q->idempotency_key, &before, &id, &e) != 0) {
@@ -265,7 +293,8 @@ static bool key_known(struct coordinator *c, const struct api_request *q, const 
     if (id == 0)
         return false;
     if (strcmp(before.hex, body->hex) != 0) {
-        api_problem(r, 409, "key_reused", "Idempotency-Key %s was used with another body", q->idempotency_key);
+        api_problem(r, 409, "key_reused", "Idempotency-Key %s was used with another body",
+                    q->idempotency_key);
         return true;
     }
     j = sched_find_job(&c->sched, id);
@@ -274,8 +303,8 @@ static bool key_known(struct coordinator *c, const struct api_request *q, const 
     return true;
 }
 
-static void job_submit(struct submission *s, struct sched_job *j, const struct api_request *q, const struct digest *body,
-                       struct api_response *r)
+static void job_submit(struct submission *s, struct sched_job *j, const struct api_request *q,
+                       const struct digest *body, struct api_response *r)
 {
     struct coordinator *c = s->c;
     struct sched_event ev = {.type = SCHED_SUBMIT, .job = j};
@@ -302,10 +331,20 @@ static void job_submit(struct submission *s, struct sched_job *j, const struct a
         return;
     }
     job_id_format(id, text);
-    log_info("job.accepted", "job=%s name=%s kind=%s stages=%d", text, j->name, job_kind_name(j->kind), j->stages_n);
+    log_info("job.accepted", "job=%s name=%s kind=%s stages=%d", text, j->name,
+             job_kind_name(j->kind), j->stages_n);
     coordinator_event(c, &ev);
     coordinator_flush(c); /* if this fails the job is safe all the same: its row is committed */
     api_json(r, 201, api_job(c, sched_find_job(&c->sched, id), true));
+}
+
+static int unfinished(const struct coordinator *c)
+{
+    int n = 0;
+
+    for (int i = 0; i < c->sched.jobs_n; i++)
+        n += !run_state_is_final(c->sched.job[i]->state);
+    return n;
 }
 
 void api_submit(struct coordinator *c, const struct api_request *q, struct api_response *r)
@@ -320,7 +359,14 @@ void api_submit(struct coordinator *c, const struct api_request *q, struct api_r
     if (!plan_only && key_known(c, q, &body, r))
         goto out;
     if (!plan_only && c->parked) {
-        api_problem(r, 507, "disk_full", "the coordinator's disk is full: submits are refused until there is space");
+        api_problem(r, 507, "disk_full",
+                    "the coordinator's disk is full: submits are refused until there is space");
+        goto out;
+    }
+    if (!plan_only && unfinished(c) >= UNFINISHED_MAX) {
+        api_problem(r, 429, "too_many_jobs",
+                    "%d jobs are unfinished, at most %d: wait, or cancel some", unfinished(c),
+                    UNFINISHED_MAX);
         goto out;
     }
     s.rc = body_take(&s, q);

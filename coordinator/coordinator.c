@@ -1,11 +1,13 @@
 /*
- * The loop: wait for a worker's message, a request, or 50 ms; step; commit once for all that came; send. Frames per turn are
- * bounded, so that requests and time are served however much workers talk.
+ * The loop: wait for a worker's message, a request, or 50 ms; step; commit once for all that came;
+ * send. Frames per turn are bounded, so that requests and time are served however much workers
+ * talk.
  *
- * A gap in the loop's own clock (a stopped process, a sleeping machine) is the coordinator's silence, not the workers': all
- * silences count from now, and leases are renewed.
+ * A gap in the loop's own clock (a stopped process, a sleeping machine) is the coordinator's
+ * silence, not the workers': all silences count from now, and leases are renewed.
  */
 #include "coordinator/coordinator.h"
+#include "net/keys.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -28,7 +30,9 @@
 #define GAP_MS 1000
 #define PARKED_RETRY_MS 1000
 
-/* ---- storage ---------------------------------------------------------------------------------------------------- */
+/* ---- storage
+ * ----------------------------------------------------------------------------------------------------
+ */
 static void storage_failed(struct coordinator *c, const struct err *e)
 {
     if (e->code == ERR_NO_SPACE) {
@@ -71,10 +75,13 @@ static void log_actions(const struct sched_actions *a)
             continue;
         job_id_format(act->job->id, job);
         if (act->type == SCHED_EVENT)
-            log_info(act->text, "job=%s stage=%s text=\"%s\"", job, act->stage != NULL ? act->stage->name : "-", act->note);
+            log_info(act->text, "job=%s stage=%s text=\"%s\"", job,
+                     act->stage != NULL ? act->stage->name : "-", act->note);
         else
-            log_info("task.end", "job=%s task=%" PRIu64 " attempt=%" PRIu64 " worker=%s outcome=%s wall_ms=%.0f", job, act->number,
-                     act->epoch, act->worker, act->text, act->value);
+            log_info("task.end",
+                     "job=%s task=%" PRIu64 " attempt=%" PRIu64
+                     " worker=%s outcome=%s wall_ms=%.0f",
+                     job, act->number, act->epoch, act->worker, act->text, act->value);
     }
 }
 
@@ -99,7 +106,8 @@ bool coordinator_flush(struct coordinator *c)
         }
         c->actions = (struct sched_actions){0, 0, NULL};
         log_actions(&batch);
-        for (int i = 0; i < batch.n; i++) /* an answer about reuse may make new actions: the next turn of the loop */
+        for (int i = 0; i < batch.n;
+             i++) /* an answer about reuse may make new actions: the next turn of the loop */
             dispatch_action(c, &batch.v[i]);
         sched_actions_free(&batch);
         if (c->actions.n == 0)
@@ -126,7 +134,9 @@ uint64_t coordinator_job_id(struct coordinator *c)
     return id;
 }
 
-/* ---- one turn --------------------------------------------------------------------------------------------------- */
+/* ---- one turn
+ * ---------------------------------------------------------------------------------------------------
+ */
 static void frames_take(struct coordinator *c)
 {
     for (int i = 0; i < FRAMES_PER_TURN; i++) {
@@ -190,7 +200,9 @@ static void waits_answer(struct coordinator *c, bool all)
 
 static void rearm(struct coordinator *c, uint64_t now)
 {
-    roster_step(&c->roster, &(struct roster_event){.type = ROSTER_REARM, .now_ms = now, .worker = ""}, c->roster_actions);
+    roster_step(&c->roster,
+                &(struct roster_event){.type = ROSTER_REARM, .now_ms = now, .worker = ""},
+                c->roster_actions);
     sched_renew(&c->sched, now);
 }
 
@@ -206,7 +218,9 @@ static void tick(struct coordinator *c)
         rearm(c, now);
     }
     c->tick_ms = now;
-    roster_step(&c->roster, &(struct roster_event){.type = ROSTER_TICK, .now_ms = now, .wall_ms = clock_wall_ms(), .worker = ""},
+    roster_step(&c->roster,
+                &(struct roster_event){
+                    .type = ROSTER_TICK, .now_ms = now, .wall_ms = clock_wall_ms(), .worker = ""},
                 c->roster_actions);
     handlers_roster(c);
     coordinator_event(c, &ev);
@@ -261,7 +275,9 @@ int coordinator_run(struct coordinator *c, const volatile int *stop)
     return c->exit_code;
 }
 
-/* ---- opening ---------------------------------------------------------------------------------------------------- */
+/* ---- opening
+ * ----------------------------------------------------------------------------------------------------
+ */
 static int endpoint_write(struct coordinator *c, struct err *e)
 {
     char path[600];
@@ -273,8 +289,8 @@ static int endpoint_write(struct coordinator *c, struct err *e)
     json_quote(http_url(c->http), strlen(http_url(c->http)), &b);
     buf_str(&b, ",\"control\":");
     json_quote(c->control, strlen(c->control), &b);
-    buf_printf(&b, ",\"pid\":%d,\"cluster\":\"%s\",\"term\":%" PRIu64 "}\n", (int)getpid(), journal_cluster(c->journal),
-               journal_term(c->journal));
+    buf_printf(&b, ",\"pid\":%d,\"cluster\":\"%s\",\"term\":%" PRIu64 "}\n", (int)getpid(),
+               journal_cluster(c->journal), journal_term(c->journal));
     rc = file_write_atomic(path, b.data, b.len, e);
     buf_free(&b);
     return rc;
@@ -304,18 +320,30 @@ static int state_open(struct coordinator *c, struct err *e)
 
 static int net_open(struct coordinator *c, struct err *e)
 {
-    const char *token = getenv("STEER_TOKEN"); /* in the environment, not in an option: ps shows options to everybody */
-    struct http_config http = {
-        .listen = c->config.http, .blobs = c->blobs, .token = token != NULL && *token != '\0' ? token : NULL};
+    struct http_config http = {.listen = c->config.http,
+                               .blobs = c->blobs,
+                               .token = c->config.token[0] != '\0' ? c->config.token : NULL};
+    char host[256];
     int rc = 0;
 
-    c->router = link_router(LINK_CONTROL, c->config.control, c->control, sizeof c->control, e);
+    if (coord_config_url_host(c->config.advertise, host, sizeof host))
+        http.hosts[http.hosts_n++] = host;
+    if (http.token != NULL)
+        rc = keys_use(http.token, e);
+    else if (!coord_config_is_loopback(c->config.control))
+        log_warn("control.open",
+                 "control=%s text=\"anybody who reaches this port can act as a worker\"",
+                 c->config.control);
+
+    if (rc == 0)
+        c->router = link_router(LINK_CONTROL, c->config.control, c->control, sizeof c->control, e);
     if (c->router == NULL)
         return err_wrap(e, "control socket");
     rc = http_start(&http, &c->http, e);
     if (rc != 0)
         return rc;
-    snprintf(c->http_base, sizeof c->http_base, "%s", c->config.advertise[0] != '\0' ? c->config.advertise : http_url(c->http));
+    snprintf(c->http_base, sizeof c->http_base, "%s",
+             c->config.advertise[0] != '\0' ? c->config.advertise : http_url(c->http));
     return endpoint_write(c, e);
 }
 
@@ -330,6 +358,8 @@ int coordinator_open(const struct coord_config *config, struct coordinator **out
                                  .crash_limit = config->crash_limit,
                                  .backoff_ms = 500,
                                  .stall_ms = 120000,
+                                 .barren_limit = 40,
+                                 .hang_ms = 120000,
                                  .resend_ms = 5000,
                                  .restart_grace_ms = 1500,
                                  .adopt_ms = 6000};
@@ -350,8 +380,9 @@ int coordinator_open(const struct coord_config *config, struct coordinator **out
     sched_restored(&c->sched, clock_ms());
     for (int i = 0; i < c->sched.jobs_n; i++)
         c->next_job = c->sched.job[i]->id > c->next_job ? c->sched.job[i]->id : c->next_job;
-    log_info("coordinator.start", "http=%s control=%s dir=%s cluster=%s term=%" PRIu64 " jobs=%d", http_url(c->http), c->control,
-             config->dir, journal_cluster(c->journal), journal_term(c->journal), c->sched.jobs_n);
+    log_info("coordinator.start", "http=%s control=%s dir=%s cluster=%s term=%" PRIu64 " jobs=%d",
+             http_url(c->http), c->control, config->dir, journal_cluster(c->journal),
+             journal_term(c->journal), c->sched.jobs_n);
     *out = c;
     return 0;
 }

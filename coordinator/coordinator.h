@@ -1,8 +1,9 @@
 /*
- * coordinator: the daemon's state and its reactor. One thread owns everything here. An event goes through
- *   roster or sched step -> journal commit (state and actions in one transaction) -> messages are sent, requests answered
- * so nobody hears of anything that a power cut could undo. While the disk is full the coordinator is *parked*: it answers
- * heartbeats and reads, refuses submits, keeps the uncommitted batch, and tries to write it once a second.
+ * coordinator: the daemon's state and its reactor. One thread owns everything here. An event goes
+ * through roster or sched step -> journal commit (state and actions in one transaction) -> messages
+ * are sent, requests answered so nobody hears of anything that a power cut could undo. While the
+ * disk is full the coordinator is *parked*: it answers heartbeats and reads, refuses submits, keeps
+ * the uncommitted batch, and tries to write it once a second.
  */
 #ifndef COORDINATOR_COORDINATOR_H
 #define COORDINATOR_COORDINATOR_H
@@ -66,18 +67,21 @@ void coordinator_close(struct coordinator *c);
 /* Serves until *stop is set (by a signal) or the storage fails; gives the process's exit code. */
 int coordinator_run(struct coordinator *c, const volatile int *stop);
 
-/* For handlers.c and the API. Fills the times in, steps the scheduler; nothing is sent before coordinator_flush(). */
+/* For handlers.c and the API. Fills the times in, steps the scheduler; nothing is sent before
+ * coordinator_flush(). */
 void coordinator_event(struct coordinator *c, struct sched_event *ev);
 /* Commits and performs what is pending. False: parked, or stopping. */
 bool coordinator_flush(struct coordinator *c);
-void coordinator_send(struct coordinator *c, const char *worker, struct control *message); /* takes message */
+void coordinator_send(struct coordinator *c, const char *worker,
+                      struct control *message); /* takes message */
 uint64_t coordinator_job_id(struct coordinator *c);
 
 /* dispatch.c: performing the scheduler's second group of actions. */
 void dispatch_action(struct coordinator *c, const struct sched_action *act);
 
 /* handlers.c: one message of a worker. */
-void handlers_message(struct coordinator *c, const struct link_peer *peer, const void *frame, size_t len);
+void handlers_message(struct coordinator *c, const struct link_peer *peer, const void *frame,
+                      size_t len);
 void handlers_roster(struct coordinator *c); /* carries roster_actions over to the scheduler */
 void handlers_log_path(const struct coordinator *c, uint64_t job, char *path, size_t cap);
 

@@ -1,8 +1,10 @@
 /*
- * Performing what was decided. By the time an action comes here its state is committed, and a later step of the same batch may
- * have changed the state again: a lease that is no longer live, or an attempt that is over, is not sent.
+ * Performing what was decided. By the time an action comes here its state is committed, and a later
+ * step of the same batch may have changed the state again: a lease that is no longer live, or an
+ * attempt that is over, is not sent.
  *
- * A message that cannot be sent is not an error: leases run out, silent workers are lost, and everything is decided again.
+ * A message that cannot be sent is not an error: leases run out, silent workers are lost, and
+ * everything is decided again.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -32,12 +34,13 @@ static void send_task(struct coordinator *c, const struct sched_action *act)
     m->end = t->end;
     m->context = act->stage->context;
     job_id_format(m->job, job);
-    log_info("task.lease", "job=%s task=%" PRIu64 " attempt=%" PRIu64 " worker=%s kind=%s index=%u", job, t->id, t->epoch,
-             act->worker, m->task_kind, t->index);
+    log_info("task.lease", "job=%s task=%" PRIu64 " attempt=%" PRIu64 " worker=%s kind=%s index=%u",
+             job, t->id, t->epoch, act->worker, m->task_kind, t->index);
     coordinator_send(c, act->worker, m);
 }
 
-static void send_task_word(struct coordinator *c, const struct sched_action *act, enum control_type type)
+static void send_task_word(struct coordinator *c, const struct sched_action *act,
+                           enum control_type type)
 {
     struct control *m = control_new(type);
 
@@ -47,7 +50,8 @@ static void send_task_word(struct coordinator *c, const struct sched_action *act
     coordinator_send(c, act->worker, m);
 }
 
-static void send_session_word(struct coordinator *c, const struct sched_action *act, enum control_type type)
+static void send_session_word(struct coordinator *c, const struct sched_action *act,
+                              enum control_type type)
 {
     struct control *m = control_new(type);
 
@@ -81,7 +85,8 @@ static void map_fill(struct coordinator *c, const struct sched_session *ss, stru
         const struct roster_worker *w = roster_find(&c->roster, ss->host[i].worker);
 
         snprintf(m->host[i].worker, sizeof m->host[i].worker, "%s", ss->host[i].worker);
-        snprintf(m->host[i].endpoint, sizeof m->host[i].endpoint, "%s", w != NULL ? w->endpoint : "");
+        snprintf(m->host[i].endpoint, sizeof m->host[i].endpoint, "%s",
+                 w != NULL ? w->endpoint : "");
         m->host[i].chunk_begin = ss->host[i].chunk_begin;
         m->host[i].chunk_end = ss->host[i].chunk_end;
     }
@@ -93,7 +98,8 @@ static void map_fill(struct coordinator *c, const struct sched_session *ss, stru
     }
 }
 
-static void send_session(struct coordinator *c, const struct sched_action *act, enum control_type type)
+static void send_session(struct coordinator *c, const struct sched_action *act,
+                         enum control_type type)
 {
     const struct sched_stage *st = act->stage;
     const struct sched_session *ss = st->session;
@@ -125,7 +131,8 @@ static void send_session(struct coordinator *c, const struct sched_action *act, 
 
 static void ask_reuse(struct coordinator *c, const struct sched_action *act)
 {
-    struct sched_event ev = {.type = SCHED_REUSE, .job_id = act->job->id, .stage_index = act->stage->index};
+    struct sched_event ev = {
+        .type = SCHED_REUSE, .job_id = act->job->id, .stage_index = act->stage->index};
     const cJSON *output = NULL, *value = NULL;
     struct err e = {0};
     int rc = journal_find_outputs(c->journal, act->digest.hex, &ev.result, &e);
@@ -139,7 +146,8 @@ static void ask_reuse(struct coordinator *c, const struct sched_action *act)
         }
     }
     if (rc != 0) {
-        log_warn("reuse.refused", "job=%" PRIu64 " stage=%s error=\"%s\"", act->job->id, act->stage->name, e.msg);
+        log_warn("reuse.refused", "job=%" PRIu64 " stage=%s error=\"%s\"", act->job->id,
+                 act->stage->name, e.msg);
         cJSON_Delete(ev.result);
         ev.result = NULL;
     }

@@ -1,6 +1,7 @@
 /*
- * Two passes: first every stage gets its place and name, so that references can point forward; then the inputs are resolved
- * and each reference to a stage adds a need. Data stages are added when first named, so unused data costs nothing.
+ * Two passes: first every stage gets its place and name, so that references can point forward; then
+ * the inputs are resolved and each reference to a stage adds a need. Data stages are added when
+ * first named, so unused data costs nothing.
  */
 #include "coordinator/expand.h"
 
@@ -95,7 +96,8 @@ static int digests_add(struct expand_input *in, const cJSON *value, const char *
     return 0;
 }
 
-static int data_stage(struct build *b, const struct spec *user, const char *name, int *index, struct err *e);
+static int data_stage(struct build *b, const struct spec *user, const char *name, int *index,
+                      struct err *e);
 
 /* "NAME" or "NAME/outputs.OUT": cuts the name, gives the output or "". */
 static const char *output_split(const char *text, char *name, size_t cap)
@@ -107,7 +109,8 @@ static const char *output_split(const char *text, char *name, size_t cap)
     return slash != NULL ? slash + strlen("/outputs.") : "";
 }
 
-static int stage_ref(struct build *b, struct expand_stage *s, struct expand_input *in, const char *ref, struct err *e)
+static int stage_ref(struct build *b, struct expand_stage *s, struct expand_input *in,
+                     const char *ref, struct err *e)
 {
     char name[SPEC_TEXT_MAX];
     const char *output = output_split(ref + strlen("stage:"), name, sizeof name);
@@ -125,7 +128,8 @@ static int stage_ref(struct build *b, struct expand_stage *s, struct expand_inpu
     return 0;
 }
 
-static int data_ref(struct build *b, int stage, struct expand_input *in, const char *ref, struct err *e)
+static int data_ref(struct build *b, int stage, struct expand_input *in, const char *ref,
+                    struct err *e)
 {
     struct expand_stage *s = &b->x->stage[stage];
     int index = -1;
@@ -141,7 +145,8 @@ static int data_ref(struct build *b, int stage, struct expand_input *in, const c
     return 0;
 }
 
-static int ref_resolve(struct build *b, int stage, struct expand_input *in, const char *ref, struct err *e)
+static int ref_resolve(struct build *b, int stage, struct expand_input *in, const char *ref,
+                       struct err *e)
 {
     const cJSON *value = NULL;
     char rows[SPEC_TEXT_MAX + 8];
@@ -176,10 +181,13 @@ static int ref_resolve(struct build *b, int stage, struct expand_input *in, cons
             in->ref[in->refs_n - 1].rows = json_int_or(b->resolved, rows, 0);
         return rc;
     }
-    return err_set(e, ERR_INVALID, "%s: a reference is file:PATH, data:NAME, stage:NAME, job:ID or sha256:HEX", ref);
+    return err_set(e, ERR_INVALID,
+                   "%s: a reference is file:PATH, data:NAME, stage:NAME, job:ID or sha256:HEX",
+                   ref);
 }
 
-static int data_stage(struct build *b, const struct spec *user, const char *name, int *index, struct err *e)
+static int data_stage(struct build *b, const struct spec *user, const char *name, int *index,
+                      struct err *e)
 {
     const struct data_spec *data = spec_data(user, name);
     char full[EXPAND_NAME_MAX];
@@ -195,7 +203,8 @@ static int data_stage(struct build *b, const struct spec *user, const char *name
     if (*index >= 0)
         return 0;
     if (b->x->stages_n == EXPAND_STAGES_MAX)
-        return err_set(e, ERR_LIMIT, "%d stages and data sets, more than %d", b->x->stages_n + 1, EXPAND_STAGES_MAX);
+        return err_set(e, ERR_LIMIT, "%d stages and data sets, more than %d", b->x->stages_n + 1,
+                       EXPAND_STAGES_MAX);
     *index = b->x->stages_n++;
     s = &b->x->stage[*index];
     snprintf(s->name, sizeof s->name, "%s", full);
@@ -213,7 +222,8 @@ static int data_stage(struct build *b, const struct spec *user, const char *name
         char ref[SPEC_TEXT_MAX + 8];
         int rc = 0;
 
-        snprintf(ref, sizeof ref, "%s%s", strncmp(data->files.v[i], "sha256:", 7) == 0 ? "" : "file:", data->files.v[i]);
+        snprintf(ref, sizeof ref, "%s%s",
+                 strncmp(data->files.v[i], "sha256:", 7) == 0 ? "" : "file:", data->files.v[i]);
         rc = ref_resolve(b, *index, in, ref, e);
         if (rc != 0)
             return err_wrap(e, "data %s", name);
@@ -243,7 +253,8 @@ static int inputs_resolve(struct build *b, int stage, struct err *e)
             snprintf(key, sizeof key, "model.%s", spec->evaluate.model[i].label);
             rc = ref_resolve(b, stage, input_add(s, key), spec->evaluate.model[i].ref, e);
             if (rc != 0)
-                return err_wrap(e, "stage %s: evaluate.models.%s", s->name, spec->evaluate.model[i].label);
+                return err_wrap(e, "stage %s: evaluate.models.%s", s->name,
+                                spec->evaluate.model[i].label);
         }
     }
     if (strncmp(spec->tokenizer, "file:", 5) == 0) {
@@ -262,7 +273,8 @@ static int needs_resolve(struct build *b, int stage, struct err *e)
         int need = expand_find(b->x, s->source->needs.v[i]);
 
         if (need < 0)
-            return err_set(e, ERR_INVALID, "stage %s needs \"%s\", which is no stage", s->name, s->source->needs.v[i]);
+            return err_set(e, ERR_INVALID, "stage %s needs \"%s\", which is no stage", s->name,
+                           s->source->needs.v[i]);
         need_add(s, need);
     }
     return 0;
@@ -289,12 +301,14 @@ static int order_check(const struct expansion *x, struct err *e)
     }
     for (int i = 0; i < x->stages_n; i++) {
         if (!taken[i])
-            return err_set(e, ERR_INVALID, "stage %s waits for itself through its needs", x->stage[i].name);
+            return err_set(e, ERR_INVALID, "stage %s waits for itself through its needs",
+                           x->stage[i].name);
     }
     return 0;
 }
 
-/* Data sets come first in the list: people read it from the top, and ties are served in this order. */
+/* Data sets come first in the list: people read it from the top, and ties are served in this order.
+ */
 static void data_first(struct expansion *x, int authored)
 {
     struct expansion *sorted = mem_zalloc(1, sizeof *sorted);
@@ -320,7 +334,8 @@ static void data_first(struct expansion *x, int authored)
     free(sorted);
 }
 
-int expand_spec(const struct spec *spec, const cJSON *resolved, struct expansion **out, struct err *e)
+int expand_spec(const struct spec *spec, const cJSON *resolved, struct expansion **out,
+                struct err *e)
 {
     struct build b = {spec, resolved, mem_zalloc(1, sizeof *b.x)};
     int authored = spec->kind == KIND_PIPELINE ? spec->stages_n : 1;

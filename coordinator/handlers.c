@@ -1,8 +1,10 @@
 /*
- * One message of a worker: opened, checked (protocol, cluster, term, known peer), then one function of a table. Peers are known
- * by the routing id that said HELLO; a peer that reconnected has a new one and is asked to say HELLO again.
+ * One message of a worker: opened, checked (protocol, cluster, term, known peer), then one function
+ * of a table. Peers are known by the routing id that said HELLO; a peer that reconnected has a new
+ * one and is asked to say HELLO again.
  *
- * While parked, heartbeats are answered and all else is dropped: results are repeated until they are acknowledged.
+ * While parked, heartbeats are answered and all else is dropped: results are repeated until they
+ * are acknowledged.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +21,8 @@
 
 #define LOG_BYTES_MAX (64u << 20) /* of one job; later lines are dropped */
 
-/* ---- peers and sending ------------------------------------------------------------------------------------------ */
+/* ---- peers and sending
+ * ------------------------------------------------------------------------------------------ */
 static void send_to(struct coordinator *c, const struct link_peer *peer, struct control *m)
 {
     struct buf out = BUF_INIT;
@@ -50,7 +53,8 @@ static struct coordinator_peer *peer_of(struct coordinator *c, const char *worke
 static struct coordinator_peer *peer_by_id(struct coordinator *c, const struct link_peer *peer)
 {
     for (int i = 0; i < c->peers_n; i++) {
-        if (c->peer[i].peer.len == peer->len && memcmp(c->peer[i].peer.id, peer->id, peer->len) == 0)
+        if (c->peer[i].peer.len == peer->len &&
+            memcmp(c->peer[i].peer.id, peer->id, peer->len) == 0)
             return &c->peer[i];
     }
     return NULL;
@@ -91,7 +95,8 @@ void coordinator_send(struct coordinator *c, const char *worker, struct control 
     send_to(c, &p->peer, message);
 }
 
-static void reject(struct coordinator *c, const struct link_peer *peer, enum err_code code, const char *text)
+static void reject(struct coordinator *c, const struct link_peer *peer, enum err_code code,
+                   const char *text)
 {
     struct control *m = control_new(CONTROL_REJECT);
 
@@ -100,8 +105,10 @@ static void reject(struct coordinator *c, const struct link_peer *peer, enum err
     send_to(c, peer, m);
 }
 
-/* ---- from the roster to the scheduler --------------------------------------------------------------------------- */
-static void worker_event(struct coordinator *c, enum sched_event_type type, const char *worker, bool crashed)
+/* ---- from the roster to the scheduler
+ * --------------------------------------------------------------------------- */
+static void worker_event(struct coordinator *c, enum sched_event_type type, const char *worker,
+                         bool crashed)
 {
     struct sched_event ev = {.type = type, .crashed = crashed};
 
@@ -151,7 +158,9 @@ void handlers_roster(struct coordinator *c)
     c->roster_actions->n = 0;
 }
 
-/* ---- messages --------------------------------------------------------------------------------------------------- */
+/* ---- messages
+ * ---------------------------------------------------------------------------------------------------
+ */
 struct message {
     struct coordinator *c;
     const struct link_peer *peer;
@@ -162,7 +171,8 @@ struct message {
 static void leases_of(const struct control *m, struct sched_lease *out)
 {
     for (uint32_t i = 0; i < m->leases_n; i++)
-        out[i] = (struct sched_lease){m->lease[i].task, m->lease[i].epoch, m->lease[i].done, m->lease[i].total};
+        out[i] = (struct sched_lease){m->lease[i].task, m->lease[i].epoch, m->lease[i].done,
+                                      m->lease[i].total};
 }
 
 static void welcome(const struct message *q)
@@ -195,12 +205,17 @@ static void on_hello(const struct message *q)
 {
     struct roster_worker *w = mem_zalloc(1, sizeof *w);
     struct sched_lease lease[WIRE_LEASES_MAX];
-    struct sched_event ev = {.type = SCHED_WORKER_UP, .lease = lease, .leases_n = (int)q->m->leases_n};
+    struct sched_event ev = {
+        .type = SCHED_WORKER_UP, .lease = lease, .leases_n = (int)q->m->leases_n};
     struct roster_actions *acts = q->c->roster_actions;
 
     hello_fill(q->m, w);
     roster_step(&q->c->roster,
-                &(struct roster_event){.type = ROSTER_HELLO, .now_ms = clock_ms(), .wall_ms = clock_wall_ms(), .worker = w->id, .hello = w},
+                &(struct roster_event){.type = ROSTER_HELLO,
+                                       .now_ms = clock_ms(),
+                                       .wall_ms = clock_wall_ms(),
+                                       .worker = w->id,
+                                       .hello = w},
                 acts);
     if (acts->v[acts->n - 1].type == ROSTER_REJECTED) {
         reject(q->c, q->peer, ERR_INVALID, acts->v[acts->n - 1].text);
@@ -219,8 +234,8 @@ static void on_hello(const struct message *q)
     ev.draining = w->draining;
     ev.session = q->m->session;
     ev.attempt = q->m->session_attempt;
-    log_info("worker.hello", "worker=%s name=%s threads=%u roles=%u build=%s leases=%u", w->id, w->name, w->threads, w->roles, w->build,
-             q->m->leases_n);
+    log_info("worker.hello", "worker=%s name=%s threads=%u roles=%u build=%s leases=%u", w->id,
+             w->name, w->threads, w->roles, w->build, q->m->leases_n);
     coordinator_event(q->c, &ev);
     free(w);
 }
@@ -228,12 +243,17 @@ static void on_hello(const struct message *q)
 static void on_heartbeat(const struct message *q)
 {
     struct sched_lease lease[WIRE_LEASES_MAX];
-    struct sched_event ev = {.type = SCHED_HEARTBEAT, .lease = lease, .leases_n = (int)q->m->leases_n};
+    struct sched_event ev = {
+        .type = SCHED_HEARTBEAT, .lease = lease, .leases_n = (int)q->m->leases_n};
     struct control *answer = NULL;
 
     roster_step(&q->c->roster,
-                &(struct roster_event){.type = ROSTER_HEARTBEAT, .now_ms = clock_ms(), .wall_ms = clock_wall_ms(), .worker = q->worker,
-                                       .progress = q->m->progress, .draining = q->m->draining},
+                &(struct roster_event){.type = ROSTER_HEARTBEAT,
+                                       .now_ms = clock_ms(),
+                                       .wall_ms = clock_wall_ms(),
+                                       .worker = q->worker,
+                                       .progress = q->m->progress,
+                                       .draining = q->m->draining},
                 q->c->roster_actions);
     if (q->c->roster_actions->n > 0 && q->c->roster_actions->v[0].type == ROSTER_UNKNOWN) {
         q->c->roster_actions->n = 0;
@@ -250,27 +270,33 @@ static void on_heartbeat(const struct message *q)
     handlers_roster(q->c);
     leases_of(q->m, lease);
     snprintf(ev.worker, sizeof ev.worker, "%s", q->worker);
+    ev.progress_ms = roster_find(&q->c->roster, q->worker)->progress_ms;
     coordinator_event(q->c, &ev);
 }
 
-/* Outputs must be plain names of artefacts that are in the store: what is acknowledged must be there. */
+/* Outputs must be plain names of artefacts that are in the store: what is acknowledged must be
+ * there. */
 static int result_check(const struct coordinator *c, const cJSON *result, struct err *e)
 {
-    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+    static const char letters[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
     const cJSON *outputs = json_get(result, "outputs"), *o = NULL;
 
-    if (!cJSON_IsObject(outputs) || (json_get(result, "metrics") != NULL && !cJSON_IsObject(json_get(result, "metrics"))))
+    if (!cJSON_IsObject(outputs) ||
+        (json_get(result, "metrics") != NULL && !cJSON_IsObject(json_get(result, "metrics"))))
         return err_set(e, ERR_CORRUPT, "the result must be {\"outputs\": {}, \"metrics\": {}}");
     cJSON_ArrayForEach(o, outputs)
     {
         size_t n = strlen(o->string);
 
         if (n == 0 || n > 63 || strspn(o->string, letters) != n)
-            return err_set(e, ERR_CORRUPT, "the name of an output is 1..63 letters, digits, '_', '.', '-'");
+            return err_set(e, ERR_CORRUPT,
+                           "the name of an output is 1..63 letters, digits, '_', '.', '-'");
         if (!cJSON_IsString(o) || !digest_is_valid(o->valuestring))
             return err_set(e, ERR_CORRUPT, "output %s is no SHA-256 digest", o->string);
         if (!blob_has(c->blobs, o->valuestring))
-            return err_set(e, ERR_NOT_FOUND, "output %s (%s) is not in the store", o->string, o->valuestring);
+            return err_set(e, ERR_NOT_FOUND, "output %s (%s) is not in the store", o->string,
+                           o->valuestring);
     }
     return 0;
 }
@@ -279,14 +305,16 @@ static void on_task_done(const struct message *q)
 {
     struct sched_event ev = {.type = SCHED_TASK_DONE, .task = q->m->task, .epoch = q->m->epoch};
     struct err e = {0};
-    int rc = q->m->result == NULL ? err_set(&e, ERR_CORRUPT, "the result is empty")
-                                  : json_parse(q->m->result, strlen(q->m->result), JSON_LIMITS_BODY, &ev.result, &e);
+    int rc = q->m->result == NULL
+                 ? err_set(&e, ERR_CORRUPT, "the result is empty")
+                 : json_parse(q->m->result, strlen(q->m->result), JSON_LIMITS_BODY, &ev.result, &e);
 
     snprintf(ev.worker, sizeof ev.worker, "%s", q->worker);
     if (rc == 0)
         rc = result_check(q->c, ev.result, &e);
     if (rc != 0) {
-        log_warn("task.refused", "task=%" PRIu64 " worker=%s error=\"%s\"", q->m->task, q->worker, e.msg);
+        log_warn("task.refused", "task=%" PRIu64 " worker=%s error=\"%s\"", q->m->task, q->worker,
+                 e.msg);
         ev.type = SCHED_TASK_FAILED;
         ev.code = rc == ERR_NOT_FOUND ? ERR_NOT_FOUND : ERR_CORRUPT;
         ev.text = e.msg;
@@ -296,20 +324,33 @@ static void on_task_done(const struct message *q)
 
 static void on_task_failed(const struct message *q)
 {
-    struct sched_event ev = {.type = SCHED_TASK_FAILED, .task = q->m->task, .epoch = q->m->epoch, .code = q->m->code, .text = q->m->text};
+    struct sched_event ev = {.type = SCHED_TASK_FAILED,
+                             .task = q->m->task,
+                             .epoch = q->m->epoch,
+                             .code = q->m->code,
+                             .text = q->m->text};
 
     snprintf(ev.worker, sizeof ev.worker, "%s", q->worker);
-    log_warn("task.failed", "task=%" PRIu64 " attempt=%" PRIu64 " worker=%s code=%s text=\"%.300s\"", q->m->task, q->m->epoch, q->worker,
-             err_name(q->m->code), q->m->text);
+    log_warn("task.failed",
+             "task=%" PRIu64 " attempt=%" PRIu64 " worker=%s code=%s text=\"%.300s\"", q->m->task,
+             q->m->epoch, q->worker, err_name(q->m->code), q->m->text);
     coordinator_event(q->c, &ev);
 }
 
 static void on_session(const struct message *q)
 {
     const struct control *m = q->m;
-    struct sched_event ev = {.session = m->session, .attempt = m->session_attempt, .version = m->version, .tokens = m->tokens,
-                             .loss = m->loss, .grad_norm = m->grad_norm, .lr = m->lr, .tokens_per_s = m->tokens_per_s,
-                             .digest = m->manifest, .code = m->code, .text = m->text};
+    struct sched_event ev = {.session = m->session,
+                             .attempt = m->session_attempt,
+                             .version = m->version,
+                             .tokens = m->tokens,
+                             .loss = m->loss,
+                             .grad_norm = m->grad_norm,
+                             .lr = m->lr,
+                             .tokens_per_s = m->tokens_per_s,
+                             .digest = m->manifest,
+                             .code = m->code,
+                             .text = m->text};
     struct err e = {0};
 
     ev.type = m->type == CONTROL_SESSION_STATUS       ? SCHED_SESSION_STATUS
@@ -321,15 +362,18 @@ static void on_session(const struct message *q)
         json_parse(m->result, strlen(m->result), JSON_LIMITS_BODY, &ev.result, &e) != 0)
         log_warn("session.figures", "worker=%s error=\"%s\"", q->worker, e.msg);
     if (m->type == CONTROL_SESSION_FAILED)
-        log_warn("session.failed", "session=%" PRIu64 " attempt=%" PRIu64 " worker=%s code=%s text=\"%.300s\"", m->session,
-                 m->session_attempt, q->worker, err_name(m->code), m->text);
+        log_warn("session.failed",
+                 "session=%" PRIu64 " attempt=%" PRIu64 " worker=%s code=%s text=\"%.300s\"",
+                 m->session, m->session_attempt, q->worker, err_name(m->code), m->text);
     coordinator_event(q->c, &ev);
 }
 
 static void on_bye(const struct message *q)
 {
-    roster_step(&q->c->roster, &(struct roster_event){.type = ROSTER_BYE, .now_ms = clock_ms(), .worker = q->worker},
-                q->c->roster_actions);
+    roster_step(
+        &q->c->roster,
+        &(struct roster_event){.type = ROSTER_BYE, .now_ms = clock_ms(), .worker = q->worker},
+        q->c->roster_actions);
     handlers_roster(q->c);
 }
 
@@ -361,13 +405,16 @@ static void on_log(const struct message *q)
     }
     fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0 || (b.len > 0 && file_write_all(fd, b.data, b.len, &e) != 0))
-        log_warn("log.write", "job=%" PRIu64 " error=\"%s\"", q->m->job, fd < 0 ? strerror(errno) : e.msg);
+        log_warn("log.write", "job=%" PRIu64 " error=\"%s\"", q->m->job,
+                 fd < 0 ? strerror(errno) : e.msg);
     if (fd >= 0)
         close(fd);
     buf_free(&b);
 }
 
-/* ---- the table -------------------------------------------------------------------------------------------------- */
+/* ---- the table
+ * --------------------------------------------------------------------------------------------------
+ */
 static const struct {
     enum control_type type;
     void (*fn)(const struct message *q);
@@ -410,7 +457,8 @@ static bool admitted(struct message *q)
     return true;
 }
 
-void handlers_message(struct coordinator *c, const struct link_peer *peer, const void *frame, size_t len)
+void handlers_message(struct coordinator *c, const struct link_peer *peer, const void *frame,
+                      size_t len)
 {
     struct message q = {.c = c, .peer = peer};
     struct err e = {0};

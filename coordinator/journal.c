@@ -1,6 +1,7 @@
 /*
- * Rows are written by upsert from the scheduler's structures as they stand, so the order of actions inside a batch does not
- * matter and a batch may be written twice. What grows (events, series, attempts) is append-only.
+ * Rows are written by upsert from the scheduler's structures as they stand, so the order of actions
+ * inside a batch does not matter and a batch may be written twice. What grows (events, series,
+ * attempts) is append-only.
  */
 #include "coordinator/journal.h"
 
@@ -14,33 +15,53 @@
 
 static const char *const migrations[] = {
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;"
-    "CREATE TABLE jobs(id INTEGER PRIMARY KEY, name TEXT NOT NULL, project TEXT NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,"
-    " reason TEXT NOT NULL, seed INTEGER NOT NULL, class TEXT, failure TEXT, created_ms INTEGER NOT NULL, started_ms INTEGER NOT NULL,"
-    " finished_ms INTEGER NOT NULL, version INTEGER NOT NULL, spec TEXT NOT NULL DEFAULT '{}', resolved TEXT NOT NULL DEFAULT '{}') STRICT;"
-    "CREATE TABLE stages(job INTEGER NOT NULL REFERENCES jobs(id), idx INTEGER NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL,"
-    " state TEXT NOT NULL, reason TEXT NOT NULL, reused INTEGER NOT NULL, reuse_key TEXT, inputs TEXT, done TEXT, outputs TEXT,"
-    " metrics TEXT, phase TEXT, phase_tasks INTEGER NOT NULL, phases_done INTEGER NOT NULL, cost_done REAL NOT NULL, session TEXT,"
-    " started_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL, PRIMARY KEY(job, idx)) STRICT, WITHOUT ROWID;"
-    "CREATE TABLE tasks(id INTEGER PRIMARY KEY, job INTEGER NOT NULL REFERENCES jobs(id), stage INTEGER NOT NULL, phase TEXT NOT NULL,"
-    " idx INTEGER NOT NULL, row_begin INTEGER NOT NULL, row_end INTEGER NOT NULL, state TEXT NOT NULL, epoch INTEGER NOT NULL,"
-    " worker TEXT NOT NULL, faults INTEGER NOT NULL, losses INTEGER NOT NULL, crashed TEXT NOT NULL, result TEXT, code INTEGER NOT NULL,"
+    "CREATE TABLE jobs(id INTEGER PRIMARY KEY, name TEXT NOT NULL, project TEXT NOT NULL, kind "
+    "TEXT NOT NULL, state TEXT NOT NULL,"
+    " reason TEXT NOT NULL, seed INTEGER NOT NULL, class TEXT, failure TEXT, created_ms INTEGER "
+    "NOT NULL, started_ms INTEGER NOT NULL,"
+    " finished_ms INTEGER NOT NULL, version INTEGER NOT NULL, spec TEXT NOT NULL DEFAULT '{}', "
+    "resolved TEXT NOT NULL DEFAULT '{}') STRICT;"
+    "CREATE TABLE stages(job INTEGER NOT NULL REFERENCES jobs(id), idx INTEGER NOT NULL, name TEXT "
+    "NOT NULL, kind TEXT NOT NULL,"
+    " state TEXT NOT NULL, reason TEXT NOT NULL, reused INTEGER NOT NULL, reuse_key TEXT, inputs "
+    "TEXT, done TEXT, outputs TEXT,"
+    " metrics TEXT, phase TEXT, phase_tasks INTEGER NOT NULL, phases_done INTEGER NOT NULL, "
+    "cost_done REAL NOT NULL, session TEXT,"
+    " started_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL, PRIMARY KEY(job, idx)) STRICT, "
+    "WITHOUT ROWID;"
+    "CREATE TABLE tasks(id INTEGER PRIMARY KEY, job INTEGER NOT NULL REFERENCES jobs(id), stage "
+    "INTEGER NOT NULL, phase TEXT NOT NULL,"
+    " idx INTEGER NOT NULL, row_begin INTEGER NOT NULL, row_end INTEGER NOT NULL, state TEXT NOT "
+    "NULL, epoch INTEGER NOT NULL,"
+    " worker TEXT NOT NULL, faults INTEGER NOT NULL, losses INTEGER NOT NULL, crashed TEXT NOT "
+    "NULL, result TEXT, code INTEGER NOT NULL,"
     " text TEXT NOT NULL) STRICT;"
     "CREATE INDEX tasks_of_job ON tasks(job, id);"
-    "CREATE TABLE attempts(task INTEGER NOT NULL REFERENCES tasks(id), epoch INTEGER NOT NULL, worker TEXT NOT NULL,"
-    " started_ms INTEGER NOT NULL, finished_ms INTEGER, outcome TEXT, note TEXT, PRIMARY KEY(task, epoch)) STRICT, WITHOUT ROWID;"
-    "CREATE TABLE events(seq INTEGER PRIMARY KEY AUTOINCREMENT, job INTEGER NOT NULL REFERENCES jobs(id), stage TEXT NOT NULL,"
+    "CREATE TABLE attempts(task INTEGER NOT NULL REFERENCES tasks(id), epoch INTEGER NOT NULL, "
+    "worker TEXT NOT NULL,"
+    " started_ms INTEGER NOT NULL, finished_ms INTEGER, outcome TEXT, note TEXT, PRIMARY KEY(task, "
+    "epoch)) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE events(seq INTEGER PRIMARY KEY AUTOINCREMENT, job INTEGER NOT NULL REFERENCES "
+    "jobs(id), stage TEXT NOT NULL,"
     " time_ms INTEGER NOT NULL, type TEXT NOT NULL, text TEXT NOT NULL) STRICT;"
     "CREATE INDEX events_of_job ON events(job, seq);"
-    "CREATE TABLE idempotency(key TEXT PRIMARY KEY, body TEXT NOT NULL, job INTEGER NOT NULL REFERENCES jobs(id)) STRICT, WITHOUT ROWID;"
-    "CREATE TABLE checkpoints(job INTEGER NOT NULL REFERENCES jobs(id), stage INTEGER NOT NULL, phase TEXT NOT NULL,"
-    " version INTEGER NOT NULL, manifest TEXT NOT NULL, attempt INTEGER NOT NULL, time_ms INTEGER NOT NULL,"
+    "CREATE TABLE idempotency(key TEXT PRIMARY KEY, body TEXT NOT NULL, job INTEGER NOT NULL "
+    "REFERENCES jobs(id)) STRICT, WITHOUT ROWID;"
+    "CREATE TABLE checkpoints(job INTEGER NOT NULL REFERENCES jobs(id), stage INTEGER NOT NULL, "
+    "phase TEXT NOT NULL,"
+    " version INTEGER NOT NULL, manifest TEXT NOT NULL, attempt INTEGER NOT NULL, time_ms INTEGER "
+    "NOT NULL,"
     " PRIMARY KEY(job, stage, phase, version)) STRICT, WITHOUT ROWID;"
-    "CREATE TABLE series(job INTEGER NOT NULL REFERENCES jobs(id), name TEXT NOT NULL, step INTEGER NOT NULL, value REAL,"
+    "CREATE TABLE series(job INTEGER NOT NULL REFERENCES jobs(id), name TEXT NOT NULL, step "
+    "INTEGER NOT NULL, value REAL,"
     " PRIMARY KEY(job, name, step)) STRICT, WITHOUT ROWID;"
-    "CREATE TABLE reusable(key TEXT PRIMARY KEY, outputs TEXT NOT NULL, metrics TEXT NOT NULL, job INTEGER NOT NULL REFERENCES jobs(id))"
+    "CREATE TABLE reusable(key TEXT PRIMARY KEY, outputs TEXT NOT NULL, metrics TEXT NOT NULL, job "
+    "INTEGER NOT NULL REFERENCES jobs(id))"
     " STRICT, WITHOUT ROWID;"
-    "CREATE TABLE artifacts(job INTEGER NOT NULL REFERENCES jobs(id), stage TEXT NOT NULL, name TEXT NOT NULL, idx INTEGER NOT NULL,"
-    " digest TEXT NOT NULL, time_ms INTEGER NOT NULL, PRIMARY KEY(job, stage, name, idx)) STRICT, WITHOUT ROWID;",
+    "CREATE TABLE artifacts(job INTEGER NOT NULL REFERENCES jobs(id), stage TEXT NOT NULL, name "
+    "TEXT NOT NULL, idx INTEGER NOT NULL,"
+    " digest TEXT NOT NULL, time_ms INTEGER NOT NULL, PRIMARY KEY(job, stage, name, idx)) STRICT, "
+    "WITHOUT ROWID;",
 };
 
 static char *json_text(const cJSON *value)
@@ -53,7 +74,9 @@ static char *json_text(const cJSON *value)
     return buf_take(&b);
 }
 
-/* ---- opening ---------------------------------------------------------------------------------------------------- */
+/* ---- opening
+ * ----------------------------------------------------------------------------------------------------
+ */
 static int take_text(void *self, const struct db_row *row, struct err *e)
 {
     (void)e;
@@ -68,7 +91,8 @@ static int term_bump(struct journal *j, struct err *e)
     int rc = db_begin(j->db, e);
 
     if (rc == 0)
-        rc = db_query(j->db, e, take_text, j->cluster, "SELECT value FROM meta WHERE key='cluster'", "");
+        rc = db_query(j->db, e, take_text, j->cluster, "SELECT value FROM meta WHERE key='cluster'",
+                      "");
     if (rc == 0 && j->cluster[0] == '\0') {
         randombytes_buf(random, sizeof random);
         sodium_bin2hex(j->cluster, sizeof j->cluster, random, sizeof random);
@@ -79,7 +103,10 @@ static int term_bump(struct journal *j, struct err *e)
     if (rc == 0) {
         j->term = strtoull(value, NULL, 10) + 1;
         snprintf(value, sizeof value, "%" PRIu64, j->term);
-        rc = db_run(j->db, e, "INSERT INTO meta VALUES('term', ?1) ON CONFLICT(key) DO UPDATE SET value=excluded.value", "t", value);
+        rc = db_run(j->db, e,
+                    "INSERT INTO meta VALUES('term', ?1) ON CONFLICT(key) DO UPDATE SET "
+                    "value=excluded.value",
+                    "t", value);
     }
     if (rc == 0)
         rc = db_commit(j->db, e);
@@ -125,7 +152,9 @@ uint64_t journal_term(const struct journal *j)
     return j->term;
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------------------- */
+/* ---- rows
+ * -------------------------------------------------------------------------------------------------------
+ */
 static char *failure_text(const struct sched_failure *f)
 {
     cJSON *o = NULL;
@@ -150,13 +179,21 @@ static int save_job(struct journal *j, const struct sched_job *job, struct err *
 {
     char *failure = failure_text(&job->failure);
     int rc = db_run(j->db, e,
-                    "INSERT INTO jobs(id, name, project, kind, state, reason, seed, class, failure, created_ms, started_ms, finished_ms,"
-                    " version) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT(id) DO UPDATE SET"
-                    " state=excluded.state, reason=excluded.reason, class=excluded.class, failure=excluded.failure,"
-                    " started_ms=excluded.started_ms, finished_ms=excluded.finished_ms, version=excluded.version",
-                    "ittttt" "itt" "iiii", (int64_t)job->id, job->name, job->project, job_kind_name(job->kind),
-                    run_state_name(job->state), job->reason, (int64_t)job->seed, job->class_bound ? job->class_id : NULL, failure,
-                    (int64_t)job->created_wall_ms, (int64_t)job->started_wall_ms, (int64_t)job->finished_wall_ms,
+                    "INSERT INTO jobs(id, name, project, kind, state, reason, seed, class, "
+                    "failure, created_ms, started_ms, finished_ms,"
+                    " version) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON "
+                    "CONFLICT(id) DO UPDATE SET"
+                    " state=excluded.state, reason=excluded.reason, class=excluded.class, "
+                    "failure=excluded.failure,"
+                    " started_ms=excluded.started_ms, finished_ms=excluded.finished_ms, "
+                    "version=excluded.version",
+                    "ittttt"
+                    "itt"
+                    "iiii",
+                    (int64_t)job->id, job->name, job->project, job_kind_name(job->kind),
+                    run_state_name(job->state), job->reason, (int64_t)job->seed,
+                    job->class_bound ? job->class_id : NULL, failure, (int64_t)job->created_wall_ms,
+                    (int64_t)job->started_wall_ms, (int64_t)job->finished_wall_ms,
                     (int64_t)job->version);
 
     free(failure);
@@ -194,21 +231,32 @@ static char *session_text(const struct sched_session *ss)
 
 static int save_stage(struct journal *j, const struct sched_stage *st, struct err *e)
 {
-    char *inputs = json_text(st->inputs), *done = json_text(st->done), *outputs = json_text(st->outputs);
+    char *inputs = json_text(st->inputs), *done = json_text(st->done),
+         *outputs = json_text(st->outputs);
     char *metrics = json_text(st->metrics), *session = session_text(st->session);
-    int rc = db_run(j->db, e,
-                    "INSERT INTO stages(job, idx, name, kind, state, reason, reused, reuse_key, inputs, done, outputs, metrics, phase,"
-                    " phase_tasks, phases_done, cost_done, session, started_ms, finished_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,"
-                    " ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19) ON CONFLICT(job, idx) DO UPDATE SET state=excluded.state,"
-                    " reason=excluded.reason, reused=excluded.reused, reuse_key=excluded.reuse_key,"
-                    " inputs=coalesce(excluded.inputs, inputs), done=coalesce(excluded.done, done), outputs=excluded.outputs,"
-                    " metrics=excluded.metrics, phase=excluded.phase, phase_tasks=excluded.phase_tasks,"
-                    " phases_done=excluded.phases_done, cost_done=excluded.cost_done, session=excluded.session,"
-                    " started_ms=excluded.started_ms, finished_ms=excluded.finished_ms",
-                    "iitttt" "itttttt" "iid" "tii", (int64_t)st->job->id, (int64_t)st->index, st->name, job_kind_name(st->kind),
-                    run_state_name(st->state), st->reason, (int64_t)st->reused, st->reuse_key.hex, inputs, done, outputs, metrics,
-                    st->phase_open ? st->phase.name : NULL, (int64_t)st->tasks_n, (int64_t)st->phases_done, st->cost_done, session,
-                    (int64_t)st->started_wall_ms, (int64_t)st->finished_wall_ms);
+    int rc = db_run(
+        j->db, e,
+        "INSERT INTO stages(job, idx, name, kind, state, reason, reused, reuse_key, inputs, done, "
+        "outputs, metrics, phase,"
+        " phase_tasks, phases_done, cost_done, session, started_ms, finished_ms) VALUES(?1, ?2, "
+        "?3, ?4, ?5, ?6, ?7, ?8, ?9,"
+        " ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19) ON CONFLICT(job, idx) DO UPDATE SET "
+        "state=excluded.state,"
+        " reason=excluded.reason, reused=excluded.reused, reuse_key=excluded.reuse_key,"
+        " inputs=coalesce(excluded.inputs, inputs), done=coalesce(excluded.done, done), "
+        "outputs=excluded.outputs,"
+        " metrics=excluded.metrics, phase=excluded.phase, phase_tasks=excluded.phase_tasks,"
+        " phases_done=excluded.phases_done, cost_done=excluded.cost_done, session=excluded.session,"
+        " started_ms=excluded.started_ms, finished_ms=excluded.finished_ms",
+        "iitttt"
+        "itttttt"
+        "iid"
+        "tii",
+        (int64_t)st->job->id, (int64_t)st->index, st->name, job_kind_name(st->kind),
+        run_state_name(st->state), st->reason, (int64_t)st->reused, st->reuse_key.hex, inputs, done,
+        outputs, metrics, st->phase_open ? st->phase.name : NULL, (int64_t)st->tasks_n,
+        (int64_t)st->phases_done, st->cost_done, session, (int64_t)st->started_wall_ms,
+        (int64_t)st->finished_wall_ms);
 
     free(inputs);
     free(done);
@@ -218,7 +266,8 @@ static int save_stage(struct journal *j, const struct sched_stage *st, struct er
     return rc;
 }
 
-static int save_task(struct journal *j, const struct sched_stage *st, const struct sched_task *t, const char *phase, struct err *e)
+static int save_task(struct journal *j, const struct sched_stage *st, const struct sched_task *t,
+                     const char *phase, struct err *e)
 {
     char *result = json_text(t->result);
     char crashed[SCHED_CRASHES_MAX * (SCHED_WORKER_MAX + 1) + 1] = "";
@@ -228,13 +277,22 @@ static int save_task(struct journal *j, const struct sched_stage *st, const stru
     for (int i = 0; i < t->crashes; i++)
         at += (size_t)snprintf(crashed + at, sizeof crashed - at, "%s\n", t->crashed[i]);
     rc = db_run(j->db, e,
-                "INSERT INTO tasks(id, job, stage, phase, idx, row_begin, row_end, state, epoch, worker, faults, losses, crashed, result,"
-                " code, text) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) ON CONFLICT(id) DO UPDATE SET"
-                " state=excluded.state, epoch=excluded.epoch, worker=excluded.worker, faults=excluded.faults, losses=excluded.losses,"
-                " crashed=excluded.crashed, result=coalesce(excluded.result, result), code=excluded.code, text=excluded.text",
-                "iiit" "iiiti" "tiitt" "it", (int64_t)t->id, (int64_t)st->job->id, (int64_t)st->index, phase, (int64_t)t->index,
-                (int64_t)t->begin, (int64_t)t->end, task_state_name(t->state), (int64_t)t->epoch, t->worker, (int64_t)t->faults,
-                (int64_t)t->losses, crashed, result, (int64_t)t->code, t->text);
+                "INSERT INTO tasks(id, job, stage, phase, idx, row_begin, row_end, state, epoch, "
+                "worker, faults, losses, crashed, result,"
+                " code, text) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, "
+                "?15, ?16) ON CONFLICT(id) DO UPDATE SET"
+                " state=excluded.state, epoch=excluded.epoch, worker=excluded.worker, "
+                "faults=excluded.faults, losses=excluded.losses,"
+                " crashed=excluded.crashed, result=coalesce(excluded.result, result), "
+                "code=excluded.code, text=excluded.text",
+                "iiit"
+                "iiiti"
+                "tiitt"
+                "it",
+                (int64_t)t->id, (int64_t)st->job->id, (int64_t)st->index, phase, (int64_t)t->index,
+                (int64_t)t->begin, (int64_t)t->end, task_state_name(t->state), (int64_t)t->epoch,
+                t->worker, (int64_t)t->faults, (int64_t)t->losses, crashed, result,
+                (int64_t)t->code, t->text);
     free(result);
     return rc;
 }
@@ -248,24 +306,33 @@ static int save_tasks(struct journal *j, const struct sched_action *act, struct 
     return rc;
 }
 
-static int save_attempt(struct journal *j, const struct sched_action *act, uint64_t wall_ms, struct err *e)
+static int save_attempt(struct journal *j, const struct sched_action *act, uint64_t wall_ms,
+                        struct err *e)
 {
     if (act->type == SCHED_ATTEMPT_BEGIN)
-        return db_run(j->db, e, "INSERT OR IGNORE INTO attempts(task, epoch, worker, started_ms) VALUES(?1, ?2, ?3, ?4)", "iiti",
-                      (int64_t)act->number, (int64_t)act->epoch, act->worker, (int64_t)wall_ms);
-    return db_run(j->db, e, "UPDATE attempts SET finished_ms=?3, outcome=?4, note=?5 WHERE task=?1 AND epoch=?2", "iiitt",
-                  (int64_t)act->number, (int64_t)act->epoch, (int64_t)wall_ms, act->text, act->note);
+        return db_run(j->db, e,
+                      "INSERT OR IGNORE INTO attempts(task, epoch, worker, started_ms) VALUES(?1, "
+                      "?2, ?3, ?4)",
+                      "iiti", (int64_t)act->number, (int64_t)act->epoch, act->worker,
+                      (int64_t)wall_ms);
+    return db_run(
+        j->db, e,
+        "UPDATE attempts SET finished_ms=?3, outcome=?4, note=?5 WHERE task=?1 AND epoch=?2",
+        "iiitt", (int64_t)act->number, (int64_t)act->epoch, (int64_t)wall_ms, act->text, act->note);
 }
 
-static int save_artifact(struct journal *j, const struct sched_action *act, const cJSON *output, const cJSON *value, int idx,
-                         uint64_t wall_ms, struct err *e)
+static int save_artifact(struct journal *j, const struct sched_action *act, const cJSON *output,
+                         const cJSON *value, int idx, uint64_t wall_ms, struct err *e)
 {
-    return db_run(j->db, e, "INSERT OR REPLACE INTO artifacts(job, stage, name, idx, digest, time_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
-                  "ittiti", (int64_t)act->job->id, act->stage->name, output->string, (int64_t)idx, value->valuestring,
-                  (int64_t)wall_ms);
+    return db_run(j->db, e,
+                  "INSERT OR REPLACE INTO artifacts(job, stage, name, idx, digest, time_ms) "
+                  "VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+                  "ittiti", (int64_t)act->job->id, act->stage->name, output->string, (int64_t)idx,
+                  value->valuestring, (int64_t)wall_ms);
 }
 
-static int save_outputs(struct journal *j, const struct sched_action *act, uint64_t wall_ms, struct err *e)
+static int save_outputs(struct journal *j, const struct sched_action *act, uint64_t wall_ms,
+                        struct err *e)
 {
     const cJSON *output = NULL, *value = NULL;
     char *outputs = json_text(act->stage->outputs), *metrics = json_text(act->stage->metrics);
@@ -284,14 +351,18 @@ static int save_outputs(struct journal *j, const struct sched_action *act, uint6
         }
     }
     if (rc == 0 && act->digest.hex[0] != '\0')
-        rc = db_run(j->db, e, "INSERT OR REPLACE INTO reusable(key, outputs, metrics, job) VALUES(?1, ?2, ?3, ?4)", "ttti",
-                    act->digest.hex, outputs != NULL ? outputs : "{}", metrics != NULL ? metrics : "{}", (int64_t)act->job->id);
+        rc = db_run(
+            j->db, e,
+            "INSERT OR REPLACE INTO reusable(key, outputs, metrics, job) VALUES(?1, ?2, ?3, ?4)",
+            "ttti", act->digest.hex, outputs != NULL ? outputs : "{}",
+            metrics != NULL ? metrics : "{}", (int64_t)act->job->id);
     free(outputs);
     free(metrics);
     return rc;
 }
 
-static int write_action(struct journal *j, const struct sched_action *act, uint64_t wall_ms, struct err *e)
+static int write_action(struct journal *j, const struct sched_action *act, uint64_t wall_ms,
+                        struct err *e)
 {
     switch (act->type) {
     case SCHED_SAVE_JOB:
@@ -306,17 +377,23 @@ static int write_action(struct journal *j, const struct sched_action *act, uint6
     case SCHED_ATTEMPT_END:
         return save_attempt(j, act, wall_ms, e);
     case SCHED_EVENT:
-        return db_run(j->db, e, "INSERT INTO events(job, stage, time_ms, type, text) VALUES(?1, ?2, ?3, ?4, ?5)", "ititt",
-                      (int64_t)act->job->id, act->stage != NULL ? act->stage->name : "", (int64_t)wall_ms, act->text, act->note);
+        return db_run(
+            j->db, e,
+            "INSERT INTO events(job, stage, time_ms, type, text) VALUES(?1, ?2, ?3, ?4, ?5)",
+            "ititt", (int64_t)act->job->id, act->stage != NULL ? act->stage->name : "",
+            (int64_t)wall_ms, act->text, act->note);
     case SCHED_SERIES:
-        return db_run(j->db, e, "INSERT OR REPLACE INTO series(job, name, step, value) VALUES(?1, ?2, ?3, ?4)", "itid",
-                      (int64_t)act->job->id, act->text, (int64_t)act->number, act->value);
+        return db_run(
+            j->db, e,
+            "INSERT OR REPLACE INTO series(job, name, step, value) VALUES(?1, ?2, ?3, ?4)", "itid",
+            (int64_t)act->job->id, act->text, (int64_t)act->number, act->value);
     case SCHED_CHECKPOINT:
         return db_run(j->db, e,
-                      "INSERT OR REPLACE INTO checkpoints(job, stage, phase, version, manifest, attempt, time_ms)"
+                      "INSERT OR REPLACE INTO checkpoints(job, stage, phase, version, manifest, "
+                      "attempt, time_ms)"
                       " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                      "iititii", (int64_t)act->job->id, (int64_t)act->stage->index, act->text, (int64_t)act->number, act->digest.hex,
-                      (int64_t)act->epoch, (int64_t)wall_ms);
+                      "iititii", (int64_t)act->job->id, (int64_t)act->stage->index, act->text,
+                      (int64_t)act->number, act->digest.hex, (int64_t)act->epoch, (int64_t)wall_ms);
     case SCHED_OUTPUTS:
         return save_outputs(j, act, wall_ms, e);
     default:
@@ -324,7 +401,8 @@ static int write_action(struct journal *j, const struct sched_action *act, uint6
     }
 }
 
-int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *s, struct err *e)
+int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *s,
+                struct err *e)
 {
     int rc = db_begin(j->db, e);
 
@@ -333,10 +411,11 @@ int journal_add(struct journal *j, const struct sched_job *job, const struct jou
     for (int i = 0; i < job->stages_n && rc == 0; i++)
         rc = save_stage(j, &job->stage[i], e);
     if (rc == 0)
-        rc = db_run(j->db, e, "UPDATE jobs SET spec=?2, resolved=?3 WHERE id=?1", "itt", (int64_t)job->id, s->spec, s->resolved);
+        rc = db_run(j->db, e, "UPDATE jobs SET spec=?2, resolved=?3 WHERE id=?1", "itt",
+                    (int64_t)job->id, s->spec, s->resolved);
     if (rc == 0 && s->key != NULL)
-        rc = db_run(j->db, e, "INSERT INTO idempotency(key, body, job) VALUES(?1, ?2, ?3)", "tti", s->key, s->body.hex,
-                    (int64_t)job->id);
+        rc = db_run(j->db, e, "INSERT INTO idempotency(key, body, job) VALUES(?1, ?2, ?3)", "tti",
+                    s->key, s->body.hex, (int64_t)job->id);
     if (rc == 0)
         rc = db_commit(j->db, e);
     if (rc != 0) {
@@ -355,7 +434,8 @@ static bool has_rows(const struct sched_actions *a)
     return false;
 }
 
-int journal_commit(struct journal *j, const struct sched_actions *a, uint64_t wall_ms, struct err *e)
+int journal_commit(struct journal *j, const struct sched_actions *a, uint64_t wall_ms,
+                   struct err *e)
 {
     int rc = 0;
 

@@ -1,7 +1,8 @@
 /*
- * journal: what the coordinator may never forget, in one SQLite database; the only caller of store/db.
- * The scheduler's actions of the first group become rows here, all of a batch in one transaction. Rows hold the state as it is
- * when the batch is written, so writing a batch again after a full disk is harmless.
+ * journal: what the coordinator may never forget, in one SQLite database; the only caller of
+ * store/db. The scheduler's actions of the first group become rows here, all of a batch in one
+ * transaction. Rows hold the state as it is when the batch is written, so writing a batch again
+ * after a full disk is harmless.
  */
 #ifndef COORDINATOR_JOURNAL_H
 #define COORDINATOR_JOURNAL_H
@@ -22,29 +23,38 @@ const char *journal_cluster(const struct journal *j); /* 32 hexadecimal digits *
 uint64_t journal_term(const struct journal *j);
 
 struct journal_submit {
-    const char *key;      /* Idempotency-Key, or NULL */
+    const char *key; /* Idempotency-Key, or NULL */
     struct digest body;
     const char *spec;     /* resolved, canonical JSON */
     const char *resolved; /* see expand.h; JSON */
 };
-/* A new job, its spec and its key: once this returns 0 the job may be acknowledged and given to the scheduler. */
-int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *submit, struct err *e);
+/* A new job, its spec and its key: once this returns 0 the job may be acknowledged and given to the
+ * scheduler. */
+int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *submit,
+                struct err *e);
 /* One transaction. Nothing of it happened unless 0 is returned. */
-int journal_commit(struct journal *j, const struct sched_actions *a, uint64_t wall_ms, struct err *e);
+int journal_commit(struct journal *j, const struct sched_actions *a, uint64_t wall_ms,
+                   struct err *e);
 
 /* Reads everything back into a fresh scheduler, oldest job first. */
 int journal_load(struct journal *j, struct sched *s, struct err *e);
 
 /* 0 and *job = 0: the key is new. */
-int journal_find_key(struct journal *j, const char *key, struct digest *body, uint64_t *job, struct err *e);
+int journal_find_key(struct journal *j, const char *key, struct digest *body, uint64_t *job,
+                     struct err *e);
 /* {"outputs", "metrics"} of a stage with this key, or NULL. */
 int journal_find_outputs(struct journal *j, const char *key, cJSON **out, struct err *e);
 
 /* For the API. Each appends JSON text: the members of a list, without brackets. */
-int journal_spec(struct journal *j, uint64_t job, struct buf *out, struct err *e);      /* resolved spec, an object */
-int journal_tasks(struct journal *j, uint64_t job, uint64_t after, int limit, struct buf *out, uint64_t *next, struct err *e);
-int journal_events(struct journal *j, uint64_t job, uint64_t after, int limit, struct buf *out, uint64_t *next, struct err *e);
-int journal_series(struct journal *j, uint64_t job, const char *name, int points, struct buf *out, struct err *e); /* at most `points` a series; name NULL: all */
-int journal_artifacts(struct journal *j, int limit, struct buf *out, struct err *e); /* newest first; "job TAB stage TAB name TAB digest" lines */
+int journal_spec(struct journal *j, uint64_t job, struct buf *out,
+                 struct err *e); /* resolved spec, an object */
+int journal_tasks(struct journal *j, uint64_t job, uint64_t after, int limit, struct buf *out,
+                  uint64_t *next, struct err *e);
+int journal_events(struct journal *j, uint64_t job, uint64_t after, int limit, struct buf *out,
+                   uint64_t *next, struct err *e);
+int journal_series(struct journal *j, uint64_t job, const char *name, int points, struct buf *out,
+                   struct err *e); /* at most `points` a series; name NULL: all */
+int journal_artifacts(struct journal *j, int limit, struct buf *out,
+                      struct err *e); /* newest first; "job TAB stage TAB name TAB digest" lines */
 
 #endif

@@ -1,7 +1,8 @@
 /*
- * Reading the journal back. A job that is over needs its rows only; one that runs is built again from its spec, which gives
- * the same stages, and its rows are laid over them. The planner is asked for the open phase rather than trusted from a row,
- * so a build with another plan goes on from the last finished phase.
+ * Reading the journal back. A job that is over needs its rows only; one that runs is built again
+ * from its spec, which gives the same stages, and its rows are laid over them. The planner is asked
+ * for the open phase rather than trusted from a row, so a build with another plan goes on from the
+ * last finished phase.
  */
 #include "coordinator/journal.h"
 
@@ -69,15 +70,19 @@ static void failure_parse(const struct db_row *row, int column, struct sched_fai
     cJSON_Delete(o);
 }
 
-/* ---- jobs ------------------------------------------------------------------------------------------------------- */
+/* ---- jobs
+ * -------------------------------------------------------------------------------------------------------
+ */
 static int job_build(const struct db_row *row, struct sched_job **out, struct err *e)
 {
     cJSON *spec_json = parse(row, 12), *resolved = parse(row, 13);
     struct spec *spec = NULL;
-    int rc = spec_json == NULL ? err_set(e, ERR_CORRUPT, "its spec is no JSON") : spec_from_json(spec_json, &spec, e);
+    int rc = spec_json == NULL ? err_set(e, ERR_CORRUPT, "its spec is no JSON")
+                               : spec_from_json(spec_json, &spec, e);
 
     if (rc == 0)
-        rc = sched_job_new((uint64_t)db_int(row, 0), &spec, resolved, (uint64_t)db_int(row, 9), out, e);
+        rc = sched_job_new((uint64_t)db_int(row, 0), &spec, resolved, (uint64_t)db_int(row, 9), out,
+                           e);
     cJSON_Delete(spec_json);
     cJSON_Delete(resolved);
     return rc;
@@ -91,7 +96,8 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
     struct sched_job *job = NULL;
 
     if (state < 0)
-        return err_set(e, ERR_CORRUPT, "job %lld: state \"%s\"", (long long)db_int(row, 0), db_text(row, 4));
+        return err_set(e, ERR_CORRUPT, "job %lld: state \"%s\"", (long long)db_int(row, 0),
+                       db_text(row, 4));
     if (run_state_is_final((enum run_state)state) || job_build(row, &job, &why) != 0) {
         job = mem_zalloc(1, sizeof *job);
         job->id = (uint64_t)db_int(row, 0);
@@ -109,7 +115,8 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
     failure_parse(row, 8, &job->failure);
     job->started_wall_ms = (uint64_t)db_int(row, 10);
     job->finished_wall_ms = (uint64_t)db_int(row, 11);
-    job->version = (uint64_t)db_int(row, 14) + (l->j->term << 20); /* above what watchers saw of unsaved progress */
+    job->version = (uint64_t)db_int(row, 14) +
+                   (l->j->term << 20); /* above what watchers saw of unsaved progress */
     if (why.code != 0) { /* this build cannot read its spec any more: say so, rather than lose it */
         job->state = RUN_FAILED;
         snprintf(job->reason, sizeof job->reason, "SpecUnreadable");
@@ -126,7 +133,9 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
     return 0;
 }
 
-/* ---- stages ----------------------------------------------------------------------------------------------------- */
+/* ---- stages
+ * -----------------------------------------------------------------------------------------------------
+ */
 static void session_parse(const struct db_row *row, int column, struct sched_session *ss)
 {
     cJSON *o = parse(row, column);
@@ -159,7 +168,9 @@ static void session_parse(const struct db_row *row, int column, struct sched_ses
 static struct sched_stage *stage_slot(struct sched_job *job, int64_t idx, const char *name)
 {
     if (job->spec != NULL)
-        return idx >= 0 && idx < job->stages_n && strcmp(job->stage[idx].name, name) == 0 ? &job->stage[idx] : NULL;
+        return idx >= 0 && idx < job->stages_n && strcmp(job->stage[idx].name, name) == 0
+                   ? &job->stage[idx]
+                   : NULL;
     if (idx != job->stages_n || idx >= EXPAND_STAGES_MAX) /* rows come in order of idx */
         return NULL;
     job->stage = mem_grow(job->stage, (size_t)idx + 1, sizeof *job->stage);
@@ -176,7 +187,8 @@ static int on_stage(void *self, const struct db_row *row, struct err *e)
     int state = run_state_parse(db_text(row, 3));
 
     if (st == NULL || state < 0)
-        return err_set(e, ERR_CORRUPT, "stage %lld (%s) does not fit the job's spec", (long long)db_int(row, 0), db_text(row, 1));
+        return err_set(e, ERR_CORRUPT, "stage %lld (%s) does not fit the job's spec",
+                       (long long)db_int(row, 0), db_text(row, 1));
     st->kind = kind_parse(db_text(row, 2));
     st->state = (enum run_state)state;
     snprintf(st->reason, sizeof st->reason, "%s", db_text(row, 4));
@@ -195,12 +207,16 @@ static int on_stage(void *self, const struct db_row *row, struct err *e)
         return 0;
     if (st->inputs == NULL || st->done == NULL)
         return err_set(e, ERR_CORRUPT, "stage %s runs but has no inputs", st->name);
-    if (!db_is_null(row, 11) && sched_restore_phase(l->s, st, db_text(row, 11), (uint32_t)db_int(row, 12)) && st->session != NULL)
+    if (!db_is_null(row, 11) &&
+        sched_restore_phase(l->s, st, db_text(row, 11), (uint32_t)db_int(row, 12)) &&
+        st->session != NULL)
         session_parse(row, 15, st->session);
     return 0;
 }
 
-/* ---- tasks ------------------------------------------------------------------------------------------------------ */
+/* ---- tasks
+ * ------------------------------------------------------------------------------------------------------
+ */
 static void crashed_parse(struct sched_task *t, const char *text)
 {
     while (*text != '\0' && t->crashes < SCHED_CRASHES_MAX) {
@@ -219,7 +235,8 @@ static int on_task(void *self, const struct db_row *row, struct err *e)
     int state = task_state_parse(db_text(row, 2));
 
     if (idx >= st->tasks_n || state < 0)
-        return err_set(e, ERR_CORRUPT, "task %lld of stage %s", (long long)db_int(row, 0), st->name);
+        return err_set(e, ERR_CORRUPT, "task %lld of stage %s", (long long)db_int(row, 0),
+                       st->name);
     t = &st->task[idx];
     t->id = (uint64_t)db_int(row, 0);
     t->state = (enum task_state)state;
@@ -248,14 +265,17 @@ static int load_job(struct load *l, uint64_t id, struct err *e)
 {
     struct db *db = l->j->db;
     int rc = db_query(db, e, on_job, l,
-                      "SELECT id, name, project, kind, state, reason, seed, class, failure, created_ms, started_ms, finished_ms, spec,"
+                      "SELECT id, name, project, kind, state, reason, seed, class, failure, "
+                      "created_ms, started_ms, finished_ms, spec,"
                       " resolved, version FROM jobs WHERE id=?1",
                       "i", (int64_t)id);
 
     if (rc == 0)
         rc = db_query(db, e, on_stage, l,
-                      "SELECT idx, name, kind, state, reason, reused, reuse_key, inputs, done, outputs, metrics, phase, phase_tasks,"
-                      " phases_done, cost_done, session, started_ms, finished_ms FROM stages WHERE job=?1 ORDER BY idx",
+                      "SELECT idx, name, kind, state, reason, reused, reuse_key, inputs, done, "
+                      "outputs, metrics, phase, phase_tasks,"
+                      " phases_done, cost_done, session, started_ms, finished_ms FROM stages WHERE "
+                      "job=?1 ORDER BY idx",
                       "i", (int64_t)id);
     for (int i = 0; rc == 0 && i < l->job->stages_n; i++) {
         struct sched_stage *st = &l->job->stage[i];
@@ -263,7 +283,8 @@ static int load_job(struct load *l, uint64_t id, struct err *e)
         st->job = l->job;
         if (st->phase_open && st->tasks_n > 0)
             rc = db_query(db, e, on_task, st,
-                          "SELECT id, idx, state, epoch, worker, faults, losses, crashed, result, code, text FROM tasks"
+                          "SELECT id, idx, state, epoch, worker, faults, losses, crashed, result, "
+                          "code, text FROM tasks"
                           " WHERE job=?1 AND stage=?2 AND phase=?3 ORDER BY idx",
                           "iit", (int64_t)id, (int64_t)i, st->phase.name);
     }
@@ -290,7 +311,8 @@ int journal_load(struct journal *j, struct sched *s, struct err *e)
     if (rc == 0 && max >= s->next_task)
         s->next_task = max + 1;
     if (rc == 0)
-        rc = db_query(j->db, e, on_max, &max, "SELECT coalesce(max(json_extract(session, '$.id')), 0) FROM stages", "");
+        rc = db_query(j->db, e, on_max, &max,
+                      "SELECT coalesce(max(json_extract(session, '$.id')), 0) FROM stages", "");
     if (rc == 0 && max >= s->next_session)
         s->next_session = max + 1;
     if (rc == 0)

@@ -35,7 +35,8 @@ static void time_add(struct buf *out, const char *key, int64_t wall_ms)
     buf_printf(out, "\"%s\":\"%s\"", key, text);
 }
 
-/* ---- keys and outputs ------------------------------------------------------------------------------------------- */
+/* ---- keys and outputs
+ * ------------------------------------------------------------------------------------------- */
 struct found_key {
     struct digest body;
     uint64_t job;
@@ -51,10 +52,12 @@ static int on_key(void *self, const struct db_row *row, struct err *e)
     return 0;
 }
 
-int journal_find_key(struct journal *j, const char *key, struct digest *body, uint64_t *job, struct err *e)
+int journal_find_key(struct journal *j, const char *key, struct digest *body, uint64_t *job,
+                     struct err *e)
 {
     struct found_key f = {.job = 0};
-    int rc = db_query(j->db, e, on_key, &f, "SELECT body, job FROM idempotency WHERE key=?1", "t", key);
+    int rc =
+        db_query(j->db, e, on_key, &f, "SELECT body, job FROM idempotency WHERE key=?1", "t", key);
 
     *body = f.body;
     *job = f.job;
@@ -81,10 +84,13 @@ static int on_outputs(void *self, const struct db_row *row, struct err *e)
 int journal_find_outputs(struct journal *j, const char *key, cJSON **out, struct err *e)
 {
     *out = NULL;
-    return db_query(j->db, e, on_outputs, out, "SELECT outputs, metrics FROM reusable WHERE key=?1", "t", key);
+    return db_query(j->db, e, on_outputs, out, "SELECT outputs, metrics FROM reusable WHERE key=?1",
+                    "t", key);
 }
 
-/* ---- the rest --------------------------------------------------------------------------------------------------- */
+/* ---- the rest
+ * ---------------------------------------------------------------------------------------------------
+ */
 static int on_spec(void *self, const struct db_row *row, struct err *e)
 {
     (void)e;
@@ -127,27 +133,32 @@ static int on_task(void *self, const struct db_row *row, struct err *e)
     text_add(l->out, "stage", db_text(row, 1));
     buf_char(l->out, ',');
     text_add(l->out, "phase", db_text(row, 2));
-    buf_printf(l->out, ",\"index\":%" PRId64 ",\"begin\":%" PRId64 ",\"end\":%" PRId64 ",", db_int(row, 3), db_int(row, 4),
-               db_int(row, 5));
+    buf_printf(l->out, ",\"index\":%" PRId64 ",\"begin\":%" PRId64 ",\"end\":%" PRId64 ",",
+               db_int(row, 3), db_int(row, 4), db_int(row, 5));
     text_add(l->out, "state", db_text(row, 6));
     buf_char(l->out, ',');
     text_add(l->out, "worker", db_text(row, 7));
-    buf_printf(l->out, ",\"faults\":%" PRId64 ",\"losses\":%" PRId64 ",", db_int(row, 8), db_int(row, 9));
+    buf_printf(l->out, ",\"faults\":%" PRId64 ",\"losses\":%" PRId64 ",", db_int(row, 8),
+               db_int(row, 9));
     text_add(l->out, "text", db_text(row, 10));
     buf_str(l->out, ",\"attempts\":[");
     rc = db_query(l->db, e, on_attempt, &attempts,
-                  "SELECT epoch, worker, started_ms, finished_ms, outcome, note FROM attempts WHERE task=?1 ORDER BY epoch LIMIT 20", "i",
-                  (int64_t)l->last);
+                  "SELECT epoch, worker, started_ms, finished_ms, outcome, note FROM attempts "
+                  "WHERE task=?1 ORDER BY epoch LIMIT 20",
+                  "i", (int64_t)l->last);
     buf_str(l->out, "]}");
     return rc;
 }
 
-int journal_tasks(struct journal *j, uint64_t job, uint64_t after, int limit, struct buf *out, uint64_t *next, struct err *e)
+int journal_tasks(struct journal *j, uint64_t job, uint64_t after, int limit, struct buf *out,
+                  uint64_t *next, struct err *e)
 {
     struct list l = {.out = out, .db = j->db};
     int rc = db_query(j->db, e, on_task, &l,
-                      "SELECT t.id, s.name, t.phase, t.idx, t.row_begin, t.row_end, t.state, t.worker, t.faults, t.losses, t.text"
-                      " FROM tasks t JOIN stages s ON s.job=t.job AND s.idx=t.stage WHERE t.job=?1 AND t.id>?2 ORDER BY t.id LIMIT ?3",
+                      "SELECT t.id, s.name, t.phase, t.idx, t.row_begin, t.row_end, t.state, "
+                      "t.worker, t.faults, t.losses, t.text"
+                      " FROM tasks t JOIN stages s ON s.job=t.job AND s.idx=t.stage WHERE t.job=?1 "
+                      "AND t.id>?2 ORDER BY t.id LIMIT ?3",
                       "iii", (int64_t)job, (int64_t)after, (int64_t)limit);
 
     *next = l.n == limit ? l.last : 0;
@@ -172,12 +183,14 @@ static int on_event(void *self, const struct db_row *row, struct err *e)
     return 0;
 }
 
-int journal_events(struct journal *j, uint64_t job, uint64_t after, int limit, struct buf *out, uint64_t *next, struct err *e)
+int journal_events(struct journal *j, uint64_t job, uint64_t after, int limit, struct buf *out,
+                   uint64_t *next, struct err *e)
 {
     struct list l = {.out = out};
     int rc = db_query(j->db, e, on_event, &l,
-                      "SELECT seq, time_ms, stage, type, text FROM events WHERE job=?1 AND seq>?2 ORDER BY seq LIMIT ?3", "iii",
-                      (int64_t)job, (int64_t)after, (int64_t)limit);
+                      "SELECT seq, time_ms, stage, type, text FROM events WHERE job=?1 AND seq>?2 "
+                      "ORDER BY seq LIMIT ?3",
+                      "iii", (int64_t)job, (int64_t)after, (int64_t)limit);
 
     *next = l.n == limit ? l.last : 0;
     return rc;
@@ -196,21 +209,26 @@ static int on_point(void *self, const struct db_row *row, struct err *e)
         buf_str(l->out, ",\"points\":[");
         l->last = 0;
     }
-    buf_printf(l->out, "%s{\"step\":%" PRId64 ",\"value\":%.9g,\"min\":%.9g,\"max\":%.9g}", l->last++ > 0 ? "," : "", db_int(row, 1),
-               db_real(row, 2), db_real(row, 3), db_real(row, 4));
+    buf_printf(l->out, "%s{\"step\":%" PRId64 ",\"value\":%.9g,\"min\":%.9g,\"max\":%.9g}",
+               l->last++ > 0 ? "," : "", db_int(row, 1), db_real(row, 2), db_real(row, 3),
+               db_real(row, 4));
     l->n++;
     return 0;
 }
 
-int journal_series(struct journal *j, uint64_t job, const char *name, int points, struct buf *out, struct err *e)
+int journal_series(struct journal *j, uint64_t job, const char *name, int points, struct buf *out,
+                   struct err *e)
 {
     struct list l = {.out = out};
-    int rc = db_query(j->db, e, on_point, &l,
-                      "WITH r AS (SELECT name, max(step) AS top FROM series WHERE job=?1 GROUP BY name)"
-                      " SELECT s.name, max(s.step), avg(s.value), min(s.value), max(s.value) FROM series s JOIN r ON r.name=s.name"
-                      " WHERE s.job=?1 AND (?2 IS NULL OR s.name=?2 OR s.name LIKE '%/' || ?2) AND s.value IS NOT NULL"
-                      " GROUP BY s.name, s.step*?3/(r.top+1) ORDER BY s.name, max(s.step)",
-                      "iti", (int64_t)job, name, (int64_t)points);
+    int rc =
+        db_query(j->db, e, on_point, &l,
+                 "WITH r AS (SELECT name, max(step) AS top FROM series WHERE job=?1 GROUP BY name)"
+                 " SELECT s.name, max(s.step), avg(s.value), min(s.value), max(s.value) FROM "
+                 "series s JOIN r ON r.name=s.name"
+                 " WHERE s.job=?1 AND (?2 IS NULL OR s.name=?2 OR s.name LIKE '%/' || ?2) AND "
+                 "s.value IS NOT NULL"
+                 " GROUP BY s.name, s.step*?3/(r.top+1) ORDER BY s.name, max(s.step)",
+                 "iti", (int64_t)job, name, (int64_t)points);
 
     if (l.n > 0)
         buf_str(out, "]}");
@@ -223,8 +241,8 @@ static int on_artifact(void *self, const struct db_row *row, struct err *e)
 
     (void)e;
     l->n++;
-    buf_printf(l->out, "%s%" PRId64 "\t%s\t%s\t%s", l->n > 1 ? "\n" : "", db_int(row, 0), db_text(row, 1), db_text(row, 2),
-               db_text(row, 3));
+    buf_printf(l->out, "%s%" PRId64 "\t%s\t%s\t%s", l->n > 1 ? "\n" : "", db_int(row, 0),
+               db_text(row, 1), db_text(row, 2), db_text(row, 3));
     return 0;
 }
 
@@ -232,6 +250,8 @@ int journal_artifacts(struct journal *j, int limit, struct buf *out, struct err 
 {
     struct list l = {.out = out};
 
-    return db_query(j->db, e, on_artifact, &l, "SELECT job, stage, name, digest FROM artifacts ORDER BY time_ms DESC, job, stage LIMIT ?1",
-                    "i", (int64_t)limit);
+    return db_query(
+        j->db, e, on_artifact, &l,
+        "SELECT job, stage, name, digest FROM artifacts ORDER BY time_ms DESC, job, stage LIMIT ?1",
+        "i", (int64_t)limit);
 }

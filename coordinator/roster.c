@@ -1,6 +1,7 @@
 /*
- * After a pause of the coordinator itself (stopped process, sleeping machine) everybody looks silent. The shell sees the gap in
- * its own loop and sends ROSTER_REARM, which counts all silences from now.
+ * After a pause of the coordinator itself (stopped process, sleeping machine) everybody looks
+ * silent. The shell sees the gap in its own loop and sends ROSTER_REARM, which counts all silences
+ * from now.
  */
 #include "coordinator/roster.h"
 
@@ -49,7 +50,8 @@ const struct roster_worker *roster_find(const struct roster *r, const char *id)
     return find(r, id);
 }
 
-static void act(struct roster_actions *a, enum roster_action_type type, const char *worker, const char *text)
+static void act(struct roster_actions *a, enum roster_action_type type, const char *worker,
+                const char *text)
 {
     CHECK(a->n < ROSTER_ACTIONS_MAX);
     a->v[a->n].type = type;
@@ -130,7 +132,8 @@ static void drain(struct roster_worker *w, struct roster_actions *a)
     act(a, ROSTER_IS_DRAINING, w->id, "");
 }
 
-static void on_heartbeat(const struct roster *r, const struct roster_event *ev, struct roster_actions *a)
+static void on_heartbeat(const struct roster *r, const struct roster_event *ev,
+                         struct roster_actions *a)
 {
     struct roster_worker *w = find(r, ev->worker);
 

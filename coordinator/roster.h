@@ -1,7 +1,8 @@
 /*
  * roster: who is there. Pure: roster_step(state, event, actions); time arrives in the event.
- * A worker is READY after its HELLO, SUSPECT when it has been silent for 1.5 s, LOST after 2.5 s; DRAINING by its own wish or
- * an operator's; LEFT after BYE. A HELLO with a new boot nonce means that the process before it died.
+ * A worker is READY after its HELLO, SUSPECT when it has been silent for 1.5 s, LOST after 2.5 s;
+ * DRAINING by its own wish or an operator's; LEFT after BYE. A HELLO with a new boot nonce means
+ * that the process before it died.
  */
 #ifndef COORDINATOR_ROSTER_H
 #define COORDINATOR_ROSTER_H
@@ -26,10 +27,10 @@ struct roster_worker {
     uint64_t memory_bytes;
     enum roster_state state;
     bool draining;
-    uint64_t heard_ms;    /* last heartbeat or hello */
+    uint64_t heard_ms; /* last heartbeat or hello */
     uint64_t progress, progress_ms;
     uint64_t joined_wall_ms;
-    uint64_t losses;      /* times it was lost */
+    uint64_t losses; /* times it was lost */
 };
 
 struct roster_config {
@@ -43,7 +44,14 @@ struct roster {
     struct roster_worker **worker;
 };
 
-enum roster_event_type { ROSTER_HELLO, ROSTER_HEARTBEAT, ROSTER_BYE, ROSTER_DRAIN, ROSTER_TICK, ROSTER_REARM };
+enum roster_event_type {
+    ROSTER_HELLO,
+    ROSTER_HEARTBEAT,
+    ROSTER_BYE,
+    ROSTER_DRAIN,
+    ROSTER_TICK,
+    ROSTER_REARM
+};
 struct roster_event {
     enum roster_event_type type;
     uint64_t now_ms, wall_ms;
@@ -54,15 +62,15 @@ struct roster_event {
 };
 
 enum roster_action_type {
-    ROSTER_IS_UP,      /* hello, first or again */
+    ROSTER_IS_UP,       /* hello, first or again */
     ROSTER_IS_REPLACED, /* its former process died: comes before IS_UP */
     ROSTER_IS_SUSPECT,
-    ROSTER_IS_OK,      /* no longer suspect */
+    ROSTER_IS_OK, /* no longer suspect */
     ROSTER_IS_DRAINING,
     ROSTER_IS_LOST,
-    ROSTER_IS_GONE,    /* said good-bye */
-    ROSTER_REJECTED,   /* text says why */
-    ROSTER_UNKNOWN     /* a heartbeat of somebody who is not on the list: ask for a hello */
+    ROSTER_IS_GONE,  /* said good-bye */
+    ROSTER_REJECTED, /* text says why */
+    ROSTER_UNKNOWN   /* a heartbeat of somebody who is not on the list: ask for a hello */
 };
 struct roster_action {
     enum roster_action_type type;
@@ -77,7 +85,8 @@ struct roster_actions {
 
 void roster_init(struct roster *r, struct roster_config config);
 void roster_fini(struct roster *r);
-void roster_step(struct roster *r, const struct roster_event *ev, struct roster_actions *actions); /* appends */
+void roster_step(struct roster *r, const struct roster_event *ev,
+                 struct roster_actions *actions); /* appends */
 const struct roster_worker *roster_find(const struct roster *r, const char *id);
 bool roster_is_here(const struct roster_worker *w); /* READY, SUSPECT or DRAINING */
 

@@ -1,10 +1,12 @@
 /*
- * One event changes a little state; then settle() lets everything follow that follows: stages whose needs are met start,
- * phases whose tasks are done end, free workers get work. Settling asks only the state, never the event, so a lost or
- * doubled message can delay a decision but not make a wrong one.
+ * One event changes a little state; then settle() lets everything follow that follows: stages whose
+ * needs are met start, phases whose tasks are done end, free workers get work. Settling asks only
+ * the state, never the event, so a lost or doubled message can delay a decision but not make a
+ * wrong one.
  *
- * Order of service: jobs by age, stages by index. A session takes every idle worker of its class that it can use, tasks take
- * free threads; so an old session comes before young tasks, and threads that a session cannot use serve whoever is next.
+ * Order of service: jobs by age, stages by index. A session takes every idle worker of its class
+ * that it can use, tasks take free threads; so an old session comes before young tasks, and threads
+ * that a session cannot use serve whoever is next.
  */
 #include "coordinator/sched.h"
 
@@ -23,7 +25,8 @@ static const char *const run_names[] = {
 };
 static const uint32_t run_next[] = {
     [RUN_PENDING] = BIT(RUN_STARTING) | BIT(RUN_CANCELLED) | BIT(RUN_SKIPPED) | BIT(RUN_FAILED),
-    [RUN_STARTING] = BIT(RUN_RUNNING) | BIT(RUN_SUCCEEDED) | BIT(RUN_FAILED) | BIT(RUN_CANCELLED) | BIT(RUN_RECOVERING),
+    [RUN_STARTING] = BIT(RUN_RUNNING) | BIT(RUN_SUCCEEDED) | BIT(RUN_FAILED) | BIT(RUN_CANCELLED) |
+                     BIT(RUN_RECOVERING),
     [RUN_RUNNING] = BIT(RUN_RECOVERING) | BIT(RUN_SUCCEEDED) | BIT(RUN_FAILED) | BIT(RUN_CANCELLED),
     [RUN_RECOVERING] = BIT(RUN_RUNNING) | BIT(RUN_SUCCEEDED) | BIT(RUN_FAILED) | BIT(RUN_CANCELLED),
     [RUN_SUCCEEDED] = 0,
@@ -65,7 +68,9 @@ int task_state_parse(const char *text)
     return -1;
 }
 
-/* ---- actions ---------------------------------------------------------------------------------------------------- */
+/* ---- actions
+ * ----------------------------------------------------------------------------------------------------
+ */
 void sched_actions_clear(struct sched_actions *a)
 {
     for (int i = 0; i < a->n; i++)
@@ -80,7 +85,8 @@ void sched_actions_free(struct sched_actions *a)
     *a = (struct sched_actions){0, 0, NULL};
 }
 
-struct sched_action *sched_act(struct sched_actions *a, enum sched_action_type type, struct sched_job *j, struct sched_stage *st)
+struct sched_action *sched_act(struct sched_actions *a, enum sched_action_type type,
+                               struct sched_job *j, struct sched_stage *st)
 {
     struct sched_action *act;
 
@@ -93,7 +99,8 @@ struct sched_action *sched_act(struct sched_actions *a, enum sched_action_type t
     return act;
 }
 
-void sched_note(struct sched_actions *a, struct sched_job *j, struct sched_stage *st, const char *type, const char *fmt, ...)
+void sched_note(struct sched_actions *a, struct sched_job *j, struct sched_stage *st,
+                const char *type, const char *fmt, ...)
 {
     struct sched_action *act = sched_act(a, SCHED_EVENT, j, st);
     va_list args;
@@ -150,8 +157,10 @@ uint64_t sched_backoff(const struct sched *s, uint32_t failures)
     return ms < 30000 ? ms : 30000;
 }
 
-/* ---- states of stages and jobs ---------------------------------------------------------------------------------- */
-void sched_move_stage(struct sched *s, struct sched_stage *st, enum run_state to, const char *reason, struct sched_actions *a)
+/* ---- states of stages and jobs
+ * ---------------------------------------------------------------------------------- */
+void sched_move_stage(struct sched *s, struct sched_stage *st, enum run_state to,
+                      const char *reason, struct sched_actions *a)
 {
     if (st->state == to && strcmp(st->reason, reason) == 0)
         return;
@@ -160,14 +169,16 @@ void sched_move_stage(struct sched *s, struct sched_stage *st, enum run_state to
         st->state = to;
         if (run_state_is_final(to))
             st->finished_wall_ms = s->wall_ms;
-        sched_note(a, st->job, st, "stage.state", "%s%s%s", run_state_name(to), *reason != '\0' ? ": " : "", reason);
+        sched_note(a, st->job, st, "stage.state", "%s%s%s", run_state_name(to),
+                   *reason != '\0' ? ": " : "", reason);
     }
     snprintf(st->reason, sizeof st->reason, "%s", reason);
     st->job->version++;
     sched_act(a, SCHED_SAVE_STAGE, st->job, st);
 }
 
-void sched_move_job(struct sched *s, struct sched_job *j, enum run_state to, const char *reason, struct sched_actions *a)
+void sched_move_job(struct sched *s, struct sched_job *j, enum run_state to, const char *reason,
+                    struct sched_actions *a)
 {
     if (j->state == to && strcmp(j->reason, reason) == 0)
         return;
@@ -178,14 +189,16 @@ void sched_move_job(struct sched *s, struct sched_job *j, enum run_state to, con
             j->started_wall_ms = s->wall_ms;
         if (run_state_is_final(to))
             j->finished_wall_ms = s->wall_ms;
-        sched_note(a, j, NULL, "job.state", "%s%s%s", run_state_name(to), *reason != '\0' ? ": " : "", reason);
+        sched_note(a, j, NULL, "job.state", "%s%s%s", run_state_name(to),
+                   *reason != '\0' ? ": " : "", reason);
     }
     snprintf(j->reason, sizeof j->reason, "%s", reason);
     j->version++;
     sched_act(a, SCHED_SAVE_JOB, j, NULL);
 }
 
-void sched_fail(struct sched *s, struct sched_stage *st, const struct sched_failure *why, struct sched_actions *a)
+void sched_fail(struct sched *s, struct sched_stage *st, const struct sched_failure *why,
+                struct sched_actions *a)
 {
     struct sched_job *j = st->job;
 
@@ -205,7 +218,8 @@ void sched_fail(struct sched *s, struct sched_stage *st, const struct sched_fail
 
         if (run_state_is_final(other->state))
             continue;
-        sched_stage_stop(s, other, other->state == RUN_PENDING ? RUN_SKIPPED : RUN_CANCELLED, "OtherStageFailed", a);
+        sched_stage_stop(s, other, other->state == RUN_PENDING ? RUN_SKIPPED : RUN_CANCELLED,
+                         "OtherStageFailed", a);
     }
 }
 
@@ -223,10 +237,14 @@ static void job_settle(struct sched *s, struct sched_job *j, struct sched_action
         recovering += state == RUN_RECOVERING;
     }
     if (final == j->stages_n) {
-        if (j->state == RUN_PENDING) /* a path for the table: every job that ends otherwise than by cancel has started */
+        if (j->state == RUN_PENDING) /* a path for the table: every job that ends otherwise than by
+                                        cancel has started */
             sched_move_job(s, j, failed > 0 || succeeded > 0 ? RUN_STARTING : RUN_CANCELLED, "", a);
         if (!run_state_is_final(j->state))
-            sched_move_job(s, j, succeeded == final ? RUN_SUCCEEDED : failed > 0 ? RUN_FAILED : RUN_CANCELLED,
+            sched_move_job(s, j,
+                           succeeded == final ? RUN_SUCCEEDED
+                           : failed > 0       ? RUN_FAILED
+                                              : RUN_CANCELLED,
                            failed > 0 ? "StageFailed" : "", a);
         return;
     }
@@ -297,7 +315,9 @@ static void settle(struct sched *s, struct sched_actions *a)
     }
 }
 
-/* ---- jobs ------------------------------------------------------------------------------------------------------- */
+/* ---- jobs
+ * -------------------------------------------------------------------------------------------------------
+ */
 static void job_add(struct sched *s, struct sched_job *j)
 {
     if (s->jobs_n == s->jobs_cap) {
@@ -369,7 +389,9 @@ void sched_restored(struct sched *s, uint64_t now_ms)
     sched_collect(s);
 }
 
-/* ---- workers ---------------------------------------------------------------------------------------------------- */
+/* ---- workers
+ * ----------------------------------------------------------------------------------------------------
+ */
 struct sched_worker *sched_find_worker(const struct sched *s, const char *id)
 {
     for (int i = 0; i < s->workers_n; i++) {
@@ -385,7 +407,8 @@ static void worker_drop(struct sched *s, const char *id)
         if (strcmp(s->worker[i]->id, id) != 0)
             continue;
         free(s->worker[i]);
-        memmove(&s->worker[i], &s->worker[i + 1], (size_t)(s->workers_n - i - 1) * sizeof(struct sched_worker *));
+        memmove(&s->worker[i], &s->worker[i + 1],
+                (size_t)(s->workers_n - i - 1) * sizeof(struct sched_worker *));
         s->workers_n--;
         return;
     }
@@ -403,7 +426,8 @@ static struct sched_worker *worker_add(struct sched *s, const char *id)
     }
     while (at > 0 && strcmp(s->worker[at - 1]->id, id) > 0)
         at--;
-    memmove(&s->worker[at + 1], &s->worker[at], (size_t)(s->workers_n - at) * sizeof(struct sched_worker *));
+    memmove(&s->worker[at + 1], &s->worker[at],
+            (size_t)(s->workers_n - at) * sizeof(struct sched_worker *));
     s->worker[at] = w;
     s->workers_n++;
     snprintf(w->id, sizeof w->id, "%s", id);
@@ -471,7 +495,9 @@ static void on_reuse(struct sched *s, struct sched_event *ev, struct sched_actio
     sched_stage_reuse(s, &j->stage[ev->stage_index], ev->result, a);
 }
 
-/* ---- the step --------------------------------------------------------------------------------------------------- */
+/* ---- the step
+ * ---------------------------------------------------------------------------------------------------
+ */
 void sched_init(struct sched *s, const struct sched_config *config)
 {
     *s = (struct sched){.config = *config, .next_task = 1, .next_session = 1};

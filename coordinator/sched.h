@@ -1,15 +1,17 @@
 /*
- * sched: the scheduler's deciding core. Jobs are made of stages, stages of phases, phases of leased tasks or of one training
- * session. sched_step(state, event, actions) is pure: time and outcomes arrive in the event, effects leave as a list that the
- * shell first commits (journal.h) and then performs, in order.
+ * sched: the scheduler's deciding core. Jobs are made of stages, stages of phases, phases of leased
+ * tasks or of one training session. sched_step(state, event, actions) is pure: time and outcomes
+ * arrive in the event, effects leave as a list that the shell first commits (journal.h) and then
+ * performs, in order.
  *
  * Rules it keeps, whatever arrives in whatever order:
- *   - a task has at most one live lease; each grant has a new epoch; a result under another epoch is stale;
- *   - a task is done once; a phase is done when all its tasks are; a stage when its planner says so;
- *   - infrastructure loss and task faults have separate budgets; a task under which `crash_limit` different workers died is
- *     quarantined, and its job fails with its name;
+ *   - a task has at most one live lease; each grant has a new epoch; other epochs' results are
+ * stale;
+ *   - a task is done once, a phase when all its tasks are, a stage when its planner says so;
+ *   - infrastructure loss and task faults have separate budgets; a task under which `crash_limit`
+ *     different workers died is quarantined, and its job fails with its name;
  *   - a worker is in at most one training session, and runs no tasks meanwhile;
- *   - one job runs on one numerics class (workers of equal fingerprint), bound when it first runs something.
+ *   - one job runs on one numerics class (workers of equal fingerprint), bound when it first runs.
  */
 #ifndef COORDINATOR_SCHED_H
 #define COORDINATOR_SCHED_H
@@ -41,11 +43,12 @@
     X(RUN_FAILED, "FAILED")                                                                        \
     X(RUN_CANCELLED, "CANCELLED")                                                                  \
     X(RUN_SKIPPED, "SKIPPED")
-enum run_state { /* of jobs and of stages; the API also shows PARKED while the disk is full */
+/* Of jobs and of stages; the API also shows PARKED while the disk is full. */
+enum run_state {
 #define X(name, text) name,
     RUN_STATES(X)
 #undef X
-    RUN_STATES_COUNT
+        RUN_STATES_COUNT
 };
 const char *run_state_name(enum run_state s);
 int run_state_parse(const char *text); /* -1 if none */
@@ -57,8 +60,8 @@ static inline bool run_state_is_final(enum run_state s)
 #define BIT(n) (1u << (n))
 #define TASK_STATES(X)                                                                             \
     X(TASK_PENDING, BIT(TASK_LEASED) | BIT(TASK_CANCELLED))                                        \
-    X(TASK_LEASED, BIT(TASK_PENDING) | BIT(TASK_DONE) | BIT(TASK_RETRY_WAIT) | BIT(TASK_QUARANTINED) | \
-                       BIT(TASK_CANCELLED))                                                        \
+    X(TASK_LEASED, BIT(TASK_PENDING) | BIT(TASK_DONE) | BIT(TASK_RETRY_WAIT) |                     \
+                       BIT(TASK_QUARANTINED) | BIT(TASK_CANCELLED))                                \
     X(TASK_RETRY_WAIT, BIT(TASK_PENDING) | BIT(TASK_CANCELLED))                                    \
     X(TASK_DONE, 0)                                                                                \
     X(TASK_QUARANTINED, 0)                                                                         \
@@ -67,7 +70,7 @@ enum task_state {
 #define X(name, next) name,
     TASK_STATES(X)
 #undef X
-    TASK_STATES_COUNT
+        TASK_STATES_COUNT
 };
 const char *task_state_name(enum task_state s); /* "PENDING" */
 int task_state_parse(const char *text);
@@ -87,9 +90,10 @@ struct sched_task {
     uint32_t index;
     uint64_t begin, end;
     enum task_state state;
-    uint64_t epoch;      /* of the last grant; also its attempt number */
+    uint64_t epoch;                /* of the last grant; also its attempt number */
     char worker[SCHED_WORKER_MAX]; /* of the last grant */
-    uint64_t lease_until_ms, leased_ms, retry_at_ms; /* scheduler's clock; not kept over a restart */
+    uint64_t lease_until_ms, leased_ms,
+        retry_at_ms; /* scheduler's clock; not kept over a restart */
     uint32_t faults, losses;
     int crashes;
     char crashed[SCHED_CRASHES_MAX][SCHED_WORKER_MAX];
@@ -111,20 +115,23 @@ struct sched_slot {
 struct sched_session {
     uint64_t id, attempt;
     bool open;
-    bool adopting; /* after a restart: the attempt may still run; its hosts are awaited until adopt_until_ms */
+    bool adopting; /* after a restart: the attempt may still run; its hosts are awaited until
+                      adopt_until_ms */
     uint64_t adopt_until_ms;
     int hosts_n, slots_n;
     struct sched_host host[SCHED_HOSTS_MAX];
     struct sched_slot slot[SCHED_SLOTS_MAX];
     uint64_t assignment;
-    struct digest manifest;    /* last checkpoint; "" = the initial model */
+    struct digest manifest; /* last checkpoint; "" = the initial model */
     uint64_t manifest_version;
-    uint64_t version;          /* reached, as last heard */
+    uint64_t version, start_version; /* reached, as last heard; where the attempt began */
     uint64_t tokens;
     double loss, grad_norm, lr, tokens_per_s;
     uint32_t faults, losses;
-    uint64_t retry_at_ms, progress_ms, resent_ms, step_ms; /* step_ms: of the slowest interval between reports of this attempt */
-    char why[SCHED_TEXT_MAX];  /* the last attempt ended because */
+    uint32_t barren; /* attempts in a row in which no step closed */
+    uint64_t retry_at_ms, progress_ms, resent_ms,
+        step_ms;              /* step_ms: of the slowest interval between reports of this attempt */
+    char why[SCHED_TEXT_MAX]; /* the last attempt ended because */
 };
 
 struct sched_job;
@@ -137,8 +144,8 @@ struct sched_stage {
     char reason[64];
     bool reused, reuse_asked, reuse_missed;
     struct digest reuse_key;
-    cJSON *inputs;           /* {key: [digest]} once started */
-    cJSON *done;             /* {phase: {"outputs", "parts", "metrics"}} */
+    cJSON *inputs;            /* {key: [digest]} once started */
+    cJSON *done;              /* {phase: {"outputs", "parts", "metrics"}} */
     cJSON *outputs, *metrics; /* when succeeded */
     bool phase_open;
     struct phase phase;
@@ -147,6 +154,7 @@ struct sched_stage {
     struct digest context;
     struct sched_task *task;
     uint32_t tasks_n, tasks_done;
+    uint32_t pending_from; /* no task before this one is PENDING */
     struct sched_session *session;
     uint64_t started_wall_ms, finished_wall_ms, phase_started_ms, phase_started_done;
 };
@@ -157,7 +165,7 @@ struct sched_job {
     enum job_kind kind;
     enum run_state state;
     char reason[64];
-    struct spec *spec;          /* NULL once the job is over */
+    struct spec *spec;           /* NULL once the job is over */
     struct expansion *expansion; /* the same */
     bool reuse, finish_independent;
     int max_parallel;
@@ -168,8 +176,8 @@ struct sched_job {
     bool class_bound;
     struct sched_failure failure;
     uint64_t created_wall_ms, started_wall_ms, finished_wall_ms;
-    uint64_t version;           /* rises with every visible change */
-    struct digest spec_digest;  /* of the resolved spec, canonical */
+    uint64_t version;          /* rises with every visible change */
+    struct digest spec_digest; /* of the resolved spec, canonical */
 };
 
 struct sched_worker {
@@ -181,20 +189,25 @@ struct sched_worker {
     struct sched_stage *in; /* whose session it is a member of */
 };
 
-typedef int (*sched_planner)(const struct spec *s, const cJSON *inputs, const cJSON *done, struct phase *out, cJSON **outputs,
-                             cJSON **metrics, struct err *e);
+typedef int (*sched_planner)(const struct spec *s, const cJSON *inputs, const cJSON *done,
+                             struct phase *out, cJSON **outputs, cJSON **metrics, struct err *e);
 struct sched_config {
-    sched_planner plan; /* kind_next_phase(); pure */
-    const char *build;  /* part of the key under which outputs are reused */
-    uint32_t lease_ms;       /* 10000 */
-    uint32_t fault_budget;   /* 3: failures that are the task's own */
-    uint32_t loss_budget;    /* 1000: failures that are the machines' */
-    int crash_limit;         /* 3 different workers; 0 = off */
-    uint32_t backoff_ms;     /* 500, doubled per failure, at most 30 s */
-    uint32_t stall_ms;       /* 120000: a session that reports nothing new is started again */
-    uint32_t resend_ms;      /* 5000: a session that is silent for so long is told again who does what */
-    uint32_t restart_grace_ms; /* 1500: after a restart, until new sessions open, so that workers can come back */
-    uint32_t adopt_ms;       /* 6000: after a restart, how long the hosts of a session that was open are awaited */
+    sched_planner plan;    /* kind_next_phase(); pure */
+    const char *build;     /* part of the key under which outputs are reused */
+    uint32_t lease_ms;     /* 10000 */
+    uint32_t fault_budget; /* 3: failures that are the task's own */
+    uint32_t loss_budget;  /* 1000: failures that are the machines' */
+    int crash_limit;       /* 3 different workers; 0 = off */
+    uint32_t barren_limit; /* 40 attempts of a session in a row without a step; 0 = off */
+    uint32_t backoff_ms;   /* 500, doubled per failure, at most 30 s */
+    uint32_t stall_ms;     /* 120000: a session that reports nothing new is started again */
+    uint32_t hang_ms;      /* 120000: leases of a worker whose compute threads do not move are not
+                              renewed; 0 = always renewed */
+    uint32_t resend_ms; /* 5000: a session that is silent for so long is told again who does what */
+    uint32_t restart_grace_ms; /* 1500: after a restart, until new sessions open, so that workers
+                                  can come back */
+    uint32_t adopt_ms; /* 6000: after a restart, how long the hosts of a session that was open are
+                          awaited */
 };
 
 struct sched {
@@ -206,28 +219,30 @@ struct sched {
     int workers_n, workers_cap;
     struct sched_worker **worker;
     int garbage_n, garbage_cap;
-    void **garbage; /* freed by sched_collect(): actions may still point at it */
+    void **garbage;         /* freed by sched_collect(): actions may still point at it */
     uint64_t stale, fenced; /* counters */
 };
 
 /* What happened. */
 enum sched_event_type {
     SCHED_TICK,
-    SCHED_SUBMIT,       /* job: taken */
-    SCHED_CANCEL,       /* job_id */
-    SCHED_WORKER_UP,    /* worker, class_id, roles, threads, draining; lease[], session, attempt: what it says it holds */
+    SCHED_SUBMIT,    /* job: taken */
+    SCHED_CANCEL,    /* job_id */
+    SCHED_WORKER_UP, /* worker, class_id, roles, threads, draining; lease[], session, attempt: what
+                        it says it holds */
     SCHED_WORKER_SUSPECT,
     SCHED_WORKER_OK,
     SCHED_WORKER_DRAIN,
-    SCHED_WORKER_GONE,  /* crashed: it died, as opposed to said good-bye */
-    SCHED_HEARTBEAT,    /* worker, lease[] */
-    SCHED_TASK_DONE,    /* worker, task, epoch, result: taken */
-    SCHED_TASK_FAILED,  /* worker, task, epoch, code, text */
-    SCHED_SESSION_STATUS, /* session, attempt, version, figures */
+    SCHED_WORKER_GONE,        /* crashed: it died, as opposed to said good-bye */
+    SCHED_HEARTBEAT,          /* worker, lease[] */
+    SCHED_TASK_DONE,          /* worker, task, epoch, result: taken */
+    SCHED_TASK_FAILED,        /* worker, task, epoch, code, text */
+    SCHED_SESSION_STATUS,     /* session, attempt, version, figures */
     SCHED_SESSION_CHECKPOINT, /* session, attempt, version, digest */
     SCHED_SESSION_DONE,   /* session, attempt, version, digest, result: taken (figures) or NULL */
     SCHED_SESSION_FAILED, /* session, attempt, code, text */
-    SCHED_REUSE           /* stage_of, stage_index, result: taken {"outputs", "metrics"} or NULL: nothing to reuse */
+    SCHED_REUSE /* stage_of, stage_index, result: taken {"outputs", "metrics"} or NULL: nothing to
+                   reuse */
 };
 struct sched_lease {
     uint64_t task, epoch, done, total;
@@ -243,6 +258,8 @@ struct sched_event {
     bool draining, crashed;
     const struct sched_lease *lease; /* borrowed */
     int leases_n;
+    uint64_t
+        progress_ms; /* HEARTBEAT: when the worker's compute threads last moved; 0 = not known */
     uint64_t task, epoch;
     uint64_t session, attempt, version, tokens;
     double loss, grad_norm, lr, tokens_per_s;
@@ -257,24 +274,26 @@ struct sched_event {
 enum sched_action_type {
     SCHED_SAVE_JOB,
     SCHED_SAVE_STAGE,
-    SCHED_SAVE_TASK,       /* task; text: phase */
-    SCHED_SAVE_TASKS,      /* task[0..number): all of a new phase; text: phase */
-    SCHED_ATTEMPT_BEGIN,   /* task, worker */
-    SCHED_ATTEMPT_END,     /* task: outcome in text, why in note */
-    SCHED_EVENT,           /* text: type, note: words for people */
-    SCHED_SERIES,          /* text: name, value, number: step */
-    SCHED_CHECKPOINT,      /* digest, number: version, text: phase */
-    SCHED_OUTPUTS,         /* stage succeeded: its outputs are artefacts, and reusable under digest (if set) */
-    SCHED_CONTEXT,         /* digest, blob: text of the phase's context document, to be stored before any dispatch */
-    SCHED_FIRST_SEND,      /* (marks the second group) */
-    SCHED_SEND_TASK,       /* worker, task */
+    SCHED_SAVE_TASK,     /* task; text: phase */
+    SCHED_SAVE_TASKS,    /* task[0..number): all of a new phase; text: phase */
+    SCHED_ATTEMPT_BEGIN, /* task, worker */
+    SCHED_ATTEMPT_END,   /* task: outcome in text, why in note */
+    SCHED_EVENT,         /* text: type, note: words for people */
+    SCHED_SERIES,        /* text: name, value, number: step */
+    SCHED_CHECKPOINT,    /* digest, number: version, text: phase */
+    SCHED_OUTPUTS, /* stage succeeded: its outputs are artefacts, and reusable under digest (if set)
+                    */
+    SCHED_CONTEXT, /* digest, blob: text of the phase's context document, to be stored before any
+                      dispatch */
+    SCHED_FIRST_SEND,       /* (marks the second group) */
+    SCHED_SEND_TASK,        /* worker, task */
     SCHED_SEND_TASK_CANCEL, /* worker, number: task id, epoch */
-    SCHED_SEND_ACK,        /* worker, number: task id, epoch */
-    SCHED_SEND_OPEN,       /* worker, stage */
-    SCHED_SEND_ASSIGN,     /* worker, stage */
-    SCHED_SEND_CLOSE,      /* worker, number: session, epoch: attempt, note */
+    SCHED_SEND_ACK,         /* worker, number: task id, epoch */
+    SCHED_SEND_OPEN,        /* worker, stage */
+    SCHED_SEND_ASSIGN,      /* worker, stage */
+    SCHED_SEND_CLOSE,       /* worker, number: session, epoch: attempt, note */
     SCHED_SEND_SESSION_ACK, /* worker, number: session, epoch: attempt */
-    SCHED_ASK_REUSE        /* stage, digest: answer with SCHED_REUSE */
+    SCHED_ASK_REUSE         /* stage, digest: answer with SCHED_REUSE */
 };
 struct sched_action {
     enum sched_action_type type;
@@ -300,18 +319,25 @@ void sched_actions_free(struct sched_actions *a);
 void sched_init(struct sched *s, const struct sched_config *config);
 void sched_fini(struct sched *s);
 void sched_step(struct sched *s, struct sched_event *event, struct sched_actions *actions);
-void sched_renew(struct sched *s, uint64_t now_ms); /* after a gap of the coordinator's own: leases and waits count from now */
-void sched_collect(struct sched *s); /* frees what only actions could still name: call when they are performed */
+void sched_renew(
+    struct sched *s,
+    uint64_t now_ms); /* after a gap of the coordinator's own: leases and waits count from now */
+void sched_collect(
+    struct sched *s); /* frees what only actions could still name: call when they are performed */
 
 /* Builds a job from a checked spec; spec is taken, also on failure. resolved: see expand.h. */
-int sched_job_new(uint64_t id, struct spec **spec, const cJSON *resolved, uint64_t wall_ms, struct sched_job **out, struct err *e);
+int sched_job_new(uint64_t id, struct spec **spec, const cJSON *resolved, uint64_t wall_ms,
+                  struct sched_job **out, struct err *e);
 void sched_job_free(struct sched_job *j);
-/* Puts a job that was read from the journal back, as it stood; call in order of age, then sched_restored(). */
+/* Puts a job that was read from the journal back, as it stood; call in order of age, then
+ * sched_restored(). */
 void sched_restore(struct sched *s, struct sched_job *j);
 void sched_restored(struct sched *s, uint64_t now_ms);
-/* Asks the planner again for the phase that was open and lays out its tasks or session, empty, for the journal to fill.
- * false: the planner of this build wants another phase; the stage goes on from the phases that are done. */
-bool sched_restore_phase(struct sched *s, struct sched_stage *st, const char *name, uint32_t tasks_n);
+/* Asks the planner again for the phase that was open and lays out its tasks or session, empty, for
+ * the journal to fill. false: the planner of this build wants another phase; the stage goes on from
+ * the phases that are done. */
+bool sched_restore_phase(struct sched *s, struct sched_stage *st, const char *name,
+                         uint32_t tasks_n);
 
 struct sched_job *sched_find_job(const struct sched *s, uint64_t id);
 struct sched_worker *sched_find_worker(const struct sched *s, const char *id);

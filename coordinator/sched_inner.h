@@ -7,40 +7,53 @@
 enum { SCHED_ROLE_COMPUTE = 1, SCHED_ROLE_PARAMS = 2 }; /* as on the wire */
 
 /* sched.c */
-struct sched_action *sched_act(struct sched_actions *a, enum sched_action_type type, struct sched_job *j, struct sched_stage *st);
-void sched_note(struct sched_actions *a, struct sched_job *j, struct sched_stage *st, const char *type, const char *fmt, ...)
-    __attribute__((format(printf, 5, 6)));
-void sched_move_stage(struct sched *s, struct sched_stage *st, enum run_state to, const char *reason, struct sched_actions *a);
-void sched_move_job(struct sched *s, struct sched_job *j, enum run_state to, const char *reason, struct sched_actions *a);
-void sched_fail(struct sched *s, struct sched_stage *st, const struct sched_failure *why, struct sched_actions *a);
+struct sched_action *sched_act(struct sched_actions *a, enum sched_action_type type,
+                               struct sched_job *j, struct sched_stage *st);
+void sched_note(struct sched_actions *a, struct sched_job *j, struct sched_stage *st,
+                const char *type, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+void sched_move_stage(struct sched *s, struct sched_stage *st, enum run_state to,
+                      const char *reason, struct sched_actions *a);
+void sched_move_job(struct sched *s, struct sched_job *j, enum run_state to, const char *reason,
+                    struct sched_actions *a);
+void sched_fail(struct sched *s, struct sched_stage *st, const struct sched_failure *why,
+                struct sched_actions *a);
 void sched_discard(struct sched *s, void *p); /* freed by sched_collect() */
 bool sched_code_is_loss(int code);
 uint64_t sched_backoff(const struct sched *s, uint32_t failures);
 
 /* sched_stage.c: from needs to phases to outputs */
 void sched_stage_advance(struct sched *s, struct sched_stage *st, struct sched_actions *a);
-void sched_stage_reuse(struct sched *s, struct sched_stage *st, cJSON *result, struct sched_actions *a);
-void sched_stage_stop(struct sched *s, struct sched_stage *st, enum run_state to, const char *reason, struct sched_actions *a);
+void sched_stage_reuse(struct sched *s, struct sched_stage *st, cJSON *result,
+                       struct sched_actions *a);
+void sched_stage_stop(struct sched *s, struct sched_stage *st, enum run_state to,
+                      const char *reason, struct sched_actions *a);
 void sched_stage_estimate(struct sched *s, struct sched_stage *st); /* sets cost_total */
-void sched_phase_finish(struct sched *s, struct sched_stage *st, cJSON *entry, struct sched_actions *a);
+void sched_phase_finish(struct sched *s, struct sched_stage *st, cJSON *entry,
+                        struct sched_actions *a);
 
 /* sched_task.c: leases */
 void sched_tasks_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_tasks_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a);
-void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed, struct sched_actions *a);
-void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool whole, struct sched_actions *a);
+void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed,
+                             struct sched_actions *a);
+void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool whole,
+                          struct sched_actions *a);
 void sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_actions *a);
 void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_actions *a);
-void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_task *t, struct sched_actions *a);
+void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       struct sched_actions *a);
 bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w);
 void sched_class_bind(struct sched_job *j, const struct sched_worker *w, struct sched_actions *a);
 
 /* sched_session.c: training sessions */
 void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a);
-void sched_session_close(struct sched *s, struct sched_stage *st, const char *why, struct sched_actions *a);
-void sched_session_lose(struct sched *s, const char *worker, const char *why, struct sched_actions *a);
-void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t session, uint64_t attempt, struct sched_actions *a);
+void sched_session_close(struct sched *s, struct sched_stage *st, const char *why,
+                         struct sched_actions *a);
+void sched_session_lose(struct sched *s, const char *worker, const char *why,
+                        struct sched_actions *a);
+void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t session,
+                         uint64_t attempt, struct sched_actions *a);
 void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_actions *a);
 
 #endif

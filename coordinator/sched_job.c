@@ -6,7 +6,8 @@
 #include "base/buf.h"
 #include "coordinator/sched_inner.h"
 
-int sched_job_new(uint64_t id, struct spec **spec, const cJSON *resolved, uint64_t wall_ms, struct sched_job **out, struct err *e)
+int sched_job_new(uint64_t id, struct spec **spec, const cJSON *resolved, uint64_t wall_ms,
+                  struct sched_job **out, struct err *e)
 {
     struct sched_job *j = mem_zalloc(1, sizeof *j);
     int rc = 0;

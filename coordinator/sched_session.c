@@ -1,11 +1,13 @@
 /*
- * Training sessions. A session is one run of `steps` optimiser steps; an attempt is a session on a fixed set of parameter
- * hosts. Compute workers may come and go inside an attempt: that is a new assignment. Losing a host ends the attempt, and the
- * next one starts from the last checkpoint that was committed, or from the initial model: the same bits either way.
+ * Training sessions. A session is one run of `steps` optimiser steps; an attempt is a session on a
+ * fixed set of parameter hosts. Compute workers may come and go inside an attempt: that is a new
+ * assignment. Losing a host ends the attempt, and the next one starts from the last checkpoint that
+ * was committed, or from the initial model: the same bits either way.
  *
- * Hosts: the idle workers with role params, each an equal contiguous range of chunks, as many as leave every host two chunks.
- * Slots: the units of a step over the compute workers, contiguous, in proportion to threads, cut at the most aligned place
- * that does not make the longest share longer (an aligned span is few tree nodes, so less to push).
+ * Hosts: the idle workers with role params, each an equal contiguous range of chunks, as many as
+ * leave every host two chunks. Slots: the units of a step over the compute workers, contiguous, in
+ * proportion to threads, cut at the most aligned place that does not make the longest share longer
+ * (an aligned span is few tree nodes, so less to push).
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,7 +22,9 @@ static bool usable(const struct sched_worker *w)
     return !w->suspect && !w->draining;
 }
 
-/* ---- who hosts -------------------------------------------------------------------------------------------------- */
+/* ---- who hosts
+ * --------------------------------------------------------------------------------------------------
+ */
 static uint32_t chunks_of(const struct session_plan *p)
 {
     return (uint32_t)((p->params + p->chunk_elems - 1) / p->chunk_elems);
@@ -42,7 +46,8 @@ static const struct sched_worker *class_pick(struct sched *s, struct sched_job *
         for (int k = 0; k < s->workers_n; k++) {
             const struct sched_worker *o = s->worker[k];
 
-            if (!usable(o) || o->in != NULL || o->running > 0 || strcmp(o->class_id, w->class_id) != 0)
+            if (!usable(o) || o->in != NULL || o->running > 0 ||
+                strcmp(o->class_id, w->class_id) != 0)
                 continue;
             hosts = hosts || (o->roles & SCHED_ROLE_PARAMS) != 0;
             threads += (o->roles & SCHED_ROLE_COMPUTE) != 0 ? o->threads : 0;
@@ -65,7 +70,8 @@ static void hosts_pick(struct sched *s, struct sched_stage *st, const char *clas
     for (int i = 0; i < s->workers_n && n < most && n < SCHED_HOSTS_MAX; i++) {
         const struct sched_worker *w = s->worker[i];
 
-        if (usable(w) && w->in == NULL && w->running == 0 && (w->roles & SCHED_ROLE_PARAMS) != 0 && strcmp(w->class_id, class_id) == 0)
+        if (usable(w) && w->in == NULL && w->running == 0 && (w->roles & SCHED_ROLE_PARAMS) != 0 &&
+            strcmp(w->class_id, class_id) == 0)
             snprintf(ss->host[n++].worker, SCHED_WORKER_MAX, "%s", w->id);
     }
     ss->hosts_n = (int)n;
@@ -75,7 +81,9 @@ static void hosts_pick(struct sched *s, struct sched_stage *st, const char *clas
     }
 }
 
-/* ---- who computes ----------------------------------------------------------------------------------------------- */
+/* ---- who computes
+ * -----------------------------------------------------------------------------------------------
+ */
 struct share {
     struct sched_worker *worker;
     uint32_t cut; /* its span begins here */
@@ -102,12 +110,15 @@ static uint32_t longest(const struct share *v, int n, uint32_t units)
 static void cuts_align(struct share *v, int n, uint32_t units)
 {
     for (int i = 1; i < n; i++) {
-        uint32_t low = v[i - 1].cut, high = i + 1 < n ? v[i + 1].cut : units, best = v[i].cut, limit = longest(v, n, units);
+        uint32_t low = v[i - 1].cut, high = i + 1 < n ? v[i + 1].cut : units, best = v[i].cut,
+                 limit = longest(v, n, units);
         uint32_t reach = v[i].worker->threads < 8 ? 8 : v[i].worker->threads;
-        uint32_t from = best > low + reach ? best - reach : low, to = high - best > reach ? best + reach : high;
+        uint32_t from = best > low + reach ? best - reach : low,
+                 to = high - best > reach ? best + reach : high;
 
         for (uint32_t c = from; c <= to; c++) {
-            uint32_t zeros_c = c == 0 ? 32 : (uint32_t)__builtin_ctz(c), zeros_b = best == 0 ? 32 : (uint32_t)__builtin_ctz(best);
+            uint32_t zeros_c = c == 0 ? 32 : (uint32_t)__builtin_ctz(c),
+                     zeros_b = best == 0 ? 32 : (uint32_t)__builtin_ctz(best);
 
             v[i].cut = c;
             if (c != low && c != high && longest(v, n, units) <= limit && zeros_c > zeros_b)
@@ -149,8 +160,11 @@ static void slots_make(struct sched *s, struct sched_stage *st)
     }
 }
 
-/* ---- messages --------------------------------------------------------------------------------------------------- */
-static void send_to(struct sched_actions *a, enum sched_action_type type, struct sched_stage *st, const char *worker)
+/* ---- messages
+ * ---------------------------------------------------------------------------------------------------
+ */
+static void send_to(struct sched_actions *a, enum sched_action_type type, struct sched_stage *st,
+                    const char *worker)
 {
     struct sched_action *act = sched_act(a, type, st->job, st);
 
@@ -159,7 +173,8 @@ static void send_to(struct sched_actions *a, enum sched_action_type type, struct
     act->epoch = st->session->attempt;
 }
 
-static void send_all(struct sched *s, struct sched_actions *a, enum sched_action_type type, struct sched_stage *st, const char *note)
+static void send_all(struct sched *s, struct sched_actions *a, enum sched_action_type type,
+                     struct sched_stage *st, const char *note)
 {
     for (int i = 0; i < s->workers_n; i++) {
         if (s->worker[i]->in == st) {
@@ -175,12 +190,14 @@ static void assign(struct sched *s, struct sched_stage *st, struct sched_actions
     st->session->assignment++;
     st->session->progress_ms = s->now_ms;
     sched_act(a, SCHED_SAVE_STAGE, st->job, st);
-    sched_note(a, st->job, st, "session.assign", "assignment %" PRIu64 ": %d hosts, %d compute workers", st->session->assignment,
+    sched_note(a, st->job, st, "session.assign",
+               "assignment %" PRIu64 ": %d hosts, %d compute workers", st->session->assignment,
                st->session->hosts_n, st->session->slots_n);
     send_all(s, a, SCHED_SEND_ASSIGN, st, "");
 }
 
-/* ---- opening and closing ---------------------------------------------------------------------------------------- */
+/* ---- opening and closing
+ * ---------------------------------------------------------------------------------------- */
 static uint64_t threads_in(const struct sched *s, const struct sched_stage *st)
 {
     uint64_t n = 0;
@@ -202,7 +219,8 @@ static bool is_host(const struct sched_session *ss, const char *worker)
 }
 
 /* Takes idle workers in until every unit has a thread. Gives how many came. */
-static int members_take(struct sched *s, struct sched_stage *st, bool opening, struct sched_actions *a)
+static int members_take(struct sched *s, struct sched_stage *st, bool opening,
+                        struct sched_actions *a)
 {
     int came = 0;
 
@@ -212,7 +230,8 @@ static int members_take(struct sched *s, struct sched_stage *st, bool opening, s
 
         if (w->in != NULL || w->running > 0 || !usable(w) || !sched_class_fits(s, st->job, w))
             continue;
-        if (!host && ((w->roles & SCHED_ROLE_COMPUTE) == 0 || threads_in(s, st) >= st->phase.session.units))
+        if (!host &&
+            ((w->roles & SCHED_ROLE_COMPUTE) == 0 || threads_in(s, st) >= st->phase.session.units))
             continue;
         w->in = st;
         came++;
@@ -222,7 +241,8 @@ static int members_take(struct sched *s, struct sched_stage *st, bool opening, s
     return came;
 }
 
-static void session_open(struct sched *s, struct sched_stage *st, const struct sched_worker *of_class, struct sched_actions *a)
+static void session_open(struct sched *s, struct sched_stage *st,
+                         const struct sched_worker *of_class, struct sched_actions *a)
 {
     struct sched_session *ss = st->session;
 
@@ -231,12 +251,13 @@ static void session_open(struct sched *s, struct sched_stage *st, const struct s
     ss->attempt++;
     ss->open = true;
     ss->assignment = 0;
-    ss->version = ss->manifest_version;
+    ss->version = ss->start_version = ss->manifest_version;
     ss->progress_ms = s->now_ms;
     ss->step_ms = 0;
     members_take(s, st, true, a);
     sched_move_stage(s, st, RUN_RUNNING, "", a);
-    sched_note(a, st->job, st, "session.open", "%s attempt %" PRIu64 " from version %" PRIu64 " on %d hosts", st->phase.name,
+    sched_note(a, st->job, st, "session.open",
+               "%s attempt %" PRIu64 " from version %" PRIu64 " on %d hosts", st->phase.name,
                ss->attempt, ss->manifest_version, ss->hosts_n);
     send_all(s, a, SCHED_SEND_OPEN, st, "");
     assign(s, st, a);
@@ -258,7 +279,8 @@ void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sche
         session_open(s, st, of_class, a);
 }
 
-void sched_session_close(struct sched *s, struct sched_stage *st, const char *why, struct sched_actions *a)
+void sched_session_close(struct sched *s, struct sched_stage *st, const char *why,
+                         struct sched_actions *a)
 {
     if (!st->session->open && !st->session->adopting)
         return;
@@ -271,18 +293,35 @@ void sched_session_close(struct sched *s, struct sched_stage *st, const char *wh
     st->session->hosts_n = st->session->slots_n = 0;
 }
 
-/* The attempt is over, the session is not. */
-static void attempt_end(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms, struct sched_actions *a)
+/* The attempt is over; the session is not, unless attempts end again and again before any step. */
+static void attempt_end(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
+                        struct sched_actions *a)
 {
+    struct sched_failure f = {.code = ERR_UNREACHABLE, .attempt = (uint32_t)st->session->attempt};
+
+    st->session->barren =
+        st->session->version > st->session->start_version ? 0 : st->session->barren + 1;
+    if (s->config.barren_limit > 0 && st->session->barren >= s->config.barren_limit) {
+        snprintf(f.class_name, sizeof f.class_name, "infrastructure");
+        snprintf(f.message, sizeof f.message,
+                 "phase %s: %u attempts in a row ended before a step was done, last: %.400s",
+                 st->phase.name, st->session->barren, why);
+        sched_fail(s, st, &f, a);
+        return;
+    }
+    if (st->session->barren > 3 && wait_ms < sched_backoff(s, st->session->barren - 3))
+        wait_ms = sched_backoff(s, st->session->barren - 3);
     snprintf(st->session->why, sizeof st->session->why, "%s", why);
-    sched_note(a, st->job, st, "session.recover", "attempt %" PRIu64 " ended at version %" PRIu64 ": %.150s", st->session->attempt,
+    sched_note(a, st->job, st, "session.recover",
+               "attempt %" PRIu64 " ended at version %" PRIu64 ": %.150s", st->session->attempt,
                st->session->version, why);
     sched_session_close(s, st, why, a);
     st->session->retry_at_ms = s->now_ms + wait_ms;
     sched_move_stage(s, st, RUN_RECOVERING, "SessionRestarts", a);
 }
 
-void sched_session_lose(struct sched *s, const char *worker, const char *why, struct sched_actions *a)
+void sched_session_lose(struct sched *s, const char *worker, const char *why,
+                        struct sched_actions *a)
 {
     struct sched_worker *w = sched_find_worker(s, worker);
     struct sched_stage *st = w != NULL ? w->in : NULL;
@@ -307,7 +346,8 @@ void sched_session_lose(struct sched *s, const char *worker, const char *why, st
         assign(s, st, a);
 }
 
-/* ---- taking over what ran while the coordinator was away --------------------------------------------------------- */
+/* ---- taking over what ran while the coordinator was away
+ * --------------------------------------------------------- */
 static void adopt(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
     struct sched_session *ss = st->session;
@@ -323,26 +363,31 @@ static void adopt(struct sched *s, struct sched_stage *st, struct sched_actions 
     ss->adopting = false;
     ss->open = true;
     sched_move_stage(s, st, RUN_RUNNING, "", a);
-    sched_note(a, st->job, st, "session.adopt", "%s attempt %" PRIu64 " goes on", st->phase.name, ss->attempt);
+    sched_note(a, st->job, st, "session.adopt", "%s attempt %" PRIu64 " goes on", st->phase.name,
+               ss->attempt);
     assign(s, st, a);
 }
 
 static struct sched_stage *session_find(const struct sched *s, uint64_t id);
 
-/* What a worker that says hello holds, against what it should: an attempt that is over is closed, one that runs is joined again,
- * and a member that does not know of its session has lost it. */
-void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t session, uint64_t attempt, struct sched_actions *a)
+/* What a worker that says hello holds, against what it should: an attempt that is over is closed,
+ * one that runs is joined again, and a member that does not know of its session has lost it. */
+void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t session,
+                         uint64_t attempt, struct sched_actions *a)
 {
     struct sched_stage *st = session != 0 ? session_find(s, session) : NULL;
-    bool same = st != NULL && st->session->attempt == attempt && (st->session->open || st->session->adopting);
+    bool same = st != NULL && st->session->attempt == attempt &&
+                (st->session->open || st->session->adopting);
 
     if (w->in != NULL && (w->in != st || !same))
         sched_session_lose(s, w->id, "came back without its session", a);
-    for (int i = 0; !same && i < s->jobs_n; i++) { /* a host that is a new process: its attempt cannot go on */
+    for (int i = 0; !same && i < s->jobs_n;
+         i++) { /* a host that is a new process: its attempt cannot go on */
         for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
             struct sched_stage *other = &s->job[i]->stage[k];
 
-            if (other->session != NULL && other->session->adopting && is_host(other->session, w->id))
+            if (other->session != NULL && other->session->adopting &&
+                is_host(other->session, w->id))
                 attempt_end(s, other, "a host is a new process", 0, a);
         }
     }
@@ -376,19 +421,23 @@ void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_ac
         ss->losses++;
         attempt_end(s, st, "not all hosts came back after a restart of the coordinator", 0, a);
     }
-    if (ss->open && s->now_ms - ss->progress_ms > s->config.resend_ms && s->now_ms - ss->resent_ms > s->config.resend_ms) {
-        ss->resent_ms = s->now_ms; /* a message may be lost with a connection; saying it twice is harmless */
+    if (ss->open && s->now_ms - ss->progress_ms > s->config.resend_ms &&
+        s->now_ms - ss->resent_ms > s->config.resend_ms) {
+        ss->resent_ms =
+            s->now_ms; /* a message may be lost with a connection; saying it twice is harmless */
         send_all(s, a, SCHED_SEND_OPEN, st, "");
         send_all(s, a, SCHED_SEND_ASSIGN, st, "");
     }
     if (!ss->open || s->now_ms - ss->progress_ms <= limit)
         return;
-    snprintf(text, sizeof text, "no progress past version %" PRIu64 " for %" PRIu64 " s", ss->version, limit / 1000);
+    snprintf(text, sizeof text, "no progress past version %" PRIu64 " for %" PRIu64 " s",
+             ss->version, limit / 1000);
     ss->losses++;
     attempt_end(s, st, text, sched_backoff(s, ss->losses), a);
 }
 
-/* ---- what the step leader says ---------------------------------------------------------------------------------- */
+/* ---- what the step leader says
+ * ---------------------------------------------------------------------------------- */
 static struct sched_stage *session_find(const struct sched *s, uint64_t id)
 {
     for (int i = 0; i < s->jobs_n; i++) {
@@ -402,7 +451,8 @@ static struct sched_stage *session_find(const struct sched *s, uint64_t id)
     return NULL;
 }
 
-static void series_add(struct sched_actions *a, struct sched_stage *st, const char *name, double value, uint64_t step)
+static void series_add(struct sched_actions *a, struct sched_stage *st, const char *name,
+                       double value, uint64_t step)
 {
     struct sched_action *act = sched_act(a, SCHED_SERIES, st->job, st);
     const char *phase = strcmp(st->phase.name, "train.0") == 0 ? "train" : st->phase.name;
@@ -415,7 +465,8 @@ static void series_add(struct sched_actions *a, struct sched_stage *st, const ch
     act->number = step;
 }
 
-static void on_status(struct sched *s, struct sched_stage *st, const struct sched_event *ev, struct sched_actions *a)
+static void on_status(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
+                      struct sched_actions *a)
 {
     struct sched_session *ss = st->session;
 
@@ -440,11 +491,13 @@ static void on_status(struct sched *s, struct sched_stage *st, const struct sche
     series_add(a, st, "tokens_per_s", ev->tokens_per_s, ss->version);
 }
 
-static void on_checkpoint(struct sched_stage *st, const struct sched_event *ev, struct sched_actions *a)
+static void on_checkpoint(struct sched_stage *st, const struct sched_event *ev,
+                          struct sched_actions *a)
 {
     struct sched_action *act;
 
-    if (ev->digest.hex[0] == '\0' || ev->version < st->session->manifest_version || ev->version > st->phase.session.steps)
+    if (ev->digest.hex[0] == '\0' || ev->version < st->session->manifest_version ||
+        ev->version > st->phase.session.steps)
         return;
     st->session->manifest = ev->digest;
     st->session->manifest_version = ev->version;
@@ -454,10 +507,12 @@ static void on_checkpoint(struct sched_stage *st, const struct sched_event *ev, 
     act->epoch = ev->attempt;
     snprintf(act->text, sizeof act->text, "%s", st->phase.name);
     sched_act(a, SCHED_SAVE_STAGE, st->job, st);
-    sched_note(a, st->job, st, "session.checkpoint", "version %" PRIu64 " %s", ev->version, ev->digest.hex);
+    sched_note(a, st->job, st, "session.checkpoint", "version %" PRIu64 " %s", ev->version,
+               ev->digest.hex);
 }
 
-static void on_done(struct sched *s, struct sched_stage *st, struct sched_event *ev, struct sched_actions *a)
+static void on_done(struct sched *s, struct sched_stage *st, struct sched_event *ev,
+                    struct sched_actions *a)
 {
     cJSON *entry = NULL, *outputs = NULL, *metrics = NULL;
 
@@ -470,16 +525,19 @@ static void on_done(struct sched *s, struct sched_stage *st, struct sched_event 
     outputs = cJSON_AddObjectToObject(entry, "outputs");
     cJSON_AddStringToObject(outputs, "checkpoint", ev->digest.hex);
     cJSON_AddArrayToObject(entry, "parts");
-    metrics = json_get(ev->result, "metrics") != NULL ? cJSON_Duplicate(json_get(ev->result, "metrics"), true)
-                                                      : cJSON_Duplicate(ev->result, true);
-    cJSON_AddItemToObject(entry, "metrics", cJSON_IsObject(metrics) ? metrics : cJSON_CreateObject());
+    metrics = json_get(ev->result, "metrics") != NULL
+                  ? cJSON_Duplicate(json_get(ev->result, "metrics"), true)
+                  : cJSON_Duplicate(ev->result, true);
+    cJSON_AddItemToObject(entry, "metrics",
+                          cJSON_IsObject(metrics) ? metrics : cJSON_CreateObject());
     if (!cJSON_IsObject(metrics))
         cJSON_Delete(metrics);
     sched_session_close(s, st, "done", a);
     sched_phase_finish(s, st, entry, a);
 }
 
-static void on_failed(struct sched *s, struct sched_stage *st, const struct sched_event *ev, struct sched_actions *a)
+static void on_failed(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
+                      struct sched_actions *a)
 {
     struct sched_session *ss = st->session;
     struct sched_failure f = {.code = ev->code, .attempt = (uint32_t)ss->attempt};
@@ -491,11 +549,19 @@ static void on_failed(struct sched *s, struct sched_stage *st, const struct sche
     else
         ss->faults++;
     if (ss->faults < s->config.fault_budget && ss->losses <= s->config.loss_budget) {
-        /* Space comes back when somebody frees it; other losses are over as soon as other workers take the work. */
-        attempt_end(s, st, why, sched_backoff(s, ev->code == ERR_NO_SPACE ? ss->losses : loss ? 1 : ss->faults), a);
+        /* Space comes back when somebody frees it; other losses are over as soon as other workers
+         * take the work. */
+        attempt_end(s, st, why,
+                    sched_backoff(s, ev->code == ERR_NO_SPACE ? ss->losses
+                                     : loss                   ? 1
+                                                              : ss->faults),
+                    a);
         return;
     }
-    snprintf(f.class_name, sizeof f.class_name, "%s", loss ? "infrastructure" : ev->code == ERR_NUMERIC ? "data" : "user");
+    snprintf(f.class_name, sizeof f.class_name, "%s",
+             loss                      ? "infrastructure"
+             : ev->code == ERR_NUMERIC ? "data"
+                                       : "user");
     snprintf(f.worker, sizeof f.worker, "%s", ev->worker);
     snprintf(f.message, sizeof f.message, "phase %s: %.600s", st->phase.name, why);
     sched_fail(s, st, &f, a);
@@ -504,7 +570,8 @@ static void on_failed(struct sched *s, struct sched_stage *st, const struct sche
 void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_actions *a)
 {
     struct sched_stage *st = session_find(s, ev->session);
-    bool live = st != NULL && (st->session->open || st->session->adopting) && st->session->attempt == ev->attempt;
+    bool live = st != NULL && (st->session->open || st->session->adopting) &&
+                st->session->attempt == ev->attempt;
 
     if (ev->type != SCHED_SESSION_STATUS) {
         struct sched_action *act = sched_act(a, SCHED_SEND_SESSION_ACK, NULL, NULL);

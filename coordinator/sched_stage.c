@@ -1,6 +1,7 @@
 /*
- * A stage: waits for its needs, takes their outputs as inputs, asks once whether its own outputs exist already, then opens
- * the phases that the planner names, one after the other, until the planner says END and gives outputs and metrics.
+ * A stage: waits for its needs, takes their outputs as inputs, asks once whether its own outputs
+ * exist already, then opens the phases that the planner names, one after the other, until the
+ * planner says END and gives outputs and metrics.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -19,7 +20,8 @@ static int running_stages(const struct sched_job *j)
     return n;
 }
 
-static void fail_with(struct sched *s, struct sched_stage *st, const char *class_name, const struct err *e, struct sched_actions *a)
+static void fail_with(struct sched *s, struct sched_stage *st, const char *class_name,
+                      const struct err *e, struct sched_actions *a)
 {
     struct sched_failure f = {.code = e->code};
 
@@ -28,7 +30,8 @@ static void fail_with(struct sched *s, struct sched_stage *st, const char *class
     sched_fail(s, st, &f, a);
 }
 
-static int input_digests(const struct sched_stage *st, const struct expand_ref *r, cJSON *list, struct err *e)
+static int input_digests(const struct sched_stage *st, const struct expand_ref *r, cJSON *list,
+                         struct err *e)
 {
     const struct sched_stage *from = NULL;
     const cJSON *value = NULL, *item = NULL;
@@ -51,12 +54,14 @@ static int input_digests(const struct sched_stage *st, const struct expand_ref *
     return 0;
 }
 
-/* How many rows a data input has: row phases are cut by it. Kept beside the digests as "KEY.rows". */
+/* How many rows a data input has: row phases are cut by it. Kept beside the digests as "KEY.rows".
+ */
 static double input_rows(const struct sched_stage *st, const struct expand_ref *r)
 {
     const struct sched_stage *from = r->stage >= 0 ? &st->job->stage[r->stage] : NULL;
 
-    return from != NULL && from->metrics != NULL ? json_number_or(from->metrics, "rows", 0) : (double)r->rows;
+    return from != NULL && from->metrics != NULL ? json_number_or(from->metrics, "rows", 0)
+                                                 : (double)r->rows;
 }
 
 static int inputs_make(struct sched_stage *st, struct err *e)
@@ -87,7 +92,8 @@ static int inputs_make(struct sched_stage *st, struct err *e)
     return 0;
 }
 
-/* What the outputs are a function of: the resolved spec without names and references, the inputs' digests, the build. */
+/* What the outputs are a function of: the resolved spec without names and references, the inputs'
+ * digests, the build. */
 static void reuse_key(const struct sched *s, const struct sched_stage *st, struct digest *out)
 {
     static const char *const names[] = {"name", "project", "inputs", "needs", "gate", "stages"};
@@ -118,7 +124,9 @@ void sched_context(const struct sched_stage *st, struct buf *out)
     cJSON_Delete(doc);
 }
 
-/* ---- the end ---------------------------------------------------------------------------------------------------- */
+/* ---- the end
+ * ----------------------------------------------------------------------------------------------------
+ */
 static bool gates_hold(const struct sched_stage *st, struct err *e)
 {
     const struct stage *source = st->job->expansion->stage[st->index].source;
@@ -131,8 +139,10 @@ static bool gates_hold(const struct sched_stage *st, struct err *e)
             err_set(e, ERR_INVALID, "gate of stage %s: there is no metric %s", st->name, g->metric);
             return false;
         }
-        if ((g->has_min && value->valuedouble < g->min) || (g->has_max && value->valuedouble > g->max)) {
-            err_set(e, ERR_INVALID, "gate of stage %s: %s is %g, must be %s %g", st->name, g->metric, value->valuedouble,
+        if ((g->has_min && value->valuedouble < g->min) ||
+            (g->has_max && value->valuedouble > g->max)) {
+            err_set(e, ERR_INVALID, "gate of stage %s: %s is %g, must be %s %g", st->name,
+                    g->metric, value->valuedouble,
                     g->has_min && value->valuedouble < g->min ? "at least" : "at most",
                     g->has_min && value->valuedouble < g->min ? g->min : g->max);
             return false;
@@ -155,7 +165,8 @@ static void succeed(struct sched *s, struct sched_stage *st, struct sched_action
     sched_move_stage(s, st, RUN_SUCCEEDED, st->reused ? "Reused" : "", a);
 }
 
-void sched_stage_stop(struct sched *s, struct sched_stage *st, enum run_state to, const char *reason, struct sched_actions *a)
+void sched_stage_stop(struct sched *s, struct sched_stage *st, enum run_state to,
+                      const char *reason, struct sched_actions *a)
 {
     for (uint32_t i = 0; i < st->tasks_n; i++)
         sched_task_cancel(s, st, &st->task[i], a);
@@ -165,14 +176,16 @@ void sched_stage_stop(struct sched *s, struct sched_stage *st, enum run_state to
     sched_move_stage(s, st, to, reason, a);
 }
 
-/* ---- phases ----------------------------------------------------------------------------------------------------- */
+/* ---- phases
+ * -----------------------------------------------------------------------------------------------------
+ */
 static void tasks_make(struct sched_stage *st)
 {
     struct phase *p = &st->phase;
 
     st->task = p->tasks > 0 ? mem_zalloc(p->tasks, sizeof *st->task) : NULL;
     st->tasks_n = p->tasks;
-    st->tasks_done = 0;
+    st->tasks_done = st->pending_from = 0;
     for (uint32_t i = 0; i < p->tasks; i++) {
         struct sched_task *t = &st->task[i];
 
@@ -189,14 +202,19 @@ static int phase_check(const struct phase *p, struct err *e)
     const struct session_plan *n = &p->session;
 
     if (p->type == PHASE_TASKS && p->tasks > SCHED_TASKS_MAX)
-        return err_set(e, ERR_LIMIT, "phase %s has %u tasks, at most %d: raise rows_per_task", p->name, p->tasks, SCHED_TASKS_MAX);
-    if (p->type == PHASE_SESSION && (n->steps == 0 || n->params == 0 || n->units == 0 || n->chunk_elems == 0))
-        return err_set(e, ERR_INVALID, "phase %s: nothing to train (%" PRIu64 " steps, %" PRIu64 " parameters, %u units)", p->name,
-                       n->steps, n->params, n->units);
+        return err_set(e, ERR_LIMIT, "phase %s has %u tasks, at most %d: raise rows_per_task",
+                       p->name, p->tasks, SCHED_TASKS_MAX);
+    if (p->type == PHASE_SESSION &&
+        (n->steps == 0 || n->params == 0 || n->units == 0 || n->chunk_elems == 0))
+        return err_set(e, ERR_INVALID,
+                       "phase %s: nothing to train (%" PRIu64 " steps, %" PRIu64
+                       " parameters, %u units)",
+                       p->name, n->steps, n->params, n->units);
     return 0;
 }
 
-/* Asks the planner what would come if each phase ended with no figures. What it cannot say yet is guessed from the spec. */
+/* Asks the planner what would come if each phase ended with no figures. What it cannot say yet is
+ * guessed from the spec. */
 void sched_stage_estimate(struct sched *s, struct sched_stage *st)
 {
     const struct spec *spec = st->job->expansion->stage[st->index].spec;
@@ -212,7 +230,8 @@ void sched_stage_estimate(struct sched *s, struct sched_stage *st)
 
         cJSON_Delete(outputs);
         cJSON_Delete(metrics);
-        if (rc != 0 && p.name[0] == '\0') { /* a training phase whose examples are not counted yet */
+        if (rc != 0 &&
+            p.name[0] == '\0') { /* a training phase whose examples are not counted yet */
             guessed = true;
             break;
         }
@@ -222,8 +241,9 @@ void sched_stage_estimate(struct sched *s, struct sched_stage *st)
         cJSON_AddItemToObject(done, p.name, cJSON_CreateObject());
     }
     if (guessed)
-        st->cost_total += (spec->train.max_tokens > 0 ? 1e-3 * (double)spec->train.max_tokens : 2000.0) *
-                          (spec->kind == KIND_TRAIN_ATTRIBUTE_MODEL && spec->cross_fit > 1 ? spec->cross_fit : 1);
+        st->cost_total +=
+            (spec->train.max_tokens > 0 ? 1e-3 * (double)spec->train.max_tokens : 2000.0) *
+            (spec->kind == KIND_TRAIN_ATTRIBUTE_MODEL && spec->cross_fit > 1 ? spec->cross_fit : 1);
     cJSON_Delete(done);
 }
 
@@ -262,7 +282,8 @@ static void phase_open(struct sched *s, struct sched_stage *st, struct sched_act
 }
 
 /* Takes entry. */
-void sched_phase_finish(struct sched *s, struct sched_stage *st, cJSON *entry, struct sched_actions *a)
+void sched_phase_finish(struct sched *s, struct sched_stage *st, cJSON *entry,
+                        struct sched_actions *a)
 {
     cJSON_AddItemToObject(st->done, st->phase.name, entry);
     st->phase_open = false;
@@ -290,7 +311,8 @@ static const char *part_of(const cJSON *outputs)
     return cJSON_IsString(part) ? part->valuestring : "";
 }
 
-/* Figures of ranges add up. Tasks that are not ranges (one export a fold) stand side by side: name, name.1, name.2. */
+/* Figures of ranges add up. Tasks that are not ranges (one export a fold) stand side by side: name,
+ * name.1, name.2. */
 static void metrics_add(cJSON *sum, const cJSON *more, bool ranges, uint32_t index)
 {
     const cJSON *m = NULL;
@@ -328,7 +350,8 @@ static cJSON *tasks_entry(const struct sched_stage *st)
             if (json_get(outputs, o->string) == NULL)
                 cJSON_AddItemToObject(outputs, o->string, cJSON_Duplicate(o, true));
         }
-        metrics_add(metrics, json_get(st->task[i].result, "metrics"), st->phase.rows_per_task > 0, i);
+        metrics_add(metrics, json_get(st->task[i].result, "metrics"), st->phase.rows_per_task > 0,
+                    i);
     }
     return entry;
 }
@@ -366,16 +389,19 @@ static bool phase_next(struct sched *s, struct sched_stage *st, struct sched_act
     return true;
 }
 
-bool sched_restore_phase(struct sched *s, struct sched_stage *st, const char *name, uint32_t tasks_n)
+bool sched_restore_phase(struct sched *s, struct sched_stage *st, const char *name,
+                         uint32_t tasks_n)
 {
     struct err e = {0};
     cJSON *outputs = NULL, *metrics = NULL;
     struct buf text = BUF_INIT;
-    int rc = s->config.plan(st->job->expansion->stage[st->index].spec, st->inputs, st->done, &st->phase, &outputs, &metrics, &e);
+    int rc = s->config.plan(st->job->expansion->stage[st->index].spec, st->inputs, st->done,
+                            &st->phase, &outputs, &metrics, &e);
 
     cJSON_Delete(outputs);
     cJSON_Delete(metrics);
-    if (rc != 0 || phase_check(&st->phase, &e) != 0 || st->phase.type == PHASE_END || strcmp(st->phase.name, name) != 0 ||
+    if (rc != 0 || phase_check(&st->phase, &e) != 0 || st->phase.type == PHASE_END ||
+        strcmp(st->phase.name, name) != 0 ||
         (st->phase.type == PHASE_TASKS && st->phase.tasks != tasks_n)) {
         st->phase = (struct phase){.type = PHASE_END};
         return false;
@@ -391,7 +417,9 @@ bool sched_restore_phase(struct sched *s, struct sched_stage *st, const char *na
     return true;
 }
 
-/* ---- needs ------------------------------------------------------------------------------------------------------ */
+/* ---- needs
+ * ------------------------------------------------------------------------------------------------------
+ */
 static bool needs_met(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
     const struct expand_stage *x = &st->job->expansion->stage[st->index];
@@ -432,7 +460,8 @@ static bool stage_start(struct sched *s, struct sched_stage *st, struct sched_ac
     return true;
 }
 
-void sched_stage_reuse(struct sched *s, struct sched_stage *st, cJSON *result, struct sched_actions *a)
+void sched_stage_reuse(struct sched *s, struct sched_stage *st, cJSON *result,
+                       struct sched_actions *a)
 {
     if (st->state != RUN_STARTING || !st->reuse_asked || st->reuse_missed || st->phase_open)
         return;

@@ -1,9 +1,11 @@
 /*
- * Leases. A grant raises the task's epoch and names a worker; the grant is committed before the worker hears of it. Whatever
- * ends a lease (result, failure, silence, good-bye) ends exactly that epoch; anything that comes later under it is stale.
+ * Leases. A grant raises the task's epoch and names a worker; the grant is committed before the
+ * worker hears of it. Whatever ends a lease (result, failure, silence, good-bye) ends exactly that
+ * epoch; anything that comes later under it is stale.
  *
- * Two budgets: `losses` counts machines that went away or could not (network, disk), `faults` counts the task's own failures.
- * A worker that died under a task is remembered by name: several different ones make the task the suspect.
+ * Two budgets: `losses` counts machines that went away or could not (network, disk), `faults`
+ * counts the task's own failures. A worker that died under a task is remembered by name: several
+ * different ones make the task the suspect.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -22,6 +24,12 @@ static void task_move(struct sched_task *t, enum task_state to)
 {
     CHECK(task_next[t->state] & BIT(to)); /* task_next[] is made from TASK_STATES */
     t->state = to;
+}
+
+static void task_pend(struct sched_stage *st, struct sched_task *t)
+{
+    task_move(t, TASK_PENDING);
+    st->pending_from = t->index < st->pending_from ? t->index : st->pending_from;
 }
 
 static void task_save(struct sched_actions *a, struct sched_stage *st, struct sched_task *t)
@@ -43,7 +51,8 @@ static struct sched_task *task_find(const struct sched *s, uint64_t id, struct s
             struct sched_stage *st = &s->job[i]->stage[k];
             uint64_t first = st->tasks_n > 0 ? st->task[0].id : 0;
 
-            if (st->tasks_n > 0 && id >= first && id - first < st->tasks_n) { /* ids of a phase are consecutive */
+            if (st->tasks_n > 0 && id >= first &&
+                id - first < st->tasks_n) { /* ids of a phase are consecutive */
                 *stage = st;
                 return &st->task[id - first];
             }
@@ -53,8 +62,8 @@ static struct sched_task *task_find(const struct sched *s, uint64_t id, struct s
 }
 
 /* Ends the running attempt: outcome is succeeded, failed, lost, expired, returned or cancelled. */
-static void lease_end(struct sched *s, struct sched_stage *st, struct sched_task *t, const char *outcome, const char *why,
-                      struct sched_actions *a)
+static void lease_end(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                      const char *outcome, const char *why, struct sched_actions *a)
 {
     struct sched_worker *w = sched_find_worker(s, t->worker);
     struct sched_action *act = sched_act(a, SCHED_ATTEMPT_END, st->job, st);
@@ -72,8 +81,8 @@ static void lease_end(struct sched *s, struct sched_stage *st, struct sched_task
     t->lease_until_ms = 0;
 }
 
-static void quarantine(struct sched *s, struct sched_stage *st, struct sched_task *t, const char *class_name, const char *why,
-                       struct sched_actions *a)
+static void quarantine(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       const char *class_name, const char *why, struct sched_actions *a)
 {
     struct sched_failure f = {.code = t->code, .task = t->id, .attempt = (uint32_t)t->epoch};
 
@@ -98,8 +107,9 @@ static bool crash_counts(struct sched *s, struct sched_task *t)
 }
 
 /* A lease that ended without a verdict on the task itself. */
-static void task_lost(struct sched *s, struct sched_stage *st, struct sched_task *t, const char *outcome, const char *why, bool crashed,
-                      bool wait, struct sched_actions *a)
+static void task_lost(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                      const char *outcome, const char *why, bool crashed, bool wait,
+                      struct sched_actions *a)
 {
     char text[SCHED_TEXT_MAX];
 
@@ -117,12 +127,16 @@ static void task_lost(struct sched *s, struct sched_stage *st, struct sched_task
         quarantine(s, st, t, "infrastructure", text, a);
         return;
     }
-    task_move(t, wait ? TASK_RETRY_WAIT : TASK_PENDING);
+    if (wait)
+        task_move(t, TASK_RETRY_WAIT);
+    else
+        task_pend(st, t);
     t->retry_at_ms = s->now_ms + sched_backoff(s, t->losses);
     task_save(a, st, t);
 }
 
-void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_task *t, struct sched_actions *a)
+void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       struct sched_actions *a)
 {
     if (t->state == TASK_LEASED) {
         struct sched_action *act = sched_act(a, SCHED_SEND_TASK_CANCEL, st->job, st);
@@ -138,7 +152,9 @@ void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_tas
     task_save(a, st, t);
 }
 
-/* ---- giving out ------------------------------------------------------------------------------------------------- */
+/* ---- giving out
+ * -------------------------------------------------------------------------------------------------
+ */
 bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w)
 {
     (void)s;
@@ -167,11 +183,12 @@ static bool shy_of(const struct sched_task *t, const struct sched_worker *w)
         if (strcmp(t->crashed[i], w->id) == 0)
             return true;
     }
-    return t->faults > 0 && strcmp(t->worker, w->id) == 0;
+    return t->faults + t->losses > 0 && strcmp(t->worker, w->id) == 0;
 }
 
 /* The freest worker; one that this task has not failed on, if there is any. */
-static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st, const struct sched_task *t)
+static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st,
+                                        const struct sched_task *t)
 {
     struct sched_worker *best = NULL;
     double best_score = 0;
@@ -192,7 +209,8 @@ static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st,
     return best;
 }
 
-static void task_grant(struct sched *s, struct sched_stage *st, struct sched_task *t, struct sched_worker *w, struct sched_actions *a)
+static void task_grant(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       struct sched_worker *w, struct sched_actions *a)
 {
     struct sched_action *act;
 
@@ -220,8 +238,8 @@ static void task_grant(struct sched *s, struct sched_stage *st, struct sched_tas
 
 void sched_tasks_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
-    for (uint32_t i = 0; i < st->tasks_n; i++) {
-        struct sched_task *t = &st->task[i];
+    for (; st->pending_from < st->tasks_n; st->pending_from++) {
+        struct sched_task *t = &st->task[st->pending_from];
         struct sched_worker *w = NULL;
 
         if (t->state != TASK_PENDING)
@@ -233,14 +251,15 @@ void sched_tasks_dispatch(struct sched *s, struct sched_stage *st, struct sched_
     }
 }
 
-/* ---- time and workers ------------------------------------------------------------------------------------------- */
+/* ---- time and workers
+ * ------------------------------------------------------------------------------------------- */
 void sched_tasks_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
     for (uint32_t i = 0; i < st->tasks_n && st->phase_open; i++) {
         struct sched_task *t = &st->task[i];
 
         if (t->state == TASK_RETRY_WAIT && s->now_ms >= t->retry_at_ms) {
-            task_move(t, TASK_PENDING);
+            task_pend(st, t);
             task_save(a, st, t);
         } else if (t->state == TASK_LEASED && s->now_ms > t->lease_until_ms) {
             struct sched_action *act = sched_act(a, SCHED_SEND_TASK_CANCEL, st->job, st);
@@ -253,7 +272,8 @@ void sched_tasks_tick(struct sched *s, struct sched_stage *st, struct sched_acti
     }
 }
 
-void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed, struct sched_actions *a)
+void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed,
+                             struct sched_actions *a)
 {
     for (int i = 0; i < s->jobs_n; i++) {
         for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
@@ -263,7 +283,8 @@ void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed, 
                 struct sched_task *task = &st->task[t];
 
                 if (task->state == TASK_LEASED && strcmp(task->worker, worker) == 0)
-                    task_lost(s, st, task, "lost", crashed ? "the worker died" : "the worker left", crashed, false, a);
+                    task_lost(s, st, task, "lost", crashed ? "the worker died" : "the worker left",
+                              crashed, false, a);
             }
         }
     }
@@ -278,7 +299,8 @@ static const struct sched_lease *lease_of(const struct sched_event *ev, const st
     return NULL;
 }
 
-static void lease_renew(struct sched *s, struct sched_stage *st, struct sched_task *t, const struct sched_lease *l)
+static void lease_renew(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                        const struct sched_lease *l)
 {
     t->lease_until_ms = s->now_ms + s->config.lease_ms;
     if (t->leased_ms == 0)
@@ -289,8 +311,20 @@ static void lease_renew(struct sched *s, struct sched_stage *st, struct sched_ta
     t->total = l->total;
 }
 
-/* whole: the worker has just said hello, so its list is all that it has, and what it does not hold is lost. */
-void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool whole, struct sched_actions *a)
+/* A worker may say that it lives while its compute threads hang: then the lease runs out, and
+ * somebody else does the work. */
+static bool is_hung(const struct sched *s, const struct sched_event *ev, const struct sched_task *t)
+{
+    uint64_t moved = ev->progress_ms > t->leased_ms ? ev->progress_ms : t->leased_ms;
+
+    return s->config.hang_ms > 0 && ev->progress_ms > 0 && t->leased_ms > 0 && s->now_ms > moved &&
+           s->now_ms - moved > s->config.hang_ms;
+}
+
+/* whole: the worker has just said hello, so its list is all that it has, and what it does not hold
+ * is lost. */
+void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool whole,
+                          struct sched_actions *a)
 {
     struct sched_worker *w = sched_find_worker(s, ev->worker);
     uint32_t running = 0;
@@ -301,14 +335,15 @@ void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool wh
         struct sched_stage *st = NULL;
         struct sched_task *t = task_find(s, ev->lease[i].task, &st);
 
-        if (t == NULL || t->state != TASK_LEASED || t->epoch != ev->lease[i].epoch || strcmp(t->worker, ev->worker) != 0) {
+        if (t == NULL || t->state != TASK_LEASED || t->epoch != ev->lease[i].epoch ||
+            strcmp(t->worker, ev->worker) != 0) {
             struct sched_action *act = sched_act(a, SCHED_SEND_TASK_CANCEL, NULL, NULL);
 
             snprintf(act->worker, sizeof act->worker, "%s", ev->worker);
             act->number = ev->lease[i].task;
             act->epoch = ev->lease[i].epoch;
             s->fenced++;
-        } else {
+        } else if (!is_hung(s, ev, t)) {
             lease_renew(s, st, t, &ev->lease[i]);
         }
     }
@@ -333,8 +368,11 @@ void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool wh
     w->running = running;
 }
 
-/* ---- answers ---------------------------------------------------------------------------------------------------- */
-static struct sched_task *answered(struct sched *s, const struct sched_event *ev, struct sched_stage **st, struct sched_actions *a)
+/* ---- answers
+ * ----------------------------------------------------------------------------------------------------
+ */
+static struct sched_task *answered(struct sched *s, const struct sched_event *ev,
+                                   struct sched_stage **st, struct sched_actions *a)
 {
     struct sched_task *t = task_find(s, ev->task, st);
     struct sched_action *act = sched_act(a, SCHED_SEND_ACK, NULL, NULL);
@@ -342,7 +380,8 @@ static struct sched_task *answered(struct sched *s, const struct sched_event *ev
     snprintf(act->worker, sizeof act->worker, "%s", ev->worker);
     act->number = ev->task;
     act->epoch = ev->epoch;
-    if (t == NULL || t->state != TASK_LEASED || t->epoch != ev->epoch || strcmp(t->worker, ev->worker) != 0) {
+    if (t == NULL || t->state != TASK_LEASED || t->epoch != ev->epoch ||
+        strcmp(t->worker, ev->worker) != 0) {
         s->stale++;
         return NULL;
     }
@@ -375,7 +414,8 @@ void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_
     if (t == NULL)
         return;
     if (sched_code_is_loss(ev->code)) {
-        task_lost(s, st, t, ev->code == ERR_CANCELLED ? "returned" : "failed", why, false, ev->code != ERR_CANCELLED, a);
+        task_lost(s, st, t, ev->code == ERR_CANCELLED ? "returned" : "failed", why, false,
+                  ev->code != ERR_CANCELLED, a);
         t->code = ev->code;
         return;
     }
@@ -384,7 +424,8 @@ void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_
     snprintf(t->text, sizeof t->text, "%.*s", (int)sizeof t->text - 1, why);
     lease_end(s, st, t, "failed", why, a);
     if (t->faults >= s->config.fault_budget) {
-        quarantine(s, st, t, ev->code == ERR_CORRUPT || ev->code == ERR_NUMERIC ? "data" : "user", why, a);
+        quarantine(s, st, t, ev->code == ERR_CORRUPT || ev->code == ERR_NUMERIC ? "data" : "user",
+                   why, a);
         return;
     }
     task_move(t, TASK_RETRY_WAIT);

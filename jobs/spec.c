@@ -35,7 +35,7 @@ struct spec *spec_new(void)
     s->reuse_verified = true;
     s->finish_independent = true;
     snprintf(s->head, sizeof s->head, "classes");
-    s->train = (struct train_spec){.global_batch = 32, .units = 8, .chunk_elems = 262144, .max_length = 512, .lr = 1e-3, .grad_clip = 1.0};
+    s->train = (struct train_spec){.global_batch = 32, .units = 8, .chunk_elems = 262144, .max_length = 512, .checkpoint_every_steps = 100, .lr = 1e-3, .grad_clip = 1.0};
     s->train.adamw = (struct adamw){.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.01f};
     snprintf(s->train.optimizer, sizeof s->train.optimizer, "adamw");
     snprintf(s->train.schedule_name, sizeof s->train.schedule_name, "cosine");

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "json/json.h"
 #include "model/ops.h"
+#include "net/keys.h"
 #include "net/link.h"
 #include "worker/duty.h"
 #include "worker/executor.h"
@@ -372,6 +373,10 @@ static int directories_open(struct worker *w, struct err *e)
         rc = blob_open(p->cache, &w->cache, e);
     if (rc == 0)
         rc = artifact_client_new("http://127.0.0.1:7780", w->cache, p->trees, &w->artifacts, e);
+    if (rc == 0 && w->config.token[0] != '\0') {
+        artifact_client_set_token(w->artifacts, w->config.token);
+        rc = keys_use(w->config.token, e);
+    }
     return rc;
 }
 

@@ -5,7 +5,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buf.h"
+#include "base/file.h"
 #include "base/suggest.h"
+#include "net/keys.h"
 #include "wire/control.h"
 #include "worker/executor.h"
 
@@ -19,6 +22,9 @@ const char worker_config_usage[] =
     "  --roles LIST              compute, params or both (STEER_ROLES; default compute,params)\n"
     "  --listen tcp://H:P        data socket for other workers (STEER_LISTEN; default tcp://127.0.0.1:0; port 0: any)\n"
     "  --advertise tcp://H:P     how others reach it (STEER_ADVERTISE_DATA; default: where it listens)\n"
+    "  --token-file FILE         the cluster's secret, one line (or STEER_TOKEN); needed beyond loopback, encrypts every socket\n"
+    "  --open-data               let the data socket listen beyond loopback without a token: only where everybody on the network\n"
+    "                            is trusted\n"
     "  --name NAME               for people (default: the host's name)\n"
     "  --help, --version\n"
     "SIGTERM drains: running tasks end, a session is handed over; a second SIGTERM stops at once.\n";
@@ -70,10 +76,24 @@ static int roles_set(struct worker_config *c, const char *option, const char *va
     return 0;
 }
 
+static int token_set(struct worker_config *c, const char *path, struct err *e)
+{
+    struct buf text = BUF_INIT;
+    int rc = file_read(path, 4096, &text, e);
+
+    if (rc == 0) {
+        buf_char(&text, '\n');
+        text.data[strcspn(text.data, "\r\n")] = '\0';
+        rc = text_set(c->token, sizeof c->token, "the token", text.data, e);
+    }
+    buf_free(&text);
+    return rc == 0 ? 0 : err_wrap(e, "--token-file %s", path);
+}
+
 static int option_set(struct worker_config *c, const char *option, const char *value, struct err *e)
 {
     static const char *const known[] = {"--coordinator", "--coordinator-dir", "--dir",  "--threads", "--roles", "--listen",
-                                        "--advertise",   "--name",            "--help", "--version"};
+                                        "--advertise",   "--token-file",      "--open-data", "--name", "--help", "--version"};
     const char *near;
 
     if (strcmp(option, "--coordinator") == 0)
@@ -90,6 +110,8 @@ static int option_set(struct worker_config *c, const char *option, const char *v
         return address_set(c->listen, sizeof c->listen, option, value, e);
     if (strcmp(option, "--advertise") == 0)
         return address_set(c->advertise, sizeof c->advertise, option, value, e);
+    if (strcmp(option, "--token-file") == 0)
+        return token_set(c, value, e);
     if (strcmp(option, "--name") == 0)
         return text_set(c->name, sizeof c->name, option, value, e);
     near = suggest_nearest(option, known, sizeof known / sizeof known[0]);
@@ -102,6 +124,7 @@ static int from_environment(struct worker_config *c, struct err *e)
         {"STEER_COORDINATOR", "--coordinator"}, {"STEER_DIR", "--coordinator-dir"}, {"STEER_WORKER_DIR", "--dir"},
         {"STEER_THREADS", "--threads"},         {"STEER_ROLES", "--roles"},         {"STEER_LISTEN", "--listen"},
         {"STEER_ADVERTISE_DATA", "--advertise"}};
+    const char *token = getenv("STEER_TOKEN");
 
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
         const char *value = getenv(pairs[i][0]);
@@ -109,6 +132,8 @@ static int from_environment(struct worker_config *c, struct err *e)
         if (rc != 0)
             return err_wrap(e, "%s", pairs[i][0]);
     }
+    if (token != NULL && *token != '\0')
+        return text_set(c->token, sizeof c->token, "STEER_TOKEN", token, e);
     return 0;
 }
 
@@ -139,6 +164,8 @@ static int arguments(struct worker_config *c, int argc, char **argv, struct err 
             c->help = true;
         } else if (strcmp(argv[i], "--version") == 0) {
             c->version = true;
+        } else if (strcmp(argv[i], "--open-data") == 0) {
+            c->open_data = true;
         } else if (strncmp(argv[i], "--", 2) != 0) {
             rc = err_set(e, ERR_INVALID, "unexpected argument \"%.60s\"", argv[i]);
         } else if (equals != NULL && equals - argv[i] < 40) {
@@ -163,5 +190,10 @@ int worker_config_parse(int argc, char **argv, struct worker_config *c, struct e
         rc = arguments(c, argc, argv, e);
     if (rc == 0 && c->dir[0] == '\0' && (size_t)snprintf(c->dir, sizeof c->dir, "%s/worker", c->coordinator_dir) >= sizeof c->dir)
         rc = err_set(e, ERR_INVALID, "--coordinator-dir is too long for a default --dir");
+    if (rc == 0 && (c->roles & ROLE_PARAMS) != 0 && c->token[0] == '\0' && !c->open_data && !keys_address_is_loopback(c->listen))
+        rc = err_set(e, ERR_DENIED,
+                     "--listen is %s: beyond loopback anybody who reaches it can read and change what is trained; give everybody a secret with "
+                     "--token-file, or add --open-data if everybody on that network is trusted",
+                     c->listen);
     return rc;
 }

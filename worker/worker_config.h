@@ -14,6 +14,8 @@ struct worker_config {
     char listen[256];          /* tcp://HOST:PORT of the data socket, port 0 = any */
     char advertise[256];       /* tcp://HOST:PORT that other workers dial; "" = what was bound */
     char name[128];            /* for people; default the host name */
+    char token[256];           /* the cluster's secret; "" = none, then everything stays on loopback */
+    bool open_data;            /* data socket beyond loopback without a secret */
     uint32_t threads;          /* compute threads */
     uint32_t roles;            /* ROLE_COMPUTE | ROLE_PARAMS */
     bool help, version;

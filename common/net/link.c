@@ -7,6 +7,8 @@
 #include <string.h>
 #include <zmq.h>
 
+#include "net/keys.h"
+
 #define HEARTBEAT_MS 2000
 #define HEARTBEAT_TIMEOUT_MS 10000
 #define HANDSHAKE_MS 5000
@@ -34,6 +36,7 @@ void *link_context(void)
 
 void link_context_term(void)
 {
+    keys_stop();
     pthread_mutex_lock(&context_lock);
     if (context != NULL) {
         while (zmq_ctx_term(context) != 0 && errno == EINTR)
@@ -81,6 +84,7 @@ static void *socket_new(int type, struct link_options o, struct err *e)
     option_int(socket, ZMQ_TCP_KEEPALIVE, 1);
     if (type == ZMQ_ROUTER)
         option_int(socket, ZMQ_ROUTER_MANDATORY, 1);
+    keys_apply(socket, type == ZMQ_ROUTER);
     return socket;
 }
 

@@ -1,7 +1,7 @@
 /*
  * link: ZeroMQ sockets with the options that every socket of ours has (bounded high-water marks, MAXMSGSIZE, LINGER, IMMEDIATE,
  * ROUTER_MANDATORY, heartbeats, HANDSHAKE_IVL) and frames as bytes. Moves bytes that it cannot read. One context per process.
- * A socket belongs to one thread; handing it over needs a full fence (pthread_create, a mutex).
+ * After keys_use() (net/keys.h) tcp sockets speak CURVE: routers as servers, dealers as clients. A socket belongs to one thread; handing it over needs a full fence (pthread_create, a mutex).
  */
 #ifndef NET_LINK_H
 #define NET_LINK_H

@@ -1,9 +1,11 @@
 /*
- * SQLite does the hard part. What is ours: the settings that make "committed" mean "survives a power cut", a translation of
- * SQLite's result codes into the four things that a daemon can do about them, and a statement cache small enough to scan.
+ * SQLite does the hard part. What is ours: the settings that make "committed" mean "survives a
+ * power cut", a translation of SQLite's result codes into the four things that a daemon can do
+ * about them, and a statement cache small enough to scan.
  *
- * A full disk shows as SQLITE_FULL, or as SQLITE_IOERR_WRITE with errno ENOSPC; both become ERR_NO_SPACE, because the cure is to
- * wait. Every other I/O error is ERR_IO: after a failed fsync nobody knows what is on the disk, so the daemon has to stop.
+ * A full disk shows as SQLITE_FULL, or as SQLITE_IOERR_WRITE with errno ENOSPC; both become
+ * ERR_NO_SPACE, because the cure is to wait. Every other I/O error is ERR_IO: after a failed fsync
+ * nobody knows what is on the disk, so the daemon has to stop.
  */
 #include "store/db.h"
 
@@ -87,7 +89,8 @@ static int check_quick(sqlite3 *handle, struct err *e)
     if (rc != SQLITE_ROW)
         result = fail(handle, rc, "quick_check", e);
     else if (strcmp((const char *)sqlite3_column_text(stmt, 0), "ok") != 0)
-        result = err_set(e, ERR_CORRUPT, "database: quick_check: %s", (const char *)sqlite3_column_text(stmt, 0));
+        result = err_set(e, ERR_CORRUPT, "database: quick_check: %s",
+                         (const char *)sqlite3_column_text(stmt, 0));
     sqlite3_finalize(stmt);
     return result;
 }
@@ -116,12 +119,14 @@ static int migrate(sqlite3 *handle, const char *const *migrations, int n, struct
     if (rc != 0)
         return rc;
     if (version > n)
-        return err_set(e, ERR_UNSUPPORTED, "database: schema version %d is newer than this program's %d", version, n);
+        return err_set(e, ERR_UNSUPPORTED,
+                       "database: schema version %d is newer than this program's %d", version, n);
     for (; version < n; version++) {
         char set[64];
 
         sqlite3_snprintf(sizeof set, set, "PRAGMA user_version=%d", version + 1);
-        if ((rc = exec_text(handle, "BEGIN IMMEDIATE", e)) != 0 || (rc = exec_text(handle, migrations[version], e)) != 0 ||
+        if ((rc = exec_text(handle, "BEGIN IMMEDIATE", e)) != 0 ||
+            (rc = exec_text(handle, migrations[version], e)) != 0 ||
             (rc = exec_text(handle, set, e)) != 0 || (rc = exec_text(handle, "COMMIT", e)) != 0) {
             sqlite3_exec(handle, "ROLLBACK", NULL, NULL, NULL);
             return err_wrap(e, "migration to version %d", version + 1);
@@ -130,13 +135,16 @@ static int migrate(sqlite3 *handle, const char *const *migrations, int n, struct
     return 0;
 }
 
-int db_open(const char *path, const char *const *migrations, int migrations_n, struct db **out, struct err *e)
+int db_open(const char *path, const char *const *migrations, int migrations_n, struct db **out,
+            struct err *e)
 {
-    static const char settings[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
-                                   "PRAGMA mmap_size=0; PRAGMA trusted_schema=OFF; PRAGMA busy_timeout=2000;"
-                                   "PRAGMA cell_size_check=ON; PRAGMA wal_autocheckpoint=1000;";
+    static const char settings[] =
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
+        "PRAGMA mmap_size=0; PRAGMA trusted_schema=OFF; PRAGMA busy_timeout=2000;"
+        "PRAGMA cell_size_check=ON; PRAGMA wal_autocheckpoint=1000;";
     struct db *d = mem_zalloc(1, sizeof *d);
-    int rc = sqlite3_open_v2(path, &d->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    int rc = sqlite3_open_v2(
+        path, &d->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
 
     if (rc != SQLITE_OK) {
         rc = fail(d->handle, rc, "open", e);
@@ -186,7 +194,8 @@ static int statement_get(struct db *d, const char *sql, sqlite3_stmt **out, stru
     return 0;
 }
 
-static int bind_all(struct db *d, sqlite3_stmt *stmt, const char *letters, va_list args, struct err *e)
+static int bind_all(struct db *d, sqlite3_stmt *stmt, const char *letters, va_list args,
+                    struct err *e)
 {
     int rc = SQLITE_OK;
 
@@ -204,7 +213,8 @@ static int bind_all(struct db *d, sqlite3_stmt *stmt, const char *letters, va_li
     return rc == SQLITE_OK ? 0 : fail(d->handle, rc, "bind", e);
 }
 
-static int run_rows(struct db *d, struct err *e, db_row_fn fn, void *self, const char *sql, const char *letters, va_list args)
+static int run_rows(struct db *d, struct err *e, db_row_fn fn, void *self, const char *sql,
+                    const char *letters, va_list args)
 {
     sqlite3_stmt *stmt = NULL;
     int rc = statement_get(d, sql, &stmt, e);
@@ -235,7 +245,8 @@ int db_run(struct db *d, struct err *e, const char *sql, const char *letters, ..
     return rc;
 }
 
-int db_query(struct db *d, struct err *e, db_row_fn fn, void *self, const char *sql, const char *letters, ...)
+int db_query(struct db *d, struct err *e, db_row_fn fn, void *self, const char *sql,
+             const char *letters, ...)
 {
     va_list args;
     int rc = 0;
@@ -314,7 +325,8 @@ int db_lock(const char *path, int *fd, struct err *e)
             rc = err_sys(e, "%s: flock", path);
         } else {
             text[strcspn(text, "\n")] = '\0';
-            rc = err_set(e, ERR_CONFLICT, "%s: this state directory is in use by process %s", path, text);
+            rc = err_set(e, ERR_CONFLICT, "%s: this state directory is in use by process %s", path,
+                         text);
         }
         close(f);
         return rc;

@@ -1,8 +1,9 @@
 /*
- * The scheduler, the roster and the journal under a hostile cluster: a virtual clock, links that lose, double and delay, workers
- * that die, hang, drain and come back, a coordinator that is killed between commit and send and starts again from its journal.
- * After every event the invariants are checked; after the last fault the cluster heals, and every job must end with the outputs
- * that an undisturbed run gives. `SIM_SEED=n` runs one seed; a failure prints its seed.
+ * The scheduler, the roster and the journal under a hostile cluster: a virtual clock, links that
+ * lose, double and delay, workers that die, hang, drain and come back, a coordinator that is killed
+ * between commit and send and starts again from its journal. After every event the invariants are
+ * checked; after the last fault the cluster heals, and every job must end with the outputs that an
+ * undisturbed run gives. `SIM_SEED=n` runs one seed; a failure prints its seed.
  */
 #include <inttypes.h>
 #include <setjmp.h>
@@ -30,8 +31,25 @@
 #define STEP_MS 20
 
 enum { TO_COORDINATOR = -1 };
-enum what { W_HELLO, W_BEAT, W_DONE, W_FAILED, W_STATUS, W_CHECKPOINT, W_SDONE, W_BYE, C_REJECT, C_WELCOME, C_TASK, C_CANCEL, C_ACK,
-            C_OPEN, C_ASSIGN, C_CLOSE, C_SACK };
+enum what {
+    W_HELLO,
+    W_BEAT,
+    W_DONE,
+    W_FAILED,
+    W_STATUS,
+    W_CHECKPOINT,
+    W_SDONE,
+    W_BYE,
+    C_REJECT,
+    C_WELCOME,
+    C_TASK,
+    C_CANCEL,
+    C_ACK,
+    C_OPEN,
+    C_ASSIGN,
+    C_CLOSE,
+    C_SACK
+};
 
 struct letter {
     bool used;
@@ -82,12 +100,21 @@ struct sim {
     uint64_t epoch_seen[TASKS_SEEN];
     uint8_t done_seen[TASKS_SEEN];
     uint64_t job, restarts, kills, leases, adopted;
-    uint32_t loss_rate, kill_rate, restart_rate; /* in a thousand; differ by seed, so that some runs have long calm sessions */
+    uint32_t loss_rate, kill_rate,
+        restart_rate; /* in a thousand; differ by seed, so that some runs have long calm sessions */
 };
 
-static const struct sched_config config = {.plan = kind_next_phase, .build = "sim", .lease_ms = 10000, .fault_budget = 1000,
-                                           .loss_budget = 100000, .crash_limit = 0, .backoff_ms = 100, .stall_ms = 20000,
-                                           .resend_ms = 2000, .restart_grace_ms = 1500, .adopt_ms = 6000};
+static const struct sched_config config = {.plan = kind_next_phase,
+                                           .build = "sim",
+                                           .lease_ms = 10000,
+                                           .fault_budget = 1000,
+                                           .loss_budget = 100000,
+                                           .crash_limit = 0,
+                                           .backoff_ms = 100,
+                                           .stall_ms = 20000,
+                                           .resend_ms = 2000,
+                                           .restart_grace_ms = 1500,
+                                           .adopt_ms = 6000};
 
 static uint32_t draw(struct sim *s, uint32_t below)
 {
@@ -101,7 +128,9 @@ static bool chance(struct sim *s, uint32_t in_thousand)
     return !s->healed && draw(s, 1000) < in_thousand;
 }
 
-/* ---- the network ------------------------------------------------------------------------------------------------ */
+/* ---- the network
+ * ------------------------------------------------------------------------------------------------
+ */
 static void post_one(struct sim *s, const struct letter *l)
 {
     for (int i = 0; i < NET_MAX; i++) {
@@ -124,7 +153,9 @@ static void post(struct sim *s, const struct letter *l)
         post_one(s, l);
 }
 
-/* ---- workers ---------------------------------------------------------------------------------------------------- */
+/* ---- workers
+ * ----------------------------------------------------------------------------------------------------
+ */
 static int index_of(const struct sim *s, const char *id)
 {
     for (int i = 0; i < WORKERS; i++) {
@@ -138,8 +169,16 @@ static int index_of(const struct sim *s, const char *id)
 static void say(struct sim *s, int from, enum what what, uint64_t task, uint64_t epoch)
 {
     const struct fake *w = &s->worker[from];
-    struct letter l = {.to = TO_COORDINATOR, .from = from, .what = what, .boot = w->boot, .task = task, .epoch = epoch,
-                       .session = w->session, .attempt = w->attempt, .version = w->version, .steps = w->steps};
+    struct letter l = {.to = TO_COORDINATOR,
+                       .from = from,
+                       .what = what,
+                       .boot = w->boot,
+                       .task = task,
+                       .epoch = epoch,
+                       .session = w->session,
+                       .attempt = w->attempt,
+                       .version = w->version,
+                       .steps = w->steps};
 
     for (int i = 0; i < w->held_n; i++) {
         if (w->held[i].task == task && w->held[i].epoch == epoch) {
@@ -173,7 +212,8 @@ static void worker_hears(struct sim *s, int me, const struct letter *l)
         if (w->held_n < HELD_MAX) {
             struct held *h = &w->held[w->held_n++];
 
-            *h = (struct held){l->task, l->epoch, s->now_ms + 50 + draw(s, 1500), 0, "", l->index, false, 0};
+            *h = (struct held){l->task, l->epoch, s->now_ms + 50 + draw(s, 1500), 0, "", l->index,
+                               false,   0};
             snprintf(h->kind, sizeof h->kind, "%s", l->kind);
             h->code = chance(s, 40) ? ERR_UNREACHABLE : chance(s, 20) ? ERR_CORRUPT : 0;
         }
@@ -211,7 +251,8 @@ static void worker_hears(struct sim *s, int me, const struct letter *l)
     }
 }
 
-/* A step closes when all members are alive, in the same attempt and under the leader's assignment. */
+/* A step closes when all members are alive, in the same attempt and under the leader's assignment.
+ */
 static bool step_possible(const struct sim *s, const struct fake *w)
 {
     if (w->assignment == 0)
@@ -219,7 +260,8 @@ static bool step_possible(const struct sim *s, const struct fake *w)
     for (int i = 0; i < w->map.members_n; i++) {
         const struct fake *m = &s->worker[index_of(s, w->map.member[i])];
 
-        if (!m->alive || m->session != w->session || m->attempt != w->attempt || m->assignment != w->assignment)
+        if (!m->alive || m->session != w->session || m->attempt != w->attempt ||
+            m->assignment != w->assignment)
             return false;
     }
     return true;
@@ -293,7 +335,8 @@ static void worker_faults(struct sim *s, int me)
     }
 }
 
-/* ---- the coordinator -------------------------------------------------------------------------------------------- */
+/* ---- the coordinator
+ * -------------------------------------------------------------------------------------------- */
 static void digest_of(struct digest *out, const char *kind, uint64_t index)
 {
     char text[96];
@@ -304,9 +347,11 @@ static void digest_of(struct digest *out, const char *kind, uint64_t index)
 
 static cJSON *result_of(const char *kind, uint32_t index)
 {
-    static const char *const outputs[] = {"part", "data", "items", "init", "examples.0", "examples.1", "report"};
+    static const char *const outputs[] = {"part",       "data",       "items", "init",
+                                          "examples.0", "examples.1", "report"};
     static const char *const figures[] = {"examples.0", "examples.1", "tokens.0", "tokens.1"};
-    cJSON *r = cJSON_CreateObject(), *o = cJSON_AddObjectToObject(r, "outputs"), *m = cJSON_AddObjectToObject(r, "metrics");
+    cJSON *r = cJSON_CreateObject(), *o = cJSON_AddObjectToObject(r, "outputs"),
+          *m = cJSON_AddObjectToObject(r, "metrics");
     struct digest d;
 
     digest_of(&d, kind, index);
@@ -326,7 +371,8 @@ static void seen(struct sim *s)
 
         if (a->type == SCHED_ATTEMPT_BEGIN) {
             assert_true(a->number < TASKS_SEEN);
-            assert_true(a->epoch > s->epoch_seen[a->number]); /* each grant fences the ones before */
+            assert_true(a->epoch >
+                        s->epoch_seen[a->number]); /* each grant fences the ones before */
             s->epoch_seen[a->number] = a->epoch;
             s->leases++;
         } else if (a->type == SCHED_EVENT && strcmp(a->text, "session.adopt") == 0) {
@@ -348,7 +394,8 @@ static void invariants(const struct sim *s)
 
             for (uint32_t t = 0; t < st->tasks_n; t++) {
                 done += st->task[t].state == TASK_DONE;
-                if (st->task[t].state == TASK_LEASED && sched_find_worker(&s->sched, st->task[t].worker) != NULL)
+                if (st->task[t].state == TASK_LEASED &&
+                    sched_find_worker(&s->sched, st->task[t].worker) != NULL)
                     running[index_of(s, st->task[t].worker)]++;
             }
             assert_int_equal(done, st->tasks_done);
@@ -362,7 +409,8 @@ static void invariants(const struct sim *s)
                 assert_ptr_equal(sched_find_worker(&s->sched, slot->worker)->in, st);
             }
             assert_true(st->session->slots_n > 0);
-            assert_int_equal(st->session->slot[st->session->slots_n - 1].leaf_end, st->phase.session.units);
+            assert_int_equal(st->session->slot[st->session->slots_n - 1].leaf_end,
+                             st->phase.session.units);
             for (int n = 0; n < st->session->hosts_n; n++)
                 assert_ptr_equal(sched_find_worker(&s->sched, st->session->host[n].worker)->in, st);
         }
@@ -412,23 +460,28 @@ static void perform(struct sim *s, const struct sched_action *a)
     switch (a->type) {
     case SCHED_SEND_TASK:
         if (a->task->state == TASK_LEASED && a->task->epoch == a->epoch) {
-            struct letter l = {.what = C_TASK, .task = a->task->id, .epoch = a->epoch, .index = a->task->index};
+            struct letter l = {
+                .what = C_TASK, .task = a->task->id, .epoch = a->epoch, .index = a->task->index};
 
             snprintf(l.kind, sizeof l.kind, "%s", a->stage->phase.task);
             answer(s, index_of(s, a->worker), l);
         }
         break;
     case SCHED_SEND_TASK_CANCEL:
-        answer(s, index_of(s, a->worker), (struct letter){.what = C_CANCEL, .task = a->number, .epoch = a->epoch});
+        answer(s, index_of(s, a->worker),
+               (struct letter){.what = C_CANCEL, .task = a->number, .epoch = a->epoch});
         break;
     case SCHED_SEND_ACK:
-        answer(s, index_of(s, a->worker), (struct letter){.what = C_ACK, .task = a->number, .epoch = a->epoch});
+        answer(s, index_of(s, a->worker),
+               (struct letter){.what = C_ACK, .task = a->number, .epoch = a->epoch});
         break;
     case SCHED_SEND_CLOSE:
-        answer(s, index_of(s, a->worker), (struct letter){.what = C_CLOSE, .session = a->number, .attempt = a->epoch});
+        answer(s, index_of(s, a->worker),
+               (struct letter){.what = C_CLOSE, .session = a->number, .attempt = a->epoch});
         break;
     case SCHED_SEND_SESSION_ACK:
-        answer(s, index_of(s, a->worker), (struct letter){.what = C_SACK, .session = a->number, .attempt = a->epoch});
+        answer(s, index_of(s, a->worker),
+               (struct letter){.what = C_SACK, .session = a->number, .attempt = a->epoch});
         break;
     case SCHED_SEND_OPEN:
     case SCHED_SEND_ASSIGN:
@@ -482,7 +535,8 @@ static void step(struct sim *s, struct sched_event *ev)
     invariants(s);
 }
 
-static void worker_event(struct sim *s, enum sched_event_type type, const char *worker, bool crashed)
+static void worker_event(struct sim *s, enum sched_event_type type, const char *worker,
+                         bool crashed)
 {
     struct sched_event ev = {.type = type, .crashed = crashed};
 
@@ -498,7 +552,8 @@ static void roster_apply(struct sim *s)
         if (a->type == ROSTER_IS_REPLACED || a->type == ROSTER_IS_LOST || a->type == ROSTER_IS_GONE)
             worker_event(s, SCHED_WORKER_GONE, a->worker, a->type != ROSTER_IS_GONE);
         else if (a->type == ROSTER_IS_SUSPECT || a->type == ROSTER_IS_OK)
-            worker_event(s, a->type == ROSTER_IS_OK ? SCHED_WORKER_OK : SCHED_WORKER_SUSPECT, a->worker, false);
+            worker_event(s, a->type == ROSTER_IS_OK ? SCHED_WORKER_OK : SCHED_WORKER_SUSPECT,
+                         a->worker, false);
         else if (a->type == ROSTER_UNKNOWN)
             answer(s, index_of(s, a->worker), (struct letter){.what = C_REJECT});
     }
@@ -508,13 +563,20 @@ static void roster_apply(struct sim *s)
 static void hears_hello(struct sim *s, const struct letter *l)
 {
     struct roster_worker w = {.boot = l->boot, .roles = 3, .threads = 1 + (uint32_t)l->from % 3};
-    struct sched_event ev = {.type = SCHED_WORKER_UP, .class_id = "one", .roles = 3, .lease = l->lease, .leases_n = l->leases_n,
-                             .session = l->session, .attempt = l->attempt};
+    struct sched_event ev = {.type = SCHED_WORKER_UP,
+                             .class_id = "one",
+                             .roles = 3,
+                             .lease = l->lease,
+                             .leases_n = l->leases_n,
+                             .session = l->session,
+                             .attempt = l->attempt};
 
     snprintf(w.id, sizeof w.id, "w%d", l->from);
     snprintf(ev.worker, sizeof ev.worker, "w%d", l->from);
     ev.threads = w.threads;
-    roster_step(&s->roster, &(struct roster_event){.type = ROSTER_HELLO, .now_ms = s->now_ms, .worker = w.id, .hello = &w},
+    roster_step(&s->roster,
+                &(struct roster_event){
+                    .type = ROSTER_HELLO, .now_ms = s->now_ms, .worker = w.id, .hello = &w},
                 s->roster_actions);
     roster_apply(s);
     step(s, &ev);
@@ -522,14 +584,23 @@ static void hears_hello(struct sim *s, const struct letter *l)
 
 static void coordinator_hears(struct sim *s, const struct letter *l)
 {
-    struct sched_event ev = {.task = l->task, .epoch = l->epoch, .session = l->session, .attempt = l->attempt, .version = l->version,
-                             .lease = l->lease, .leases_n = l->leases_n, .code = l->code, .text = "sim"};
+    struct sched_event ev = {.task = l->task,
+                             .epoch = l->epoch,
+                             .session = l->session,
+                             .attempt = l->attempt,
+                             .version = l->version,
+                             .lease = l->lease,
+                             .leases_n = l->leases_n,
+                             .code = l->code,
+                             .text = "sim"};
     const struct roster_worker *known = NULL;
 
     snprintf(ev.worker, sizeof ev.worker, "w%d", l->from);
     known = roster_find(&s->roster, ev.worker);
     if (l->what == W_HELLO) {
-        if (known == NULL || l->boot >= known->boot) /* a link keeps order between processes; the simulated one does not */
+        if (known == NULL ||
+            l->boot >=
+                known->boot) /* a link keeps order between processes; the simulated one does not */
             hears_hello(s, l);
         return;
     }
@@ -539,9 +610,12 @@ static void coordinator_hears(struct sim *s, const struct letter *l)
         return;
     }
     if (l->what == W_BEAT || l->what == W_BYE) {
-        roster_step(&s->roster,
-                    &(struct roster_event){.type = l->what == W_BEAT ? ROSTER_HEARTBEAT : ROSTER_BYE, .now_ms = s->now_ms, .worker = ev.worker},
-                    s->roster_actions);
+        roster_step(
+            &s->roster,
+            &(struct roster_event){.type = l->what == W_BEAT ? ROSTER_HEARTBEAT : ROSTER_BYE,
+                                   .now_ms = s->now_ms,
+                                   .worker = ev.worker},
+            s->roster_actions);
         roster_apply(s);
         if (l->what == W_BYE)
             return;
@@ -579,7 +653,9 @@ static void coordinator_starts(struct sim *s)
     s->coordinator_up = true;
 }
 
-/* ---- a run ------------------------------------------------------------------------------------------------------ */
+/* ---- a run
+ * ------------------------------------------------------------------------------------------------------
+ */
 static void collect_ref(void *self, const char *ref)
 {
     struct digest d;
@@ -607,7 +683,11 @@ static void submit(struct sim *s)
     resolved_text = cJSON_PrintUnformatted(resolved);
     if (sched_job_new(++s->job, &spec, resolved, 1, &ev.job, &e) != 0)
         fail_msg("%s", e.msg);
-    assert_int_equal(journal_add(s->journal, ev.job, &(struct journal_submit){.spec = spec_text.data, .resolved = resolved_text}, &e), 0);
+    assert_int_equal(
+        journal_add(s->journal, ev.job,
+                    &(struct journal_submit){.spec = spec_text.data, .resolved = resolved_text},
+                    &e),
+        0);
     step(s, &ev);
     flush(s);
     free(resolved_text);
@@ -644,7 +724,9 @@ static void turn(struct sim *s)
     }
     if (!s->coordinator_up)
         return;
-    roster_step(&s->roster, &(struct roster_event){.type = ROSTER_TICK, .now_ms = s->now_ms, .worker = ""}, s->roster_actions);
+    roster_step(&s->roster,
+                &(struct roster_event){.type = ROSTER_TICK, .now_ms = s->now_ms, .worker = ""},
+                s->roster_actions);
     roster_apply(s);
     step(s, &tick);
     flush(s);
@@ -672,7 +754,8 @@ static char *run(uint64_t seed, bool hostile)
     s->kill_rate = (uint32_t)(seed % 3);
     s->restart_rate = 1 + (uint32_t)(seed % 4) * 4;
     s->roster_actions = calloc(1, sizeof *s->roster_actions);
-    snprintf(s->dir, sizeof s->dir, "%s/steer-sim-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    snprintf(s->dir, sizeof s->dir, "%s/steer-sim-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     assert_non_null(mkdtemp(s->dir));
     snprintf(s->path, sizeof s->path, "%s/db", s->dir);
     coordinator_starts(s);
@@ -684,18 +767,20 @@ static char *run(uint64_t seed, bool hostile)
         }
         turn(s);
         if (s->now_ms > healed_ms + 200000)
-            fail_msg("seed %" PRIu64 ": not over %" PRIu64 " ms after the last fault", seed, s->now_ms - healed_ms);
+            fail_msg("seed %" PRIu64 ": not over %" PRIu64 " ms after the last fault", seed,
+                     s->now_ms - healed_ms);
     }
     for (int k = 0; k < s->sched.job[0]->stages_n; k++) {
         const struct sched_stage *st = &s->sched.job[0]->stage[k];
 
         if (st->state != RUN_SUCCEEDED)
-            fail_msg("seed %" PRIu64 ": stage %s is %s: %s", seed, st->name, run_state_name(st->state), s->sched.job[0]->failure.message);
+            fail_msg("seed %" PRIu64 ": stage %s is %s: %s", seed, st->name,
+                     run_state_name(st->state), s->sched.job[0]->failure.message);
         buf_printf(&out, "%s ", st->name);
         json_canonical(st->outputs, &out);
     }
-    printf("seed %" PRIu64 ": over at %" PRIu64 " ms, %" PRIu64 " leases, %" PRIu64 " workers killed, %" PRIu64
-           " coordinator restarts, %" PRIu64 " sessions taken over\n",
+    printf("seed %" PRIu64 ": over at %" PRIu64 " ms, %" PRIu64 " leases, %" PRIu64
+           " workers killed, %" PRIu64 " coordinator restarts, %" PRIu64 " sessions taken over\n",
            seed, s->now_ms, s->leases, s->kills, s->restarts, s->adopted);
     journal_close(s->journal);
     sched_fini(&s->sched);

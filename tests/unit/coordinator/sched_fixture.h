@@ -1,4 +1,5 @@
-/* sched_fixture: a scheduler with a job made of smoke.yaml's stages or of a few lines of YAML, and short words for events. */
+/* sched_fixture: a scheduler with a job made of smoke.yaml's stages or of a few lines of YAML, and
+ * short words for events. */
 #ifndef TESTS_SCHED_FIXTURE_H
 #define TESTS_SCHED_FIXTURE_H
 
@@ -23,9 +24,19 @@ struct fixture {
     bool reuse; /* what jobs are to ask for; off by default */
 };
 
-static const struct sched_config fixture_config = {.plan = kind_next_phase, .build = "test", .lease_ms = 10000, .fault_budget = 3,
-                                                   .loss_budget = 5, .crash_limit = 3, .backoff_ms = 500, .stall_ms = 60000,
-                                                   .resend_ms = 5000, .restart_grace_ms = 1500, .adopt_ms = 6000};
+static const struct sched_config fixture_config = {.plan = kind_next_phase,
+                                                   .build = "test",
+                                                   .lease_ms = 10000,
+                                                   .fault_budget = 3,
+                                                   .loss_budget = 5,
+                                                   .crash_limit = 3,
+                                                   .barren_limit = 6,
+                                                   .backoff_ms = 500,
+                                                   .stall_ms = 60000,
+                                                   .hang_ms = 120000,
+                                                   .resend_ms = 5000,
+                                                   .restart_grace_ms = 1500,
+                                                   .adopt_ms = 6000};
 
 static inline struct spec *fixture_spec(const char *yaml)
 {
@@ -105,15 +116,18 @@ static inline void fixture_close(struct fixture *f)
     sched_fini(&f->sched);
 }
 
-static inline void fixture_up(struct fixture *f, const char *id, uint32_t threads, uint32_t roles, const char *class_id)
+static inline void fixture_up(struct fixture *f, const char *id, uint32_t threads, uint32_t roles,
+                              const char *class_id)
 {
-    struct sched_event ev = {.type = SCHED_WORKER_UP, .threads = threads, .roles = roles, .class_id = class_id};
+    struct sched_event ev = {
+        .type = SCHED_WORKER_UP, .threads = threads, .roles = roles, .class_id = class_id};
 
     snprintf(ev.worker, sizeof ev.worker, "%s", id);
     fixture_step(f, &ev);
 }
 
-static inline void fixture_mark(struct fixture *f, enum sched_event_type type, const char *id, bool crashed)
+static inline void fixture_mark(struct fixture *f, enum sched_event_type type, const char *id,
+                                bool crashed)
 {
     struct sched_event ev = {.type = type, .crashed = crashed};
 
@@ -132,9 +146,11 @@ static inline void fixture_tick(struct fixture *f, uint64_t ms)
 /* All outputs and figures that any phase is asked for. */
 static inline cJSON *fixture_result(void)
 {
-    static const char *const outputs[] = {"part", "data", "items", "init", "examples.0", "examples.1", "report"};
+    static const char *const outputs[] = {"part",       "data",       "items", "init",
+                                          "examples.0", "examples.1", "report"};
     static const char *const figures[] = {"examples.0", "examples.1", "tokens.0", "tokens.1"};
-    cJSON *r = cJSON_CreateObject(), *o = cJSON_AddObjectToObject(r, "outputs"), *m = cJSON_AddObjectToObject(r, "metrics");
+    cJSON *r = cJSON_CreateObject(), *o = cJSON_AddObjectToObject(r, "outputs"),
+          *m = cJSON_AddObjectToObject(r, "metrics");
     struct digest d;
 
     for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++) {
@@ -150,7 +166,8 @@ static inline cJSON *fixture_result(void)
 
 static inline void fixture_done(struct fixture *f, const struct sched_task *t, uint64_t epoch)
 {
-    struct sched_event ev = {.type = SCHED_TASK_DONE, .task = t->id, .epoch = epoch, .result = fixture_result()};
+    struct sched_event ev = {
+        .type = SCHED_TASK_DONE, .task = t->id, .epoch = epoch, .result = fixture_result()};
 
     snprintf(ev.worker, sizeof ev.worker, "%s", t->worker);
     fixture_step(f, &ev);
@@ -158,7 +175,11 @@ static inline void fixture_done(struct fixture *f, const struct sched_task *t, u
 
 static inline void fixture_failed(struct fixture *f, const struct sched_task *t, int code)
 {
-    struct sched_event ev = {.type = SCHED_TASK_FAILED, .task = t->id, .epoch = t->epoch, .code = code, .text = "because"};
+    struct sched_event ev = {.type = SCHED_TASK_FAILED,
+                             .task = t->id,
+                             .epoch = t->epoch,
+                             .code = code,
+                             .text = "because"};
 
     snprintf(ev.worker, sizeof ev.worker, "%s", t->worker);
     fixture_step(f, &ev);
@@ -173,14 +194,19 @@ static inline int fixture_count(const struct fixture *f, enum sched_action_type 
     return n;
 }
 
-static inline void fixture_session(struct fixture *f, const struct sched_stage *st, enum sched_event_type type, uint64_t attempt,
-                                   uint64_t version)
+static inline void fixture_session(struct fixture *f, const struct sched_stage *st,
+                                   enum sched_event_type type, uint64_t attempt, uint64_t version)
 {
-    struct sched_event ev = {.type = type, .session = st->session->id, .attempt = attempt, .version = version, .code = ERR_UNREACHABLE,
+    struct sched_event ev = {.type = type,
+                             .session = st->session->id,
+                             .attempt = attempt,
+                             .version = version,
+                             .code = ERR_UNREACHABLE,
                              .loss = 1};
 
     digest_bytes(&version, sizeof version, &ev.digest);
-    snprintf(ev.worker, sizeof ev.worker, "%s", st->session->hosts_n > 0 ? st->session->host[0].worker : "a");
+    snprintf(ev.worker, sizeof ev.worker, "%s",
+             st->session->hosts_n > 0 ? st->session->host[0].worker : "a");
     fixture_step(f, &ev);
 }
 
@@ -200,7 +226,8 @@ static inline void fixture_run(struct fixture *f, struct sched_job *j)
                 }
             }
             if (!moved && st->session != NULL && st->session->open) {
-                fixture_session(f, st, SCHED_SESSION_DONE, st->session->attempt, st->phase.session.steps);
+                fixture_session(f, st, SCHED_SESSION_DONE, st->session->attempt,
+                                st->phase.session.steps);
                 moved = true;
             }
         }

@@ -1,4 +1,5 @@
-/* The API on a real coordinator in a temporary directory: no worker, no client; requests go straight to api_handle(). */
+/* The API on a real coordinator in a temporary directory: no worker, no client; requests go
+ * straight to api_handle(). */
 #include "sched_fixture.h"
 
 #include <unistd.h>
@@ -33,7 +34,8 @@ static void put_ref(void *self, const char *ref)
 
     if (strncmp(ref, "file:", 5) != 0 || json_get(files, ref + 5) != NULL)
         return;
-    assert_int_equal(blob_put_bytes(((struct bench *)pair[0])->c->blobs, ref, strlen(ref), &d, &e), 0);
+    assert_int_equal(blob_put_bytes(((struct bench *)pair[0])->c->blobs, ref, strlen(ref), &d, &e),
+                     0);
     cJSON_AddStringToObject(files, ref + 5, d.hex);
 }
 
@@ -46,7 +48,10 @@ static int setup(void **state)
     void *pair[2] = {b, cJSON_AddObjectToObject(o, "files")};
     struct err e = {0};
 
-    b->config = (struct coord_config){.http = "127.0.0.1:0", .control = "tcp://127.0.0.1:0", .lease_ms = 10000, .heartbeat_ms = 500};
+    b->config = (struct coord_config){.http = "127.0.0.1:0",
+                                      .control = "tcp://127.0.0.1:0",
+                                      .lease_ms = 10000,
+                                      .heartbeat_ms = 500};
     snprintf(b->config.dir, sizeof b->config.dir, "/tmp/steer-api-XXXXXX");
     assert_non_null(mkdtemp(b->config.dir));
     start(b);
@@ -73,10 +78,17 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct api_response ask(struct bench *b, const char *method, const char *path, const char *query, const char *body, const char *key)
+static struct api_response ask(struct bench *b, const char *method, const char *path,
+                               const char *query, const char *body, const char *key)
 {
-    struct api_request q = {.method = method, .path = path, .query = query, .body = body, .body_len = strlen(body),
-                            .content_type = "application/json", .idempotency_key = key, .if_none_match = ""};
+    struct api_request q = {.method = method,
+                            .path = path,
+                            .query = query,
+                            .body = body,
+                            .body_len = strlen(body),
+                            .content_type = "application/json",
+                            .idempotency_key = key,
+                            .if_none_match = ""};
     struct api_response r = API_RESPONSE_INIT;
 
     api_handle(b->c, &q, &r);
@@ -84,21 +96,24 @@ static struct api_response ask(struct bench *b, const char *method, const char *
 }
 
 /* Asks, checks the status, gives the body as JSON. */
-static cJSON *asked(struct bench *b, const char *method, const char *path, const char *query, const char *body, const char *key, int status)
+static cJSON *asked(struct bench *b, const char *method, const char *path, const char *query,
+                    const char *body, const char *key, int status)
 {
     struct api_response r = ask(b, method, path, query, body, key);
     cJSON *o = NULL;
     struct err e = {0};
 
     if (r.status != status)
-        fail_msg("%s %s: %d, wanted %d: %.500s", method, path, r.status, status, r.body.data != NULL ? r.body.data : "");
+        fail_msg("%s %s: %d, wanted %d: %.500s", method, path, r.status, status,
+                 r.body.data != NULL ? r.body.data : "");
     if (r.body.len > 0 && json_parse(r.body.data, r.body.len, JSON_LIMITS_FILE, &o, &e) != 0)
         fail_msg("%s %s: %s", method, path, e.msg);
     buf_free(&r.body);
     return o;
 }
 
-static void expect_status(struct bench *b, const char *method, const char *path, const char *query, const char *body, int status)
+static void expect_status(struct bench *b, const char *method, const char *path, const char *query,
+                          const char *body, int status)
 {
     cJSON_Delete(asked(b, method, path, query, body, "", status));
 }
@@ -135,8 +150,10 @@ static void test_a_key_makes_one_job(void **state)
 
 static void test_bad_submits_are_refused_with_the_place(void **state)
 {
-    static const char missing[] = "{\"spec\": \"apiVersion: steerlm/v1\\nkind: generate\\nname: g\\ninputs: {model: \\\"file:m\\\"}\\n\","
-                                  "\"files\": {\"m\": \"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"}}";
+    static const char missing[] =
+        "{\"spec\": \"apiVersion: steerlm/v1\\nkind: generate\\nname: g\\ninputs: {model: "
+        "\\\"file:m\\\"}\\n\","
+        "\"files\": {\"m\": \"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"}}";
     static const struct {
         const char *body;
         int status;
@@ -189,7 +206,8 @@ static void test_a_job_is_watched_and_cancelled(void **state)
     submit(b, "", 201, id);
     snprintf(path, sizeof path, "/v1/jobs/%s", id);
     o = asked(b, "GET", path, "", "", "", 200);
-    assert_string_equal(json_string_or(json_get(o, "reasons")->child, "code", ""), "WaitingForWorkers");
+    assert_string_equal(json_string_or(json_get(o, "reasons")->child, "code", ""),
+                        "WaitingForWorkers");
     snprintf(query, sizeof query, "since=%.0f", json_number_or(o, "version", 0));
     cJSON_Delete(o);
     expect_status(b, "GET", path, query, "", 304);
@@ -224,8 +242,10 @@ static void test_lists_and_pages(void **state)
         submit(b, "", 201, id[i]);
     o = asked(b, "GET", "/v1/jobs", "limit=3", "", "", 200);
     assert_int_equal(cJSON_GetArraySize(json_get(o, "items")), 3);
-    assert_string_equal(json_string_or(json_get(o, "items")->child, "id", ""), id[4]); /* newest first */
-    snprintf(query, sizeof query, "limit=3&page_token=%s", json_string_or(o, "next_page_token", ""));
+    assert_string_equal(json_string_or(json_get(o, "items")->child, "id", ""),
+                        id[4]); /* newest first */
+    snprintf(query, sizeof query, "limit=3&page_token=%s",
+             json_string_or(o, "next_page_token", ""));
     cJSON_Delete(o);
     o = asked(b, "GET", "/v1/jobs", query, "", "", 200);
     assert_int_equal(cJSON_GetArraySize(json_get(o, "items")), 2);
@@ -236,7 +256,8 @@ static void test_lists_and_pages(void **state)
     cJSON_Delete(o);
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
         snprintf(path, sizeof path, "/v1/jobs/%s/%s", id[0], parts[i]);
-        expect_status(b, "GET", path, i == 4 ? "names=train.loss&points=10" : "", "", strcmp(parts[i], "series?") == 0 ? 404 : 200);
+        expect_status(b, "GET", path, i == 4 ? "names=train.loss&points=10" : "", "",
+                      strcmp(parts[i], "series?") == 0 ? 404 : 200);
     }
     snprintf(path, sizeof path, "/v1/jobs/%s/events", id[0]);
     o = asked(b, "GET", path, "limit=1", "", "", 200);
@@ -311,8 +332,9 @@ static void test_jobs_survive_the_process(void **state)
         coordinator_close(b->c);
         start(b);
         after = asked(b, "GET", path, "", "", "", 200);
-        assert_true(json_number_or(after, "version", 0) > json_number_or(before, "version", 0)); /* watchers see a change */
-        cJSON_DeleteItemFromObject(before, "reasons"); /* name the port, which is another */
+        assert_true(json_number_or(after, "version", 0) >
+                    json_number_or(before, "version", 0)); /* watchers see a change */
+        cJSON_DeleteItemFromObject(before, "reasons");     /* name the port, which is another */
         cJSON_DeleteItemFromObject(after, "reasons");
         cJSON_DeleteItemFromObject(before, "version");
         cJSON_DeleteItemFromObject(after, "version");
@@ -327,7 +349,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_key_makes_one_job, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_bad_submits_are_refused_with_the_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_submits_are_refused_with_the_place, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_plan_keeps_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_job_is_watched_and_cancelled, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lists_and_pages, setup, teardown),

@@ -22,7 +22,8 @@ static void test_smoke_has_its_stages_needs_and_inputs(void **state)
     assert_int_equal(s->spec->kind, KIND_PREPARE);
     assert_int_equal(s->needs_n, 0);
     assert_string_equal(s->input[0].key, "files");
-    assert_string_equal(s->input[0].ref[0].digest.hex, json_string_or(resolved, spec->data[0].files.v[0], ""));
+    assert_string_equal(s->input[0].ref[0].digest.hex,
+                        json_string_or(resolved, spec->data[0].files.v[0], ""));
     s = &x->stage[expand_find(x, "annotate")];
     assert_int_equal(s->needs_n, 2);
     for (int i = 0; i < s->inputs_n; i++) {
@@ -58,7 +59,8 @@ static void test_references_to_nothing_are_named(void **state)
         {"data:nobody", "there is no data set"},
         {"file:nowhere", "not among the uploaded files"},
         {"sha256:abc", "64 lower-case hexadecimal"},
-        {"sha256:zz00000000000000000000000000000000000000000000000000000000000000", "64 lower-case hexadecimal"},
+        {"sha256:zz00000000000000000000000000000000000000000000000000000000000000",
+         "64 lower-case hexadecimal"},
         {"job:job_0000000000000", "no such finished job"},
         {"ftp://x", "a reference is"},
         {"", "a reference is"},
@@ -72,7 +74,8 @@ static void test_references_to_nothing_are_named(void **state)
         struct expansion *x = NULL;
         struct err e = {0};
 
-        snprintf(input_of(spec->stage[1]->spec, "model")->refs.v[0], SPEC_TEXT_MAX, "%s", cases[i].ref);
+        snprintf(input_of(spec->stage[1]->spec, "model")->refs.v[0], SPEC_TEXT_MAX, "%s",
+                 cases[i].ref);
         assert_int_equal(expand_spec(spec, resolved, &x, &e), ERR_INVALID);
         assert_null(x);
         if (strstr(e.msg, cases[i].says) == NULL)
@@ -112,7 +115,8 @@ static void test_jobs_and_digests_as_inputs(void **state)
 
     (void)state;
     snprintf(input_of(spec->stage[1]->spec, "model")->refs.v[0], SPEC_TEXT_MAX, "sha256:%s", hex);
-    snprintf(input_of(spec->stage[1]->spec, "data")->refs.v[0], SPEC_TEXT_MAX, "job:job_x/outputs.data");
+    snprintf(input_of(spec->stage[1]->spec, "data")->refs.v[0], SPEC_TEXT_MAX,
+             "job:job_x/outputs.data");
     list = cJSON_AddArrayToObject(resolved, "job:job_x/outputs.data");
     cJSON_AddItemToArray(list, cJSON_CreateString(hex));
     cJSON_AddNumberToObject(resolved, "job:job_x/outputs.data#rows", 17);

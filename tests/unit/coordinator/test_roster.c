@@ -24,7 +24,9 @@ static struct roster_worker who(const char *id, uint64_t boot)
 static void hello(struct roster *r, const struct roster_worker *w, uint64_t now)
 {
     acts.n = 0;
-    roster_step(r, &(struct roster_event){.type = ROSTER_HELLO, .now_ms = now, .worker = w->id, .hello = w}, &acts);
+    roster_step(
+        r, &(struct roster_event){.type = ROSTER_HELLO, .now_ms = now, .worker = w->id, .hello = w},
+        &acts);
 }
 
 static void happen(struct roster *r, enum roster_event_type type, const char *id, uint64_t now)
@@ -132,7 +134,8 @@ static void test_nonsense_is_rejected(void **state)
     static const struct {
         const char *id;
         uint32_t roles, threads;
-    } bad[] = {{"", 3, 1}, {"a b", 3, 1}, {"../x", 3, 1}, {"a\n", 3, 1}, {"a", 0, 1}, {"a", 4, 1}, {"a", 3, 0}, {"a", 3, 1025}};
+    } bad[] = {{"", 3, 1},  {"a b", 3, 1}, {"../x", 3, 1}, {"a\n", 3, 1},
+               {"a", 0, 1}, {"a", 4, 1},   {"a", 3, 0},    {"a", 3, 1025}};
     struct roster r = fresh();
 
     (void)state;
@@ -174,8 +177,15 @@ static void test_there_is_a_bound(void **state)
 static void test_ids_of_jobs(void **state)
 {
     static const uint64_t ids[] = {0, 1, 31, 32, 1882631933145382912u, INT64_MAX, UINT64_MAX};
-    static const char *const bad[] = {"", "job_", "job_123", "job_zzzzzzzzzzzzz", "job_g000000000000", "job_0000000000u00",
-                                      "jobs0000000000000", "job_00000000000000", "job_000000000000-"};
+    static const char *const bad[] = {"",
+                                      "job_",
+                                      "job_123",
+                                      "job_zzzzzzzzzzzzz",
+                                      "job_g000000000000",
+                                      "job_0000000000u00",
+                                      "jobs0000000000000",
+                                      "job_00000000000000",
+                                      "job_000000000000-"};
     char text[JOB_ID_TEXT], before[JOB_ID_TEXT] = "";
     uint64_t id = 0;
 

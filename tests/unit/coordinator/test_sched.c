@@ -8,7 +8,9 @@ static struct sched_stage *stage(struct sched_job *j, const char *name)
     return &j->stage[i];
 }
 
-/* ---- tasks ------------------------------------------------------------------------------------------------------ */
+/* ---- tasks
+ * ------------------------------------------------------------------------------------------------------
+ */
 static void test_a_pipeline_runs_to_its_end(void **state)
 {
     struct fixture f;
@@ -24,7 +26,8 @@ static void test_a_pipeline_runs_to_its_end(void **state)
     fixture_up(&f, "b", 1, 3, "c");
     fixture_run(&f, j);
     assert_int_equal(j->state, RUN_SUCCEEDED);
-    assert_int_equal(cJSON_GetArraySize(json_get(stage(j, "attribute-model")->outputs, "model")), 2); /* one a fold */
+    assert_int_equal(cJSON_GetArraySize(json_get(stage(j, "attribute-model")->outputs, "model")),
+                     2);  /* one a fold */
     assert_null(j->spec); /* what a finished job does not need is let go */
     for (int i = 0; i < f.sched.workers_n; i++) {
         assert_int_equal(f.sched.worker[i]->running, 0);
@@ -63,7 +66,8 @@ static void test_results_nobody_waits_for_are_only_acknowledged(void **state)
     static const struct {
         uint64_t task, epoch;
         const char *worker;
-    } cases[] = {{999, 1, "a"}, {0, 0, "a"}, {UINT64_MAX, 1, "a"}, {1, 7, "a"}, {1, 1, "somebody else"}};
+    } cases[] = {
+        {999, 1, "a"}, {0, 0, "a"}, {UINT64_MAX, 1, "a"}, {1, 7, "a"}, {1, 1, "somebody else"}};
     struct fixture f;
     struct sched_job *j = NULL;
 
@@ -73,7 +77,10 @@ static void test_results_nobody_waits_for_are_only_acknowledged(void **state)
     fixture_up(&f, "a", 1, 3, "c");
     assert_int_equal(j->stage[0].task[0].id, 1);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct sched_event ev = {.type = SCHED_TASK_DONE, .task = cases[i].task, .epoch = cases[i].epoch, .result = fixture_result()};
+        struct sched_event ev = {.type = SCHED_TASK_DONE,
+                                 .task = cases[i].task,
+                                 .epoch = cases[i].epoch,
+                                 .result = fixture_result()};
 
         snprintf(ev.worker, sizeof ev.worker, "%s", cases[i].worker);
         fixture_step(&f, &ev);
@@ -139,7 +146,11 @@ static void test_a_task_that_crashes_three_workers_is_quarantined(void **state)
     static const struct {
         const char *worker;
         bool crashed, over;
-    } steps[] = {{"a", true, false}, {"a", true, false}, {"b", false, false}, {"b", true, false}, {"c", true, true}};
+    } steps[] = {{"a", true, false},
+                 {"a", true, false},
+                 {"b", false, false},
+                 {"b", true, false},
+                 {"c", true, true}};
     struct fixture f;
     struct sched_job *j = NULL;
 
@@ -182,7 +193,13 @@ static void test_hello_settles_what_a_worker_holds(void **state)
     struct sched_job *j = NULL;
     struct sched_task *t = NULL;
     struct sched_lease lease[2] = {{1, 1, 5, 10}, {77, 3, 0, 0}};
-    struct sched_event ev = {.type = SCHED_WORKER_UP, .worker = "a", .threads = 1, .roles = 3, .class_id = "c", .lease = lease, .leases_n = 2};
+    struct sched_event ev = {.type = SCHED_WORKER_UP,
+                             .worker = "a",
+                             .threads = 1,
+                             .roles = 3,
+                             .class_id = "c",
+                             .lease = lease,
+                             .leases_n = 2};
 
     (void)state;
     fixture_open(&f);
@@ -223,7 +240,9 @@ static void test_cancel_stops_what_runs(void **state)
     fixture_close(&f);
 }
 
-/* ---- stages ----------------------------------------------------------------------------------------------------- */
+/* ---- stages
+ * -----------------------------------------------------------------------------------------------------
+ */
 static void test_max_parallel_and_classes(void **state)
 {
     struct fixture f;
@@ -257,7 +276,8 @@ static void test_reuse_is_asked_once_and_taken(void **state)
     struct fixture f;
     struct sched_job *j = NULL;
     struct spec *spec = fixture_smoke();
-    struct sched_event yes = {.type = SCHED_REUSE, .job_id = 1, .stage_index = 0}, no = {.type = SCHED_REUSE, .job_id = 1, .stage_index = 1};
+    struct sched_event yes = {.type = SCHED_REUSE, .job_id = 1, .stage_index = 0},
+                       no = {.type = SCHED_REUSE, .job_id = 1, .stage_index = 1};
     cJSON *list = NULL;
 
     (void)state;
@@ -271,7 +291,9 @@ static void test_reuse_is_asked_once_and_taken(void **state)
     yes.result = fixture_result();
     cJSON_DeleteItemFromObject(cJSON_GetObjectItem(yes.result, "outputs"), "data");
     list = cJSON_AddArrayToObject(cJSON_GetObjectItem(yes.result, "outputs"), "data");
-    cJSON_AddItemToArray(list, cJSON_CreateString("0000000000000000000000000000000000000000000000000000000000000000"));
+    cJSON_AddItemToArray(
+        list,
+        cJSON_CreateString("0000000000000000000000000000000000000000000000000000000000000000"));
     fixture_step(&f, &yes);
     assert_int_equal(j->stage[0].state, RUN_SUCCEEDED);
     assert_true(j->stage[0].reused);
@@ -301,8 +323,11 @@ static void test_a_gate_that_does_not_hold_fails_the_stage(void **state)
     fixture_close(&f);
 }
 
-/* ---- sessions --------------------------------------------------------------------------------------------------- */
-static struct sched_stage *to_training(struct fixture *f, struct sched_job **job, int workers, uint32_t threads)
+/* ---- sessions
+ * ---------------------------------------------------------------------------------------------------
+ */
+static struct sched_stage *to_training(struct fixture *f, struct sched_job **job, int workers,
+                                       uint32_t threads)
 {
     char id[16];
     struct sched_stage *st = NULL;
@@ -323,7 +348,8 @@ static struct sched_stage *to_training(struct fixture *f, struct sched_job **job
 static void partition_check(const struct sched_stage *st)
 {
     const struct sched_session *ss = st->session;
-    uint32_t chunks = (uint32_t)((st->phase.session.params + st->phase.session.chunk_elems - 1) / st->phase.session.chunk_elems);
+    uint32_t chunks = (uint32_t)((st->phase.session.params + st->phase.session.chunk_elems - 1) /
+                                 st->phase.session.chunk_elems);
 
     assert_true(ss->hosts_n > 0 && ss->slots_n > 0);
     for (int i = 0; i < ss->hosts_n; i++) {
@@ -355,7 +381,9 @@ static void test_hosts_and_slots_are_partitions_for_any_fleet(void **state)
                 most = span > most ? span : most;
             }
             want = (8 + (uint32_t)st->session->slots_n - 1) / (uint32_t)st->session->slots_n;
-            assert_true((most + threads - 1) / threads <= (want + threads - 1) / threads); /* the longest share is as short as it can be */
+            assert_true((most + threads - 1) / threads <=
+                        (want + threads - 1) /
+                            threads); /* the longest share is as short as it can be */
             fixture_close(&f);
         }
     }
@@ -448,6 +476,62 @@ static void test_a_stalled_session_starts_again(void **state)
     fixture_close(&f);
 }
 
+static void test_a_session_that_never_steps_fails(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_stage *st = to_training(&f, &j, 1, 1);
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        fixture_mark(&f, SCHED_WORKER_GONE, "w0", true);
+        fixture_up(&f, "w0", 1, 3, "c");
+    }
+    assert_int_equal(st->session->attempt, 4);
+    fixture_session(&f, st, SCHED_SESSION_STATUS, 4, 1); /* a step: all is forgiven */
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(j->state == RUN_FAILED, false);
+        fixture_mark(&f, SCHED_WORKER_GONE, "w0", true);
+        fixture_up(&f, "w0", 1, 3, "c");
+        fixture_tick(&f, 9000);
+    }
+    assert_int_equal(j->state, RUN_RUNNING);
+    fixture_mark(&f, SCHED_WORKER_GONE, "w0", true);
+    assert_int_equal(j->state, RUN_FAILED);
+    assert_non_null(strstr(j->failure.message, "6 attempts in a row"));
+    fixture_close(&f);
+}
+
+static void test_a_hung_worker_loses_its_lease(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_lease lease = {1, 1, 0, 0};
+    struct sched_event beat = {
+        .type = SCHED_HEARTBEAT, .worker = "a", .lease = &lease, .leases_n = 1, .progress_ms = 1};
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_smoke());
+    fixture_up(&f, "a", 1, 3, "c");
+    fixture_up(&f, "b", 1, 3, "c");
+    for (int i = 0; i < 24;
+         i++) { /* it beats, but its threads have not moved since before the lease */
+        assert_int_equal(j->stage[0].task[0].epoch, 1);
+        f.now_ms += 5000;
+        fixture_step(&f, &beat);
+        fixture_tick(&f, 1);
+    }
+    for (int i = 0; i < 2; i++) {
+        f.now_ms += 5000;
+        fixture_step(&f, &beat);
+        fixture_tick(&f, 1);
+    }
+    assert_int_equal(j->stage[0].task[0].epoch, 2);
+    assert_string_equal(j->stage[0].task[0].worker, "b"); /* somebody else */
+    fixture_close(&f);
+}
+
 static void test_two_sessions_share_no_worker(void **state)
 {
     struct fixture f;
@@ -456,7 +540,8 @@ static void test_two_sessions_share_no_worker(void **state)
 
     (void)state;
     b = fixture_submit(&f, fixture_smoke());
-    fixture_up(&f, "w9", 8, 3, "c"); /* the first has all the threads it can use: this one serves the second */
+    fixture_up(&f, "w9", 8, 3,
+               "c"); /* the first has all the threads it can use: this one serves the second */
     other = stage(b, "attribute-model");
     fixture_done(&f, &b->stage[0].task[0], 1);
     fixture_done(&f, &other->task[0], 1);
@@ -487,6 +572,8 @@ int main(void)
         cmocka_unit_test(test_a_lost_host_restarts_from_the_last_checkpoint),
         cmocka_unit_test(test_a_session_without_hosts_waits),
         cmocka_unit_test(test_a_stalled_session_starts_again),
+        cmocka_unit_test(test_a_session_that_never_steps_fails),
+        cmocka_unit_test(test_a_hung_worker_loses_its_lease),
         cmocka_unit_test(test_two_sessions_share_no_worker),
     };
 

@@ -90,8 +90,10 @@ static void test_rows_survive_a_reopen_and_a_migration(void **state)
 
     assert_int_equal(db_begin(d, &e), 0);
     assert_true(db_in_transaction(d));
-    assert_int_equal(db_run(d, &e, "INSERT INTO a VALUES(?1, ?2, ?3)", "itd", (int64_t)7, "x'y", 0.5), 0);
-    assert_int_equal(db_run(d, &e, "INSERT INTO a VALUES(?1, ?2, ?3)", "itd", INT64_MAX, NULL, -1.0), 0);
+    assert_int_equal(
+        db_run(d, &e, "INSERT INTO a VALUES(?1, ?2, ?3)", "itd", (int64_t)7, "x'y", 0.5), 0);
+    assert_int_equal(
+        db_run(d, &e, "INSERT INTO a VALUES(?1, ?2, ?3)", "itd", INT64_MAX, NULL, -1.0), 0);
     assert_int_equal(db_commit(d, &e), 0);
     db_close(d);
     d = open_ok(*state, two, 2);
@@ -148,7 +150,8 @@ static void test_constraints_are_conflicts(void **state)
 
     assert_int_equal(db_run(d, &e, "INSERT INTO a VALUES(1, 'a', 0.0)", ""), 0);
     assert_int_equal(db_run(d, &e, "INSERT INTO a VALUES(1, 'b', 0.0)", ""), ERR_CONFLICT);
-    assert_int_equal(db_run(d, &e, "INSERT INTO b VALUES(99)", ""), ERR_CONFLICT); /* foreign keys are on */
+    assert_int_equal(db_run(d, &e, "INSERT INTO b VALUES(99)", ""),
+                     ERR_CONFLICT); /* foreign keys are on */
     assert_int_equal(db_run(d, &e, "INSERT INTO b VALUES(1)", ""), 0);
     db_close(d);
 }
@@ -168,7 +171,8 @@ static void test_a_full_disk_is_no_space_and_heals(void **state)
     assert_int_equal(rc, ERR_NO_SPACE);
     db_rollback(d);
     assert_int_equal(db_query(d, &e, NULL, NULL, "PRAGMA max_page_count=1000", ""), 0);
-    assert_int_equal(db_run(d, &e, "INSERT INTO a VALUES(?1, ?2, 0.0)", "it", (int64_t)100, big), 0);
+    assert_int_equal(db_run(d, &e, "INSERT INTO a VALUES(?1, ?2, 0.0)", "it", (int64_t)100, big),
+                     0);
     db_close(d);
 }
 
@@ -186,8 +190,9 @@ static void test_a_newer_schema_is_refused(void **state)
 
 static void test_a_failing_migration_changes_nothing(void **state)
 {
-    static const char *const bad[] = {"CREATE TABLE a(k INTEGER PRIMARY KEY, t TEXT, r REAL) STRICT;",
-                                      "CREATE TABLE c(k INTEGER) STRICT; CREATE TABLE nonsense nonsense;"};
+    static const char *const bad[] = {
+        "CREATE TABLE a(k INTEGER PRIMARY KEY, t TEXT, r REAL) STRICT;",
+        "CREATE TABLE c(k INTEGER) STRICT; CREATE TABLE nonsense nonsense;"};
     struct db *d = NULL;
     struct err e = {0};
 
@@ -252,9 +257,11 @@ static void test_the_lock_is_held_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_rows_survive_a_reopen_and_a_migration, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_rows_survive_a_reopen_and_a_migration, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_rollback_leaves_nothing, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_an_open_transaction_dies_with_the_process, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_open_transaction_dies_with_the_process, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_constraints_are_conflicts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_full_disk_is_no_space_and_heals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_newer_schema_is_refused, setup, teardown),

@@ -22,7 +22,7 @@ static int parse(const char *const *argv, struct worker_config *c, struct err *e
 static int no_environment(void **state)
 {
     static const char *const names[] = {"STEER_COORDINATOR", "STEER_WORKER_DIR", "STEER_THREADS", "STEER_ROLES", "STEER_LISTEN",
-                                        "STEER_ADVERTISE_DATA", "STEER_DIR"};
+                                        "STEER_ADVERTISE_DATA", "STEER_DIR",      "STEER_TOKEN"};
 
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -55,11 +55,11 @@ static void test_flags_win_over_the_environment(void **state)
 
     (void)state;
     setenv("STEER_THREADS", "7", 1);
-    setenv("STEER_LISTEN", "tcp://0.0.0.0:5", 1);
+    setenv("STEER_LISTEN", "tcp://127.0.0.2:5", 1);
     assert_int_equal(parse(argv, &c, &e), 0);
     assert_int_equal(c.threads, 3);
     assert_int_equal(c.roles, ROLE_COMPUTE);
-    assert_string_equal(c.listen, "tcp://0.0.0.0:5");
+    assert_string_equal(c.listen, "tcp://127.0.0.2:5");
     assert_string_equal(c.dir, "/d");
     assert_string_equal(c.coordinator, "tcp://h:1");
     setenv("STEER_THREADS", "x", 1);
@@ -91,11 +91,31 @@ static void test_bad_options_are_named(void **state)
     }
 }
 
+static void test_beyond_loopback_a_secret_is_needed(void **state)
+{
+    const char *plain[] = {"steer-worker", "--listen", "tcp://0.0.0.0:5", NULL};
+    const char *open[] = {"steer-worker", "--open-data", "--listen", "tcp://0.0.0.0:5", NULL};
+    const char *compute[] = {"steer-worker", "--roles", "compute", "--listen", "tcp://0.0.0.0:5", NULL};
+    struct worker_config c;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(parse(plain, &c, &e), ERR_DENIED);
+    assert_non_null(strstr(e.msg, "--token-file"));
+    assert_int_equal(parse(open, &c, &e), 0);
+    assert_int_equal(parse(compute, &c, &e), 0); /* it binds nothing */
+    setenv("STEER_TOKEN", "a secret of some length", 1);
+    assert_int_equal(parse(plain, &c, &e), 0);
+    assert_string_equal(c.token, "a secret of some length");
+    unsetenv("STEER_TOKEN");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_flags_win_over_the_environment),
+        cmocka_unit_test(test_beyond_loopback_a_secret_is_needed),
         cmocka_unit_test(test_bad_options_are_named),
     };
     return cmocka_run_group_tests(tests, no_environment, NULL);
