@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/rng.h"
 #include "jobs/run_items.h"
 #include "jobs/run_replies.h"
 
@@ -208,7 +209,42 @@ int run_generate_rows(const struct run_task *t, const struct run_env *env, struc
  * -----------------------------------------------------------------------------------------------------
  */
 
-static int replies_to_dataset(const struct run_items *items, const struct run_replies *replies,
+/* Sentence ends of a text: after . ! or ? and a closing quote, at a blank or the end. Gives how many there are, and the length of the
+ * text up to number `wanted`. */
+static uint32_t sentence_ends(const char *text, size_t len, uint32_t wanted, size_t *cut)
+{
+    uint32_t ends = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        size_t end = i + 1;
+        if (strchr(".!?", text[i]) == NULL || text[i] == '\0')
+            continue;
+        if (end < len && text[end] == '"')
+            end++;
+        if (end < len && text[end] != ' ' && text[end] != '\n')
+            continue;
+        if (ends++ == wanted)
+            *cut = end;
+    }
+    return ends;
+}
+
+/* Bytes of a reply that are kept: all, or up to a sentence end drawn at random (every one is as likely). */
+static size_t reply_length(const struct run_task *t, const struct run_reply *reply, size_t item)
+{
+    size_t len = reply->len;
+    uint32_t ends;
+
+    if (strcmp(t->spec->generate.cut, "sentence") != 0)
+        return len;
+    ends = sentence_ends(reply->text, reply->len, UINT32_MAX, &len);
+    if (ends > 0)
+        sentence_ends(reply->text, reply->len,
+                      rng_below(t->spec->seed, RNG_PICK, 1, (uint32_t)(item >> 32), (uint32_t)item, ends), &len);
+    return len;
+}
+
+static int replies_to_dataset(const struct run_task *t, const struct run_items *items, const struct run_replies *replies,
                               const struct dataset *d, const struct schema *s, const char *dir,
                               struct err *e)
 {
@@ -220,12 +256,13 @@ static int replies_to_dataset(const struct run_items *items, const struct run_re
     for (size_t i = 0; i < items->n && rc == 0; i++) {
         const struct run_reply *reply = &replies->v[i];
         struct conversation c;
-        if (reply->len == 0)
+        size_t len = reply_length(t, reply, i);
+        if (len == 0)
             continue; /* counted by run_replies_metrics() */
         arena_clear(&a);
-        run_item_conversation(&items->v[i], i, d, reply->text, reply->len, s, &a, &c);
+        run_item_conversation(&items->v[i], i, d, reply->text, len, s, &a, &c);
         memcpy(c.turn[c.turns - 1].level, items->v[i].level, (size_t)s->attrs);
-        c.turn[c.turns - 1].tokens = reply->tokens;
+        c.turn[c.turns - 1].tokens = len == reply->len ? reply->tokens : 0;
         rc = dataset_write(w, &c, e);
     }
     if (rc == 0) {
@@ -262,7 +299,7 @@ int run_generate_reduce(const struct run_task *t, const struct run_env *env, str
         STEER_NONE) /* a plain model knows no attributes: those of the spec are what comes next */
         s = &t->spec->schema;
     if (rc == 0)
-        rc = replies_to_dataset(&items, &replies, &d, s, dir, e);
+        rc = replies_to_dataset(t, &items, &replies, &d, s, dir, e);
     if (rc == 0)
         rc = run_publish(env, r, "data", dir, e);
     if (rc == 0) {

@@ -164,7 +164,7 @@ struct evaluate_spec {
     struct evaluate_model model[16]; /* "steer" (else the first that is no control) is the one under test; "control" is its control; "steer-2" is another seed */
     int contexts;
     struct int_list levels;
-    char others[16];          /* missing | middle: what the attributes not under test are set to */
+    char others[16];          /* missing (computed ones: middle) | all_missing | middle: what the attributes not under test are set to */
     struct real_list guidance;
     struct sampling sampling; /* guidance in it is not used */
     struct text_list rulers;
