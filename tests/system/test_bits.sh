@@ -1,80 +1,10 @@
 #!/usr/bin/env bash
 # The same bits whatever happens: one short training run on 1..5 workers, with workers killed, stopped, added and drained and the coordinator
-# killed while it trains. Every run must end with the manifest that a straight loop (tests/lib/ref_train) computes.
+# killed while it trains. Every run must end with the manifest that a straight loop computes.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-bin=${STEER_BIN:-build/release/bin}
-ref=${STEER_REF:-$(dirname "$bin")/tests/lib/ref_train}
 spec=tests/system/bits.yaml
-top=$(mktemp -d /tmp/steer-bits.XXXXXX)
-declare -A pid=()
-failed=0
-
-cleanup() {
-    for name in "${!pid[@]}"; do kill -CONT "${pid[$name]}" 2>/dev/null; kill -9 "${pid[$name]}" 2>/dev/null; done
-    wait 2>/dev/null
-    [ $failed -eq 0 ] && rm -rf "$top" || echo "logs are in $top"
-}
-trap cleanup EXIT
-
-coordinator() {
-    "$bin/steer-coordinator" --dir "$dir" --http "${http:-127.0.0.1:0}" --control "${control:-tcp://127.0.0.1:0}" >>"$dir/coordinator.log" 2>&1 &
-    pid[c]=$!
-    for _ in $(seq 100); do
-        [ -s "$dir/endpoint.json" ] && grep -q "\"pid\":${pid[c]}," "$dir/endpoint.json" && break
-        sleep 0.05
-    done
-    http=$(sed -E 's/.*"http":"http:\/\/([^"]*)".*/\1/' "$dir/endpoint.json")
-    control=$(sed -E 's/.*"control":"([^"]*)".*/\1/' "$dir/endpoint.json")
-}
-worker() { # name [threads] [more options]
-    local name=$1 threads=${2:-1}
-    shift; shift
-    "$bin/steer-worker" --coordinator-dir "$dir" --dir "$dir/$name" --threads "$threads" --name "$name" "$@" >>"$dir/$name.log" 2>&1 &
-    pid[$name]=$!
-}
-end() { # signal name
-    kill "-$1" "${pid[$2]}" 2>/dev/null
-    [ "$1" = STOP ] || [ "$1" = CONT ] || { wait "${pid[$2]}" 2>/dev/null; unset "pid[$2]"; }
-}
-start() { # scenario workers
-    dir=$top/$1
-    mkdir -p "$dir"
-    http='' control=''
-    export STEER_DIR=$dir
-    coordinator
-    for i in $(seq "$2"); do worker "w$i" 1; done
-    job=$("$bin/steerctl" submit $spec -o name 2>>"$dir/steerctl.log") || echo "submit failed: $(cat "$dir/steerctl.log")"
-}
-step() { # waits until training has reached a step; prints it
-    for _ in $(seq 600); do
-        s=$("$bin/steerctl" status "$job" -o json 2>/dev/null | grep -oE '"step": ?[0-9]+' | grep -oE '[0-9]+' | sort -n | tail -1)
-        [ "${s:-0}" -ge "$1" ] && { echo "$s"; return 0; }
-        sleep 0.05
-    done
-    echo "step $1 was not reached" >&2
-    return 1
-}
-finish() { # name of the scenario
-    "$bin/steerctl" wait "$job" --timeout 120 >>"$dir/steerctl.log" 2>&1
-    local rc=$?
-    local manifest
-    manifest=$(grep -lr '"format":"steer-checkpoint-1".*"step":120' "$dir/blobs" | head -1)
-    local got=${manifest#"$dir"/blobs/}
-    got=${got//\//}
-    if [ $rc -ne 0 ] || [ -z "$got" ]; then
-        echo "FAIL $1: the job ended with $rc, manifest '${got:0:12}'"
-        "$bin/steerctl" status "$job"
-        failed=1
-    fi
-    if [ -z "${want:-}" ]; then
-        want=$("$ref" $spec "" "$manifest" "$dir/blobs" | sed -n 's/^manifest //p')
-        echo "reference ${want:0:12}"
-    fi
-    if [ "$got" = "$want" ]; then echo "ok   $1 ${got:0:12}"; else echo "FAIL $1: manifest ${got:0:12}, must be ${want:0:12}"; failed=1; fi
-    for name in "${!pid[@]}"; do kill -CONT "${pid[$name]}" 2>/dev/null; kill -9 "${pid[$name]}" 2>/dev/null; wait "${pid[$name]}" 2>/dev/null; done
-    pid=()
-}
+. tests/lib/cluster.sh
 
 start one-worker 1; finish one-worker
 start three-workers 3; finish three-workers
