@@ -72,6 +72,8 @@ $(B)/double/model/%.o: common/model/%.c
 $(B)/tests/unit/model/%.o: tests/unit/model/%.c
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(VEC) -MMD -MP -c $< -o $@
+# Folding is adding and hashing long rows of floats.
+$(call room_obj,ps): CFLAGS += $(VEC)
 $(call room_obj,wire): | $(GENS:.c=.h)
 .SECONDARY: $(GENS)
 $(B)/gen/%.o: $(GEN)/%.c

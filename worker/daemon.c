@@ -332,7 +332,7 @@ static void signals_drain(struct worker *w)
     while (read(w->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
         if (w->duty.draining) {
             log_warn("worker.stopped", "signal=%u", info.ssi_signo);
-            w->stop = true;
+            _exit(1); /* as a crash would: leases run out, scratch is emptied at the next start */
         } else {
             log_info("worker.draining", "signal=%u", info.ssi_signo);
             event_do(w, (struct duty_event){.type = DUTY_DRAIN});

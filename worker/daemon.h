@@ -7,7 +7,7 @@
 
 #include "worker/worker_config.h"
 
-/* Runs until drained (0), stopped by a second signal (0), or refused by the coordinator (its code; the reason is logged). */
+/* Runs until drained (0) or refused by the coordinator (its code; the reason is logged). A second SIGTERM ends the process at once. */
 int daemon_run(const struct worker_config *config, struct err *e);
 
 #endif

@@ -26,6 +26,7 @@
 #define ROOTS_REPEAT_MS 500
 #define SAVED_REPEAT_MS 1000
 #define STATUS_MS 250
+#define SAVING_MAX 2 /* copies of the shard on their way to a slow store; a checkpoint that would be one more is left out */
 #define COLLECT_MAX 4 /* checkpoints of one session that are being collected at the same time */
 #define MESSAGE_BYTES_MAX ((size_t)4 << 20)
 
@@ -57,6 +58,7 @@ struct hosted {
         uint32_t chunk_begin;
     } member[WIRE_HOSTS_MAX];
     int members;
+    int saving;              /* copies of our chunks that the saver has not published yet */
     struct saver_job *saved; /* published, not yet acknowledged by the leader */
     uint64_t saved_ms;
     struct collect collect[COLLECT_MAX];
@@ -221,9 +223,15 @@ static void on_pull(struct ps_host *p, struct hosted *x, const struct link_peer 
 static void checkpoint_begin(struct ps_host *p, struct hosted *x)
 {
     const struct shard *shard = host_shard(x->s->host);
-    struct saver_job *j = mem_zalloc(1, sizeof *j);
+    struct saver_job *j;
     size_t floats = 0;
 
+    if (x->saving >= SAVING_MAX && !host_is_done(x->s->host)) {
+        log_warn("checkpoint.left_out", "session=%" PRIu64 " version=%" PRIu64 " waiting=%d", x->s->session, shard_version(shard), x->saving);
+        return;
+    }
+    x->saving++;
+    j = mem_zalloc(1, sizeof *j);
     j->session = x->s->session;
     j->attempt = x->s->attempt;
     j->version = shard_version(shard);
@@ -303,6 +311,7 @@ static void saved_send(struct hosted *x)
 /* The saver is done with something of ours. */
 static void on_saved(struct ps_host *p, struct hosted *x, struct saver_job *j)
 {
+    x->saving -= j->manifest == NULL;
     if (j->rc != 0) {
         err_wrap(&j->err, "checkpoint of version %" PRIu64, j->version);
         session_fail(p, x, &j->err);

@@ -7,6 +7,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+#define XXH_INLINE_ALL /* built for this room's vectors, which the packaged library is not */
 #include <xxhash.h>
 
 #include "base/buf.h"

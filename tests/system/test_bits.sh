@@ -18,4 +18,10 @@ start worker-stopped-for-good 3; step 20 >/dev/null; end STOP w3; finish worker-
 start worker-stopped-for-a-while 2; step 20 >/dev/null; end STOP w2; sleep 4; end CONT w2; finish worker-stopped-for-a-while
 start coordinator-killed 2; step 20 >/dev/null; end KILL c; sleep 0.5; coordinator; step 70 >/dev/null; end KILL c; coordinator; finish coordinator-killed
 start everybody-killed 2; step 40 >/dev/null; end KILL c; end KILL w1; end KILL w2; coordinator; worker w1 1; worker w2 1; finish everybody-killed
+export STEER_TOKEN="a secret that only some have"
+start with-a-secret 2
+(unset STEER_TOKEN; worker stranger 4; echo "${pid[stranger]}" >"$dir/stranger.pid")
+pid[stranger]=$(cat "$dir/stranger.pid")
+finish with-a-secret
+if ! grep -q worker.start "$dir/stranger.log" || grep -q coordinator.welcome "$dir/stranger.log"; then echo "FAIL with-a-secret: a worker without it was let in"; failed=1; fi
 exit $failed
