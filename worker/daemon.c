@@ -55,8 +55,7 @@ struct worker {
     uint64_t progress_ended; /* of sessions that are closed, so that the sum never falls */
 };
 
-/* ---- what other threads say
- * ------------------------------------------------------------------------------------- */
+/* ---- what other threads say ------------------------------------------------------------------ */
 
 static void on_outcome(void *self, struct control *outcome)
 {
@@ -388,8 +387,7 @@ static void loop(struct worker *w)
     }
 }
 
-/* ---- start and stop
- * --------------------------------------------------------------------------------------------- */
+/* ---- start and stop -------------------------------------------------------------------------- */
 
 /* A stable id of the directory, and a lock on it: two processes with one id would take each other's
  * leases. */

@@ -60,8 +60,7 @@ static bool send_copy(struct duty *d, struct duty_actions *a, const struct contr
     return true;
 }
 
-/* ---- saying who we are
- * ------------------------------------------------------------------------------------------ */
+/* ---- saying who we are ----------------------------------------------------------------------- */
 
 static void pulse_fill(const struct duty *d, struct control *c)
 {
@@ -254,8 +253,7 @@ static void on_ack(struct duty *d, const struct control *m)
     }
 }
 
-/* ---- the coordinator
- * -------------------------------------------------------------------------------------------- */
+/* ---- the coordinator ------------------------------------------------------------------------- */
 
 static void on_welcome(struct duty *d, const struct control *m, uint64_t now,
                        struct duty_actions *a)

@@ -54,8 +54,7 @@ void executor_thread_lower(void)
     pthread_setname_np(pthread_self(), "compute");
 }
 
-/* ---- struct run_env
- * --------------------------------------------------------------------------------------------- */
+/* ---- struct run_env -------------------------------------------------------------------------- */
 
 static int env_fetch(void *self, const char *digest, char *path, size_t cap, struct err *e)
 {

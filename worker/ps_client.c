@@ -84,8 +84,7 @@ static size_t chunk_len(const struct ps_client *c, uint32_t chunk)
     return c->plan.params - at < c->plan.chunk_elems ? c->plan.params - at : c->plan.chunk_elems;
 }
 
-/* ---- what hosts say
- * --------------------------------------------------------------------------------------------- */
+/* ---- what hosts say -------------------------------------------------------------------------- */
 
 static void on_chunks(struct ps_client *c, uint32_t host, const struct params_head *h,
                       const struct link_frame *frames)

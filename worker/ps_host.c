@@ -259,8 +259,7 @@ static void *host_main(void *self)
     return NULL;
 }
 
-/* ---- from other threads
- * ----------------------------------------------------------------------------------------- */
+/* ---- from other threads ---------------------------------------------------------------------- */
 
 static void note_put(struct ps_host *p, struct note note)
 {

@@ -77,8 +77,7 @@ static void session_fail(struct session *s, int code, const struct err *e)
     s->env.says(s->env.self, m);
 }
 
-/* ---- what is needed
- * --------------------------------------------------------------------------------------------- */
+/* ---- what is needed -------------------------------------------------------------------------- */
 
 static int fetch(void *self, const char *digest, char *path, size_t cap, struct err *e)
 {
@@ -392,8 +391,7 @@ static void compute_run(struct session *s)
     free(member);
 }
 
-/* ---- the session's thread
- * --------------------------------------------------------------------------------------- */
+/* ---- the session's thread -------------------------------------------------------------------- */
 
 static void *session_main(void *self)
 {

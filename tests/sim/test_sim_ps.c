@@ -37,8 +37,7 @@ static uint32_t dice(uint32_t n)
     return rng_below(seed, RNG_TEST, 1, 0, draws++, n);
 }
 
-/* ---- the made-up problem
- * ------------------------------------------------------------------------------------------ */
+/* ---- the made-up problem --------------------------------------------------------------------- */
 
 static void unit_grad(const float *p, uint64_t step, uint32_t unit, float *g, struct fold_sums *s)
 {
@@ -172,8 +171,7 @@ static int host_of(uint32_t chunk)
     return h;
 }
 
-/* ---- compute threads
- * ---------------------------------------------------------------------------------------------- */
+/* ---- compute threads ------------------------------------------------------------------------- */
 
 static void worker_push(int w)
 {

@@ -112,8 +112,7 @@ static void initial(float *params)
         params[i] = (float)rng_normal(3, RNG_TEST, 0, 0, (uint32_t)i) * 0.1f;
 }
 
-/* ---- the straight recursion
- * --------------------------------------------------------------------------------------- */
+/* ---- the straight recursion ------------------------------------------------------------------ */
 
 struct straight {
     struct train_task task;
@@ -196,8 +195,7 @@ static float *straight_run(uint32_t units, double *loss)
     return r.params;
 }
 
-/* ---- an environment of arrays
- * ------------------------------------------------------------------------------------- */
+/* ---- an environment of arrays ---------------------------------------------------------------- */
 
 struct world {
     struct train_task task;

@@ -43,8 +43,7 @@ static const struct dims tiny = {.vocab = 23,
                                  .head = HEAD_LM};
 static struct layout layout;
 
-/* ---- the made-up problem
- * ------------------------------------------------------------------------------------------ */
+/* ---- the made-up problem --------------------------------------------------------------------- */
 
 static void unit_gradient(const float *params, uint64_t step, uint32_t unit, float *grad,
                           struct fold_sums *sums)
@@ -140,8 +139,7 @@ static void expected(float *p, double *loss)
     free(sumsq);
 }
 
-/* ---- a cluster in one process
- * ------------------------------------------------------------------------------------- */
+/* ---- a cluster in one process ---------------------------------------------------------------- */
 
 #define STORE_MAX 4096
 struct cluster {
