@@ -8,6 +8,7 @@ spec=tests/system/bits.yaml
 
 start one-worker 1; finish one-worker
 start three-workers 3; finish three-workers
+start seven-workers 7; finish seven-workers
 start two-threads-and-three 2; worker more 3; finish two-threads-and-three
 start join-and-drain 1; step 30 >/dev/null; worker late 1; step 60 >/dev/null; end TERM w1; finish join-and-drain
 start worker-killed 3; step 20 >/dev/null; end KILL w2; finish worker-killed
