@@ -1,9 +1,11 @@
 /*
- * Merging. The leaves of a node are computed from left to right. A leaf's gradient goes on a stack; while the two on top are siblings they become
- * their parent (a binary counter), so at most one buffer a level is held. The last leaf of a node closes the chain: whatever is on the stack is
- * added from the top down. That chain is cut into chunks: as soon as the backward of the last leaf leaves a chunk, it is merged through the
- * stack, checked and pushed, while the backward goes on below it.
- * Chunk 0 is always pushed last, after the backward has returned, because the loss goes with it.
+ * Merging. The leaves of a node are computed from left to right. A leaf's gradient goes on a stack;
+ * while the two on top are siblings they become their parent (a binary counter), so at most one
+ * buffer a level is held. The last leaf of a node closes the chain: whatever is on the stack is
+ * added from the top down. That chain is cut into chunks: as soon as the backward of the last leaf
+ * leaves a chunk, it is merged through the stack, checked and pushed, while the backward goes on
+ * below it. Chunk 0 is always pushed last, after the backward has returned, because the loss goes
+ * with it.
  */
 #include "jobs/run_train.h"
 
@@ -28,7 +30,7 @@ struct train {
     const struct train_task *task;
     const struct train_env *env;
     struct err *e;
-    int rc;                    /* of a push inside the backward */
+    int rc; /* of a push inside the backward */
     float *params;
     struct batch batch;
     struct workspace *workspace;
@@ -41,12 +43,12 @@ struct train {
     /* the node that is being closed */
     uint64_t step;
     struct tree_node node;
-    const float *last;         /* gradient of its last leaf */
-    size_t final_begin;        /* elements from here on are final */
-    uint32_t pushed_begin;     /* chunks from here on are pushed */
+    const float *last;     /* gradient of its last leaf */
+    size_t final_begin;    /* elements from here on are final */
+    uint32_t pushed_begin; /* chunks from here on are pushed */
 };
 
-/* ---- sizes ------------------------------------------------------------------------------------------------------ */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 static int longest_first(const void *a, const void *b)
 {
@@ -56,8 +58,9 @@ static int longest_first(const void *a, const void *b)
     return x > y ? -1 : x < y;
 }
 
-/* units_deal() gives a sample to the least loaded unit, so no unit gets above the mean plus one sample; the mean is at
- * most that of the longest examples, each as often as there are passes that a step may touch. */
+/* units_deal() gives a sample to the least loaded unit, so no unit gets above the mean plus one
+ * sample; the mean is at most that of the longest examples, each as often as there are passes that
+ * a step may touch. */
 void run_train_bounds(const struct train_task *task, int32_t *rows, int32_t *seqs, int32_t *targets)
 {
     uint32_t n = examples_count(task->examples);
@@ -88,7 +91,8 @@ struct tree_span run_train_part(struct tree_span span, uint32_t part, uint32_t p
     uint64_t n = span.end - span.begin;
 
     CHECK(part < parts);
-    return (struct tree_span){span.begin + (uint32_t)(n * part / parts), span.begin + (uint32_t)(n * (part + 1) / parts)};
+    return (struct tree_span){span.begin + (uint32_t)(n * part / parts),
+                              span.begin + (uint32_t)(n * (part + 1) / parts)};
 }
 
 static float *floats_new(size_t n)
@@ -99,7 +103,8 @@ static float *floats_new(size_t n)
     return p;
 }
 
-static void train_init(struct train *t, const struct train_task *task, const struct train_env *env, struct err *e)
+static void train_init(struct train *t, const struct train_task *task, const struct train_env *env,
+                       struct err *e)
 {
     int32_t rows, seqs, targets;
     int32_t scores = 0;
@@ -131,8 +136,8 @@ static void train_fini(struct train *t)
     free(t->params);
 }
 
-/* A zeroed gradient. Given back all at once when the step is over, because what was pushed may be read until then; a buffer that was merged
- * away is handed back by buffer_drop(). */
+/* A zeroed gradient. Given back all at once when the step is over, because what was pushed may be
+ * read until then; a buffer that was merged away is handed back by buffer_drop(). */
 static float *buffer_take(struct train *t)
 {
     float *g;
@@ -159,7 +164,7 @@ static void buffer_drop(struct train *t, const float *g)
     CHECK(!"a buffer of ours");
 }
 
-/* ---- one node --------------------------------------------------------------------------------------------------- */
+/* ---- one node -------------------------------------------------------------------------------- */
 
 static void values_add(float *restrict into, const float *restrict from, size_t n)
 {
@@ -194,8 +199,10 @@ static int chunks_close(struct train *t, uint32_t begin, uint32_t end, const str
     }
     if (!is_finite(top + at, to - at)) {
         struct tree_span units = tree_leaves(t->task->units, t->node);
-        return err_set(t->e, ERR_NUMERIC, "step %" PRIu64 ", units [%u, %u): the gradient of elements [%zu, %zu) is not finite", t->step + 1,
-                       units.begin, units.end, at, to);
+        return err_set(t->e, ERR_NUMERIC,
+                       "step %" PRIu64
+                       ", units [%u, %u): the gradient of elements [%zu, %zu) is not finite",
+                       t->step + 1, units.begin, units.end, at, to);
     }
     return t->env->grads_push(t->env->self, t->step, t->node, begin, end, top, sums, t->e);
 }
@@ -228,11 +235,13 @@ static void batch_fill(struct train *t, uint32_t unit)
     b->seq_begin[0] = 0;
     for (uint32_t j = 0; j < t->task->global_batch; j++)
         if (t->sample[j].unit == unit)
-            examples_append(t->task->examples, t->sample[j].example, t->task->seed, t->sample[j].draw, &t->task->drop, b);
+            examples_append(t->task->examples, t->sample[j].example, t->task->seed,
+                            t->sample[j].draw, &t->task->drop, b);
 }
 
 /* Forward and backward of one unit into grad. */
-static int unit_run(struct train *t, uint32_t unit, float *grad, bool closes, struct fold_sums *sums)
+static int unit_run(struct train *t, uint32_t unit, float *grad, bool closes,
+                    struct fold_sums *sums)
 {
     const struct grad_sink sink = {t, on_ready};
     struct loss_out out = {0, 0, 0};
@@ -241,12 +250,14 @@ static int unit_run(struct train *t, uint32_t unit, float *grad, bool closes, st
         return err_set(t->e, ERR_CANCELLED, "step %" PRIu64 ": told to stop", t->step + 1);
     batch_fill(t, unit);
     if (t->batch.targets > 0)
-        transformer_train(t->task->dims, t->params, &t->batch, grad, closes ? &sink : NULL, t->workspace, &out);
+        transformer_train(t->task->dims, t->params, &t->batch, grad, closes ? &sink : NULL,
+                          t->workspace, &out);
     if (t->rc != 0)
         return t->rc;
     *sums = (struct fold_sums){out.loss_sum, out.weight_sum, (uint64_t)t->batch.rows};
     if (!isfinite(out.loss_sum))
-        return err_set(t->e, ERR_NUMERIC, "step %" PRIu64 ", unit %u: the loss is %g", t->step + 1, unit, out.loss_sum);
+        return err_set(t->e, ERR_NUMERIC, "step %" PRIu64 ", unit %u: the loss is %g", t->step + 1,
+                       unit, out.loss_sum);
     return 0;
 }
 
@@ -276,7 +287,8 @@ static void leaf_stack(struct train *t, uint32_t unit, float *grad, struct fold_
 static int node_run(struct train *t, struct tree_node node)
 {
     struct tree_span units = tree_leaves(t->task->units, node);
-    uint32_t chunks = (uint32_t)((t->task->params + t->task->chunk_elems - 1) / t->task->chunk_elems);
+    uint32_t chunks =
+        (uint32_t)((t->task->params + t->task->chunk_elems - 1) / t->task->chunk_elems);
     struct fold_sums sums;
     int rc;
 
@@ -302,7 +314,8 @@ static int node_run(struct train *t, struct tree_node node)
         rc = chunks_close(t, 1, t->pushed_begin, NULL);
     if (rc == 0)
         rc = chunks_close(t, 0, 1, &sums);
-    /* What was merged into stack[0] is free again; the node itself is held until the step is over. */
+    /* What was merged into stack[0] is free again; the node itself is held until the step is over.
+     */
     for (uint32_t i = 1; i < t->depth; i++)
         buffer_drop(t, t->stack[i].grad);
     if (t->depth > 0)
@@ -312,7 +325,7 @@ static int node_run(struct train *t, struct tree_node node)
     return rc;
 }
 
-/* ---- steps ------------------------------------------------------------------------------------------------------ */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 /* All units of the span that this thread has not pushed in this step. */
 static int span_run(struct train *t, struct tree_span span)
@@ -351,8 +364,9 @@ static int step_run(struct train *t, uint64_t *version)
     t->step = *version;
     t->used = 0;
     memset(t->done, 0, t->task->units * sizeof *t->done);
-    units_deal(t->task->seed, t->step, t->task->global_batch, t->task->units, examples_count(t->task->examples), length_of,
-               (void *)(uintptr_t)t->task->examples, t->sample);
+    units_deal(t->task->seed, t->step, t->task->global_batch, t->task->units,
+               examples_count(t->task->examples), length_of, (void *)(uintptr_t)t->task->examples,
+               t->sample);
     while (rc == TRAIN_REASSIGNED) {
         struct tree_span span = t->env->span(t->env->self);
         CHECK(span.begin <= span.end && span.end <= t->task->units);
@@ -363,7 +377,8 @@ static int step_run(struct train *t, uint64_t *version)
     return rc;
 }
 
-int run_train(const struct train_task *task, uint64_t start, const struct train_env *env, struct err *e)
+int run_train(const struct train_task *task, uint64_t start, const struct train_env *env,
+              struct err *e)
 {
     struct train t;
     uint64_t version = start;

@@ -1,10 +1,12 @@
 /*
  * run_train: the step loop of one compute thread in a training session.
  *
- * A thread owns a span of the units of every step. It waits for a version of the parameters, computes the units of its span in order, merges
- * their gradients along the canonical tree while it goes, and pushes each node of the tree that lies whole in its span, chunk by chunk as the last
- * unit's backward makes them final. The world is reached only through struct train_env: arrays in tests, sockets in the worker.
- * Buffers are sized before the first step (gradient buffers: in the first step of an assignment); after that nothing is allocated.
+ * A thread owns a span of the units of every step. It waits for a version of the parameters,
+ * computes the units of its span in order, merges their gradients along the canonical tree while it
+ * goes, and pushes each node of the tree that lies whole in its span, chunk by chunk as the last
+ * unit's backward makes them final. The world is reached only through struct train_env: arrays in
+ * tests, sockets in the worker. Buffers are sized before the first step (gradient buffers: in the
+ * first step of an assignment); after that nothing is allocated.
  */
 #ifndef JOBS_RUN_TRAIN_H
 #define JOBS_RUN_TRAIN_H
@@ -29,26 +31,33 @@ struct train_task {
     uint32_t global_batch, units, chunk_elems;
 };
 
-#define TRAIN_REASSIGNED 1000 /* answer of params_wait: no new version, but the span has changed */
+#define TRAIN_REASSIGNED 1000 /* answer of params_wait: no new version, but the span has changed   \
+                               */
 
 struct train_env {
     void *self;
-    /* Waits until version `at_least` or a later one can be had, copies it into params and says which it is. 0, TRAIN_REASSIGNED, or an
-     * error (ERR_CANCELLED when the session ends). Gradients pushed before may be read until this returns 0. */
-    int (*params_wait)(void *self, uint64_t at_least, float *params, uint64_t *version, struct err *e);
+    /* Waits until version `at_least` or a later one can be had, copies it into params and says
+     * which it is. 0, TRAIN_REASSIGNED, or an error (ERR_CANCELLED when the session ends).
+     * Gradients pushed before may be read until this returns 0. */
+    int (*params_wait)(void *self, uint64_t at_least, float *params, uint64_t *version,
+                       struct err *e);
     struct tree_span (*span)(void *self); /* this thread's, now; may be empty */
-    /* Chunks [begin, end) of a node are final in grad (flat vector). sums: not NULL when begin is 0. grad stays untouched until
-     * params_wait has given a later version. */
-    int (*grads_push)(void *self, uint64_t step, struct tree_node node, uint32_t begin, uint32_t end, const float *grad,
-                      const struct fold_sums *sums, struct err *e);
+    /* Chunks [begin, end) of a node are final in grad (flat vector). sums: not NULL when begin is
+     * 0. grad stays untouched until params_wait has given a later version. */
+    int (*grads_push)(void *self, uint64_t step, struct tree_node node, uint32_t begin,
+                      uint32_t end, const float *grad, const struct fold_sums *sums, struct err *e);
     bool (*cancelled)(void *self); /* asked between units */
     uint64_t *progress;            /* bumped by the numerics; may be NULL */
 };
 
-/* Runs steps from version `start` on until version task->steps. 0, ERR_CANCELLED, ERR_NUMERIC ("step 7, units [0, 4): ..."), or what env gave. */
-int run_train(const struct train_task *task, uint64_t start, const struct train_env *env, struct err *e);
-/* Bounds of one unit under units_deal(): rows, sequences, targets. For memory estimates, and for those who walk the units themselves. */
-void run_train_bounds(const struct train_task *task, int32_t *rows, int32_t *seqs, int32_t *targets);
+/* Runs steps from version `start` on until version task->steps. 0, ERR_CANCELLED, ERR_NUMERIC
+ * ("step 7, units [0, 4): ..."), or what env gave. */
+int run_train(const struct train_task *task, uint64_t start, const struct train_env *env,
+              struct err *e);
+/* Bounds of one unit under units_deal(): rows, sequences, targets. For memory estimates, and for
+ * those who walk the units themselves. */
+void run_train_bounds(const struct train_task *task, int32_t *rows, int32_t *seqs,
+                      int32_t *targets);
 /* Part `part` of `parts` of a span: contiguous, sizes differ by one at most. */
 struct tree_span run_train_part(struct tree_span span, uint32_t part, uint32_t parts);
 

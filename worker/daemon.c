@@ -55,7 +55,8 @@ struct worker {
     uint64_t progress_ended; /* of sessions that are closed, so that the sum never falls */
 };
 
-/* ---- what other threads say ------------------------------------------------------------------------------------- */
+/* ---- what other threads say
+ * ------------------------------------------------------------------------------------- */
 
 static void on_outcome(void *self, struct control *outcome)
 {
@@ -72,7 +73,8 @@ static void on_report(void *self, const struct ps_report *r)
 }
 
 /* Checkpoint bytes to the coordinator's store, by way of a scratch file. */
-static int bytes_publish(void *self, const void *bytes, size_t len, struct digest *out, struct err *e)
+static int bytes_publish(void *self, const void *bytes, size_t len, struct digest *out,
+                         struct err *e)
 {
     struct worker *w = self;
     char path[700];
@@ -91,9 +93,10 @@ static int bytes_publish(void *self, const void *bytes, size_t len, struct diges
     return rc;
 }
 
-/* ---- the link --------------------------------------------------------------------------------------------------- */
+/* ---- the link -------------------------------------------------------------------------------- */
 
-/* Where the coordinator is now: fixed, or from its endpoint.json, because it may come back on another port. */
+/* Where the coordinator is now: fixed, or from its endpoint.json, because it may come back on
+ * another port. */
 static int coordinator_find(const struct worker *w, char *out, size_t cap, struct err *e)
 {
     struct buf text = BUF_INIT;
@@ -145,14 +148,16 @@ static bool message_send(struct worker *w, struct control *m)
     f = (struct link_frame){.data = frame.data, .len = frame.len};
     sent = w->socket != NULL && link_send(w->socket, NULL, &f, 1, &e) == 0;
     if (!sent)
-        log_debug("control.unsent", "type=%s", control_type_name(m->type)); /* duty repeats what matters */
+        log_debug("control.unsent", "type=%s",
+                  control_type_name(m->type)); /* duty repeats what matters */
     buf_free(&frame);
     control_free(m);
     return sent;
 }
 
 /* A line for the job's log, for people. Lost when nobody is connected. */
-__attribute__((format(printf, 3, 4))) static void job_say(struct worker *w, uint64_t job, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static void job_say(struct worker *w, uint64_t job,
+                                                          const char *fmt, ...)
 {
     struct control *m = control_new(CONTROL_LOG);
     va_list ap;
@@ -173,7 +178,8 @@ static void outcome_say(struct worker *w, const struct control *m)
 
     switch (m->type) {
     case CONTROL_TASK_FAILED:
-        job_say(w, m->job, "task %" PRIu64 " attempt %" PRIu64 " (%s) failed: %.700s", m->task, m->attempt, m->task_kind, m->text);
+        job_say(w, m->job, "task %" PRIu64 " attempt %" PRIu64 " (%s) failed: %.700s", m->task,
+                m->attempt, m->task_kind, m->text);
         break;
     case CONTROL_TASK_DONE:
         job_say(w, m->job, "task %" PRIu64 " (%s) done", m->task, m->task_kind);
@@ -182,15 +188,16 @@ static void outcome_say(struct worker *w, const struct control *m)
         if (now - w->status_said_ms < STATUS_SAY_MS)
             return;
         w->status_said_ms = now;
-        job_say(w, m->job, "step %" PRIu64 " loss %.4f gradient %.3f rate %.3g, %.0f tokens/s", m->version, m->loss, m->grad_norm, m->lr,
-                m->tokens_per_s);
+        job_say(w, m->job, "step %" PRIu64 " loss %.4f gradient %.3f rate %.3g, %.0f tokens/s",
+                m->version, m->loss, m->grad_norm, m->lr, m->tokens_per_s);
         break;
     case CONTROL_SESSION_CHECKPOINT:
     case CONTROL_SESSION_DONE:
         job_say(w, m->job, "checkpoint of step %" PRIu64 ": %.12s", m->version, m->manifest.hex);
         break;
     case CONTROL_SESSION_FAILED:
-        log_error("session.failed", "session=%" PRIu64 " code=%s text=\"%s\"", m->session, err_name(m->code), m->text);
+        log_error("session.failed", "session=%" PRIu64 " code=%s text=\"%s\"", m->session,
+                  err_name(m->code), m->text);
         job_say(w, m->job, "training failed: %.700s", m->text);
         break;
     default:
@@ -198,7 +205,7 @@ static void outcome_say(struct worker *w, const struct control *m)
     }
 }
 
-/* ---- actions ---------------------------------------------------------------------------------------------------- */
+/* ---- actions --------------------------------------------------------------------------------- */
 
 static void session_end(struct worker *w)
 {
@@ -211,21 +218,26 @@ static void session_end(struct worker *w)
 
 static void session_begin(struct worker *w, const struct control *open)
 {
-    struct session_env env = {.artifacts = w->artifacts, .host = w->host, .self = w, .says = on_outcome};
+    struct session_env env = {
+        .artifacts = w->artifacts, .host = w->host, .self = w, .says = on_outcome};
 
     session_end(w);
     memcpy(env.worker, w->id, sizeof env.worker);
     env.threads = (w->config.roles & ROLE_COMPUTE) != 0 ? w->config.threads : 0;
-    log_info("session.open", "session=%" PRIu64 " attempt=%" PRIu64 " version=%" PRIu64 " hosts=%u slots=%u", open->session,
-             open->session_attempt, open->version, open->hosts_n, open->slots_n);
-    job_say(w, open->job, "training from step %" PRIu64 " (attempt %" PRIu64 "): %u parameter hosts, %u compute workers", open->version,
-            open->session_attempt, open->hosts_n, open->slots_n);
+    log_info("session.open",
+             "session=%" PRIu64 " attempt=%" PRIu64 " version=%" PRIu64 " hosts=%u slots=%u",
+             open->session, open->session_attempt, open->version, open->hosts_n, open->slots_n);
+    job_say(w, open->job,
+            "training from step %" PRIu64 " (attempt %" PRIu64
+            "): %u parameter hosts, %u compute workers",
+            open->version, open->session_attempt, open->hosts_n, open->slots_n);
     w->session = session_open(&env, open);
 }
 
 static void on_terms(struct worker *w, const struct control *welcome)
 {
-    log_info("coordinator.welcome", "cluster=%s term=%" PRIu64 " http=%s", welcome->cluster, welcome->term, welcome->http);
+    log_info("coordinator.welcome", "cluster=%s term=%" PRIu64 " http=%s", welcome->cluster,
+             welcome->term, welcome->http);
     artifact_client_set_url(w->artifacts, welcome->http);
 }
 
@@ -234,7 +246,8 @@ static void on_exit_action(struct worker *w, const struct duty_action *a)
     w->stop = true;
     w->exit_code = a->code;
     if (a->code != 0)
-        log_error("coordinator.refused", "code=%s text=\"%s\"", err_name(a->code), a->message->text);
+        log_error("coordinator.refused", "code=%s text=\"%s\"", err_name(a->code),
+                  a->message->text);
     else
         log_info("worker.drained", "worker=%s", w->id);
 }
@@ -288,7 +301,7 @@ static void event_do(struct worker *w, struct duty_event event)
         action_do(w, &actions.action[i]);
 }
 
-/* ---- the loop --------------------------------------------------------------------------------------------------- */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 static void socket_drain(struct worker *w)
 {
@@ -300,10 +313,12 @@ static void socket_drain(struct worker *w)
         struct control *m = NULL;
         if (link_recv(w->socket, NULL, frames, &n, &e) != 0 || n == 0)
             return;
-        if (n == 1 && control_unpack(frames[0].data, frames[0].len, &m, &e) == 0 && control_from_coordinator(m->type))
+        if (n == 1 && control_unpack(frames[0].data, frames[0].len, &m, &e) == 0 &&
+            control_from_coordinator(m->type))
             event_do(w, (struct duty_event){.type = DUTY_HEARD, .message = m});
         else
-            log_warn("control.bad_message", "frames=%d error=\"%s\"", n, m == NULL ? e.msg : "not the coordinator's to say");
+            log_warn("control.bad_message", "frames=%d error=\"%s\"", n,
+                     m == NULL ? e.msg : "not the coordinator's to say");
         control_free(m);
         link_frames_release(frames, n);
     }
@@ -316,13 +331,18 @@ static void box_drain(struct worker *w)
     while ((m = mailbox_take(w->box)) != NULL) {
         bool task = m->type == CONTROL_TASK_DONE || m->type == CONTROL_TASK_FAILED;
         outcome_say(w, m);
-        event_do(w, (struct duty_event){.type = task ? DUTY_TASK_END : DUTY_SESSION_SAYS, .outcome = m});
+        event_do(
+            w, (struct duty_event){.type = task ? DUTY_TASK_END : DUTY_SESSION_SAYS, .outcome = m});
     }
 }
 
 static void on_progress(void *self, uint64_t task, uint64_t epoch, uint64_t done, uint64_t total)
 {
-    event_do(self, (struct duty_event){.type = DUTY_TASK_PROGRESS, .task = task, .epoch = epoch, .done = done, .total = total});
+    event_do(self, (struct duty_event){.type = DUTY_TASK_PROGRESS,
+                                       .task = task,
+                                       .epoch = epoch,
+                                       .done = done,
+                                       .total = total});
 }
 
 static void signals_drain(struct worker *w)
@@ -342,7 +362,8 @@ static void signals_drain(struct worker *w)
 
 static void tick(struct worker *w)
 {
-    uint64_t progress = w->progress_ended + session_progress(w->session) + executor_progress(w->executor);
+    uint64_t progress =
+        w->progress_ended + session_progress(w->session) + executor_progress(w->executor);
 
     if (w->socket == NULL)
         link_renew(w);
@@ -367,9 +388,11 @@ static void loop(struct worker *w)
     }
 }
 
-/* ---- start and stop --------------------------------------------------------------------------------------------- */
+/* ---- start and stop
+ * --------------------------------------------------------------------------------------------- */
 
-/* A stable id of the directory, and a lock on it: two processes with one id would take each other's leases. */
+/* A stable id of the directory, and a lock on it: two processes with one id would take each other's
+ * leases. */
 static int identity_open(struct worker *w, struct err *e)
 {
     struct buf text = BUF_INIT;
@@ -481,7 +504,8 @@ static int duty_open(struct worker *w, struct err *e)
     struct digest fingerprint;
     struct sysinfo info;
 
-    if (getrandom(&hello->boot, sizeof hello->boot, 0) != (ssize_t)sizeof hello->boot || sysinfo(&info) != 0) {
+    if (getrandom(&hello->boot, sizeof hello->boot, 0) != (ssize_t)sizeof hello->boot ||
+        sysinfo(&info) != 0) {
         control_free(hello);
         return err_sys(e, "facts of this machine");
     }
@@ -496,8 +520,9 @@ static int duty_open(struct worker *w, struct err *e)
     snprintf(hello->blas, sizeof hello->blas, "%s", model_blas_core());
     snprintf(hello->fingerprint, sizeof hello->fingerprint, "%s", fingerprint.hex);
     duty_init(&w->duty, hello);
-    log_info("worker.start", "worker=%s name=%s threads=%u roles=%u data=%s blas=%s class=%.12s", w->id, w->config.name, w->config.threads,
-             w->config.roles, w->endpoint, hello->blas, fingerprint.hex);
+    log_info("worker.start", "worker=%s name=%s threads=%u roles=%u data=%s blas=%s class=%.12s",
+             w->id, w->config.name, w->config.threads, w->config.roles, w->endpoint, hello->blas,
+             fingerprint.hex);
     control_free(hello);
     return 0;
 }

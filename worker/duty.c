@@ -39,12 +39,14 @@ static struct duty_action *act(struct duty_actions *a, enum duty_action_type typ
     return &a->action[a->n++];
 }
 
-static void act_message(struct duty_actions *a, enum duty_action_type type, const struct control *borrowed)
+static void act_message(struct duty_actions *a, enum duty_action_type type,
+                        const struct control *borrowed)
 {
     act(a, type)->message = (struct control *)(uintptr_t)borrowed;
 }
 
-/* Sends a copy under the term of now. When the list is full the rest waits for the next tick; false then. */
+/* Sends a copy under the term of now. When the list is full the rest waits for the next tick; false
+ * then. */
 static bool send_copy(struct duty *d, struct duty_actions *a, const struct control *c)
 {
     struct control *copy;
@@ -58,7 +60,8 @@ static bool send_copy(struct duty *d, struct duty_actions *a, const struct contr
     return true;
 }
 
-/* ---- saying who we are ------------------------------------------------------------------------------------------ */
+/* ---- saying who we are
+ * ------------------------------------------------------------------------------------------ */
 
 static void pulse_fill(const struct duty *d, struct control *c)
 {
@@ -68,7 +71,8 @@ static void pulse_fill(const struct duty *d, struct control *c)
     c->draining = d->draining;
     c->leases_n = d->held_n;
     for (uint32_t i = 0; i < d->held_n; i++)
-        c->lease[i] = (struct control_lease){d->held[i].task, d->held[i].epoch, d->held[i].done, d->held[i].total};
+        c->lease[i] = (struct control_lease){d->held[i].task, d->held[i].epoch, d->held[i].done,
+                                             d->held[i].total};
 }
 
 static void hello_say(struct duty *d, uint64_t now, struct duty_actions *a)
@@ -95,15 +99,17 @@ static void outcomes_say(struct duty *d, uint64_t now, bool all, struct duty_act
 {
     for (uint32_t i = 0; i < d->held_n; i++) {
         struct duty_held *h = &d->held[i];
-        if (h->outcome != NULL && (all || now - h->sent_ms >= DUTY_REPEAT_MS) && send_copy(d, a, h->outcome))
+        if (h->outcome != NULL && (all || now - h->sent_ms >= DUTY_REPEAT_MS) &&
+            send_copy(d, a, h->outcome))
             h->sent_ms = now;
     }
     for (uint32_t i = 0; i < d->out_n; i++)
-        if ((all || now - d->out[i].sent_ms >= DUTY_REPEAT_MS) && send_copy(d, a, d->out[i].message))
+        if ((all || now - d->out[i].sent_ms >= DUTY_REPEAT_MS) &&
+            send_copy(d, a, d->out[i].message))
             d->out[i].sent_ms = now;
 }
 
-/* ---- tasks ------------------------------------------------------------------------------------------------------ */
+/* ---- tasks ----------------------------------------------------------------------------------- */
 
 static struct duty_held *held_find(struct duty *d, uint64_t task)
 {
@@ -160,7 +166,8 @@ static void on_task_cancel(struct duty *d, const struct control *m, struct duty_
     held_drop(d, h);
 }
 
-static void on_task_end(struct duty *d, struct control *outcome, uint64_t now, struct duty_actions *a)
+static void on_task_end(struct duty *d, struct control *outcome, uint64_t now,
+                        struct duty_actions *a)
 {
     struct duty_held *h = held_find(d, outcome->task);
 
@@ -176,7 +183,7 @@ static void on_task_end(struct duty *d, struct control *outcome, uint64_t now, s
         send_copy(d, a, outcome);
 }
 
-/* ---- sessions --------------------------------------------------------------------------------------------------- */
+/* ---- sessions -------------------------------------------------------------------------------- */
 
 static void out_drop(struct duty *d, uint32_t i)
 {
@@ -239,16 +246,19 @@ static void on_ack(struct duty *d, const struct control *m)
     }
     for (uint32_t i = 0; i < d->out_n;) {
         const struct control *c = d->out[i].message;
-        if (c->session == m->session && c->session_attempt == m->session_attempt && c->version <= m->version)
+        if (c->session == m->session && c->session_attempt == m->session_attempt &&
+            c->version <= m->version)
             out_drop(d, i);
         else
             i++;
     }
 }
 
-/* ---- the coordinator -------------------------------------------------------------------------------------------- */
+/* ---- the coordinator
+ * -------------------------------------------------------------------------------------------- */
 
-static void on_welcome(struct duty *d, const struct control *m, uint64_t now, struct duty_actions *a)
+static void on_welcome(struct duty *d, const struct control *m, uint64_t now,
+                       struct duty_actions *a)
 {
     if (m->term < d->term) {
         d->stale++;
@@ -344,7 +354,8 @@ static void on_tick(struct duty *d, uint64_t now, struct duty_actions *a)
         outcomes_say(d, now, false, a);
     }
     if (d->draining && !d->said_bye &&
-        ((d->held_n == 0 && d->session == 0 && d->out_n == 0) || now - d->drain_ms >= DUTY_DRAIN_MS)) {
+        ((d->held_n == 0 && d->session == 0 && d->out_n == 0) ||
+         now - d->drain_ms >= DUTY_DRAIN_MS)) {
         struct control *bye = control_new(CONTROL_BYE);
         d->said_bye = true;
         send_copy(d, a, bye);

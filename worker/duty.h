@@ -1,9 +1,10 @@
 /*
- * duty: what a worker does about what the coordinator says, about silence, and about its own work coming to an end. Pure: time and outcomes
- * arrive in events, effects leave as actions.
+ * duty: what a worker does about what the coordinator says, about silence, and about its own work
+ * coming to an end. Pure: time and outcomes arrive in events, effects leave as actions.
  *
- * The link is either not yet known to the coordinator (HELLO is repeated) or live. What has to arrive (ends of tasks, checkpoints of a session) is
- * kept and repeated until it is acknowledged, across reconnects and new terms of the coordinator. Work goes on while the coordinator is away.
+ * The link is either not yet known to the coordinator (HELLO is repeated) or live. What has to
+ * arrive (ends of tasks, checkpoints of a session) is kept and repeated until it is acknowledged,
+ * across reconnects and new terms of the coordinator. Work goes on while the coordinator is away.
  */
 #ifndef WORKER_DUTY_H
 #define WORKER_DUTY_H
@@ -55,9 +56,11 @@ enum duty_event_type {
     DUTY_HEARD,         /* message (borrowed) */
     DUTY_TASK_PROGRESS, /* task, epoch, done, total */
     DUTY_TASK_END,      /* outcome: TASK_DONE or TASK_FAILED (taken) */
-    DUTY_SESSION_SAYS,  /* outcome: any SESSION_* (taken); STATUS is sent once, the others until acknowledged */
-    DUTY_UNSENT,        /* the link did not take the last DUTY_SEND: nobody is connected. A HELLO is tried again at the next tick */
-    DUTY_DRAIN          /* somebody on this machine asks (SIGTERM) */
+    DUTY_SESSION_SAYS,  /* outcome: any SESSION_* (taken); STATUS is sent once, the others until
+                           acknowledged */
+    DUTY_UNSENT, /* the link did not take the last DUTY_SEND: nobody is connected. A HELLO is tried
+                    again at the next tick */
+    DUTY_DRAIN   /* somebody on this machine asks (SIGTERM) */
 };
 struct duty_event {
     enum duty_event_type type;
@@ -68,15 +71,15 @@ struct duty_event {
 };
 
 enum duty_action_type {
-    DUTY_SEND,          /* message (given): the shell sends and frees it */
-    DUTY_RECONNECT,     /* the link may be dead: make a new one */
-    DUTY_TERMS,         /* WELCOME: message (borrowed from the event) holds http */
-    DUTY_TASK_START,    /* message (borrowed): TASK */
-    DUTY_TASK_STOP,     /* task, epoch: cancel it */
-    DUTY_SESSION_OPEN,  /* message (borrowed): SESSION_OPEN */
-    DUTY_SESSION_ASSIGN,/* message (borrowed): ASSIGN */
-    DUTY_SESSION_CLOSE, /* session */
-    DUTY_EXIT           /* code (0 = drained) and text in message (borrowed), NULL when drained */
+    DUTY_SEND,           /* message (given): the shell sends and frees it */
+    DUTY_RECONNECT,      /* the link may be dead: make a new one */
+    DUTY_TERMS,          /* WELCOME: message (borrowed from the event) holds http */
+    DUTY_TASK_START,     /* message (borrowed): TASK */
+    DUTY_TASK_STOP,      /* task, epoch: cancel it */
+    DUTY_SESSION_OPEN,   /* message (borrowed): SESSION_OPEN */
+    DUTY_SESSION_ASSIGN, /* message (borrowed): ASSIGN */
+    DUTY_SESSION_CLOSE,  /* session */
+    DUTY_EXIT            /* code (0 = drained) and text in message (borrowed), NULL when drained */
 };
 struct duty_action {
     enum duty_action_type type;

@@ -54,7 +54,8 @@ void executor_thread_lower(void)
     pthread_setname_np(pthread_self(), "compute");
 }
 
-/* ---- struct run_env --------------------------------------------------------------------------------------------- */
+/* ---- struct run_env
+ * --------------------------------------------------------------------------------------------- */
 
 static int env_fetch(void *self, const char *digest, char *path, size_t cap, struct err *e)
 {
@@ -85,7 +86,7 @@ static bool env_cancelled(void *self)
     return atomic_load(&j->cancel);
 }
 
-/* ---- one task --------------------------------------------------------------------------------------------------- */
+/* ---- one task -------------------------------------------------------------------------------- */
 
 static char *result_text(const struct run_result *r)
 {
@@ -99,10 +100,12 @@ static char *result_text(const struct run_result *r)
     return buf_take(&text);
 }
 
-static int context_run(struct job *j, const char *scratch, uint64_t *heartbeat, struct control *outcome, struct err *e)
+static int context_run(struct job *j, const char *scratch, uint64_t *heartbeat,
+                       struct control *outcome, struct err *e)
 {
     const struct control *t = j->task;
-    const struct run_env env = {j, scratch, env_fetch, env_publish, env_progress, env_cancelled, heartbeat};
+    const struct run_env env = {
+        j, scratch, env_fetch, env_publish, env_progress, env_cancelled, heartbeat};
     struct run_result result = {NULL, NULL};
     struct buf context = BUF_INIT;
     char path[4096];
@@ -112,11 +115,13 @@ static int context_run(struct job *j, const char *scratch, uint64_t *heartbeat, 
     if (rc == 0)
         rc = file_read(path, CONTEXT_BYTES_MAX, &context, e);
     if (rc == 0)
-        rc = run_task_execute(t->task_kind, t->index, t->begin, t->end, context.data, context.len, &env, &result, e);
+        rc = run_task_execute(t->task_kind, t->index, t->begin, t->end, context.data, context.len,
+                              &env, &result, e);
     if (rc == 0) {
         outcome->result = result_text(&result);
         if (strlen(outcome->result) > WIRE_RESULT_MAX)
-            rc = err_set(e, ERR_LIMIT, "the result of %s has %zu bytes, the limit is %u", t->task_kind, strlen(outcome->result), WIRE_RESULT_MAX);
+            rc = err_set(e, ERR_LIMIT, "the result of %s has %zu bytes, the limit is %u",
+                         t->task_kind, strlen(outcome->result), WIRE_RESULT_MAX);
         run_result_fini(&result);
     }
     buf_free(&context);
@@ -132,7 +137,8 @@ static void job_run(struct job *j, uint64_t *heartbeat)
     struct err e = {0};
     int rc;
 
-    snprintf(scratch, sizeof scratch, "%s/%" PRIu64 "-%" PRIu64, j->x->env.scratch, t->task, t->epoch);
+    snprintf(scratch, sizeof scratch, "%s/%" PRIu64 "-%" PRIu64, j->x->env.scratch, t->task,
+             t->epoch);
     outcome->job = t->job;
     outcome->task = t->task;
     outcome->epoch = t->epoch;
@@ -149,12 +155,14 @@ static void job_run(struct job *j, uint64_t *heartbeat)
         outcome->result = NULL;
         snprintf(outcome->text, sizeof outcome->text, "%.*s", (int)sizeof outcome->text - 1, e.msg);
     }
-    log_info(rc == 0 ? "task.done" : "task.failed", "job=%" PRIu64 " task=%" PRIu64 " attempt=%" PRIu64 " kind=%s wall_ms=%" PRIu64 "%s%s", t->job,
-             t->task, t->attempt, t->task_kind, clock_ms() - begun, rc == 0 ? "" : " error=", rc == 0 ? "" : e.msg);
+    log_info(rc == 0 ? "task.done" : "task.failed",
+             "job=%" PRIu64 " task=%" PRIu64 " attempt=%" PRIu64 " kind=%s wall_ms=%" PRIu64 "%s%s",
+             t->job, t->task, t->attempt, t->task_kind, clock_ms() - begun,
+             rc == 0 ? "" : " error=", rc == 0 ? "" : e.msg);
     j->x->env.ended(j->x->env.self, outcome);
 }
 
-/* ---- threads ---------------------------------------------------------------------------------------------------- */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 static void job_remove(struct executor *x, struct job *j)
 {
@@ -269,7 +277,10 @@ uint64_t executor_progress(const struct executor *x)
     return sum;
 }
 
-void executor_each(struct executor *x, void (*fn)(void *self, uint64_t task, uint64_t epoch, uint64_t done, uint64_t total), void *self)
+void executor_each(struct executor *x,
+                   void (*fn)(void *self, uint64_t task, uint64_t epoch, uint64_t done,
+                              uint64_t total),
+                   void *self)
 {
     pthread_mutex_lock(&x->lock);
     for (struct job *j = x->first; j != NULL; j = j->next)

@@ -1,6 +1,7 @@
 /*
- * executor: the compute threads that run leased tasks (jobs/run.h), one at a time each. Training sessions have threads of their own
- * (worker/session.h). All compute threads stand behind the control and host threads in priority.
+ * executor: the compute threads that run leased tasks (jobs/run.h), one at a time each. Training
+ * sessions have threads of their own (worker/session.h). All compute threads stand behind the
+ * control and host threads in priority.
  */
 #ifndef WORKER_EXECUTOR_H
 #define WORKER_EXECUTOR_H
@@ -16,18 +17,25 @@ struct executor_env {
     struct artifact_client *artifacts;
     const char *scratch; /* directory; each task gets one of its own in it */
     void *self;
-    void (*ended)(void *self, struct control *outcome); /* TASK_DONE or TASK_FAILED, given; on a compute thread */
+    void (*ended)(
+        void *self,
+        struct control *outcome); /* TASK_DONE or TASK_FAILED, given; on a compute thread */
 };
 
 struct executor;
 struct executor *executor_start(uint32_t threads, const struct executor_env *env);
 void executor_stop(struct executor *x); /* cancels what runs, joins */
-void executor_task(struct executor *x, const struct control *task); /* copied; queued until a thread is free */
+void executor_task(struct executor *x,
+                   const struct control *task); /* copied; queued until a thread is free */
 /* A queued task is forgotten, a running one is told and ends in its own time. */
 void executor_cancel(struct executor *x, uint64_t task, uint64_t epoch);
 uint64_t executor_progress(const struct executor *x); /* sum of the threads' heartbeats */
 /* Calls fn for every task that is queued or running, with its progress. */
-void executor_each(struct executor *x, void (*fn)(void *self, uint64_t task, uint64_t epoch, uint64_t done, uint64_t total), void *self);
-void executor_thread_lower(void); /* the calling thread is a compute thread: lower its priority, name it */
+void executor_each(struct executor *x,
+                   void (*fn)(void *self, uint64_t task, uint64_t epoch, uint64_t done,
+                              uint64_t total),
+                   void *self);
+void executor_thread_lower(
+    void); /* the calling thread is a compute thread: lower its priority, name it */
 
 #endif

@@ -15,12 +15,43 @@
 
 /* Widths off and on the kernels' block sizes; grouped and plain heads; tied and not; both heads. */
 static const struct dims shapes[] = {
-    {.vocab = 512, .width = 64, .layers = 2, .heads = 8, .kv_heads = 4, .head_dim = 8, .ffn = 172, .context = 64, .norm_eps = 1e-5f,
-     .rope_theta = 10000, .tied = true, .head = HEAD_LM},
-    {.vocab = 301, .width = 96, .layers = 1, .heads = 3, .kv_heads = 3, .head_dim = 32, .ffn = 256, .context = 64, .norm_eps = 1e-6f,
-     .rope_theta = 500000, .tied = false, .head = HEAD_LM},
-    {.vocab = 67, .width = 40, .layers = 1, .heads = 4, .kv_heads = 1, .head_dim = 10, .ffn = 72, .context = 64, .norm_eps = 1e-5f,
-     .rope_theta = 10000, .tied = false, .head = HEAD_REGRESSION, .head_out = 3},
+    {.vocab = 512,
+     .width = 64,
+     .layers = 2,
+     .heads = 8,
+     .kv_heads = 4,
+     .head_dim = 8,
+     .ffn = 172,
+     .context = 64,
+     .norm_eps = 1e-5f,
+     .rope_theta = 10000,
+     .tied = true,
+     .head = HEAD_LM},
+    {.vocab = 301,
+     .width = 96,
+     .layers = 1,
+     .heads = 3,
+     .kv_heads = 3,
+     .head_dim = 32,
+     .ffn = 256,
+     .context = 64,
+     .norm_eps = 1e-6f,
+     .rope_theta = 500000,
+     .tied = false,
+     .head = HEAD_LM},
+    {.vocab = 67,
+     .width = 40,
+     .layers = 1,
+     .heads = 4,
+     .kv_heads = 1,
+     .head_dim = 10,
+     .ffn = 72,
+     .context = 64,
+     .norm_eps = 1e-5f,
+     .rope_theta = 10000,
+     .tied = false,
+     .head = HEAD_REGRESSION,
+     .head_out = 3},
 };
 
 static void batch_make(const struct dims *d, uint32_t shape, struct batch *b)
@@ -33,12 +64,19 @@ static void batch_make(const struct dims *d, uint32_t shape, struct batch *b)
     for (int32_t s = 0; s < SEQS; s++) {
         for (int32_t i = 0; i < length[s]; i++) {
             int32_t row = b->rows++;
-            b->token[row] = (int32_t)rng_below(7, RNG_TEST, shape, 0, (uint32_t)row, (uint32_t)d->vocab);
+            b->token[row] =
+                (int32_t)rng_below(7, RNG_TEST, shape, 0, (uint32_t)row, (uint32_t)d->vocab);
             if (row % 3 != 0)
                 continue;
-            b->target[b->targets] = (struct batch_target){.row = row, .lo = vocab_lo, .hi = d->vocab, .weight = 1.0f + (float)(row % 4) * 0.25f};
+            b->target[b->targets] =
+                (struct batch_target){.row = row,
+                                      .lo = vocab_lo,
+                                      .hi = d->vocab,
+                                      .weight = 1.0f + (float)(row % 4) * 0.25f};
             b->target[b->targets].id =
-                d->head == HEAD_LM ? (int32_t)rng_below(7, RNG_TEST, shape, 1, (uint32_t)row, (uint32_t)d->vocab) : b->targets;
+                d->head == HEAD_LM
+                    ? (int32_t)rng_below(7, RNG_TEST, shape, 1, (uint32_t)row, (uint32_t)d->vocab)
+                    : b->targets;
             b->targets++;
         }
         b->seq_begin[++b->seqs] = b->rows;
@@ -66,7 +104,8 @@ static void shape_run(const struct dims *d, uint32_t shape, struct digest_state 
         memset(part[1], 0, layout.count * sizeof(float));
         transformer_train(d, part[0], &batch, part[1], NULL, work, &loss);
         digest_add(state, &loss.loss_sum, sizeof loss.loss_sum);
-        adamw_step(&adamw, &layout, 0, layout.count, part[0], part[2], part[3], part[1], (float)(1 / loss.weight_sum), 1e-2f, step);
+        adamw_step(&adamw, &layout, 0, layout.count, part[0], part[2], part[3], part[1],
+                   (float)(1 / loss.weight_sum), 1e-2f, step);
     }
     for (int i = 0; i < 4; i++) {
         digest_add(state, part[i], layout.count * sizeof(float));

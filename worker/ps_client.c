@@ -33,12 +33,13 @@ struct ps_client {
     struct pending *pending;
     size_t pending_n, pending_cap;
     /* the pull in progress */
-    uint64_t wanted;                      /* version that hosts were asked for; UINT64_MAX: none */
-    uint64_t asked[WIRE_HOSTS_MAX];       /* what each host was asked for last */
+    uint64_t wanted;                /* version that hosts were asked for; UINT64_MAX: none */
+    uint64_t asked[WIRE_HOSTS_MAX]; /* what each host was asked for last */
     uint64_t asked_ms[WIRE_HOSTS_MAX];
-    bool answered[WIRE_HOSTS_MAX];        /* it knows the session; before that it may not have opened it yet, and is asked often */
-    uint64_t *version;                    /* [chunks] of what params hold */
-    float *params;                        /* where chunks go; NULL outside a pull */
+    bool answered[WIRE_HOSTS_MAX]; /* it knows the session; before that it may not have opened it
+                                      yet, and is asked often */
+    uint64_t *version;             /* [chunks] of what params hold */
+    float *params;                 /* where chunks go; NULL outside a pull */
 };
 
 int ps_client_new(const struct ps_client_plan *plan, struct ps_client **out, struct err *e)
@@ -83,11 +84,14 @@ static size_t chunk_len(const struct ps_client *c, uint32_t chunk)
     return c->plan.params - at < c->plan.chunk_elems ? c->plan.params - at : c->plan.chunk_elems;
 }
 
-/* ---- what hosts say --------------------------------------------------------------------------------------------- */
+/* ---- what hosts say
+ * --------------------------------------------------------------------------------------------- */
 
-static void on_chunks(struct ps_client *c, uint32_t host, const struct params_head *h, const struct link_frame *frames)
+static void on_chunks(struct ps_client *c, uint32_t host, const struct params_head *h,
+                      const struct link_frame *frames)
 {
-    if (c->params == NULL || h->chunk < c->plan.host[host].chunk_begin || h->chunk + h->count > c->plan.host[host].chunk_end)
+    if (c->params == NULL || h->chunk < c->plan.host[host].chunk_begin ||
+        h->chunk + h->count > c->plan.host[host].chunk_end)
         return;
     c->answered[host] = true;
     for (uint32_t i = 0; i < h->count; i++)
@@ -97,7 +101,8 @@ static void on_chunks(struct ps_client *c, uint32_t host, const struct params_he
         uint64_t have = c->version[h->chunk + i];
         if (have != UINT64_MAX && h->step < have)
             continue; /* a late answer to a repeated question */
-        memcpy(c->params + (size_t)(h->chunk + i) * c->plan.chunk_elems, frames[i].data, frames[i].len);
+        memcpy(c->params + (size_t)(h->chunk + i) * c->plan.chunk_elems, frames[i].data,
+               frames[i].len);
         c->version[h->chunk + i] = h->step;
     }
 }
@@ -106,11 +111,13 @@ static int on_ack(struct ps_client *c, const struct params_head *h, struct err *
 {
     for (size_t i = 0; i < c->pending_n; i++) {
         struct pending *p = &c->pending[i];
-        if (p->step != h->step || p->node.level != h->level || p->node.index != h->index || p->begin != h->chunk || p->count != h->count)
+        if (p->step != h->step || p->node.level != h->level || p->node.index != h->index ||
+            p->begin != h->chunk || p->count != h->count)
             continue;
         if (h->verdict == HOST_CONFLICT)
             return err_set(e, ERR_CONFLICT,
-                           "step %" PRIu64 ", node (%u, %u), chunks [%u, %u): a host has other bits for the same sum: damaged memory, or a "
+                           "step %" PRIu64 ", node (%u, %u), chunks [%u, %u): a host has other "
+                           "bits for the same sum: damaged memory, or a "
                            "machine of another numerics class",
                            h->step + 1, h->level, h->index, h->chunk, h->chunk + h->count);
         if (h->verdict == HOST_CORRUPT) {
@@ -124,7 +131,8 @@ static int on_ack(struct ps_client *c, const struct params_head *h, struct err *
     return 0;
 }
 
-static int on_message(struct ps_client *c, uint32_t host, struct link_frame *frames, int n, struct err *e)
+static int on_message(struct ps_client *c, uint32_t host, struct link_frame *frames, int n,
+                      struct err *e)
 {
     struct params_head h;
     struct err bad;
@@ -149,7 +157,8 @@ static int receive(struct ps_client *c, int timeout_ms, struct err *e)
 
     for (uint32_t base = 0; base < c->plan.hosts_n; base += 32) {
         uint32_t some = c->plan.hosts_n - base < 32 ? c->plan.hosts_n - base : 32;
-        uint32_t ready = link_poll(c->socket + base, (int)some, NULL, 0, base == 0 ? timeout_ms : 0);
+        uint32_t ready =
+            link_poll(c->socket + base, (int)some, NULL, 0, base == 0 ? timeout_ms : 0);
         for (uint32_t i = 0; i < some; i++) {
             int n = 0;
             if ((ready & (1u << i)) == 0)
@@ -166,7 +175,8 @@ static int receive(struct ps_client *c, int timeout_ms, struct err *e)
 }
 
 /* Sends head and raw frames to a host; waits while its queue is full. */
-static int send_wait(struct ps_client *c, uint32_t host, struct link_frame *frames, int n, const struct ps_client_check *check, struct err *e)
+static int send_wait(struct ps_client *c, uint32_t host, struct link_frame *frames, int n,
+                     const struct ps_client_check *check, struct err *e)
 {
     int rc;
 
@@ -180,30 +190,42 @@ static int send_wait(struct ps_client *c, uint32_t host, struct link_frame *fram
     return rc;
 }
 
-/* ---- push ------------------------------------------------------------------------------------------------------- */
+/* ---- push ------------------------------------------------------------------------------------ */
 
-static int pending_send(struct ps_client *c, struct pending *p, const struct ps_client_check *check, struct err *e)
+static int pending_send(struct ps_client *c, struct pending *p, const struct ps_client_check *check,
+                        struct err *e)
 {
     uint8_t head[PARAMS_HEAD_MAX];
     struct link_frame frames[1 + PARAMS_FRAMES_MAX];
-    struct params_head h = {.type = PARAMS_PUSH, .session = c->plan.session, .attempt = c->plan.attempt, .step = p->step,
-                            .level = p->node.level, .index = p->node.index, .chunk = p->begin, .count = p->count,
-                            .loss = p->sums.loss, .weight = p->sums.weight, .tokens = p->sums.tokens};
+    struct params_head h = {.type = PARAMS_PUSH,
+                            .session = c->plan.session,
+                            .attempt = c->plan.attempt,
+                            .step = p->step,
+                            .level = p->node.level,
+                            .index = p->node.index,
+                            .chunk = p->begin,
+                            .count = p->count,
+                            .loss = p->sums.loss,
+                            .weight = p->sums.weight,
+                            .tokens = p->sums.tokens};
     uint32_t host = p->host;
 
     for (uint32_t i = 0; i < p->count; i++) {
         uint32_t chunk = p->begin + i;
         const float *values = p->grad + (size_t)chunk * c->plan.chunk_elems;
         h.hash[i] = fold_hash(values, chunk_len(c, chunk), chunk == 0 ? &p->sums : NULL);
-        frames[1 + i] = (struct link_frame){.data = (void *)(uintptr_t)values, .len = chunk_len(c, chunk) * sizeof(float)};
+        frames[1 + i] = (struct link_frame){.data = (void *)(uintptr_t)values,
+                                            .len = chunk_len(c, chunk) * sizeof(float)};
     }
     frames[0] = (struct link_frame){.data = head, .len = params_pack(&h, head)};
     p->sent_ms = clock_ms();
-    return send_wait(c, host, frames, 1 + (int)h.count, check, e); /* p may have moved when this returns */
+    return send_wait(c, host, frames, 1 + (int)h.count, check,
+                     e); /* p may have moved when this returns */
 }
 
-int ps_client_push(struct ps_client *c, uint64_t step, struct tree_node node, uint32_t begin, uint32_t end, const float *grad,
-                   const struct fold_sums *sums, const struct ps_client_check *check, struct err *e)
+int ps_client_push(struct ps_client *c, uint64_t step, struct tree_node node, uint32_t begin,
+                   uint32_t end, const float *grad, const struct fold_sums *sums,
+                   const struct ps_client_check *check, struct err *e)
 {
     uint32_t most = (uint32_t)(MESSAGE_BYTES_MAX / (c->plan.chunk_elems * sizeof(float)));
     int rc = 0;
@@ -211,7 +233,8 @@ int ps_client_push(struct ps_client *c, uint64_t step, struct tree_node node, ui
     CHECK(begin < end && end <= c->chunks && (begin > 0 || sums != NULL));
     most = most < 1 ? 1 : most > PARAMS_FRAMES_MAX ? PARAMS_FRAMES_MAX : most;
     for (uint32_t host = 0; rc == 0 && host < c->plan.hosts_n; host++) {
-        uint32_t at = begin > c->plan.host[host].chunk_begin ? begin : c->plan.host[host].chunk_begin;
+        uint32_t at =
+            begin > c->plan.host[host].chunk_begin ? begin : c->plan.host[host].chunk_begin;
         uint32_t to = end < c->plan.host[host].chunk_end ? end : c->plan.host[host].chunk_end;
         for (; rc == 0 && at < to; at += most) {
             struct pending *p;
@@ -220,7 +243,12 @@ int ps_client_push(struct ps_client *c, uint64_t step, struct tree_node node, ui
                 c->pending = mem_grow(c->pending, c->pending_cap, sizeof *c->pending);
             }
             p = &c->pending[c->pending_n++];
-            *p = (struct pending){.host = host, .begin = at, .count = to - at < most ? to - at : most, .step = step, .node = node, .grad = grad};
+            *p = (struct pending){.host = host,
+                                  .begin = at,
+                                  .count = to - at < most ? to - at : most,
+                                  .step = step,
+                                  .node = node,
+                                  .grad = grad};
             if (at == 0)
                 p->sums = *sums;
             rc = pending_send(c, p, check, e);
@@ -243,12 +271,15 @@ static int pushes_repeat(struct ps_client *c, const struct ps_client_check *chec
     return 0;
 }
 
-/* ---- pull ------------------------------------------------------------------------------------------------------- */
+/* ---- pull ------------------------------------------------------------------------------------ */
 
 static void host_ask(struct ps_client *c, uint32_t host, uint64_t at_least)
 {
     uint8_t head[PARAMS_HEAD_MAX];
-    struct params_head h = {.type = PARAMS_PULL, .session = c->plan.session, .attempt = c->plan.attempt, .step = at_least,
+    struct params_head h = {.type = PARAMS_PULL,
+                            .session = c->plan.session,
+                            .attempt = c->plan.attempt,
+                            .step = at_least,
                             .chunk = c->plan.host[host].chunk_begin,
                             .count = c->plan.host[host].chunk_end - c->plan.host[host].chunk_begin};
     struct link_frame frame = {.data = head, .len = params_pack(&h, head)};
@@ -262,8 +293,10 @@ static void host_ask(struct ps_client *c, uint32_t host, uint64_t at_least)
     c->asked[host] = at_least;
 }
 
-/* The version that all chunks should have: the newest of what came, at_least at first. *whole: they all have it. *some: a part came. */
-static uint64_t target_version(const struct ps_client *c, uint64_t at_least, bool *whole, bool *some)
+/* The version that all chunks should have: the newest of what came, at_least at first. *whole: they
+ * all have it. *some: a part came. */
+static uint64_t target_version(const struct ps_client *c, uint64_t at_least, bool *whole,
+                               bool *some)
 {
     uint64_t target = at_least;
 
@@ -296,12 +329,14 @@ static void hosts_ask(struct ps_client *c, uint64_t target)
 
     for (uint32_t i = 0; i < c->plan.hosts_n; i++)
         if (!host_has(c, i, target) &&
-            (c->asked[i] != target || c->wanted != target || now - c->asked_ms[i] >= (c->answered[i] ? REPEAT_MS : REPEAT_FIRST_MS)))
+            (c->asked[i] != target || c->wanted != target ||
+             now - c->asked_ms[i] >= (c->answered[i] ? REPEAT_MS : REPEAT_FIRST_MS)))
             host_ask(c, i, target);
     c->wanted = target;
 }
 
-int ps_client_pull(struct ps_client *c, uint64_t at_least, float *params, uint64_t *version, const struct ps_client_check *check, struct err *e)
+int ps_client_pull(struct ps_client *c, uint64_t at_least, float *params, uint64_t *version,
+                   const struct ps_client_check *check, struct err *e)
 {
     int rc = 0;
 

@@ -1,6 +1,7 @@
 /*
- * ps_host: the thread that hosts parameter shards: one ROUTER for all sessions, around the pure ps/host.h. A second thread, the saver,
- * publishes checkpoints, so that a slow store never holds a step up.
+ * ps_host: the thread that hosts parameter shards: one ROUTER for all sessions, around the pure
+ * ps/host.h. A second thread, the saver, publishes checkpoints, so that a slow store never holds a
+ * step up.
  */
 #ifndef WORKER_PS_HOST_H
 #define WORKER_PS_HOST_H
@@ -26,7 +27,7 @@ struct ps_report {
     struct host_figures figures;
     float lr;
     double tokens_per_s;
-    uint64_t tokens_here;   /* processed since this attempt was opened */
+    uint64_t tokens_here; /* processed since this attempt was opened */
     struct digest manifest;
     bool last;
     int code;
@@ -44,22 +45,27 @@ struct ps_host_env {
 struct ps_session {
     uint64_t job, session, attempt;
     struct host_plan plan;
-    struct host *host;                    /* taken */
-    char leader[WIRE_TEXT_MAX];           /* endpoint of the step leader; "" if this host is it */
+    struct host *host;          /* taken */
+    char leader[WIRE_TEXT_MAX]; /* endpoint of the step leader; "" if this host is it */
     uint32_t units, global_batch;
     uint64_t seed;
-    struct digest init, examples;         /* for the manifest */
-    void (*released)(void *self, struct ps_session *s); /* the host is freed; layout is not needed any more; frees s */
+    struct digest init, examples; /* for the manifest */
+    void (*released)(
+        void *self,
+        struct ps_session *s); /* the host is freed; layout is not needed any more; frees s */
     void *self;
 };
 
 struct ps_host;
-/* listen: tcp://host:port, port 0 = any. endpoint: what was bound. PS_HOST_INPROC is bound too when inproc is NULL, else that name. */
-int ps_host_start(const char *listen, const char *inproc, const struct ps_host_env *env, char *endpoint, size_t cap, struct ps_host **out,
-                  struct err *e);
+/* listen: tcp://host:port, port 0 = any. endpoint: what was bound. PS_HOST_INPROC is bound too when
+ * inproc is NULL, else that name. */
+int ps_host_start(const char *listen, const char *inproc, const struct ps_host_env *env,
+                  char *endpoint, size_t cap, struct ps_host **out, struct err *e);
 void ps_host_stop(struct ps_host *p); /* joins both threads */
-/* From any thread. open takes s and replaces an older attempt of the same session; a lower attempt is dropped. */
+/* From any thread. open takes s and replaces an older attempt of the same session; a lower attempt
+ * is dropped. */
 void ps_host_open(struct ps_host *p, struct ps_session *s);
-void ps_host_close(struct ps_host *p, uint64_t session, uint64_t attempt); /* a newer attempt stays */
+void ps_host_close(struct ps_host *p, uint64_t session,
+                   uint64_t attempt); /* a newer attempt stays */
 
 #endif

@@ -34,7 +34,8 @@ static void job_run(struct saver *s, struct saver_job *j)
     size_t at = 0;
 
     for (uint32_t i = 0; j->rc == 0 && i < j->chunks && !s->stop; i++) {
-        j->rc = s->publish(s->publish_self, j->floats + at, j->chunk_floats[i] * sizeof(float), &j->digest[i], &j->err);
+        j->rc = s->publish(s->publish_self, j->floats + at, j->chunk_floats[i] * sizeof(float),
+                           &j->digest[i], &j->err);
         at += j->chunk_floats[i];
     }
     if (j->manifest != NULL) {
@@ -62,7 +63,8 @@ static void *saver_main(void *self)
     }
 }
 
-struct saver *saver_start(saver_publish publish, void *publish_self, saver_done done, void *done_self)
+struct saver *saver_start(saver_publish publish, void *publish_self, saver_done done,
+                          void *done_self)
 {
     struct saver *s = mem_zalloc(1, sizeof *s);
 

@@ -77,7 +77,8 @@ static void session_fail(struct session *s, int code, const struct err *e)
     s->env.says(s->env.self, m);
 }
 
-/* ---- what is needed --------------------------------------------------------------------------------------------- */
+/* ---- what is needed
+ * --------------------------------------------------------------------------------------------- */
 
 static int fetch(void *self, const char *digest, char *path, size_t cap, struct err *e)
 {
@@ -115,10 +116,14 @@ static int open_check(const struct session *s, struct err *e)
     uint32_t at = 0;
 
     if (o->params != s->model.layout.count)
-        return err_set(e, ERR_INVALID, "the session has %" PRIu64 " parameters, its initial model %zu", o->params, s->model.layout.count);
+        return err_set(e, ERR_INVALID,
+                       "the session has %" PRIu64 " parameters, its initial model %zu", o->params,
+                       s->model.layout.count);
     for (uint32_t i = 0; i < o->hosts_n; i++) {
         if (o->host[i].chunk_begin != at || o->host[i].chunk_end <= at)
-            return err_set(e, ERR_INVALID, "hosts must have all chunks in order; host %u begins at %u, not %u", i, o->host[i].chunk_begin, at);
+            return err_set(e, ERR_INVALID,
+                           "hosts must have all chunks in order; host %u begins at %u, not %u", i,
+                           o->host[i].chunk_begin, at);
         at = o->host[i].chunk_end;
     }
     if (at != chunks)
@@ -132,12 +137,16 @@ static int needs_fetch(struct session *s, struct err *e)
     char path[4096];
     int rc;
 
-    if (o->units == 0 || o->units > TREE_UNITS_MAX || o->chunk_elems == 0 || o->global_batch == 0 || o->steps == 0 || o->params == 0)
-        return err_set(e, ERR_INVALID, "a session of %u units, %u samples, %" PRIu64 " steps, %" PRIu64 " parameters in chunks of %u", o->units,
-                       o->global_batch, o->steps, o->params, o->chunk_elems);
+    if (o->units == 0 || o->units > TREE_UNITS_MAX || o->chunk_elems == 0 || o->global_batch == 0 ||
+        o->steps == 0 || o->params == 0)
+        return err_set(e, ERR_INVALID,
+                       "a session of %u units, %u samples, %" PRIu64 " steps, %" PRIu64
+                       " parameters in chunks of %u",
+                       o->units, o->global_batch, o->steps, o->params, o->chunk_elems);
     if ((rc = spec_fetch(s, e)) != 0)
         return rc;
-    if ((rc = fetch(s, o->init.hex, path, sizeof path, e)) != 0 || (rc = model_load(path, MODEL_WEIGHTS, &s->model, e)) != 0)
+    if ((rc = fetch(s, o->init.hex, path, sizeof path, e)) != 0 ||
+        (rc = model_load(path, MODEL_WEIGHTS, &s->model, e)) != 0)
         return err_wrap(e, "initial model");
     s->has_model = true;
     return open_check(s, e);
@@ -149,19 +158,28 @@ static int examples_fetch(struct session *s, struct err *e)
     char path[4096];
     int rc;
 
-    if ((rc = fetch(s, o->examples.hex, path, sizeof path, e)) != 0 || (rc = examples_open(path, &s->examples, e)) != 0)
+    if ((rc = fetch(s, o->examples.hex, path, sizeof path, e)) != 0 ||
+        (rc = examples_open(path, &s->examples, e)) != 0)
         return err_wrap(e, "training examples");
     if (examples_count(s->examples) == 0)
         return err_set(e, ERR_INVALID, "there are no training examples");
     if (examples_vocab(s->examples) > s->model.dims.vocab)
-        return err_set(e, ERR_INVALID, "training examples use %d tokens, the model has %d", examples_vocab(s->examples), s->model.dims.vocab);
-    s->task = (struct train_task){.dims = &s->model.dims, .params = s->model.layout.count, .examples = s->examples,
-                                  .drop = {(float)s->spec->condition.drop_each, (float)s->spec->condition.drop_all}, .seed = o->seed,
-                                  .steps = o->steps, .global_batch = o->global_batch, .units = o->units, .chunk_elems = o->chunk_elems};
+        return err_set(e, ERR_INVALID, "training examples use %d tokens, the model has %d",
+                       examples_vocab(s->examples), s->model.dims.vocab);
+    s->task = (struct train_task){
+        .dims = &s->model.dims,
+        .params = s->model.layout.count,
+        .examples = s->examples,
+        .drop = {(float)s->spec->condition.drop_each, (float)s->spec->condition.drop_all},
+        .seed = o->seed,
+        .steps = o->steps,
+        .global_batch = o->global_batch,
+        .units = o->units,
+        .chunk_elems = o->chunk_elems};
     return 0;
 }
 
-/* ---- hosting ---------------------------------------------------------------------------------------------------- */
+/* ---- hosting --------------------------------------------------------------------------------- */
 
 static void host_released(void *self, struct ps_session *ps)
 {
@@ -186,12 +204,15 @@ static int host_make(struct session *s, struct ps_session *ps, struct err *e)
     if (rc != 0)
         return rc;
     if (m.params != o->params || m.chunk_elems != o->chunk_elems || m.steps != o->steps) {
-        rc = err_set(e, ERR_INVALID, "checkpoint %.12s is of another session: %" PRIu64 " parameters, %" PRIu64 " steps", o->manifest.hex,
-                     m.params, m.steps);
+        rc = err_set(e, ERR_INVALID,
+                     "checkpoint %.12s is of another session: %" PRIu64 " parameters, %" PRIu64
+                     " steps",
+                     o->manifest.hex, m.params, m.steps);
         goto out;
     }
     for (uint32_t i = ps->plan.chunk_begin; rc == 0 && i < ps->plan.chunk_end; i++)
-        rc = ckpt_read_chunk(&m, i, fetch, s, s->model.params + (size_t)i * o->chunk_elems, NULL, NULL, e);
+        rc = ckpt_read_chunk(&m, i, fetch, s, s->model.params + (size_t)i * o->chunk_elems, NULL,
+                             NULL, e);
     if (rc != 0)
         goto out;
     ps->host = host_new(&ps->plan, s->model.params + begin, m.step, &m.figures);
@@ -199,7 +220,8 @@ static int host_make(struct session *s, struct ps_session *ps, struct err *e)
     for (uint32_t i = ps->plan.chunk_begin; rc == 0 && i < ps->plan.chunk_end; i++) {
         rc = ckpt_read_chunk(&m, i, fetch, s, NULL, part, part + o->chunk_elems, e);
         if (rc == 0)
-            shard_set_moments(host_shard(ps->host), i - ps->plan.chunk_begin, part, part + o->chunk_elems);
+            shard_set_moments(host_shard(ps->host), i - ps->plan.chunk_begin, part,
+                              part + o->chunk_elems);
     }
     free(part);
     if (rc != 0)
@@ -223,15 +245,32 @@ static int hosting_start(struct session *s, struct err *e)
     if (mine == NULL)
         return 0;
     if (s->env.host == NULL)
-        return err_set(e, ERR_INVALID, "this worker is named as a parameter host but has no such role");
+        return err_set(e, ERR_INVALID,
+                       "this worker is named as a parameter host but has no such role");
     ps = mem_zalloc(1, sizeof *ps);
-    *ps = (struct ps_session){.job = o->job, .session = o->session, .attempt = o->session_attempt, .units = o->units,
-                              .global_batch = o->global_batch, .seed = o->seed, .init = o->init, .examples = o->examples,
-                              .released = host_released, .self = s};
-    ps->plan = (struct host_plan){.layout = &s->model.layout, .units = o->units, .chunk_begin = mine->chunk_begin, .chunk_end = mine->chunk_end,
-                                  .chunks = (uint32_t)((o->params + o->chunk_elems - 1) / o->chunk_elems), .chunk_elems = o->chunk_elems,
-                                  .steps = o->steps, .checkpoint_every = o->checkpoint_every, .lr = t->lr, .clip = t->grad_clip,
-                                  .adamw = t->adamw, .schedule = t->schedule};
+    *ps = (struct ps_session){.job = o->job,
+                              .session = o->session,
+                              .attempt = o->session_attempt,
+                              .units = o->units,
+                              .global_batch = o->global_batch,
+                              .seed = o->seed,
+                              .init = o->init,
+                              .examples = o->examples,
+                              .released = host_released,
+                              .self = s};
+    ps->plan =
+        (struct host_plan){.layout = &s->model.layout,
+                           .units = o->units,
+                           .chunk_begin = mine->chunk_begin,
+                           .chunk_end = mine->chunk_end,
+                           .chunks = (uint32_t)((o->params + o->chunk_elems - 1) / o->chunk_elems),
+                           .chunk_elems = o->chunk_elems,
+                           .steps = o->steps,
+                           .checkpoint_every = o->checkpoint_every,
+                           .lr = t->lr,
+                           .clip = t->grad_clip,
+                           .adamw = t->adamw,
+                           .schedule = t->schedule};
     if (mine->chunk_begin > 0)
         memcpy(ps->leader, o->host[0].endpoint, sizeof ps->leader);
     rc = host_make(s, ps, e);
@@ -244,7 +283,7 @@ static int hosting_start(struct session *s, struct err *e)
     return 0;
 }
 
-/* ---- computing -------------------------------------------------------------------------------------------------- */
+/* ---- computing ------------------------------------------------------------------------------- */
 
 static struct tree_span member_span(void *self)
 {
@@ -284,7 +323,8 @@ static int member_ask(void *self, bool soft, struct err *e)
     return 0;
 }
 
-static int member_wait(void *self, uint64_t at_least, float *params, uint64_t *version, struct err *e)
+static int member_wait(void *self, uint64_t at_least, float *params, uint64_t *version,
+                       struct err *e)
 {
     struct member *m = self;
     const struct ps_client_check check = {m, member_ask};
@@ -292,8 +332,8 @@ static int member_wait(void *self, uint64_t at_least, float *params, uint64_t *v
     return ps_client_pull(m->client, at_least, params, version, &check, e);
 }
 
-static int member_push(void *self, uint64_t step, struct tree_node node, uint32_t begin, uint32_t end, const float *grad,
-                       const struct fold_sums *sums, struct err *e)
+static int member_push(void *self, uint64_t step, struct tree_node node, uint32_t begin,
+                       uint32_t end, const float *grad, const struct fold_sums *sums, struct err *e)
 {
     struct member *m = self;
     const struct ps_client_check check = {m, member_ask};
@@ -304,12 +344,16 @@ static int member_push(void *self, uint64_t step, struct tree_node node, uint32_
 static int client_make(struct member *m, struct err *e)
 {
     const struct session *s = m->s;
-    struct ps_client_plan plan = {.session = s->open->session, .attempt = s->open->session_attempt, .params = s->model.layout.count,
-                                  .chunk_elems = s->open->chunk_elems, .hosts_n = s->open->hosts_n};
+    struct ps_client_plan plan = {.session = s->open->session,
+                                  .attempt = s->open->session_attempt,
+                                  .params = s->model.layout.count,
+                                  .chunk_elems = s->open->chunk_elems,
+                                  .hosts_n = s->open->hosts_n};
 
     for (uint32_t i = 0; i < plan.hosts_n; i++) {
         bool here = strcmp(s->open->host[i].worker, s->env.worker) == 0;
-        snprintf(plan.host[i].endpoint, sizeof plan.host[i].endpoint, "%s", here ? PS_HOST_INPROC : s->open->host[i].endpoint);
+        snprintf(plan.host[i].endpoint, sizeof plan.host[i].endpoint, "%s",
+                 here ? PS_HOST_INPROC : s->open->host[i].endpoint);
         plan.host[i].chunk_begin = s->open->host[i].chunk_begin;
         plan.host[i].chunk_end = s->open->host[i].chunk_end;
     }
@@ -319,7 +363,8 @@ static int client_make(struct member *m, struct err *e)
 static void *member_main(void *self)
 {
     struct member *m = self;
-    struct train_env env = {m, member_wait, member_span, member_push, member_cancelled, &m->s->progress[m->index]};
+    struct train_env env = {m,           member_wait,      member_span,
+                            member_push, member_cancelled, &m->s->progress[m->index]};
     struct err e = {0};
     int rc;
 
@@ -347,7 +392,8 @@ static void compute_run(struct session *s)
     free(member);
 }
 
-/* ---- the session's thread --------------------------------------------------------------------------------------- */
+/* ---- the session's thread
+ * --------------------------------------------------------------------------------------- */
 
 static void *session_main(void *self)
 {
@@ -438,14 +484,17 @@ void session_wait_all(uint64_t deadline_ms)
         clock_sleep_ms(5);
 }
 
-/* ---- reports ---------------------------------------------------------------------------------------------------- */
+/* ---- reports --------------------------------------------------------------------------------- */
 
 static char *figures_text(const struct ps_report *r)
 {
     cJSON *o = cJSON_CreateObject();
     struct buf text = BUF_INIT;
 
-    cJSON_AddNumberToObject(o, "final_loss", r->figures.tail_steps > 0 ? r->figures.tail_loss / (double)r->figures.tail_steps : r->figures.loss);
+    cJSON_AddNumberToObject(o, "final_loss",
+                            r->figures.tail_steps > 0
+                                ? r->figures.tail_loss / (double)r->figures.tail_steps
+                                : r->figures.loss);
     cJSON_AddNumberToObject(o, "steps", (double)r->version);
     cJSON_AddNumberToObject(o, "tokens", (double)r->figures.tokens);
     cJSON_AddNumberToObject(o, "tokens_per_s", r->tokens_per_s);

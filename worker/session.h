@@ -1,8 +1,8 @@
 /*
- * session: this worker's part in a training session: its compute threads (jobs/run_train.h over worker/ps_client.h) and, if it is
- * one of the hosts, its shard (handed to worker/ps_host.h).
- * Each session attempt has a thread of its own that fetches what is needed, starts the compute threads, waits for them and cleans up, so
- * opening and closing never block the caller.
+ * session: this worker's part in a training session: its compute threads (jobs/run_train.h over
+ * worker/ps_client.h) and, if it is one of the hosts, its shard (handed to worker/ps_host.h). Each
+ * session attempt has a thread of its own that fetches what is needed, starts the compute threads,
+ * waits for them and cleans up, so opening and closing never block the caller.
  */
 #ifndef WORKER_SESSION_H
 #define WORKER_SESSION_H
@@ -15,9 +15,9 @@
 
 struct session_env {
     struct artifact_client *artifacts;
-    struct ps_host *host;      /* NULL: role params is not ours */
+    struct ps_host *host; /* NULL: role params is not ours */
     char worker[WIRE_ID_MAX];
-    uint32_t threads;          /* 0: role compute is not ours */
+    uint32_t threads; /* 0: role compute is not ours */
     void *self;
     void (*says)(void *self, struct control *message); /* SESSION_FAILED (given); on any thread */
 };
@@ -25,10 +25,12 @@ struct session_env {
 struct session;
 /* open: CONTROL_SESSION_OPEN, copied. env is copied. */
 struct session *session_open(const struct session_env *env, const struct control *open);
-void session_assign(struct session *s, const struct control *assign); /* an older number is ignored */
-void session_close(struct session *s); /* takes s; its threads end in their own time */
+void session_assign(struct session *s,
+                    const struct control *assign); /* an older number is ignored */
+void session_close(struct session *s);             /* takes s; its threads end in their own time */
 uint64_t session_progress(const struct session *s);
-void session_wait_all(uint64_t deadline_ms); /* until every closed session is gone, for a clean stop */
+void session_wait_all(
+    uint64_t deadline_ms); /* until every closed session is gone, for a clean stop */
 
 /* What a host reports, as the message that tells it to the coordinator (gives). */
 struct control *session_report(const struct ps_report *r);

@@ -15,24 +15,32 @@
 const char worker_config_usage[] =
     "usage: steer-worker [options]\n"
     "  --coordinator tcp://H:P   control socket of the coordinator (STEER_COORDINATOR)\n"
-    "  --coordinator-dir DIR     or: where its endpoint.json is, on this machine (STEER_DIR; default $XDG_STATE_HOME/steer or\n"
+    "  --coordinator-dir DIR     or: where its endpoint.json is, on this machine (STEER_DIR; "
+    "default $XDG_STATE_HOME/steer or\n"
     "                            ~/.local/state/steer)\n"
-    "  --dir DIR                 this worker's own directory: id, cache, scratch (STEER_WORKER_DIR; default COORDINATOR-DIR/worker)\n"
+    "  --dir DIR                 this worker's own directory: id, cache, scratch "
+    "(STEER_WORKER_DIR; default COORDINATOR-DIR/worker)\n"
     "  --threads N               compute threads, 1..256 (STEER_THREADS; default: processors)\n"
     "  --roles LIST              compute, params or both (STEER_ROLES; default compute,params)\n"
-    "  --listen tcp://H:P        data socket for other workers (STEER_LISTEN; default tcp://127.0.0.1:0; port 0: any)\n"
-    "  --advertise tcp://H:P     how others reach it (STEER_ADVERTISE_DATA; default: where it listens)\n"
-    "  --token-file FILE         the cluster's secret, one line (or STEER_TOKEN); needed beyond loopback, encrypts every socket\n"
-    "  --open-data               let the data socket listen beyond loopback without a token: only where everybody on the network\n"
+    "  --listen tcp://H:P        data socket for other workers (STEER_LISTEN; default "
+    "tcp://127.0.0.1:0; port 0: any)\n"
+    "  --advertise tcp://H:P     how others reach it (STEER_ADVERTISE_DATA; default: where it "
+    "listens)\n"
+    "  --token-file FILE         the cluster's secret, one line (or STEER_TOKEN); needed beyond "
+    "loopback, encrypts every socket\n"
+    "  --open-data               let the data socket listen beyond loopback without a token: only "
+    "where everybody on the network\n"
     "                            is trusted\n"
     "  --name NAME               for people (default: the host's name)\n"
     "  --help, --version\n"
-    "SIGTERM drains: running tasks end, a session is handed over; a second SIGTERM stops at once.\n";
+    "SIGTERM drains: running tasks end, a session is handed over; a second SIGTERM stops at "
+    "once.\n";
 
 static int text_set(char *to, size_t cap, const char *option, const char *value, struct err *e)
 {
     if (*value == '\0' || strlen(value) >= cap)
-        return err_set(e, ERR_INVALID, "%s has %zu characters, must have 1..%zu", option, strlen(value), cap - 1);
+        return err_set(e, ERR_INVALID, "%s has %zu characters, must have 1..%zu", option,
+                       strlen(value), cap - 1);
     snprintf(to, cap, "%s", value);
     return 0;
 }
@@ -44,13 +52,15 @@ static int address_set(char *to, size_t cap, const char *option, const char *val
     return text_set(to, cap, option, value, e);
 }
 
-static int threads_set(struct worker_config *c, const char *option, const char *value, struct err *e)
+static int threads_set(struct worker_config *c, const char *option, const char *value,
+                       struct err *e)
 {
     char *end = NULL;
     long n = strtol(value, &end, 10);
 
     if (end == value || *end != '\0' || n < 1 || n > EXECUTOR_THREADS_MAX)
-        return err_set(e, ERR_INVALID, "%s is \"%.40s\", must be 1..%d", option, value, EXECUTOR_THREADS_MAX);
+        return err_set(e, ERR_INVALID, "%s is \"%.40s\", must be 1..%d", option, value,
+                       EXECUTOR_THREADS_MAX);
     c->threads = (uint32_t)n;
     return 0;
 }
@@ -67,7 +77,8 @@ static int roles_set(struct worker_config *c, const char *option, const char *va
         else if (n == 6 && strncmp(at, "params", n) == 0)
             roles |= ROLE_PARAMS;
         else
-            return err_set(e, ERR_INVALID, "%s has \"%.*s\", must be compute, params or both", option, (int)(n < 40 ? n : 40), at);
+            return err_set(e, ERR_INVALID, "%s has \"%.*s\", must be compute, params or both",
+                           option, (int)(n < 40 ? n : 40), at);
         at += n + (at[n] == ',');
     }
     if (roles == 0)
@@ -92,8 +103,9 @@ static int token_set(struct worker_config *c, const char *path, struct err *e)
 
 static int option_set(struct worker_config *c, const char *option, const char *value, struct err *e)
 {
-    static const char *const known[] = {"--coordinator", "--coordinator-dir", "--dir",  "--threads", "--roles", "--listen",
-                                        "--advertise",   "--token-file",      "--open-data", "--name", "--help", "--version"};
+    static const char *const known[] = {
+        "--coordinator", "--coordinator-dir", "--dir",       "--threads", "--roles", "--listen",
+        "--advertise",   "--token-file",      "--open-data", "--name",    "--help",  "--version"};
     const char *near;
 
     if (strcmp(option, "--coordinator") == 0)
@@ -115,15 +127,19 @@ static int option_set(struct worker_config *c, const char *option, const char *v
     if (strcmp(option, "--name") == 0)
         return text_set(c->name, sizeof c->name, option, value, e);
     near = suggest_nearest(option, known, sizeof known / sizeof known[0]);
-    return err_set(e, ERR_INVALID, "unknown option %.60s%s%s", option, near != NULL ? ", did you mean " : "", near != NULL ? near : "");
+    return err_set(e, ERR_INVALID, "unknown option %.60s%s%s", option,
+                   near != NULL ? ", did you mean " : "", near != NULL ? near : "");
 }
 
 static int from_environment(struct worker_config *c, struct err *e)
 {
-    static const char *const pairs[][2] = {
-        {"STEER_COORDINATOR", "--coordinator"}, {"STEER_DIR", "--coordinator-dir"}, {"STEER_WORKER_DIR", "--dir"},
-        {"STEER_THREADS", "--threads"},         {"STEER_ROLES", "--roles"},         {"STEER_LISTEN", "--listen"},
-        {"STEER_ADVERTISE_DATA", "--advertise"}};
+    static const char *const pairs[][2] = {{"STEER_COORDINATOR", "--coordinator"},
+                                           {"STEER_DIR", "--coordinator-dir"},
+                                           {"STEER_WORKER_DIR", "--dir"},
+                                           {"STEER_THREADS", "--threads"},
+                                           {"STEER_ROLES", "--roles"},
+                                           {"STEER_LISTEN", "--listen"},
+                                           {"STEER_ADVERTISE_DATA", "--advertise"}};
     const char *token = getenv("STEER_TOKEN");
 
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
@@ -144,11 +160,14 @@ static void defaults(struct worker_config *c)
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
 
     *c = (struct worker_config){.roles = ROLE_COMPUTE | ROLE_PARAMS};
-    c->threads = processors < 1 ? 1 : processors > EXECUTOR_THREADS_MAX ? EXECUTOR_THREADS_MAX : (uint32_t)processors;
+    c->threads = processors < 1                      ? 1
+                 : processors > EXECUTOR_THREADS_MAX ? EXECUTOR_THREADS_MAX
+                                                     : (uint32_t)processors;
     if (state != NULL && *state != '\0')
         snprintf(c->coordinator_dir, sizeof c->coordinator_dir, "%s/steer", state);
     else
-        snprintf(c->coordinator_dir, sizeof c->coordinator_dir, "%s/.local/state/steer", home != NULL ? home : "");
+        snprintf(c->coordinator_dir, sizeof c->coordinator_dir, "%s/.local/state/steer",
+                 home != NULL ? home : "");
     snprintf(c->listen, sizeof c->listen, "tcp://127.0.0.1:0");
     if (gethostname(c->name, sizeof c->name - 1) != 0)
         snprintf(c->name, sizeof c->name, "unnamed");
@@ -188,11 +207,14 @@ int worker_config_parse(int argc, char **argv, struct worker_config *c, struct e
     rc = from_environment(c, e);
     if (rc == 0)
         rc = arguments(c, argc, argv, e);
-    if (rc == 0 && c->dir[0] == '\0' && (size_t)snprintf(c->dir, sizeof c->dir, "%s/worker", c->coordinator_dir) >= sizeof c->dir)
+    if (rc == 0 && c->dir[0] == '\0' &&
+        (size_t)snprintf(c->dir, sizeof c->dir, "%s/worker", c->coordinator_dir) >= sizeof c->dir)
         rc = err_set(e, ERR_INVALID, "--coordinator-dir is too long for a default --dir");
-    if (rc == 0 && (c->roles & ROLE_PARAMS) != 0 && c->token[0] == '\0' && !c->open_data && !keys_address_is_loopback(c->listen))
+    if (rc == 0 && (c->roles & ROLE_PARAMS) != 0 && c->token[0] == '\0' && !c->open_data &&
+        !keys_address_is_loopback(c->listen))
         rc = err_set(e, ERR_DENIED,
-                     "--listen is %s: beyond loopback anybody who reaches it can read and change what is trained; give everybody a secret with "
+                     "--listen is %s: beyond loopback anybody who reaches it can read and change "
+                     "what is trained; give everybody a secret with "
                      "--token-file, or add --open-data if everybody on that network is trusted",
                      c->listen);
     return rc;

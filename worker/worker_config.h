@@ -8,16 +8,17 @@
 #include "base/err.h"
 
 struct worker_config {
-    char dir[512];             /* id, cache, scratch */
-    char coordinator[256];     /* tcp://HOST:PORT; "" = coordinator_dir/endpoint.json, read again at every reconnect */
+    char dir[512];         /* id, cache, scratch */
+    char coordinator[256]; /* tcp://HOST:PORT; "" = coordinator_dir/endpoint.json, read again at
+                              every reconnect */
     char coordinator_dir[512];
-    char listen[256];          /* tcp://HOST:PORT of the data socket, port 0 = any */
-    char advertise[256];       /* tcp://HOST:PORT that other workers dial; "" = what was bound */
-    char name[128];            /* for people; default the host name */
-    char token[256];           /* the cluster's secret; "" = none, then everything stays on loopback */
-    bool open_data;            /* data socket beyond loopback without a secret */
-    uint32_t threads;          /* compute threads */
-    uint32_t roles;            /* ROLE_COMPUTE | ROLE_PARAMS */
+    char listen[256];    /* tcp://HOST:PORT of the data socket, port 0 = any */
+    char advertise[256]; /* tcp://HOST:PORT that other workers dial; "" = what was bound */
+    char name[128];      /* for people; default the host name */
+    char token[256];     /* the cluster's secret; "" = none, then everything stays on loopback */
+    bool open_data;      /* data socket beyond loopback without a secret */
+    uint32_t threads;    /* compute threads */
+    uint32_t roles;      /* ROLE_COMPUTE | ROLE_PARAMS */
     bool help, version;
 };
 

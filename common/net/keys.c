@@ -10,7 +10,8 @@
 
 #define ZAP_ENDPOINT "inproc://zeromq.zap.01"
 #define ZAP_DOMAIN "steer"
-#define ZAP_ENFORCE_DOMAIN 93 /* ZMQ_ZAP_ENFORCE_DOMAIN, which the header shows only to drafts; Debian's build has it */
+#define ZAP_ENFORCE_DOMAIN                                                                         \
+    93 /* ZMQ_ZAP_ENFORCE_DOMAIN, which the header shows only to drafts; Debian's build has it */
 #define STOP_ENDPOINT "inproc://steer-zap-stop"
 #define FRAME_MAX 256
 
@@ -38,7 +39,8 @@ static void pair_derive(const char *secret, const char *use, struct pair *out)
     sodium_memzero(seed, sizeof seed);
 }
 
-/* One request of RFC 27: version, request id, domain, address, identity, mechanism, credentials. Answers it. */
+/* One request of RFC 27: version, request id, domain, address, identity, mechanism, credentials.
+ * Answers it. */
 static void zap_answer(void *zap)
 {
     unsigned char frame[8][FRAME_MAX];
@@ -57,8 +59,9 @@ static void zap_answer(void *zap)
             len[n++] = got;
         CHECK(zmq_getsockopt(zap, ZMQ_RCVMORE, &more, &more_len) == 0);
     }
-    admitted = n == 7 && len[1] <= FRAME_MAX && len[2] == (int)strlen(ZAP_DOMAIN) && memcmp(frame[2], ZAP_DOMAIN, strlen(ZAP_DOMAIN)) == 0 &&
-               len[5] == 5 && memcmp(frame[5], "CURVE", 5) == 0 && len[6] == (int)sizeof keys.connects.public &&
+    admitted = n == 7 && len[1] <= FRAME_MAX && len[2] == (int)strlen(ZAP_DOMAIN) &&
+               memcmp(frame[2], ZAP_DOMAIN, strlen(ZAP_DOMAIN)) == 0 && len[5] == 5 &&
+               memcmp(frame[5], "CURVE", 5) == 0 && len[6] == (int)sizeof keys.connects.public &&
                sodium_memcmp(frame[6], keys.connects.public, sizeof keys.connects.public) == 0;
     zmq_send(zap, "1.0", 3, ZMQ_SNDMORE);
     zmq_send(zap, frame[1], len[1] <= FRAME_MAX ? (size_t)len[1] : 0, ZMQ_SNDMORE);
@@ -70,7 +73,8 @@ static void zap_answer(void *zap)
 
 static void *zap_main(void *stop)
 {
-    zmq_pollitem_t item[2] = {{.socket = keys.zap, .events = ZMQ_POLLIN}, {.socket = stop, .events = ZMQ_POLLIN}};
+    zmq_pollitem_t item[2] = {{.socket = keys.zap, .events = ZMQ_POLLIN},
+                              {.socket = stop, .events = ZMQ_POLLIN}};
 
     for (;;) {
         if (zmq_poll(item, 2, -1) < 0) {
@@ -94,7 +98,8 @@ int keys_use(const char *secret, struct err *e)
     void *stop;
 
     if (strlen(secret) < KEYS_SECRET_MIN)
-        return err_set(e, ERR_INVALID, "the token has %zu characters, must have at least %d", strlen(secret), KEYS_SECRET_MIN);
+        return err_set(e, ERR_INVALID, "the token has %zu characters, must have at least %d",
+                       strlen(secret), KEYS_SECRET_MIN);
     if (keys.on)
         return 0;
     CHECK(sodium_init() >= 0);
@@ -155,6 +160,7 @@ void keys_apply(void *socket, bool server)
         CHECK(zmq_setsockopt(socket, ZAP_ENFORCE_DOMAIN, &one, sizeof one) == 0);
     } else {
         CHECK(zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, mine->public, sizeof mine->public) == 0);
-        CHECK(zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, keys.binds.public, sizeof keys.binds.public) == 0);
+        CHECK(zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, keys.binds.public,
+                             sizeof keys.binds.public) == 0);
     }
 }

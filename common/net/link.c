@@ -73,7 +73,8 @@ static void *socket_new(int type, struct link_options o, struct err *e)
     }
     option_int(socket, ZMQ_SNDHWM, o.hwm);
     option_int(socket, ZMQ_RCVHWM, o.hwm);
-    CHECK(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &o.frame_bytes_max, sizeof o.frame_bytes_max) == 0);
+    CHECK(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &o.frame_bytes_max, sizeof o.frame_bytes_max) ==
+          0);
     option_int(socket, ZMQ_LINGER, o.linger_ms);
     option_int(socket, ZMQ_IMMEDIATE, 1);
     option_int(socket, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS);
@@ -173,7 +174,8 @@ static int bytes_send(void *socket, const void *bytes, size_t len, bool more, st
     return err_set(e, ERR_SYSTEM, "send: %s", zmq_strerror(errno));
 }
 
-/* Frames after the first of a message: ZeroMQ takes them all or the context is being terminated. The bytes are released either way. */
+/* Frames after the first of a message: ZeroMQ takes them all or the context is being terminated.
+ * The bytes are released either way. */
 static int frame_send(void *socket, const struct link_frame *f, bool more, struct err *e)
 {
     zmq_msg_t msg;

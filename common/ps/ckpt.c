@@ -8,7 +8,8 @@
 #include "base/file.h"
 #include "json/json.h"
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "floats are written as they lie in memory");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+               "floats are written as they lie in memory");
 
 #define FORMAT "steer-checkpoint-1"
 #define MANIFEST_BYTES_MAX ((size_t)32 << 20)
@@ -55,7 +56,8 @@ void ckpt_manifest_write(const struct ckpt_manifest *m, struct buf *out)
     cJSON_Delete(o);
 }
 
-static int need_u64(const cJSON *o, const char *key, uint64_t min, uint64_t max, uint64_t *out, struct err *e)
+static int need_u64(const cJSON *o, const char *key, uint64_t min, uint64_t max, uint64_t *out,
+                    struct err *e)
 {
     int64_t value;
     int rc = json_need_int(o, key, (int64_t)min, (int64_t)max, &value, e);
@@ -110,14 +112,17 @@ static int fields_read(const cJSON *o, struct ckpt_manifest *m, struct err *e)
     if (strcmp(text, FORMAT) != 0)
         return err_set(e, ERR_UNSUPPORTED, "format \"%s\", this program reads %s", text, FORMAT);
     if ((rc = need_u64(o, "params", 1, CKPT_PARAMS_MAX, &m->params, e)) != 0 ||
-        (rc = need_u64(o, "steps", 1, 1ull << 53, &m->steps, e)) != 0 || (rc = need_u64(o, "step", 0, m->steps, &m->step, e)) != 0 ||
+        (rc = need_u64(o, "steps", 1, 1ull << 53, &m->steps, e)) != 0 ||
+        (rc = need_u64(o, "step", 0, m->steps, &m->step, e)) != 0 ||
         (rc = need_u64(o, "chunk_elems", 1, 1u << 30, &chunk_elems, e)) != 0 ||
         (rc = need_u64(o, "units", 1, TREE_UNITS_MAX, &units, e)) != 0 ||
         (rc = need_u64(o, "global_batch", 1, 1u << 30, &global_batch, e)) != 0 ||
         (rc = need_u64(o, "tokens", 0, 1ull << 53, &m->figures.tokens, e)) != 0 ||
         (rc = need_u64(o, "tail_steps", 0, m->steps, &m->figures.tail_steps, e)) != 0 ||
-        (rc = json_need_number(o, "tail_loss", &m->figures.tail_loss, e)) != 0 || (rc = need_digest(o, "init", &m->init, e)) != 0 ||
-        (rc = need_digest(o, "examples", &m->examples, e)) != 0 || (rc = json_need_string(o, "seed", &text, e)) != 0)
+        (rc = json_need_number(o, "tail_loss", &m->figures.tail_loss, e)) != 0 ||
+        (rc = need_digest(o, "init", &m->init, e)) != 0 ||
+        (rc = need_digest(o, "examples", &m->examples, e)) != 0 ||
+        (rc = json_need_string(o, "seed", &text, e)) != 0)
         return rc;
     m->chunk_elems = (uint32_t)chunk_elems;
     m->units = (uint32_t)units;
@@ -145,7 +150,8 @@ int ckpt_manifest_read(const char *text, size_t len, struct ckpt_manifest *out, 
     return rc;
 }
 
-int ckpt_manifest_fetch(const char *digest, ckpt_fetch fetch, void *self, struct ckpt_manifest *out, struct err *e)
+int ckpt_manifest_fetch(const char *digest, ckpt_fetch fetch, void *self, struct ckpt_manifest *out,
+                        struct err *e)
 {
     char path[PATH_MAX_BYTES];
     struct buf text = BUF_INIT;
@@ -169,7 +175,8 @@ size_t ckpt_chunk_len(const struct ckpt_manifest *m, uint32_t chunk)
     return (size_t)(m->params - begin < m->chunk_elems ? m->params - begin : m->chunk_elems);
 }
 
-int ckpt_read_chunk(const struct ckpt_manifest *m, uint32_t chunk, ckpt_fetch fetch, void *self, float *p, float *mom, float *vel, struct err *e)
+int ckpt_read_chunk(const struct ckpt_manifest *m, uint32_t chunk, ckpt_fetch fetch, void *self,
+                    float *p, float *mom, float *vel, struct err *e)
 {
     size_t bytes = ckpt_chunk_len(m, chunk) * sizeof(float);
     float *into[3] = {p, mom, vel};
@@ -189,7 +196,8 @@ int ckpt_read_chunk(const struct ckpt_manifest *m, uint32_t chunk, ckpt_fetch fe
     return rc != 0 ? err_wrap(e, "checkpoint chunk %u", chunk) : 0;
 }
 
-int ckpt_read_params(const char *digest, ckpt_fetch fetch, void *self, float *out, size_t count, struct err *e)
+int ckpt_read_params(const char *digest, ckpt_fetch fetch, void *self, float *out, size_t count,
+                     struct err *e)
 {
     struct ckpt_manifest m;
     int rc = ckpt_manifest_fetch(digest, fetch, self, &m, e);
@@ -197,7 +205,9 @@ int ckpt_read_params(const char *digest, ckpt_fetch fetch, void *self, float *ou
     if (rc != 0)
         return rc;
     if (m.params != count)
-        rc = err_set(e, ERR_INVALID, "checkpoint %.12s has %" PRIu64 " parameters, the model has %zu", digest, m.params, count);
+        rc = err_set(e, ERR_INVALID,
+                     "checkpoint %.12s has %" PRIu64 " parameters, the model has %zu", digest,
+                     m.params, count);
     for (uint32_t i = 0; rc == 0 && i < m.chunks; i++)
         rc = ckpt_read_chunk(&m, i, fetch, self, out + (size_t)i * m.chunk_elems, NULL, NULL, e);
     ckpt_manifest_fini(&m);

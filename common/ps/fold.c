@@ -1,7 +1,8 @@
 /*
- * Slots of a chunk lie level by level in one array. A slot is EMPTY, HELD (owns a buffer: filled, its parent is not) or SPENT (filled, its
- * value has moved into its parent, or it lies below a node that was pushed whole). Only HELD slots own memory, and at most one in each pair of
- * siblings stays HELD for long, because two held siblings merge at once.
+ * Slots of a chunk lie level by level in one array. A slot is EMPTY, HELD (owns a buffer: filled,
+ * its parent is not) or SPENT (filled, its value has moved into its parent, or it lies below a node
+ * that was pushed whole). Only HELD slots own memory, and at most one in each pair of siblings
+ * stays HELD for long, because two held siblings merge at once.
  */
 #include "ps/fold.h"
 
@@ -28,8 +29,8 @@ struct slot {
 
 struct fold {
     uint32_t m, height, chunks;
-    uint32_t nodes;          /* slots of one chunk */
-    uint32_t level_at[33];   /* where a level begins */
+    uint32_t nodes;        /* slots of one chunk */
+    uint32_t level_at[33]; /* where a level begins */
     size_t elems, chunk_elems;
     struct slot *slot;       /* [chunks * nodes] */
     float **spare;           /* free buffers */
@@ -181,8 +182,8 @@ static void rise(struct fold *f, uint32_t chunk, struct tree_node node)
     }
 }
 
-enum fold_verdict fold_add(struct fold *f, uint32_t chunk, struct tree_node node, const float *values,
-                           const struct fold_sums *sums, uint64_t hash)
+enum fold_verdict fold_add(struct fold *f, uint32_t chunk, struct tree_node node,
+                           const float *values, const struct fold_sums *sums, uint64_t hash)
 {
     struct slot *s;
 

@@ -1,11 +1,14 @@
 /*
- * fold: the sum of a step's gradient along the canonical tree (types/tree.h), for the chunks of one host.
+ * fold: the sum of a step's gradient along the canonical tree (types/tree.h), for the chunks of one
+ * host.
  *
- * A slot is one (node, chunk). It is filled by whichever comes first: the node itself being pushed, or both its children being
- * filled; then it is left + right, one fp32 addition per element and tree edge, so the root's bits depend on neither the order nor
- * the grouping of what arrives. A node without a right child is its left child. What is filled twice must be equal: slots keep the hash of
- * their value after the value has moved up, so a push that comes late is recognised as a duplicate or as a conflict.
- * Pure. Buffers come from a pool that grows in the first steps and is used for ever; nothing is allocated in a steady state.
+ * A slot is one (node, chunk). It is filled by whichever comes first: the node itself being pushed,
+ * or both its children being filled; then it is left + right, one fp32 addition per element and
+ * tree edge, so the root's bits depend on neither the order nor the grouping of what arrives. A
+ * node without a right child is its left child. What is filled twice must be equal: slots keep the
+ * hash of their value after the value has moved up, so a push that comes late is recognised as a
+ * duplicate or as a conflict. Pure. Buffers come from a pool that grows in the first steps and is
+ * used for ever; nothing is allocated in a steady state.
  */
 #ifndef PS_FOLD_H
 #define PS_FOLD_H
@@ -36,12 +39,15 @@ void fold_reset(struct fold *f); /* next step: every slot empty */
 
 uint32_t fold_chunks(const struct fold *f);
 size_t fold_chunk_len(const struct fold *f, uint32_t chunk);
-/* Hash that identifies a node's value: floats and sums (NULL = zero). What sender and host compare. */
+/* Hash that identifies a node's value: floats and sums (NULL = zero). What sender and host compare.
+ */
 uint64_t fold_hash(const float *values, size_t n, const struct fold_sums *sums);
-/* values [fold_chunk_len] are copied. hash: fold_hash() of them. node must be valid for m (CHECKed). */
-enum fold_verdict fold_add(struct fold *f, uint32_t chunk, struct tree_node node, const float *values, const struct fold_sums *sums,
-                           uint64_t hash);
-/* The root's value, or NULL while it is not complete. Valid until fold_reset(). sums may be NULL. */
+/* values [fold_chunk_len] are copied. hash: fold_hash() of them. node must be valid for m
+ * (CHECKed). */
+enum fold_verdict fold_add(struct fold *f, uint32_t chunk, struct tree_node node,
+                           const float *values, const struct fold_sums *sums, uint64_t hash);
+/* The root's value, or NULL while it is not complete. Valid until fold_reset(). sums may be NULL.
+ */
 const float *fold_root(const struct fold *f, uint32_t chunk, struct fold_sums *sums);
 
 #endif

@@ -11,13 +11,13 @@ struct host {
     struct host_plan plan;
     struct fold *fold;
     struct shard *shard;
-    uint32_t chunks;      /* ours */
-    uint32_t complete;    /* of them have their root */
-    bool *has_root;       /* [chunks] */
-    double *sumsq;        /* leader: [plan.chunks], else [chunks] */
-    bool *has_sumsq;      /* leader: [plan.chunks] */
-    uint32_t sumsq_n;     /* leader: how many are there */
-    double *tree;         /* leader: scratch [plan.chunks] */
+    uint32_t chunks;   /* ours */
+    uint32_t complete; /* of them have their root */
+    bool *has_root;    /* [chunks] */
+    double *sumsq;     /* leader: [plan.chunks], else [chunks] */
+    bool *has_sumsq;   /* leader: [plan.chunks] */
+    uint32_t sumsq_n;  /* leader: how many are there */
+    double *tree;      /* leader: scratch [plan.chunks] */
     struct host_close last;
     bool has_last;
     struct host_figures figures;
@@ -49,7 +49,8 @@ double host_tree_sum(const double *x, uint32_t n)
     return sum;
 }
 
-struct host *host_new(const struct host_plan *plan, const float *params, uint64_t version, const struct host_figures *figures)
+struct host *host_new(const struct host_plan *plan, const float *params, uint64_t version,
+                      const struct host_figures *figures)
 {
     struct host *h = mem_zalloc(1, sizeof *h);
     size_t begin = (size_t)plan->chunk_begin * plan->chunk_elems;
@@ -103,7 +104,8 @@ static unsigned step_apply(struct host *h)
     h->complete = 0;
     h->sumsq_n = 0;
     version = shard_version(h->shard);
-    if (version == h->plan.steps || (h->plan.checkpoint_every != 0 && version % h->plan.checkpoint_every == 0))
+    if (version == h->plan.steps ||
+        (h->plan.checkpoint_every != 0 && version % h->plan.checkpoint_every == 0))
         return HOST_VERSION | HOST_CHECKPOINT;
     return HOST_VERSION;
 }
@@ -122,7 +124,8 @@ static int step_close(struct host *h, unsigned *events, struct err *e)
     weight = sums.weight > 0 ? sums.weight : 1;
     norm = sqrt(tree_sum_in_place(h->tree, h->plan.chunks)) / weight;
     if (!isfinite(norm) || !isfinite(sums.loss))
-        return err_set(e, ERR_NUMERIC, "step %" PRIu64 ": gradient norm %g, loss %g: not finite", step + 1, norm, sums.loss / weight);
+        return err_set(e, ERR_NUMERIC, "step %" PRIu64 ": gradient norm %g, loss %g: not finite",
+                       step + 1, norm, sums.loss / weight);
     h->figures.loss = sums.loss / weight;
     h->figures.grad_norm = norm;
     h->figures.tokens += sums.tokens;
@@ -147,21 +150,27 @@ static void sumsq_take(struct host *h, uint32_t chunk, double value)
     h->sumsq[chunk] = value;
 }
 
-int host_push(struct host *h, uint64_t step, struct tree_node node, uint32_t chunk, const float *values, size_t n, const struct fold_sums *sums,
-              uint64_t hash, enum host_verdict *verdict, unsigned *events, struct err *e)
+int host_push(struct host *h, uint64_t step, struct tree_node node, uint32_t chunk,
+              const float *values, size_t n, const struct fold_sums *sums, uint64_t hash,
+              enum host_verdict *verdict, unsigned *events, struct err *e)
 {
     uint32_t mine = chunk - h->plan.chunk_begin;
     enum fold_verdict folded;
 
     *events = 0;
     if (chunk < h->plan.chunk_begin || chunk >= h->plan.chunk_end)
-        return err_set(e, ERR_INVALID, "push of chunk %u, this host has [%u, %u)", chunk, h->plan.chunk_begin, h->plan.chunk_end);
+        return err_set(e, ERR_INVALID, "push of chunk %u, this host has [%u, %u)", chunk,
+                       h->plan.chunk_begin, h->plan.chunk_end);
     if (n != fold_chunk_len(h->fold, mine))
-        return err_set(e, ERR_INVALID, "push of chunk %u with %zu floats, it has %zu", chunk, n, fold_chunk_len(h->fold, mine));
+        return err_set(e, ERR_INVALID, "push of chunk %u with %zu floats, it has %zu", chunk, n,
+                       fold_chunk_len(h->fold, mine));
     if (!tree_node_is_valid(h->plan.units, node))
-        return err_set(e, ERR_INVALID, "push of node (%u, %u), a step has %u units", node.level, node.index, h->plan.units);
+        return err_set(e, ERR_INVALID, "push of node (%u, %u), a step has %u units", node.level,
+                       node.index, h->plan.units);
     if (step > shard_version(h->shard))
-        return err_set(e, ERR_INVALID, "push for step %" PRIu64 ", version %" PRIu64 " is the newest", step, shard_version(h->shard));
+        return err_set(e, ERR_INVALID,
+                       "push for step %" PRIu64 ", version %" PRIu64 " is the newest", step,
+                       shard_version(h->shard));
     *verdict = HOST_STALE;
     if (step < shard_version(h->shard) || host_is_done(h))
         return 0;
@@ -169,7 +178,9 @@ int host_push(struct host *h, uint64_t step, struct tree_node node, uint32_t chu
     if (fold_hash(values, n, chunk == 0 ? sums : NULL) != hash)
         return 0;
     folded = fold_add(h->fold, mine, node, values, chunk == 0 ? sums : NULL, hash);
-    *verdict = folded == FOLD_ACCEPTED ? HOST_ACCEPTED : folded == FOLD_DUPLICATE ? HOST_DUPLICATE : HOST_CONFLICT;
+    *verdict = folded == FOLD_ACCEPTED    ? HOST_ACCEPTED
+               : folded == FOLD_DUPLICATE ? HOST_DUPLICATE
+                                          : HOST_CONFLICT;
     if (h->has_root[mine] || fold_root(h->fold, mine, NULL) == NULL)
         return 0;
     h->has_root[mine] = true;
@@ -184,15 +195,18 @@ int host_push(struct host *h, uint64_t step, struct tree_node node, uint32_t chu
     return 0;
 }
 
-int host_roots(struct host *h, uint64_t step, uint32_t begin, const double *sumsq, uint32_t n, unsigned *events, struct err *e)
+int host_roots(struct host *h, uint64_t step, uint32_t begin, const double *sumsq, uint32_t n,
+               unsigned *events, struct err *e)
 {
     *events = 0;
     if (!host_is_leader(h))
         return err_set(e, ERR_INVALID, "roots sent to a host that is not the leader");
     if (n > h->plan.chunks || begin > h->plan.chunks - n || begin < h->plan.chunk_end)
-        return err_set(e, ERR_INVALID, "roots of chunks [%u, %u + %u) of %u", begin, begin, n, h->plan.chunks);
+        return err_set(e, ERR_INVALID, "roots of chunks [%u, %u + %u) of %u", begin, begin, n,
+                       h->plan.chunks);
     if (step > shard_version(h->shard))
-        return err_set(e, ERR_INVALID, "roots of step %" PRIu64 ", the leader is at %" PRIu64, step, shard_version(h->shard));
+        return err_set(e, ERR_INVALID, "roots of step %" PRIu64 ", the leader is at %" PRIu64, step,
+                       shard_version(h->shard));
     if (step < shard_version(h->shard))
         return err_set(e, ERR_STALE, "roots of step %" PRIu64 ", which is closed", step);
     for (uint32_t i = 0; i < n; i++)
@@ -210,9 +224,11 @@ int host_apply(struct host *h, const struct host_close *close, unsigned *events,
     if (close->step < shard_version(h->shard))
         return err_set(e, ERR_STALE, "apply of step %" PRIu64 ", which was applied", close->step);
     if (close->step > shard_version(h->shard) || !host_roots_complete(h))
-        return err_set(e, ERR_INVALID, "apply of step %" PRIu64 " before its roots are complete", close->step);
+        return err_set(e, ERR_INVALID, "apply of step %" PRIu64 " before its roots are complete",
+                       close->step);
     if (!isfinite(close->scale) || !isfinite(close->lr))
-        return err_set(e, ERR_INVALID, "apply with scale %g, rate %g", (double)close->scale, (double)close->lr);
+        return err_set(e, ERR_INVALID, "apply with scale %g, rate %g", (double)close->scale,
+                       (double)close->lr);
     h->last = *close;
     h->has_last = true;
     *events = step_apply(h);

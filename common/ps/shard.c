@@ -19,7 +19,7 @@ struct shard {
     size_t begin, elems, chunk_elems;
     uint32_t chunks;
     uint64_t version;
-    float **p; /* [chunks] floats behind a struct held */
+    float **p;    /* [chunks] floats behind a struct held */
     float *m, *v; /* [elems] */
 };
 
@@ -46,7 +46,8 @@ void shard_release(const float *held)
         free(h);
 }
 
-struct shard *shard_new(const struct layout *layout, size_t begin, size_t elems, size_t chunk_elems, const float *params, uint64_t version)
+struct shard *shard_new(const struct layout *layout, size_t begin, size_t elems, size_t chunk_elems,
+                        const float *params, uint64_t version)
 {
     struct shard *s = mem_zalloc(1, sizeof *s);
 
@@ -126,12 +127,14 @@ static float *floats_own(struct shard *s, uint32_t chunk)
     return mine;
 }
 
-void shard_apply(struct shard *s, const struct adamw *a, const float *(*grad)(void *self, uint32_t chunk), void *self, float scale, float lr)
+void shard_apply(struct shard *s, const struct adamw *a,
+                 const float *(*grad)(void *self, uint32_t chunk), void *self, float scale,
+                 float lr)
 {
     for (uint32_t i = 0; i < s->chunks; i++) {
         size_t at = (size_t)i * s->chunk_elems;
-        adamw_step(a, s->layout, s->begin + at, shard_chunk_len(s, i), floats_own(s, i), s->m + at, s->v + at, grad(self, i), scale, lr,
-                   s->version + 1);
+        adamw_step(a, s->layout, s->begin + at, shard_chunk_len(s, i), floats_own(s, i), s->m + at,
+                   s->v + at, grad(self, i), scale, lr, s->version + 1);
     }
     s->version++;
 }

@@ -1,9 +1,10 @@
 /*
  * shard: parameters and AdamW moments of a range of chunks, and the version they are at.
  *
- * Parameters live in one reference-counted buffer a chunk, so that a chunk can be on its way to somebody (zero-copy) while the next
- * version is made: an update writes in place when nobody else holds the buffer and into a fresh one otherwise. Moments never leave, except
- * as copies into a checkpoint. Pure; one thread, but shard_release() may be called from any.
+ * Parameters live in one reference-counted buffer a chunk, so that a chunk can be on its way to
+ * somebody (zero-copy) while the next version is made: an update writes in place when nobody else
+ * holds the buffer and into a fresh one otherwise. Moments never leave, except as copies into a
+ * checkpoint. Pure; one thread, but shard_release() may be called from any.
  */
 #ifndef PS_SHARD_H
 #define PS_SHARD_H
@@ -14,11 +15,14 @@
 #include "model/optim.h"
 
 struct shard;
-/* Elements [begin, begin + elems) of the flat vector; begin is a multiple of chunk_elems. params [elems] are copied, moments are zero,
- * layout is borrowed (whole model: weight decay is by tensor). */
-struct shard *shard_new(const struct layout *layout, size_t begin, size_t elems, size_t chunk_elems, const float *params, uint64_t version);
+/* Elements [begin, begin + elems) of the flat vector; begin is a multiple of chunk_elems. params
+ * [elems] are copied, moments are zero, layout is borrowed (whole model: weight decay is by
+ * tensor). */
+struct shard *shard_new(const struct layout *layout, size_t begin, size_t elems, size_t chunk_elems,
+                        const float *params, uint64_t version);
 void shard_free(struct shard *s);
-void shard_set_moments(struct shard *s, uint32_t chunk, const float *m, const float *v); /* from a checkpoint; copied */
+void shard_set_moments(struct shard *s, uint32_t chunk, const float *m,
+                       const float *v); /* from a checkpoint; copied */
 
 uint32_t shard_chunks(const struct shard *s);
 size_t shard_chunk_len(const struct shard *s, uint32_t chunk);
@@ -27,8 +31,11 @@ uint64_t shard_version(const struct shard *s);
 const float *shard_hold(struct shard *s, uint32_t chunk);
 void shard_release(const float *held);
 
-/* One optimiser step: version v -> v + 1. grad(self, chunk): summed gradient. scale: clip scale / global weight. */
-void shard_apply(struct shard *s, const struct adamw *a, const float *(*grad)(void *self, uint32_t chunk), void *self, float scale, float lr);
+/* One optimiser step: version v -> v + 1. grad(self, chunk): summed gradient. scale: clip scale /
+ * global weight. */
+void shard_apply(struct shard *s, const struct adamw *a,
+                 const float *(*grad)(void *self, uint32_t chunk), void *self, float scale,
+                 float lr);
 /* Copies p, m, v of a chunk, one after the other, into out [3 * shard_chunk_len]. */
 void shard_copy(const struct shard *s, uint32_t chunk, float *out);
 

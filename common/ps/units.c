@@ -11,7 +11,8 @@ struct lengths {
     void *self;
 };
 
-/* Longest first; equal lengths in the order of the stream. A total order, so any sort gives the same result. */
+/* Longest first; equal lengths in the order of the stream. A total order, so any sort gives the
+ * same result. */
 static int longer_first(const void *a, const void *b, void *lengths)
 {
     const struct unit_sample *x = a;

@@ -8,6 +8,7 @@
 struct wire_budget {
     size_t left; /* bytes that may still be allocated; freeing gives nothing back */
 };
-ProtobufCAllocator wire_allocator(struct wire_budget *budget); /* borrows budget until the message is freed */
+ProtobufCAllocator
+wire_allocator(struct wire_budget *budget); /* borrows budget until the message is freed */
 
 #endif

@@ -1,8 +1,10 @@
 /*
- * How a struct control becomes one protobuf Envelope and back. An envelope is made of groups (one submessage each); the table
- * TYPES says which groups a type carries. Packing fills the groups of the type; unpacking requires exactly them, so a message
- * with a part missing never reaches a handler. The unpacker runs behind three limits: the frame's length before anything is
- * allocated, a budget on what protobuf-c allocates (two bytes on the wire can cost it 140), and the bounds of the arrays.
+ * How a struct control becomes one protobuf Envelope and back. An envelope is made of groups (one
+ * submessage each); the table TYPES says which groups a type carries. Packing fills the groups of
+ * the type; unpacking requires exactly them, so a message with a part missing never reaches a
+ * handler. The unpacker runs behind three limits: the frame's length before anything is allocated,
+ * a budget on what protobuf-c allocates (two bytes on the wire can cost it 140), and the bounds of
+ * the arrays.
  */
 #include "wire/control.h"
 
@@ -38,7 +40,8 @@ static const struct {
     {CONTROL_TASK_DONE, "task_done", G_TASK | G_OUTCOME, SIDE_WORKER},
     {CONTROL_TASK_FAILED, "task_failed", G_TASK | G_OUTCOME, SIDE_WORKER},
     {CONTROL_SESSION_STATUS, "session_status", G_SESSION | G_FIGURES | G_OUTCOME, SIDE_WORKER},
-    {CONTROL_SESSION_CHECKPOINT, "session_checkpoint", G_SESSION | G_FIGURES | G_OUTCOME, SIDE_WORKER},
+    {CONTROL_SESSION_CHECKPOINT, "session_checkpoint", G_SESSION | G_FIGURES | G_OUTCOME,
+     SIDE_WORKER},
     {CONTROL_SESSION_DONE, "session_done", G_SESSION | G_FIGURES | G_OUTCOME, SIDE_WORKER},
     {CONTROL_SESSION_FAILED, "session_failed", G_SESSION | G_OUTCOME, SIDE_WORKER},
     {CONTROL_BYE, "bye", G_OUTCOME, SIDE_WORKER},
@@ -103,7 +106,7 @@ void control_free(struct control *c)
     free(c);
 }
 
-/* ---- out -------------------------------------------------------------------------------------------------------- */
+/* ---- out ------------------------------------------------------------------------------------- */
 
 static ProtobufCBinaryData bytes_of(const char *text)
 {
@@ -270,9 +273,10 @@ void control_pack(const struct control *c, struct buf *out)
     static const struct {
         unsigned group;
         void (*pack)(const struct control *c, struct packing *p);
-    } packers[] = {{G_MACHINE, machine_pack},   {G_PULSE, pulse_pack},     {G_TERMS, terms_pack},
-                   {G_TASK, task_pack},         {G_OUTCOME, outcome_pack}, {G_SESSION, session_pack},
-                   {G_TRAINING, training_pack}, {G_MAP, map_pack},         {G_FIGURES, figures_pack}};
+    } packers[] = {
+        {G_MACHINE, machine_pack},   {G_PULSE, pulse_pack},     {G_TERMS, terms_pack},
+        {G_TASK, task_pack},         {G_OUTCOME, outcome_pack}, {G_SESSION, session_pack},
+        {G_TRAINING, training_pack}, {G_MAP, map_pack},         {G_FIGURES, figures_pack}};
     struct packing *p = mem_alloc(sizeof *p);
     int at = type_find((uint32_t)c->type);
     size_t size;
@@ -294,7 +298,7 @@ void control_pack(const struct control *c, struct buf *out)
     free(p);
 }
 
-/* ---- in --------------------------------------------------------------------------------------------------------- */
+/* ---- in -------------------------------------------------------------------------------------- */
 
 #define TAKE(name, field, array) text_take(name, (field).data, (field).len, array, sizeof(array), e)
 #define TRY(call)                                                                                  \

@@ -1,8 +1,9 @@
 /*
- * control: every message between coordinator and worker, as plain nouns; wire/control.c packs and unpacks them (protobuf-c,
- * proto/control.proto), with limits. Frames stay <= 64 KiB. Strings are NUL-terminated inside, UTF-8, bounded by the arrays.
- * Each message carries protocol version, cluster id and coordinator term; stale ones are refused (ERR_STALE) and counted.
- * Who may say what in which state: proto/README.md.
+ * control: every message between coordinator and worker, as plain nouns; wire/control.c packs and
+ * unpacks them (protobuf-c, proto/control.proto), with limits. Frames stay <= 64 KiB. Strings are
+ * NUL-terminated inside, UTF-8, bounded by the arrays. Each message carries protocol version,
+ * cluster id and coordinator term; stale ones are refused (ERR_STALE) and counted. Who may say what
+ * in which state: proto/README.md.
  */
 #ifndef WIRE_CONTROL_H
 #define WIRE_CONTROL_H
@@ -26,27 +27,30 @@
 
 enum control_type {
     /* worker -> coordinator */
-    CONTROL_HELLO = 1,      /* first, and again after each reconnect or WELCOME of a new term */
-    CONTROL_HEARTBEAT,      /* the coordinator sends it back: a sign of life */
+    CONTROL_HELLO = 1, /* first, and again after each reconnect or WELCOME of a new term */
+    CONTROL_HEARTBEAT, /* the coordinator sends it back: a sign of life */
     CONTROL_TASK_DONE,
     CONTROL_TASK_FAILED,
-    CONTROL_SESSION_STATUS, /* by the step leader, a few times a second at most */
+    CONTROL_SESSION_STATUS,     /* by the step leader, a few times a second at most */
     CONTROL_SESSION_CHECKPOINT, /* by the step leader: manifest published */
-    CONTROL_SESSION_DONE,   /* by the step leader: last version, its manifest published */
+    CONTROL_SESSION_DONE,       /* by the step leader: last version, its manifest published */
     CONTROL_SESSION_FAILED,
-    CONTROL_BYE,            /* draining finished, or a clean stop */
-    CONTROL_LOG,            /* lines for the job's log */
+    CONTROL_BYE, /* draining finished, or a clean stop */
+    CONTROL_LOG, /* lines for the job's log */
     /* coordinator -> worker */
     CONTROL_WELCOME = 32,
-    CONTROL_REJECT,         /* wrong protocol, wrong cluster, quarantined: code and text; the worker says it and exits */
-    CONTROL_TASK,           /* run this, under this lease */
+    CONTROL_REJECT, /* wrong protocol, wrong cluster, quarantined: code and text; the worker says it
+                       and exits */
+    CONTROL_TASK,   /* run this, under this lease */
     CONTROL_TASK_CANCEL,
-    CONTROL_ACK,            /* TASK_DONE, TASK_FAILED (task, epoch) or SESSION_CHECKPOINT, _DONE, _FAILED (session, attempt, version) is
-                             * committed or was stale: stop repeating it. For a session, task is 0 */
-    CONTROL_SESSION_OPEN,   /* sets up (or replaces, with a higher attempt) a training session; sent to hosts and compute workers */
-    CONTROL_ASSIGN,         /* numbered map of leaf spans to workers */
+    CONTROL_ACK, /* TASK_DONE, TASK_FAILED (task, epoch) or SESSION_CHECKPOINT, _DONE, _FAILED
+                  * (session, attempt, version) is committed or was stale: stop repeating it. For a
+                  * session, task is 0 */
+    CONTROL_SESSION_OPEN, /* sets up (or replaces, with a higher attempt) a training session; sent
+                             to hosts and compute workers */
+    CONTROL_ASSIGN,       /* numbered map of leaf spans to workers */
     CONTROL_SESSION_CLOSE,
-    CONTROL_DRAIN           /* finish or hand back, then BYE */
+    CONTROL_DRAIN /* finish or hand back, then BYE */
 };
 
 enum { ROLE_COMPUTE = 1, ROLE_PARAMS = 2 };
@@ -65,7 +69,8 @@ struct control_host {
 
 struct control_slot {
     char worker[WIRE_ID_MAX];
-    uint32_t leaf_begin, leaf_end; /* units of every step; a worker divides its span among its threads by aligned subtrees */
+    uint32_t leaf_begin, leaf_end; /* units of every step; a worker divides its span among its
+                                      threads by aligned subtrees */
 };
 
 struct control {
@@ -74,54 +79,59 @@ struct control {
     char cluster[WIRE_ID_MAX];
     uint64_t term;
     /* Which fields below are meant depends on type. Unused ones are zero. */
-    char worker[WIRE_ID_MAX];    /* HELLO: stable id of the state directory */
-    uint64_t boot;               /* HELLO: nonce of this process */
-    char name[WIRE_TEXT_MAX];    /* HELLO: host name, for people */
+    char worker[WIRE_ID_MAX];     /* HELLO: stable id of the state directory */
+    uint64_t boot;                /* HELLO: nonce of this process */
+    char name[WIRE_TEXT_MAX];     /* HELLO: host name, for people */
     char endpoint[WIRE_TEXT_MAX]; /* HELLO: data endpoint */
     uint32_t roles, threads;
     uint64_t memory_bytes;
     char build[WIRE_TEXT_MAX], fingerprint[WIRE_TEXT_MAX], blas[WIRE_TEXT_MAX];
-    uint64_t progress;           /* HEARTBEAT: bumped by compute threads */
-    bool draining;               /* HEARTBEAT, HELLO */
-    uint32_t leases_n;           /* HELLO, HEARTBEAT: what it holds */
+    uint64_t progress; /* HEARTBEAT: bumped by compute threads */
+    bool draining;     /* HEARTBEAT, HELLO */
+    uint32_t leases_n; /* HELLO, HEARTBEAT: what it holds */
     struct control_lease lease[WIRE_LEASES_MAX];
     /* WELCOME */
     uint32_t heartbeat_ms, lease_ms;
-    char http[WIRE_TEXT_MAX];    /* base URL for artefacts */
+    char http[WIRE_TEXT_MAX]; /* base URL for artefacts */
     /* TASK, TASK_DONE, TASK_FAILED, TASK_CANCEL, ACK */
     uint64_t job, task, epoch, attempt; /* job: also of SESSION_* and LOG */
     char task_kind[WIRE_ID_MAX];
     uint32_t index;
     uint64_t begin, end;
-    struct digest context;       /* TASK, SESSION_OPEN: the context document */
-    char *result;                /* TASK_DONE: JSON {"outputs":{},"metrics":{}}, heap, <= 48 KiB; SESSION_*: JSON of figures */
-    int32_t code;                /* failures, REJECT: enum err_code */
-    char text[1024];             /* failures, REJECT, CLOSE: why; LOG: lines */
+    struct digest context; /* TASK, SESSION_OPEN: the context document */
+    char *result; /* TASK_DONE: JSON {"outputs":{},"metrics":{}}, heap, <= 48 KiB; SESSION_*: JSON
+                     of figures */
+    int32_t code; /* failures, REJECT: enum err_code */
+    char text[1024]; /* failures, REJECT, CLOSE: why; LOG: lines */
     /* SESSION_* and ASSIGN */
     uint64_t session, session_attempt; /* HELLO too: the session it is in, 0 = none */
-    uint64_t seed, steps, params, version; /* version: OPEN = start from, STATUS = reached, CHECKPOINT = of the manifest */
+    uint64_t seed, steps, params,
+        version; /* version: OPEN = start from, STATUS = reached, CHECKPOINT = of the manifest */
     uint32_t global_batch, units, chunk_elems, checkpoint_every;
     int32_t fold;
-    struct digest manifest;      /* OPEN: checkpoint to start from ("" = the initial model); CHECKPOINT, DONE: published */
+    struct digest manifest; /* OPEN: checkpoint to start from ("" = the initial model); CHECKPOINT,
+                               DONE: published */
     struct digest examples, init; /* OPEN: training examples; initial model directory */
     uint32_t hosts_n;
     struct control_host host[WIRE_HOSTS_MAX];
     uint64_t assignment;
     uint32_t slots_n;
     struct control_slot slot[WIRE_SLOTS_MAX];
-    double loss, grad_norm, lr;  /* STATUS: of the last closed step; loss is the weighted mean */
+    double loss, grad_norm, lr; /* STATUS: of the last closed step; loss is the weighted mean */
     double tokens_per_s;
-    uint64_t tokens;             /* STATUS: rows processed since version 0 of this attempt's lineage */
+    uint64_t tokens; /* STATUS: rows processed since version 0 of this attempt's lineage */
 };
 
 struct control *control_new(enum control_type type); /* zeroed, proto set */
 void control_free(struct control *c);
 void control_pack(const struct control *c, struct buf *out); /* appends; CHECKs WIRE_FRAME_MAX */
-/* ERR_INVALID, ERR_LIMIT: a bad frame. ERR_UNSUPPORTED: another WIRE_PROTO (*out is then given with proto, cluster and term
- * only, so that the refusal can name it). Which fields a type carries: the table in control.c; all others are zero. */
+/* ERR_INVALID, ERR_LIMIT: a bad frame. ERR_UNSUPPORTED: another WIRE_PROTO (*out is then given with
+ * proto, cluster and term only, so that the refusal can name it). Which fields a type carries: the
+ * table in control.c; all others are zero. */
 int control_unpack(const void *frame, size_t len, struct control **out, struct err *e);
 const char *control_type_name(enum control_type type); /* "hello"; "unknown" */
-bool control_from_worker(enum control_type type); /* says a worker this? HEARTBEAT is said by both */
+bool control_from_worker(
+    enum control_type type); /* says a worker this? HEARTBEAT is said by both */
 bool control_from_coordinator(enum control_type type);
 
 #endif

@@ -78,11 +78,13 @@ static uint32_t frames_of(const Steer__Parcel *p)
 static int head_check(const Steer__Parcel *p, int frames, struct err *e)
 {
     if (p->proto != WIRE_PROTO)
-        return err_set(e, ERR_UNSUPPORTED, "protocol version %u, this is version %u", p->proto, WIRE_PROTO);
+        return err_set(e, ERR_UNSUPPORTED, "protocol version %u, this is version %u", p->proto,
+                       WIRE_PROTO);
     if (p->type < PARAMS_PULL || p->type > PARAMS_SAVED)
         return err_set(e, ERR_INVALID, "type %u is unknown", p->type);
     if (frames < 0 || frames_of(p) != (uint32_t)frames)
-        return err_set(e, ERR_INVALID, "type %u with %d frames, its head says %u", p->type, frames, frames_of(p));
+        return err_set(e, ERR_INVALID, "type %u with %d frames, its head says %u", p->type, frames,
+                       frames_of(p));
     if (p->n_hash != (p->type == PARAMS_PUSH ? p->count : 0) || p->n_hash > PARAMS_FRAMES_MAX)
         return err_set(e, ERR_INVALID, "%zu hashes for %u chunks", p->n_hash, p->count);
     if (p->chunk > UINT32_MAX - p->count)
@@ -98,15 +100,27 @@ int params_unpack(const void *frame, size_t len, int frames, struct params_head 
 
     arena.used = 0;
     if (len > PARAMS_HEAD_MAX)
-        return err_set(e, ERR_LIMIT, "parcel head of %zu bytes, the limit is %d", len, PARAMS_HEAD_MAX);
+        return err_set(e, ERR_LIMIT, "parcel head of %zu bytes, the limit is %d", len,
+                       PARAMS_HEAD_MAX);
     p = steer__parcel__unpack(&allocator, len, frame);
     if (p == NULL)
         return err_set(e, ERR_INVALID, "parcel head of %zu bytes is no parcel", len);
     if (head_check(p, frames, e) != 0)
         return err_wrap(e, "parcel");
-    *out = (struct params_head){.type = (enum params_type)p->type, .session = p->session, .attempt = p->attempt, .step = p->step,
-                                .level = p->level, .index = p->index, .chunk = p->chunk, .count = p->count, .loss = p->loss,
-                                .weight = p->weight, .tokens = p->tokens, .verdict = p->verdict, .scale = p->scale, .rate = p->rate};
+    *out = (struct params_head){.type = (enum params_type)p->type,
+                                .session = p->session,
+                                .attempt = p->attempt,
+                                .step = p->step,
+                                .level = p->level,
+                                .index = p->index,
+                                .chunk = p->chunk,
+                                .count = p->count,
+                                .loss = p->loss,
+                                .weight = p->weight,
+                                .tokens = p->tokens,
+                                .verdict = p->verdict,
+                                .scale = p->scale,
+                                .rate = p->rate};
     if (p->n_hash > 0)
         memcpy(out->hash, p->hash, p->n_hash * sizeof *p->hash);
     return 0;

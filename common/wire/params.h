@@ -1,10 +1,9 @@
 /*
- * params: messages of the data plane as plain nouns. A message is this head in frame 0 and raw arrays in the frames behind it:
- *   PULL     -                              CHUNKS   one frame a chunk: its parameters
- *   PUSH     one frame a chunk: its sum     ACK      -
- *   ROOTS    one frame: count doubles       APPLY    -
- *   SAVED    one frame: count x 64 hex digits; back to the host without a frame: acknowledged
- * Packing and unpacking allocate nothing.
+ * params: messages of the data plane as plain nouns. A message is this head in frame 0 and raw
+ * arrays in the frames behind it: PULL     -                              CHUNKS   one frame a
+ * chunk: its parameters PUSH     one frame a chunk: its sum     ACK      - ROOTS    one frame:
+ * count doubles       APPLY    - SAVED    one frame: count x 64 hex digits; back to the host
+ * without a frame: acknowledged Packing and unpacking allocate nothing.
  */
 #ifndef WIRE_PARAMS_H
 #define WIRE_PARAMS_H
@@ -35,12 +34,15 @@ struct params_head {
     uint64_t hash[PARAMS_FRAMES_MAX]; /* PUSH: [count] */
     double loss, weight;              /* PUSH that holds chunk 0 */
     uint64_t tokens;
-    uint32_t verdict;                 /* ACK: enum host_verdict (ps/host.h) of the worst chunk */
-    float scale, rate;                /* APPLY */
+    uint32_t verdict;  /* ACK: enum host_verdict (ps/host.h) of the worst chunk */
+    float scale, rate; /* APPLY */
 };
 
-size_t params_pack(const struct params_head *h, uint8_t out[PARAMS_HEAD_MAX]); /* returns the length */
-/* frames: raw frames that came with it. ERR_INVALID, ERR_LIMIT, ERR_UNSUPPORTED (protocol version). */
-int params_unpack(const void *frame, size_t len, int frames, struct params_head *out, struct err *e);
+size_t params_pack(const struct params_head *h,
+                   uint8_t out[PARAMS_HEAD_MAX]); /* returns the length */
+/* frames: raw frames that came with it. ERR_INVALID, ERR_LIMIT, ERR_UNSUPPORTED (protocol version).
+ */
+int params_unpack(const void *frame, size_t len, int frames, struct params_head *out,
+                  struct err *e);
 
 #endif

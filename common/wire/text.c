@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-/* Length of the well-formed sequence at p (RFC 3629: shortest form, no surrogates, <= U+10FFFF), 0 if there is none. */
+/* Length of the well-formed sequence at p (RFC 3629: shortest form, no surrogates, <= U+10FFFF), 0
+ * if there is none. */
 static size_t sequence_len(const uint8_t *p, size_t left)
 {
     static const struct {

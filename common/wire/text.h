@@ -10,6 +10,7 @@
 
 bool text_is_utf8(const uint8_t *bytes, size_t len); /* and without NUL */
 /* Copies into out[cap] with a NUL behind. ERR_LIMIT, ERR_INVALID; name is for the message. */
-int text_take(const char *name, const uint8_t *bytes, size_t len, char *out, size_t cap, struct err *e);
+int text_take(const char *name, const uint8_t *bytes, size_t len, char *out, size_t cap,
+              struct err *e);
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * What a training step costs beside the numerics: push, fold, close, apply, pull, over real sockets, with gradients that cost nothing.
- * One process with H hosts and H compute threads, each thread beside "its" host as in a fleet: its own host over shared memory, the others over TCP.
+ * What a training step costs beside the numerics: push, fold, close, apply, pull, over real
+ * sockets, with gradients that cost nothing. One process with H hosts and H compute threads, each
+ * thread beside "its" host as in a fleet: its own host over shared memory, the others over TCP.
  * usage: bench_step [params chunk_elems]
  */
 #include <pthread.h>
@@ -55,10 +56,19 @@ static void host_open(int i)
     struct ps_session *s = mem_zalloc(1, sizeof *s);
     float *params = mem_zalloc(layout.count, sizeof *params);
 
-    *s = (struct ps_session){.session = 1, .attempt = 1, .units = (uint32_t)hosts, .released = released};
-    s->plan = (struct host_plan){.layout = &layout, .units = (uint32_t)hosts, .chunks = chunks, .chunk_begin = cut(i), .chunk_end = cut(i + 1),
-                                 .chunk_elems = chunk_elems, .steps = steps, .lr = 1e-3, .clip = 1,
-                                 .adamw = {0.9f, 0.98f, 1e-8f, 0.01f}, .schedule = {SCHEDULE_CONSTANT, 0, 0}};
+    *s = (struct ps_session){
+        .session = 1, .attempt = 1, .units = (uint32_t)hosts, .released = released};
+    s->plan = (struct host_plan){.layout = &layout,
+                                 .units = (uint32_t)hosts,
+                                 .chunks = chunks,
+                                 .chunk_begin = cut(i),
+                                 .chunk_end = cut(i + 1),
+                                 .chunk_elems = chunk_elems,
+                                 .steps = steps,
+                                 .lr = 1e-3,
+                                 .clip = 1,
+                                 .adamw = {0.9f, 0.98f, 1e-8f, 0.01f},
+                                 .schedule = {SCHEDULE_CONSTANT, 0, 0}};
     if (i > 0)
         memcpy(s->leader, endpoint[0], sizeof s->leader);
     s->host = host_new(&s->plan, params, 0, NULL);
@@ -77,7 +87,11 @@ static int ask(void *self, bool soft, struct err *e)
 static void *compute(void *self)
 {
     int me = (int)(intptr_t)self;
-    struct ps_client_plan plan = {.session = 1, .attempt = 1, .params = layout.count, .chunk_elems = chunk_elems, .hosts_n = (uint32_t)hosts};
+    struct ps_client_plan plan = {.session = 1,
+                                  .attempt = 1,
+                                  .params = layout.count,
+                                  .chunk_elems = chunk_elems,
+                                  .hosts_n = (uint32_t)hosts};
     const struct ps_client_check check = {NULL, ask};
     float *params = mem_zalloc(layout.count, sizeof *params);
     float *grad = mem_zalloc(layout.count, sizeof *grad);
@@ -89,14 +103,16 @@ static void *compute(void *self)
     for (size_t i = 0; i < layout.count; i++)
         grad[i] = (float)(i % 1000) * 1e-3f;
     for (int i = 0; i < hosts; i++) {
-        memcpy(plan.host[i].endpoint, i == me ? inproc[i] : endpoint[i], sizeof plan.host[i].endpoint);
+        memcpy(plan.host[i].endpoint, i == me ? inproc[i] : endpoint[i],
+               sizeof plan.host[i].endpoint);
         plan.host[i].chunk_begin = cut(i);
         plan.host[i].chunk_end = cut(i + 1);
     }
     CHECK(ps_client_new(&plan, &client, &e) == 0);
     CHECK(ps_client_pull(client, 0, params, &version, &check, &e) == 0);
     while (version < steps) {
-        CHECK(ps_client_push(client, version, (struct tree_node){0, (uint32_t)me}, 0, chunks, grad, &sums, &check, &e) == 0);
+        CHECK(ps_client_push(client, version, (struct tree_node){0, (uint32_t)me}, 0, chunks, grad,
+                             &sums, &check, &e) == 0);
         CHECK(ps_client_pull(client, version + 1, params, &version, &check, &e) == 0);
     }
     ps_client_free(client);
@@ -115,7 +131,8 @@ static void run(void)
 
     for (int i = 0; i < hosts; i++) {
         snprintf(inproc[i], sizeof inproc[i], "inproc://bench-%d-%d", hosts, i);
-        CHECK(ps_host_start("tcp://127.0.0.1:0", inproc[i], &env, endpoint[i], sizeof endpoint[i], &host[i], &e) == 0);
+        CHECK(ps_host_start("tcp://127.0.0.1:0", inproc[i], &env, endpoint[i], sizeof endpoint[i],
+                            &host[i], &e) == 0);
     }
     for (int i = 0; i < hosts; i++)
         host_open(i);
@@ -128,9 +145,12 @@ static void run(void)
         pthread_join(thread[i], NULL);
     begun = clock_ns() - begun;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu[1]);
-    printf("figure: step overhead, %zu parameters in %u chunks, %d host(s) and compute thread(s): %.2f ms, %.2f ms of processor\n", layout.count,
-           chunks, hosts, (double)begun / 1e6 / (double)steps,
-           ((double)(cpu[1].tv_sec - cpu[0].tv_sec) * 1e3 + (double)(cpu[1].tv_nsec - cpu[0].tv_nsec) / 1e6) / (double)steps);
+    printf("figure: step overhead, %zu parameters in %u chunks, %d host(s) and compute thread(s): "
+           "%.2f ms, %.2f ms of processor\n",
+           layout.count, chunks, hosts, (double)begun / 1e6 / (double)steps,
+           ((double)(cpu[1].tv_sec - cpu[0].tv_sec) * 1e3 +
+            (double)(cpu[1].tv_nsec - cpu[0].tv_nsec) / 1e6) /
+               (double)steps);
     for (int i = 0; i < hosts; i++)
         ps_host_stop(host[i]);
 }

@@ -1,11 +1,13 @@
 /*
- * ref_train: a training run again, in one straight loop, without any of the distributed code: no fold, no shard, no host, no session. From the
- * manifest of a finished run (it names the examples, the initial model, the seed, the shape of a step) and the spec (learning rate and the like) it
- * recomputes everything and prints the manifest's SHA-256 and that of the parameters, which must be equal to the run's.
- * Shared with the run: the numerics of one unit (transformer_train), the optimiser's formula (adamw_step), which samples a unit has (units_deal), the
- * checkpoint's format.
+ * ref_train: a training run again, in one straight loop, without any of the distributed code: no
+ * fold, no shard, no host, no session. From the manifest of a finished run (it names the examples,
+ * the initial model, the seed, the shape of a step) and the spec (learning rate and the like) it
+ * recomputes everything and prints the manifest's SHA-256 and that of the parameters, which must be
+ * equal to the run's. Shared with the run: the numerics of one unit (transformer_train), the
+ * optimiser's formula (adamw_step), which samples a unit has (units_deal), the checkpoint's format.
  *
- * usage: ref_train SPEC.yaml STAGE MANIFEST.json BLOBS_DIR     (STAGE "" for a spec that is no pipeline)
+ * usage: ref_train SPEC.yaml STAGE MANIFEST.json BLOBS_DIR     (STAGE "" for a spec that is no
+ * pipeline)
  */
 #include <inttypes.h>
 #include <math.h>
@@ -49,21 +51,25 @@ static uint32_t length_of(void *self, uint32_t example)
 
 static void unit(struct ref *r, uint32_t u, float *grad, struct fold_sums *sums)
 {
-    const struct drop drop = {(float)r->spec->condition.drop_each, (float)r->spec->condition.drop_all};
+    const struct drop drop = {(float)r->spec->condition.drop_each,
+                              (float)r->spec->condition.drop_all};
     struct loss_out out = {0, 0, 0};
 
     r->batch.rows = r->batch.seqs = r->batch.targets = 0;
     for (uint32_t j = 0; j < r->m.global_batch; j++)
         if (r->sample[j].unit == u)
-            examples_append(r->examples, r->sample[j].example, r->m.seed, r->sample[j].draw, &drop, &r->batch);
+            examples_append(r->examples, r->sample[j].example, r->m.seed, r->sample[j].draw, &drop,
+                            &r->batch);
     memset(grad, 0, r->m.params * sizeof *grad);
     if (r->batch.targets > 0)
         transformer_train(&r->model.dims, r->model.params, &r->batch, grad, NULL, r->work, &out);
     *sums = (struct fold_sums){out.loss_sum, out.weight_sum, (uint64_t)r->batch.rows};
 }
 
-/* Leaves [begin, end) of the canonical tree below a node that spans 2^level: split in the middle of the span. */
-static void node(struct ref *r, uint32_t level, uint32_t begin, uint32_t end, float *grad, struct fold_sums *sums)
+/* Leaves [begin, end) of the canonical tree below a node that spans 2^level: split in the middle of
+ * the span. */
+static void node(struct ref *r, uint32_t level, uint32_t begin, uint32_t end, float *grad,
+                 struct fold_sums *sums)
 {
     uint32_t middle = level == 0 ? end : begin + (1u << (level - 1));
     struct fold_sums right;
@@ -105,14 +111,16 @@ static void step_run(struct ref *r, uint64_t step)
     struct fold_sums sums;
     double norm, weight;
 
-    units_deal(r->m.seed, step, r->m.global_batch, r->m.units, examples_count(r->examples), length_of, r->examples, r->sample);
+    units_deal(r->m.seed, step, r->m.global_batch, r->m.units, examples_count(r->examples),
+               length_of, r->examples, r->sample);
     node(r, tree_height(r->m.units), 0, r->m.units, grad, &sums);
     for (uint32_t c = 0; c < r->m.chunks; c++)
         sumsq[c] = sum_squares(grad + (size_t)c * r->m.chunk_elems, ckpt_chunk_len(&r->m, c));
     weight = sums.weight > 0 ? sums.weight : 1;
     norm = sqrt(norm_tree(sumsq, tree_height(r->m.chunks), 0, r->m.chunks)) / weight;
     adamw_step(&t->adamw, &r->model.layout, 0, r->m.params, r->model.params, r->mom, r->vel, grad,
-               (float)(clip_scale(norm, t->grad_clip) / weight), (float)schedule_lr(&t->schedule, t->lr, step + 1, r->m.steps), step + 1);
+               (float)(clip_scale(norm, t->grad_clip) / weight),
+               (float)schedule_lr(&t->schedule, t->lr, step + 1, r->m.steps), step + 1);
     r->m.figures.tokens += sums.tokens;
     if (step >= r->m.steps - (r->m.steps + 9) / 10) {
         r->m.figures.tail_loss += sums.loss / weight;
@@ -121,7 +129,8 @@ static void step_run(struct ref *r, uint64_t step)
     free(sumsq);
 }
 
-static void open_all(struct ref *r, const char *spec_path, const char *stage, const char *manifest, const char *blobs)
+static void open_all(struct ref *r, const char *spec_path, const char *stage, const char *manifest,
+                     const char *blobs)
 {
     struct spec_problems problems = {0};
     struct buf text = BUF_INIT;
@@ -133,25 +142,32 @@ static void open_all(struct ref *r, const char *spec_path, const char *stage, co
     struct spec *whole;
     struct err e = {0};
 
-    if (file_read(spec_path, SPEC_YAML_MAX, &text, &e) != 0 || spec_parse(text.data, text.len, NULL, 0, NULL, NULL, &whole, &problems, &e) != 0)
+    if (file_read(spec_path, SPEC_YAML_MAX, &text, &e) != 0 ||
+        spec_parse(text.data, text.len, NULL, 0, NULL, NULL, &whole, &problems, &e) != 0)
         die(spec_path, &e);
     r->spec = whole;
     for (int i = 0; i < whole->stages_n; i++)
         if (strcmp(whole->stage[i]->name, stage) == 0)
             r->spec = whole->stage[i]->spec;
     buf_clear(&text);
-    if (file_read(manifest, (size_t)1 << 24, &text, &e) != 0 || ckpt_manifest_read(text.data, text.len, &r->m, &e) != 0)
+    if (file_read(manifest, (size_t)1 << 24, &text, &e) != 0 ||
+        ckpt_manifest_read(text.data, text.len, &r->m, &e) != 0)
         die(manifest, &e);
     buf_free(&text);
-    if (blob_open(blobs, &store, &e) != 0 || mkdtemp(tree) == NULL || blob_tree_checkout(store, r->m.init.hex, tree, &e) != 0 ||
+    if (blob_open(blobs, &store, &e) != 0 || mkdtemp(tree) == NULL ||
+        blob_tree_checkout(store, r->m.init.hex, tree, &e) != 0 ||
         model_load(tree, MODEL_WEIGHTS, &r->model, &e) != 0)
         die("initial model", &e);
     file_remove_tree(tree, NULL);
     blob_path(store, r->m.examples.hex, path, sizeof path);
     if (examples_open(path, &r->examples, &e) != 0)
         die("examples", &e);
-    task = (struct train_task){.dims = &r->model.dims, .params = r->m.params, .examples = r->examples, .global_batch = r->m.global_batch,
-                               .units = r->m.units, .chunk_elems = r->m.chunk_elems};
+    task = (struct train_task){.dims = &r->model.dims,
+                               .params = r->m.params,
+                               .examples = r->examples,
+                               .global_batch = r->m.global_batch,
+                               .units = r->m.units,
+                               .chunk_elems = r->m.chunk_elems};
     run_train_bounds(&task, &rows, &seqs, &targets);
     batch_init(&r->batch, rows, seqs, targets, targets * (r->model.dims.head_out + 1));
     r->work = workspace_new(&r->model.dims, rows, seqs, targets);

@@ -1,7 +1,9 @@
 /*
- * Parameter hosts under a hostile network: the pure core (ps/host.h) with a fake clock and links that lose, delay, double and reorder. Compute
- * threads push overlapping nodes, repeat what is not answered, arrive late and die. After every delivery versions only rise and hosts are at most
- * one version apart; at the end all parameters equal those of a straight loop. A failing seed is printed; SIM_SEEDS and SIM_SEED change what is run.
+ * Parameter hosts under a hostile network: the pure core (ps/host.h) with a fake clock and links
+ * that lose, delay, double and reorder. Compute threads push overlapping nodes, repeat what is not
+ * answered, arrive late and die. After every delivery versions only rise and hosts are at most one
+ * version apart; at the end all parameters equal those of a straight loop. A failing seed is
+ * printed; SIM_SEEDS and SIM_SEED change what is run.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -35,7 +37,8 @@ static uint32_t dice(uint32_t n)
     return rng_below(seed, RNG_TEST, 1, 0, draws++, n);
 }
 
-/* ---- the made-up problem ------------------------------------------------------------------------------------------ */
+/* ---- the made-up problem
+ * ------------------------------------------------------------------------------------------ */
 
 static void unit_grad(const float *p, uint64_t step, uint32_t unit, float *g, struct fold_sums *s)
 {
@@ -44,7 +47,8 @@ static void unit_grad(const float *p, uint64_t step, uint32_t unit, float *g, st
     *s = (struct fold_sums){1.0 / (unit + 1), 1, 3};
 }
 
-static void node_grad(uint32_t m, const float *p, uint64_t step, struct tree_node node, float *g, struct fold_sums *s)
+static void node_grad(uint32_t m, const float *p, uint64_t step, struct tree_node node, float *g,
+                      struct fold_sums *s)
 {
     float right[ELEMS];
     struct fold_sums more;
@@ -64,8 +68,16 @@ static void node_grad(uint32_t m, const float *p, uint64_t step, struct tree_nod
 
 static struct host_plan plan_of(uint32_t m, uint32_t begin, uint32_t end)
 {
-    return (struct host_plan){.layout = &layout, .units = m, .chunks = CHUNKS, .chunk_begin = begin, .chunk_end = end, .chunk_elems = CHUNK,
-                              .steps = STEPS, .lr = 0.1, .clip = 0.5, .adamw = {0.9f, 0.95f, 1e-8f, 0.1f},
+    return (struct host_plan){.layout = &layout,
+                              .units = m,
+                              .chunks = CHUNKS,
+                              .chunk_begin = begin,
+                              .chunk_end = end,
+                              .chunk_elems = CHUNK,
+                              .steps = STEPS,
+                              .lr = 0.1,
+                              .clip = 0.5,
+                              .adamw = {0.9f, 0.95f, 1e-8f, 0.1f},
                               .schedule = {SCHEDULE_LINEAR, 2, 0.1}};
 }
 
@@ -86,8 +98,11 @@ static void straight(uint32_t m, float *p)
             unsigned events;
             struct err e;
             size_t n = shard_chunk_len(host_shard(h), c);
-            assert_int_equal(host_push(h, step, (struct tree_node){tree_height(m), 0}, c, g + c * CHUNK, n, &sums,
-                                       fold_hash(g + c * CHUNK, n, c == 0 ? &sums : NULL), &verdict, &events, &e), 0);
+            assert_int_equal(host_push(h, step, (struct tree_node){tree_height(m), 0}, c,
+                                       g + c * CHUNK, n, &sums,
+                                       fold_hash(g + c * CHUNK, n, c == 0 ? &sums : NULL), &verdict,
+                                       &events, &e),
+                             0);
         }
         for (uint32_t c = 0; c < CHUNKS; c++) {
             const float *held = shard_hold(host_shard(h), c);
@@ -98,7 +113,7 @@ static void straight(uint32_t m, float *p)
     host_free(h);
 }
 
-/* ---- the network -------------------------------------------------------------------------------------------------- */
+/* ---- the network ----------------------------------------------------------------------------- */
 
 enum kind { PUSH, ACK, PULL, CHUNK_OF, ROOTS, APPLY };
 struct message {
@@ -157,7 +172,8 @@ static int host_of(uint32_t chunk)
     return h;
 }
 
-/* ---- compute threads ---------------------------------------------------------------------------------------------- */
+/* ---- compute threads
+ * ---------------------------------------------------------------------------------------------- */
 
 static void worker_push(int w)
 {
@@ -170,8 +186,15 @@ static void worker_push(int w)
         struct fold_sums sums;
         node_grad(net.m, x->p, x->at, node[i], g, &sums);
         for (uint32_t c = 0; c < CHUNKS; c++) {
-            struct message m = {.kind = PUSH, .host = host_of(c), .worker = w, .step = x->at, .node = node[i], .chunk = c, .sums = sums};
-            memcpy(m.value, g + c * CHUNK, (ELEMS - c * CHUNK < CHUNK ? ELEMS - c * CHUNK : CHUNK) * sizeof *g);
+            struct message m = {.kind = PUSH,
+                                .host = host_of(c),
+                                .worker = w,
+                                .step = x->at,
+                                .node = node[i],
+                                .chunk = c,
+                                .sums = sums};
+            memcpy(m.value, g + c * CHUNK,
+                   (ELEMS - c * CHUNK < CHUNK ? ELEMS - c * CHUNK : CHUNK) * sizeof *g);
             send(m);
         }
     }
@@ -181,7 +204,8 @@ static void worker_pull(int w, uint64_t at_least)
 {
     for (uint32_t c = 0; c < CHUNKS; c++)
         if (net.worker[w].version[c] == UINT64_MAX || net.worker[w].version[c] < at_least)
-            send((struct message){.kind = PULL, .host = host_of(c), .worker = w, .step = at_least, .chunk = c});
+            send((struct message){
+                .kind = PULL, .host = host_of(c), .worker = w, .step = at_least, .chunk = c});
 }
 
 /* The version that all chunks have, or UINT64_MAX; asks again for what is behind. */
@@ -220,7 +244,7 @@ static void worker_turn(int w)
     }
 }
 
-/* ---- deliveries --------------------------------------------------------------------------------------------------- */
+/* ---- deliveries ------------------------------------------------------------------------------ */
 
 static void events_do(int h, unsigned events)
 {
@@ -246,8 +270,9 @@ static void deliver(const struct message *m)
     switch (m->kind) {
     case PUSH: {
         size_t n = shard_chunk_len(host_shard(h), m->chunk - net.cut[m->host]);
-        rc = host_push(h, m->step, m->node, m->chunk, m->value, n, &m->sums, fold_hash(m->value, n, m->chunk == 0 ? &m->sums : NULL), &verdict,
-                       &events, &e);
+        rc = host_push(h, m->step, m->node, m->chunk, m->value, n, &m->sums,
+                       fold_hash(m->value, n, m->chunk == 0 ? &m->sums : NULL), &verdict, &events,
+                       &e);
         assert_int_equal(rc, 0);
         assert_true(verdict == HOST_ACCEPTED || verdict == HOST_DUPLICATE || verdict == HOST_STALE);
         net.stale += verdict == HOST_STALE;
@@ -256,7 +281,11 @@ static void deliver(const struct message *m)
     }
     case PULL:
         if (host_version(h) >= m->step) {
-            struct message answer = {.kind = CHUNK_OF, .host = m->host, .worker = m->worker, .step = host_version(h), .chunk = m->chunk};
+            struct message answer = {.kind = CHUNK_OF,
+                                     .host = m->host,
+                                     .worker = m->worker,
+                                     .step = host_version(h),
+                                     .chunk = m->chunk};
             uint32_t mine = m->chunk - net.cut[m->host];
             const float *held = shard_hold(host_shard(h), mine);
             memcpy(answer.value, held, shard_chunk_len(host_shard(h), mine) * sizeof *held);
@@ -274,9 +303,11 @@ static void deliver(const struct message *m)
         break;
     }
     case ROOTS:
-        rc = host_roots(net.host[0], m->step, net.cut[m->host], m->sumsq, net.cut[m->host + 1] - net.cut[m->host], &events, &e);
+        rc = host_roots(net.host[0], m->step, net.cut[m->host], m->sumsq,
+                        net.cut[m->host + 1] - net.cut[m->host], &events, &e);
         if (rc == ERR_STALE && host_last(net.host[0])->step == m->step)
-            send((struct message){.kind = APPLY, .host = m->host, .close = *host_last(net.host[0])});
+            send(
+                (struct message){.kind = APPLY, .host = m->host, .close = *host_last(net.host[0])});
         else
             assert_true(rc == 0 || rc == ERR_STALE);
         events_do(0, events);
@@ -314,7 +345,7 @@ static bool is_done(void)
     return true;
 }
 
-/* ---- a run -------------------------------------------------------------------------------------------------------- */
+/* ---- a run ----------------------------------------------------------------------------------- */
 
 static void net_open(void)
 {
@@ -355,8 +386,10 @@ static void worker_kill(void)
         if (net.worker[w].dead)
             return;
     net.worker[victim].dead = true;
-    x->span.begin = x->span.begin < net.worker[victim].span.begin ? x->span.begin : net.worker[victim].span.begin;
-    x->span.end = x->span.end > net.worker[victim].span.end ? x->span.end : net.worker[victim].span.end;
+    x->span.begin = x->span.begin < net.worker[victim].span.begin ? x->span.begin
+                                                                  : net.worker[victim].span.begin;
+    x->span.end =
+        x->span.end > net.worker[victim].span.end ? x->span.end : net.worker[victim].span.end;
 }
 
 static void run_seed(void)
@@ -391,7 +424,8 @@ static void run_seed(void)
     for (int h = 0; h < HOSTS; h++) {
         for (uint32_t c = net.cut[h]; c < net.cut[h + 1]; c++) {
             const float *held = shard_hold(host_shard(net.host[h]), c - net.cut[h]);
-            memcpy(got + c * CHUNK, held, shard_chunk_len(host_shard(net.host[h]), c - net.cut[h]) * sizeof *held);
+            memcpy(got + c * CHUNK, held,
+                   shard_chunk_len(host_shard(net.host[h]), c - net.cut[h]) * sizeof *held);
             shard_release(held);
         }
     }
@@ -417,9 +451,10 @@ static void test_any_network_gives_the_bits_of_the_straight_loop(void **state)
         stale += net.stale;
         duplicates += net.duplicates;
     }
-    printf("figure: %llu simulated runs on bad networks: %llu messages lost, %llu doubled, %llu stale and %llu double pushes, same bits\n",
-           (unsigned long long)seeds, (unsigned long long)lost, (unsigned long long)doubled, (unsigned long long)stale,
-           (unsigned long long)duplicates);
+    printf("figure: %llu simulated runs on bad networks: %llu messages lost, %llu doubled, %llu "
+           "stale and %llu double pushes, same bits\n",
+           (unsigned long long)seeds, (unsigned long long)lost, (unsigned long long)doubled,
+           (unsigned long long)stale, (unsigned long long)duplicates);
     if (one == NULL) /* the faults did happen */
         assert_true(lost > seeds && doubled > seeds && stale > seeds && duplicates > seeds);
     free(net.queue);
@@ -437,8 +472,8 @@ static int name_the_seed(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_any_network_gives_the_bits_of_the_straight_loop, name_the_seed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test_teardown(
+        test_any_network_gives_the_bits_of_the_straight_loop, name_the_seed)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

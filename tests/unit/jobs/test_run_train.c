@@ -1,6 +1,6 @@
 /*
- * The step loop of compute threads over an environment of arrays: any number of threads, changed assignments and a thread that dies give the
- * bits of a straight recursion over the tree.
+ * The step loop of compute threads over an environment of arrays: any number of threads, changed
+ * assignments and a thread that dies give the bits of a straight recursion over the tree.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -32,8 +32,10 @@ static const struct adamw adamw = {0.9f, 0.99f, 1e-8f, 0.01f};
 /* Sentences of different lengths, to be learnt whole. */
 static int fixture_open(void **state)
 {
-    static const char *const words[] = {"the", "cat", "was", "big", "and", "a", "little", "dog", "ran"};
-    struct template_config cfg = {.name = TEMPLATE_PLAIN, .head = TEMPLATE_POLICY, .max_length = 60, .loss_on_all = true};
+    static const char *const words[] = {"the", "cat",    "was", "big", "and",
+                                        "a",   "little", "dog", "ran"};
+    struct template_config cfg = {
+        .name = TEMPLATE_PLAIN, .head = TEMPLATE_POLICY, .max_length = 60, .loss_on_all = true};
     struct examples_writer *w = NULL;
     struct sequence *s = mem_zalloc(1, sizeof *s);
     struct err e = {0};
@@ -43,14 +45,25 @@ static int fixture_open(void **state)
     assert_int_equal(tokenizer_load("models/stories260K", &f.tok, &e), 0);
     cfg.schema = schema_of("{\"attributes\":[],\"labels\":[]}");
     assert_int_equal(template_prepare(&cfg, f.tok, &e), 0);
-    f.dims = (struct dims){.vocab = tokenizer_vocab(f.tok), .width = 16, .layers = 2, .heads = 2, .kv_heads = 1, .head_dim = 8, .ffn = 24,
-                           .context = 64, .norm_eps = 1e-5f, .rope_theta = 10000, .tied = true, .head = HEAD_LM};
+    f.dims = (struct dims){.vocab = tokenizer_vocab(f.tok),
+                           .width = 16,
+                           .layers = 2,
+                           .heads = 2,
+                           .kv_heads = 1,
+                           .head_dim = 8,
+                           .ffn = 24,
+                           .context = 64,
+                           .norm_eps = 1e-5f,
+                           .rope_theta = 10000,
+                           .tied = true,
+                           .head = HEAD_LM};
     layout_init(&f.layout, &f.dims);
     f.dir = temp_dir();
     f.path = mem_printf("%s/examples", f.dir);
     assert_int_equal(examples_writer_new(&cfg, f.tok, f.dims.vocab, &w, &e), 0);
     for (uint32_t i = 0; i < EXAMPLES; i++) {
-        struct turn turn[2] = {{.role = ROLE_USER, .speaker = "u", .text = "go", .text_len = 2}, {.role = ROLE_ASSISTANT, .speaker = "a"}};
+        struct turn turn[2] = {{.role = ROLE_USER, .speaker = "u", .text = "go", .text_len = 2},
+                               {.role = ROLE_ASSISTANT, .speaker = "a"}};
         struct conversation c = {.id = "c", .source = "t:1", .turns = 2, .turn = turn};
         struct buf text = BUF_INIT;
         for (uint32_t k = 0; k <= i % 11; k++)
@@ -83,8 +96,14 @@ static int fixture_close(void **state)
 
 static struct train_task task_of(uint32_t units)
 {
-    return (struct train_task){.dims = &f.dims, .params = f.layout.count, .examples = f.x, .seed = 5, .steps = STEPS, .global_batch = 12,
-                               .units = units, .chunk_elems = CHUNK};
+    return (struct train_task){.dims = &f.dims,
+                               .params = f.layout.count,
+                               .examples = f.x,
+                               .seed = 5,
+                               .steps = STEPS,
+                               .global_batch = 12,
+                               .units = units,
+                               .chunk_elems = CHUNK};
 }
 
 static void initial(float *params)
@@ -93,7 +112,8 @@ static void initial(float *params)
         params[i] = (float)rng_normal(3, RNG_TEST, 0, 0, (uint32_t)i) * 0.1f;
 }
 
-/* ---- the straight recursion --------------------------------------------------------------------------------------- */
+/* ---- the straight recursion
+ * --------------------------------------------------------------------------------------- */
 
 struct straight {
     struct train_task task;
@@ -103,7 +123,8 @@ struct straight {
     struct workspace *work;
 };
 
-static void straight_node(struct straight *r, struct tree_node node, float *grad, struct fold_sums *sums)
+static void straight_node(struct straight *r, struct tree_node node, float *grad,
+                          struct fold_sums *sums)
 {
     size_t n = f.layout.count;
     struct fold_sums more;
@@ -115,7 +136,8 @@ static void straight_node(struct straight *r, struct tree_node node, float *grad
         r->batch.rows = r->batch.seqs = r->batch.targets = 0;
         for (int j = 0; j < 12; j++)
             if (r->sample[j].unit == node.index)
-                examples_append(f.x, r->sample[j].example, 5, r->sample[j].draw, &r->task.drop, &r->batch);
+                examples_append(f.x, r->sample[j].example, 5, r->sample[j].draw, &r->task.drop,
+                                &r->batch);
         if (r->batch.targets > 0)
             transformer_train(&f.dims, r->params, &r->batch, grad, NULL, r->work, &out);
         *sums = (struct fold_sums){out.loss_sum, out.weight_sum, (uint64_t)r->batch.rows};
@@ -128,7 +150,8 @@ static void straight_node(struct straight *r, struct tree_node node, float *grad
     straight_node(r, (struct tree_node){node.level - 1, 2 * node.index + 1}, right, &more);
     for (size_t i = 0; i < n; i++)
         grad[i] += right[i];
-    *sums = (struct fold_sums){sums->loss + more.loss, sums->weight + more.weight, sums->tokens + more.tokens};
+    *sums = (struct fold_sums){sums->loss + more.loss, sums->weight + more.weight,
+                               sums->tokens + more.tokens};
     free(right);
 }
 
@@ -137,9 +160,11 @@ static uint32_t length_of(void *self, uint32_t example)
     return examples_length(self, example);
 }
 
-static void update(float *p, float *m, float *v, const float *grad, const struct fold_sums *sums, uint64_t step)
+static void update(float *p, float *m, float *v, const float *grad, const struct fold_sums *sums,
+                   uint64_t step)
 {
-    adamw_step(&adamw, &f.layout, 0, f.layout.count, p, m, v, grad, (float)(1 / sums->weight), 1e-2f, step + 1);
+    adamw_step(&adamw, &f.layout, 0, f.layout.count, p, m, v, grad, (float)(1 / sums->weight),
+               1e-2f, step + 1);
 }
 
 /* Parameters after STEPS steps, and the loss of each. */
@@ -171,7 +196,8 @@ static float *straight_run(uint32_t units, double *loss)
     return r.params;
 }
 
-/* ---- an environment of arrays ------------------------------------------------------------------------------------- */
+/* ---- an environment of arrays
+ * ------------------------------------------------------------------------------------- */
 
 struct world {
     struct train_task task;
@@ -181,11 +207,11 @@ struct world {
     float *p, *m, *v;
     struct fold *fold;
     double loss[STEPS];
-    int threads, dead;        /* dead: index of the thread that left, -1 */
-    uint64_t dies_at;         /* step before whose push thread 0 leaves; UINT64_MAX never */
-    uint64_t shifts;          /* assignments so far: spans are rotated by it */
-    uint64_t shift_at;        /* a new assignment in the middle of this step */
-    uint64_t poison_at;       /* parameters turn to NaN with this version */
+    int threads, dead;  /* dead: index of the thread that left, -1 */
+    uint64_t dies_at;   /* step before whose push thread 0 leaves; UINT64_MAX never */
+    uint64_t shifts;    /* assignments so far: spans are rotated by it */
+    uint64_t shift_at;  /* a new assignment in the middle of this step */
+    uint64_t poison_at; /* parameters turn to NaN with this version */
     atomic_int pushes;
 };
 
@@ -221,8 +247,8 @@ static void root_take(struct world *w)
     free(grad);
 }
 
-static int world_push(void *self, uint64_t step, struct tree_node node, uint32_t begin, uint32_t end, const float *grad,
-                      const struct fold_sums *sums, struct err *e)
+static int world_push(void *self, uint64_t step, struct tree_node node, uint32_t begin,
+                      uint32_t end, const float *grad, const struct fold_sums *sums, struct err *e)
 {
     struct compute *c = self;
     struct world *w = c->w;
@@ -244,7 +270,8 @@ static int world_push(void *self, uint64_t step, struct tree_node node, uint32_t
     for (uint32_t k = begin; step == w->version && k < end; k++) {
         const float *values = grad + (size_t)k * CHUNK;
         uint64_t hash = fold_hash(values, fold_chunk_len(w->fold, k), k == 0 ? sums : NULL);
-        assert_int_not_equal(fold_add(w->fold, k, node, values, k == 0 ? sums : NULL, hash), FOLD_CONFLICT);
+        assert_int_not_equal(fold_add(w->fold, k, node, values, k == 0 ? sums : NULL, hash),
+                             FOLD_CONFLICT);
     }
     if (step == w->version)
         root_take(w);
@@ -269,10 +296,12 @@ static struct tree_span world_span(void *self)
         part = (int)((uint64_t)part + w->shifts) % parts;
     }
     pthread_mutex_unlock(&w->lock);
-    return part < 0 ? (struct tree_span){0, 0} : run_train_part(span, (uint32_t)part, (uint32_t)parts);
+    return part < 0 ? (struct tree_span){0, 0}
+                    : run_train_part(span, (uint32_t)part, (uint32_t)parts);
 }
 
-static int world_wait(void *self, uint64_t at_least, float *params, uint64_t *version, struct err *e)
+static int world_wait(void *self, uint64_t at_least, float *params, uint64_t *version,
+                      struct err *e)
 {
     struct compute *c = self;
     struct world *w = c->w;
@@ -353,7 +382,7 @@ static void world_check(struct world *w)
     free(want);
 }
 
-/* ---- tests -------------------------------------------------------------------------------------------------------- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 static void test_any_number_of_threads_gives_the_bits_of_the_recursion(void **state)
 {

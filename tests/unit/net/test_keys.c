@@ -1,4 +1,5 @@
-/* Who may talk when the process has a secret: peers that have it, and nobody else, whatever they try. */
+/* Who may talk when the process has a secret: peers that have it, and nobody else, whatever they
+ * try. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -71,7 +72,8 @@ static void *stranger(void *context)
     return s;
 }
 
-static void derive(const char *secret, const char *use, unsigned char public[32], unsigned char secret_key[32])
+static void derive(const char *secret, const char *use, unsigned char public[32],
+                   unsigned char secret_key[32])
 {
     unsigned char seed[32];
     crypto_generichash_state s;
@@ -124,7 +126,8 @@ static void test_a_peer_with_foreign_keys_is_not_heard(void **state)
     zmq_ctx_term(context);
 }
 
-/* The control: the same stranger with the right pair is heard, so what the two tests above refuse is the key. */
+/* The control: the same stranger with the right pair is heard, so what the two tests above refuse
+ * is the key. */
 static void test_the_right_pair_from_another_context_is_heard(void **state)
 {
     void *context = zmq_ctx_new();
@@ -143,7 +146,8 @@ static void test_the_right_pair_from_another_context_is_heard(void **state)
     zmq_ctx_term(context);
 }
 
-/* ZeroMQ admits everybody when nobody answers for the domain, unless told otherwise: this is that. */
+/* ZeroMQ admits everybody when nobody answers for the domain, unless told otherwise: this is that.
+ */
 static void test_nobody_is_heard_without_the_zap_thread(void **state)
 {
     void *context = zmq_ctx_new();
@@ -191,9 +195,13 @@ static void test_loopback_is_recognised(void **state)
     static const struct {
         const char *address;
         bool loopback;
-    } cases[] = {{"tcp://127.0.0.1:5", true},   {"tcp://[::1]:5", true},     {"tcp://localhost:5", true}, {"inproc://x", true},
-                 {"tcp://0.0.0.0:5", false},    {"tcp://*:5", false},        {"tcp://10.0.0.1:5", false}, {"tcp://127x.example:5", false},
-                 {"tcp://localhost.example:5", false}, {"tcp://[::]:5", false}, {"tcp://1270.0.0.1:5", false}, {"tcp://eth0:5", false}, {"tcp://127.0.0.1.example:5", false}};
+    } cases[] = {{"tcp://127.0.0.1:5", true},          {"tcp://[::1]:5", true},
+                 {"tcp://localhost:5", true},          {"inproc://x", true},
+                 {"tcp://0.0.0.0:5", false},           {"tcp://*:5", false},
+                 {"tcp://10.0.0.1:5", false},          {"tcp://127x.example:5", false},
+                 {"tcp://localhost.example:5", false}, {"tcp://[::]:5", false},
+                 {"tcp://1270.0.0.1:5", false},        {"tcp://eth0:5", false},
+                 {"tcp://127.0.0.1.example:5", false}};
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)

@@ -154,7 +154,9 @@ static void test_bad_addresses_are_named(void **state)
     static const struct {
         const char *address;
         int rc;
-    } cases[] = {{"nonsense", ERR_INVALID}, {"tcp://", ERR_INVALID}, {"tcp://127.0.0.1:99999", ERR_INVALID},
+    } cases[] = {{"nonsense", ERR_INVALID},
+                 {"tcp://", ERR_INVALID},
+                 {"tcp://127.0.0.1:99999", ERR_INVALID},
                  {"udp2://x:1", ERR_INVALID}};
     char endpoint[256];
     struct err e;

@@ -14,8 +14,15 @@
 
 static struct ckpt_manifest manifest_of(uint32_t chunks)
 {
-    struct ckpt_manifest m = {.params = 250, .step = 7, .steps = 20, .seed = UINT64_MAX, .chunk_elems = 100, .units = 8, .global_batch = 48,
-                              .chunks = chunks, .figures = {.tokens = 12345, .tail_loss = 0.1, .tail_steps = 3}};
+    struct ckpt_manifest m = {.params = 250,
+                              .step = 7,
+                              .steps = 20,
+                              .seed = UINT64_MAX,
+                              .chunk_elems = 100,
+                              .units = 8,
+                              .global_batch = 48,
+                              .chunks = chunks,
+                              .figures = {.tokens = 12345, .tail_loss = 0.1, .tail_steps = 3}};
 
     digest_bytes("init", 4, &m.init);
     digest_bytes("examples", 8, &m.examples);
@@ -36,8 +43,10 @@ static void test_a_manifest_travels_and_is_canonical(void **state)
     (void)state;
     ckpt_manifest_write(&m, &text);
     assert_int_equal(ckpt_manifest_read(text.data, text.len, &back, &e), 0);
-    assert_true(back.seed == UINT64_MAX && back.params == 250 && back.step == 7 && back.steps == 20 && back.units == 8);
-    assert_true(back.figures.tail_loss == 0.1 && back.figures.tokens == 12345 && back.figures.tail_steps == 3);
+    assert_true(back.seed == UINT64_MAX && back.params == 250 && back.step == 7 &&
+                back.steps == 20 && back.units == 8);
+    assert_true(back.figures.tail_loss == 0.1 && back.figures.tokens == 12345 &&
+                back.figures.tail_steps == 3);
     assert_memory_equal(back.chunk, m.chunk, 3 * sizeof *m.chunk);
     assert_int_equal(ckpt_chunk_len(&back, 0), 100);
     assert_int_equal(ckpt_chunk_len(&back, 2), 50);
@@ -65,10 +74,18 @@ static void test_bad_manifests_are_refused(void **state)
     static const struct {
         const char *from, *to;
     } cases[] = {
-        {"steer-checkpoint-1", "steer-checkpoint-9"}, {"\"params\":250", "\"params\":0"},      {"\"params\":250", "\"params\":350"},
-        {"\"params\":250", "\"params\":1e18"},        {"\"chunk_elems\":100", "\"chunk_elems\":0"}, {"\"step\":7", "\"step\":21"},
-        {"\"step\":7", "\"step\":-1"},                {"\"seed\":\"18", "\"seed\":\"x18"},      {"\"units\":8", "\"units\":\"8\""},
-        {"\"tail_steps\":3", "\"tail_steps\":21"},    {"\"chunks\":[\"", "\"chunks\":[\"Z"},    {"\"tokens\":12345", "\"tokens\":null"},
+        {"steer-checkpoint-1", "steer-checkpoint-9"},
+        {"\"params\":250", "\"params\":0"},
+        {"\"params\":250", "\"params\":350"},
+        {"\"params\":250", "\"params\":1e18"},
+        {"\"chunk_elems\":100", "\"chunk_elems\":0"},
+        {"\"step\":7", "\"step\":21"},
+        {"\"step\":7", "\"step\":-1"},
+        {"\"seed\":\"18", "\"seed\":\"x18"},
+        {"\"units\":8", "\"units\":\"8\""},
+        {"\"tail_steps\":3", "\"tail_steps\":21"},
+        {"\"chunks\":[\"", "\"chunks\":[\"Z"},
+        {"\"tokens\":12345", "\"tokens\":null"},
         {"}", ""},
     };
     struct ckpt_manifest m = manifest_of(3);
@@ -141,11 +158,14 @@ static void test_parameters_are_read_back_whole(void **state)
         assert_true(params[i] == (float)i);
     assert_int_equal(ckpt_read_chunk(&m, 2, store_fetch, &store, NULL, mom, vel, &e), 0);
     assert_true(mom[49] == -249.0f && vel[1] == 100.5f);
-    assert_int_equal(ckpt_read_params(digest.hex, store_fetch, &store, params, 249, &e), ERR_INVALID);
+    assert_int_equal(ckpt_read_params(digest.hex, store_fetch, &store, params, 249, &e),
+                     ERR_INVALID);
     store_put(&store, blob, 8, &m.chunk[1]); /* a blob of the wrong size */
-    assert_int_equal(ckpt_read_chunk(&m, 1, store_fetch, &store, params, NULL, NULL, &e), ERR_CORRUPT);
+    assert_int_equal(ckpt_read_chunk(&m, 1, store_fetch, &store, params, NULL, NULL, &e),
+                     ERR_CORRUPT);
     m.chunk[1].hex[0] = m.chunk[1].hex[0] == 'a' ? 'b' : 'a';
-    assert_int_equal(ckpt_read_chunk(&m, 1, store_fetch, &store, params, NULL, NULL, &e), ERR_NOT_FOUND);
+    assert_int_equal(ckpt_read_chunk(&m, 1, store_fetch, &store, params, NULL, NULL, &e),
+                     ERR_NOT_FOUND);
     assert_non_null(strstr(e.msg, "chunk 1"));
     file_remove_tree(store.dir, NULL);
     buf_free(&text);

@@ -1,4 +1,5 @@
-/* The fold against a plain recursion: any cover of the tree, in any order, with duplicates, gives the same bits. */
+/* The fold against a plain recursion: any cover of the tree, in any order, with duplicates, gives
+ * the same bits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -41,7 +42,8 @@ static void node_value(uint32_t m, struct tree_node node, float *out, struct fol
     sums->tokens += more.tokens;
 }
 
-static enum fold_verdict push(struct fold *f, uint32_t m, struct tree_node node, uint32_t chunk, float change)
+static enum fold_verdict push(struct fold *f, uint32_t m, struct tree_node node, uint32_t chunk,
+                              float change)
 {
     float value[ELEMS];
     struct fold_sums sums;
@@ -117,9 +119,11 @@ static void test_conflicts_are_seen_before_and_after_merging(void **state)
     assert_int_equal(push(f, 4, (struct tree_node){0, 0}, 0, 0), FOLD_ACCEPTED);
     assert_int_equal(push(f, 4, (struct tree_node){0, 0}, 0, 1), FOLD_CONFLICT);
     assert_int_equal(push(f, 4, (struct tree_node){0, 1}, 0, 0), FOLD_ACCEPTED);
-    assert_int_equal(push(f, 4, (struct tree_node){0, 0}, 0, 1), FOLD_CONFLICT);  /* its value has moved up */
+    assert_int_equal(push(f, 4, (struct tree_node){0, 0}, 0, 1),
+                     FOLD_CONFLICT); /* its value has moved up */
     assert_int_equal(push(f, 4, (struct tree_node){0, 0}, 0, 0), FOLD_DUPLICATE);
-    assert_int_equal(push(f, 4, (struct tree_node){1, 0}, 0, 0), FOLD_DUPLICATE); /* made here, pushed by another */
+    assert_int_equal(push(f, 4, (struct tree_node){1, 0}, 0, 0),
+                     FOLD_DUPLICATE); /* made here, pushed by another */
     assert_int_equal(push(f, 4, (struct tree_node){1, 0}, 0, 1), FOLD_CONFLICT);
     assert_int_equal(push(f, 4, (struct tree_node){1, 1}, 0, 0), FOLD_ACCEPTED);
     assert_int_equal(push(f, 4, (struct tree_node){2, 0}, 0, 0), FOLD_DUPLICATE);
@@ -134,7 +138,8 @@ static void test_a_whole_node_takes_the_place_of_its_parts(void **state)
     for (uint32_t c = 0; c < 3; c++) {
         assert_int_equal(push(f, 7, (struct tree_node){0, 1}, c, 0), FOLD_ACCEPTED);
         assert_int_equal(push(f, 7, (struct tree_node){1, 1}, c, 0), FOLD_ACCEPTED);
-        assert_int_equal(push(f, 7, (struct tree_node){2, 0}, c, 0), FOLD_ACCEPTED); /* covers both */
+        assert_int_equal(push(f, 7, (struct tree_node){2, 0}, c, 0),
+                         FOLD_ACCEPTED); /* covers both */
         assert_int_equal(push(f, 7, (struct tree_node){0, 0}, c, 0), FOLD_DUPLICATE);
         assert_int_equal(push(f, 7, (struct tree_node){0, 6}, c, 0), FOLD_ACCEPTED);
         assert_int_equal(push(f, 7, (struct tree_node){0, 5}, c, 0), FOLD_ACCEPTED);

@@ -29,7 +29,8 @@ static void test_every_stream_position_is_dealt_once_in_order(void **state)
         struct unit_sample *out = mem_zalloc(cases[c].batch, sizeof *out);
         bool *seen = mem_zalloc(cases[c].batch, sizeof *seen);
         uint64_t step = 3;
-        units_deal(9, step, cases[c].batch, cases[c].m, cases[c].examples, length_of, &shortest, out);
+        units_deal(9, step, cases[c].batch, cases[c].m, cases[c].examples, length_of, &shortest,
+                   out);
         for (uint32_t i = 0; i < cases[c].batch; i++) {
             uint64_t j = out[i].draw - step * cases[c].batch;
             assert_true(j < cases[c].batch && !seen[j]);

@@ -14,11 +14,13 @@
 #define HEX "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 
 static const enum control_type all_types[] = {
-    CONTROL_HELLO,          CONTROL_HEARTBEAT,          CONTROL_TASK_DONE,    CONTROL_TASK_FAILED,
-    CONTROL_SESSION_STATUS, CONTROL_SESSION_CHECKPOINT, CONTROL_SESSION_DONE, CONTROL_SESSION_FAILED,
-    CONTROL_BYE,            CONTROL_LOG,                CONTROL_WELCOME,      CONTROL_REJECT,
-    CONTROL_TASK,           CONTROL_TASK_CANCEL,        CONTROL_ACK,          CONTROL_SESSION_OPEN,
-    CONTROL_ASSIGN,         CONTROL_SESSION_CLOSE,      CONTROL_DRAIN};
+    CONTROL_HELLO,        CONTROL_HEARTBEAT,      CONTROL_TASK_DONE,
+    CONTROL_TASK_FAILED,  CONTROL_SESSION_STATUS, CONTROL_SESSION_CHECKPOINT,
+    CONTROL_SESSION_DONE, CONTROL_SESSION_FAILED, CONTROL_BYE,
+    CONTROL_LOG,          CONTROL_WELCOME,        CONTROL_REJECT,
+    CONTROL_TASK,         CONTROL_TASK_CANCEL,    CONTROL_ACK,
+    CONTROL_SESSION_OPEN, CONTROL_ASSIGN,         CONTROL_SESSION_CLOSE,
+    CONTROL_DRAIN};
 
 #define TYPES_N (sizeof all_types / sizeof all_types[0])
 
@@ -118,8 +120,7 @@ static void test_session_open_with_full_maps_fits_a_frame(void **state)
     }
     back = there_and_back(c);
     assert_memory_equal(back, c, offsetof(struct control, result));
-    assert_memory_equal(&back->session, &c->session,
-                        sizeof *c - offsetof(struct control, session));
+    assert_memory_equal(&back->session, &c->session, sizeof *c - offsetof(struct control, session));
     control_free(back);
     control_free(c);
 }
@@ -193,9 +194,9 @@ static void test_bad_texts_are_refused(void **state)
         {"ok", 2, 0},
         {"a\0b", 3, ERR_INVALID},
         {"\xff", 1, ERR_INVALID},
-        {"\xc0\x80", 2, ERR_INVALID},     /* NUL, overlong */
-        {"\xed\xa0\x80", 3, ERR_INVALID}, /* surrogate */
-        {"\xe2\x82", 2, ERR_INVALID},     /* cut */
+        {"\xc0\x80", 2, ERR_INVALID},         /* NUL, overlong */
+        {"\xed\xa0\x80", 3, ERR_INVALID},     /* surrogate */
+        {"\xe2\x82", 2, ERR_INVALID},         /* cut */
         {"\xf4\x90\x80\x80", 4, ERR_INVALID}, /* above U+10FFFF */
         {"\xf0\x9f\x99\x82", 4, 0},
         {"0123456789012345678901234567890123456789", 40, ERR_LIMIT},
@@ -310,8 +311,9 @@ static void test_no_message_contains_itself(void **state)
 /* A heartbeat as version 1 wrote it; it must be readable for ever. */
 static void test_old_bytes_are_still_read(void **state)
 {
-    static const uint8_t old[] = {0x08, 0x01, 0x10, 0x02, 0x1a, 0x02, 'c', '1', 0x20, 0x05, 0x32, 0x0c,
-                                  0x0a, 0x02, 'w',  '1',  0x18, 0x2a, 0x2a, 0x04, 0x08, 0x07, 0x10, 0x03};
+    static const uint8_t old[] = {0x08, 0x01, 0x10, 0x02, 0x1a, 0x02, 'c',  '1',
+                                  0x20, 0x05, 0x32, 0x0c, 0x0a, 0x02, 'w',  '1',
+                                  0x18, 0x2a, 0x2a, 0x04, 0x08, 0x07, 0x10, 0x03};
     struct control *c = NULL;
     struct err e;
 

@@ -17,14 +17,26 @@ static void test_every_type_travels(void **state)
         enum params_type type;
         uint32_t count;
         int frames;
-    } cases[] = {{PARAMS_PULL, 5000, 0}, {PARAMS_CHUNKS, 32, 32}, {PARAMS_PUSH, 32, 32}, {PARAMS_PUSH, 1, 1}, {PARAMS_ACK, 32, 0},
-                 {PARAMS_ROOTS, 700, 1}, {PARAMS_APPLY, 0, 0},    {PARAMS_SAVED, 4, 1},  {PARAMS_SAVED, 0, 0}};
+    } cases[] = {{PARAMS_PULL, 5000, 0}, {PARAMS_CHUNKS, 32, 32}, {PARAMS_PUSH, 32, 32},
+                 {PARAMS_PUSH, 1, 1},    {PARAMS_ACK, 32, 0},     {PARAMS_ROOTS, 700, 1},
+                 {PARAMS_APPLY, 0, 0},   {PARAMS_SAVED, 4, 1},    {PARAMS_SAVED, 0, 0}};
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct params_head h = {.type = cases[i].type, .session = UINT64_MAX, .attempt = 3, .step = 1ull << 40, .level = 5, .index = 77,
-                                .chunk = 100000, .count = cases[i].count, .loss = -1.5e300, .weight = 2.5, .tokens = UINT64_MAX,
-                                .verdict = 4, .scale = 1e-30f, .rate = 2e-3f};
+        struct params_head h = {.type = cases[i].type,
+                                .session = UINT64_MAX,
+                                .attempt = 3,
+                                .step = 1ull << 40,
+                                .level = 5,
+                                .index = 77,
+                                .chunk = 100000,
+                                .count = cases[i].count,
+                                .loss = -1.5e300,
+                                .weight = 2.5,
+                                .tokens = UINT64_MAX,
+                                .verdict = 4,
+                                .scale = 1e-30f,
+                                .rate = 2e-3f};
         struct params_head back;
         uint8_t bytes[PARAMS_HEAD_MAX];
         struct err e;

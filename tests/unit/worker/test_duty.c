@@ -80,7 +80,8 @@ static void hear_under(uint64_t term, struct control *m)
     step((struct duty_event){.type = DUTY_HEARD, .message = m});
 }
 
-/* Hears a message of a type; fields by fill. The message is kept until the next one, because actions borrow it. */
+/* Hears a message of a type; fields by fill. The message is kept until the next one, because
+ * actions borrow it. */
 static struct control *message(enum control_type type)
 {
     static struct control *last;
@@ -117,7 +118,8 @@ static void word(enum control_type type, uint64_t id, uint64_t epoch)
     hear_under(d.term, m);
 }
 
-static void session_word(enum control_type type, uint64_t session, uint64_t attempt, uint64_t version)
+static void session_word(enum control_type type, uint64_t session, uint64_t attempt,
+                         uint64_t version)
 {
     struct control *m = message(type);
 
@@ -137,7 +139,8 @@ static void task_ended(uint64_t id, uint64_t epoch)
     step((struct duty_event){.type = DUTY_TASK_END, .outcome = m});
 }
 
-static void session_says(enum control_type type, uint64_t session, uint64_t attempt, uint64_t version)
+static void session_says(enum control_type type, uint64_t session, uint64_t attempt,
+                         uint64_t version)
 {
     struct control *m = control_new(type);
 

@@ -1,7 +1,8 @@
 /*
- * Whole training sessions in one process, over real sockets: compute threads x parameter hosts, with and without trouble. The gradient is a
- * made-up function of (parameters, unit, step); the expected result comes from a straight loop that shares nothing with the code under test
- * but adamw_step(), schedule_lr() and clip_scale().
+ * Whole training sessions in one process, over real sockets: compute threads x parameter hosts,
+ * with and without trouble. The gradient is a made-up function of (parameters, unit, step); the
+ * expected result comes from a straight loop that shares nothing with the code under test but
+ * adamw_step(), schedule_lr() and clip_scale().
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,13 +29,25 @@
 #define HOSTS_MAX 5
 #define THREADS_MAX 7
 
-static const struct dims tiny = {.vocab = 23, .width = 8, .layers = 2, .heads = 2, .kv_heads = 1, .head_dim = 4, .ffn = 12, .context = 16,
-                                 .norm_eps = 1e-5f, .rope_theta = 10000, .tied = true, .head = HEAD_LM};
+static const struct dims tiny = {.vocab = 23,
+                                 .width = 8,
+                                 .layers = 2,
+                                 .heads = 2,
+                                 .kv_heads = 1,
+                                 .head_dim = 4,
+                                 .ffn = 12,
+                                 .context = 16,
+                                 .norm_eps = 1e-5f,
+                                 .rope_theta = 10000,
+                                 .tied = true,
+                                 .head = HEAD_LM};
 static struct layout layout;
 
-/* ---- the made-up problem ------------------------------------------------------------------------------------------ */
+/* ---- the made-up problem
+ * ------------------------------------------------------------------------------------------ */
 
-static void unit_gradient(const float *params, uint64_t step, uint32_t unit, float *grad, struct fold_sums *sums)
+static void unit_gradient(const float *params, uint64_t step, uint32_t unit, float *grad,
+                          struct fold_sums *sums)
 {
     for (size_t i = 0; i < layout.count; i++) {
         uint32_t h = (uint32_t)(i * 2654435761u) ^ (unit * 40503u) ^ (uint32_t)step * 69069u;
@@ -50,7 +63,8 @@ static void initial(float *params)
 }
 
 /* Sum along the canonical tree, by recursion from the top. */
-static void node_gradient(const float *params, uint64_t step, struct tree_node node, float *grad, struct fold_sums *sums)
+static void node_gradient(const float *params, uint64_t step, struct tree_node node, float *grad,
+                          struct fold_sums *sums)
 {
     if (node.level == 0) {
         unit_gradient(params, step, node.index, grad, sums);
@@ -60,7 +74,8 @@ static void node_gradient(const float *params, uint64_t step, struct tree_node n
     if (tree_has_right(UNITS, node)) {
         float *right = malloc(layout.count * sizeof *right);
         struct fold_sums more;
-        node_gradient(params, step, (struct tree_node){node.level - 1, 2 * node.index + 1}, right, &more);
+        node_gradient(params, step, (struct tree_node){node.level - 1, 2 * node.index + 1}, right,
+                      &more);
         for (size_t i = 0; i < layout.count; i++)
             grad[i] = grad[i] + right[i];
         sums->loss += more.loss;
@@ -77,14 +92,23 @@ static double chunk_tree(const double *sumsq, uint32_t n, uint32_t level, uint32
     if (level == 0)
         return sumsq[index];
     left = chunk_tree(sumsq, n, level - 1, 2 * index);
-    return ((2 * index + 1) << (level - 1)) < n ? left + chunk_tree(sumsq, n, level - 1, 2 * index + 1) : left;
+    return ((2 * index + 1) << (level - 1)) < n
+               ? left + chunk_tree(sumsq, n, level - 1, 2 * index + 1)
+               : left;
 }
 
 static struct host_plan plan_of(void)
 {
-    return (struct host_plan){.layout = &layout, .units = UNITS, .chunks = (uint32_t)((layout.count + CHUNK - 1) / CHUNK), .chunk_elems = CHUNK,
-                              .steps = STEPS, .checkpoint_every = 5, .lr = 0.05, .clip = 1.0,
-                              .adamw = {0.9f, 0.98f, 1e-8f, 0.01f}, .schedule = {SCHEDULE_COSINE, 3, 0.1}};
+    return (struct host_plan){.layout = &layout,
+                              .units = UNITS,
+                              .chunks = (uint32_t)((layout.count + CHUNK - 1) / CHUNK),
+                              .chunk_elems = CHUNK,
+                              .steps = STEPS,
+                              .checkpoint_every = 5,
+                              .lr = 0.05,
+                              .clip = 1.0,
+                              .adamw = {0.9f, 0.98f, 1e-8f, 0.01f},
+                              .schedule = {SCHEDULE_COSINE, 3, 0.1}};
 }
 
 static void expected(float *p, double *loss)
@@ -106,7 +130,8 @@ static void expected(float *p, double *loss)
         }
         norm = sqrt(chunk_tree(sumsq, plan.chunks, tree_height(plan.chunks), 0)) / sums.weight;
         *loss = sums.loss / sums.weight;
-        adamw_step(&plan.adamw, &layout, 0, layout.count, p, m, v, g, (float)(clip_scale(norm, plan.clip) / sums.weight),
+        adamw_step(&plan.adamw, &layout, 0, layout.count, p, m, v, g,
+                   (float)(clip_scale(norm, plan.clip) / sums.weight),
                    (float)schedule_lr(&plan.schedule, plan.lr, step + 1, STEPS), step + 1);
     }
     free(m);
@@ -115,7 +140,8 @@ static void expected(float *p, double *loss)
     free(sumsq);
 }
 
-/* ---- a cluster in one process ------------------------------------------------------------------------------------- */
+/* ---- a cluster in one process
+ * ------------------------------------------------------------------------------------- */
 
 #define STORE_MAX 4096
 struct cluster {
@@ -141,7 +167,8 @@ struct cluster {
     atomic_int errors;
 };
 
-static int cluster_publish(void *self, const void *bytes, size_t len, struct digest *out, struct err *e)
+static int cluster_publish(void *self, const void *bytes, size_t len, struct digest *out,
+                           struct err *e)
 {
     struct cluster *c = self;
 
@@ -216,17 +243,26 @@ static void host_open(struct cluster *c, int i, const struct digest *from)
     struct ckpt_manifest manifest = {0};
     struct err e;
 
-    *s = (struct ps_session){.job = 1, .session = 9, .attempt = c->attempt, .plan = plan_of(), .units = UNITS, .global_batch = UNITS, .seed = 1,
-                             .released = session_released, .self = c};
+    *s = (struct ps_session){.job = 1,
+                             .session = 9,
+                             .attempt = c->attempt,
+                             .plan = plan_of(),
+                             .units = UNITS,
+                             .global_batch = UNITS,
+                             .seed = 1,
+                             .released = session_released,
+                             .self = c};
     chunk_range(i, c->hosts, s->plan.chunks, &s->plan.chunk_begin, &s->plan.chunk_end);
     if (i > 0)
         strcpy(s->leader, c->endpoint[0]);
     initial(params);
     if (from != NULL) {
         assert_int_equal(ckpt_manifest_fetch(from->hex, cluster_fetch, c, &manifest, &e), 0);
-        assert_int_equal(ckpt_read_params(from->hex, cluster_fetch, c, params, layout.count, &e), 0);
+        assert_int_equal(ckpt_read_params(from->hex, cluster_fetch, c, params, layout.count, &e),
+                         0);
     }
-    s->host = host_new(&s->plan, params + (size_t)s->plan.chunk_begin * CHUNK, manifest.step, from != NULL ? &manifest.figures : NULL);
+    s->host = host_new(&s->plan, params + (size_t)s->plan.chunk_begin * CHUNK, manifest.step,
+                       from != NULL ? &manifest.figures : NULL);
     for (uint32_t k = s->plan.chunk_begin; from != NULL && k < s->plan.chunk_end; k++) {
         float m[CHUNK], v[CHUNK];
         assert_int_equal(ckpt_read_chunk(&manifest, k, cluster_fetch, c, NULL, m, v, &e), 0);
@@ -254,7 +290,9 @@ static void cluster_start(struct cluster *c, int hosts, int threads)
         char inproc[64];
         struct err e;
         snprintf(inproc, sizeof inproc, "inproc://session-host-%d", started++);
-        assert_int_equal(ps_host_start("tcp://127.0.0.1:0", inproc, &env, c->endpoint[i], sizeof c->endpoint[i], &c->host[i], &e), 0);
+        assert_int_equal(ps_host_start("tcp://127.0.0.1:0", inproc, &env, c->endpoint[i],
+                                       sizeof c->endpoint[i], &c->host[i], &e),
+                         0);
         if (i == hosts - 1) /* the last one over shared memory, the others over TCP */
             strcpy(c->endpoint[i], inproc);
     }
@@ -286,7 +324,8 @@ static int keep_waiting(void *self, bool soft, struct err *e)
     return c->failed_code != 0 ? err_set(e, ERR_CANCELLED, "the session failed") : 0;
 }
 
-static void step_push(struct thread *t, struct ps_client *client, const float *params, uint64_t step, struct tree_span span, float **grad,
+static void step_push(struct thread *t, struct ps_client *client, const float *params,
+                      uint64_t step, struct tree_span span, float **grad,
                       const struct ps_client_check *check)
 {
     struct tree_node node[TREE_COVER_MAX];
@@ -313,7 +352,10 @@ static void step_push(struct thread *t, struct ps_client *client, const float *p
 static void *thread_main(void *self)
 {
     struct thread *t = self;
-    struct ps_client_plan plan = {.session = 9, .attempt = t->c->attempt, .params = layout.count, .chunk_elems = CHUNK,
+    struct ps_client_plan plan = {.session = 9,
+                                  .attempt = t->c->attempt,
+                                  .params = layout.count,
+                                  .chunk_elems = CHUNK,
                                   .hosts_n = (uint32_t)t->c->hosts};
     const struct ps_client_check check = {t->c, keep_waiting};
     struct ps_client *client;
@@ -327,14 +369,16 @@ static void *thread_main(void *self)
         grad[i] = malloc(layout.count * sizeof **grad);
     for (int i = 0; i < t->c->hosts; i++) {
         strcpy(plan.host[i].endpoint, t->c->endpoint[i]);
-        chunk_range(i, t->c->hosts, plan_of().chunks, &plan.host[i].chunk_begin, &plan.host[i].chunk_end);
+        chunk_range(i, t->c->hosts, plan_of().chunks, &plan.host[i].chunk_begin,
+                    &plan.host[i].chunk_end);
     }
     if (ps_client_new(&plan, &client, &e) != 0)
         abort();
     rc = ps_client_pull(client, 0, params, &version, &check, &e);
     while (rc == 0 && version < t->until) {
         uint64_t next;
-        struct tree_span span = {(uint32_t)(UNITS * t->index / t->c->threads), (uint32_t)(UNITS * (t->index + 1) / t->c->threads)};
+        struct tree_span span = {(uint32_t)(UNITS * t->index / t->c->threads),
+                                 (uint32_t)(UNITS * (t->index + 1) / t->c->threads)};
         if (t->c->with_overlap && span.end < UNITS)
             span.end++; /* somebody else's unit too, as a thief or a rescuer would */
         step_push(t, client, params, version, span, grad, &check);
@@ -384,7 +428,8 @@ static void params_check(struct cluster *c)
     struct err e;
 
     expected(want, &loss);
-    assert_int_equal(ckpt_read_params(c->last_manifest.hex, cluster_fetch, c, got, layout.count, &e), 0);
+    assert_int_equal(
+        ckpt_read_params(c->last_manifest.hex, cluster_fetch, c, got, layout.count, &e), 0);
     assert_memory_equal(got, want, layout.count * sizeof *want);
     assert_true(c->figures.loss == loss);
     free(want);
@@ -430,7 +475,8 @@ static void test_duplicates_and_overlaps_change_nothing(void **state)
     run_case(3, 5, true, true);
 }
 
-/* All hosts die after a few steps; another number of hosts goes on from the checkpoint of version 5. */
+/* All hosts die after a few steps; another number of hosts goes on from the checkpoint of
+ * version 5. */
 static void test_a_checkpoint_goes_on_elsewhere_with_the_same_bits(void **state)
 {
     struct cluster c;

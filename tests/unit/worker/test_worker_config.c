@@ -21,8 +21,9 @@ static int parse(const char *const *argv, struct worker_config *c, struct err *e
 
 static int no_environment(void **state)
 {
-    static const char *const names[] = {"STEER_COORDINATOR", "STEER_WORKER_DIR", "STEER_THREADS", "STEER_ROLES", "STEER_LISTEN",
-                                        "STEER_ADVERTISE_DATA", "STEER_DIR",      "STEER_TOKEN"};
+    static const char *const names[] = {
+        "STEER_COORDINATOR", "STEER_WORKER_DIR",     "STEER_THREADS", "STEER_ROLES",
+        "STEER_LISTEN",      "STEER_ADVERTISE_DATA", "STEER_DIR",     "STEER_TOKEN"};
 
     (void)state;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -49,7 +50,8 @@ static void test_defaults(void **state)
 
 static void test_flags_win_over_the_environment(void **state)
 {
-    const char *argv[] = {"steer-worker", "--threads=3", "--roles", "compute", "--dir", "/d", "--coordinator", "tcp://h:1", NULL};
+    const char *argv[] = {"steer-worker", "--threads=3",   "--roles",   "compute", "--dir",
+                          "/d",           "--coordinator", "tcp://h:1", NULL};
     struct worker_config c;
     struct err e;
 
@@ -74,10 +76,18 @@ static void test_bad_options_are_named(void **state)
     static const struct {
         const char *option, *value, *says;
     } cases[] = {
-        {"--threads", "0", "1..256"},      {"--threads", "257", "1..256"},     {"--threads", "2x", "1..256"},
-        {"--threads", NULL, "--threads"},  {"--roles", "compute,x", "\"x\""},  {"--roles", "", "--roles"},
-        {"--roles", "comput", "comput"},   {"--listen", "127.0.0.1:5", "tcp"}, {"--coordinator", "tcp://h", "tcp://HOST:PORT"},
-        {"--advertise", "http://h:1", "tcp"}, {"--dir", "", "--dir"},          {"--coordinater", "x", "did you mean --coordinator"},
+        {"--threads", "0", "1..256"},
+        {"--threads", "257", "1..256"},
+        {"--threads", "2x", "1..256"},
+        {"--threads", NULL, "--threads"},
+        {"--roles", "compute,x", "\"x\""},
+        {"--roles", "", "--roles"},
+        {"--roles", "comput", "comput"},
+        {"--listen", "127.0.0.1:5", "tcp"},
+        {"--coordinator", "tcp://h", "tcp://HOST:PORT"},
+        {"--advertise", "http://h:1", "tcp"},
+        {"--dir", "", "--dir"},
+        {"--coordinater", "x", "did you mean --coordinator"},
         {"stray", NULL, "stray"},
     };
 
@@ -95,7 +105,8 @@ static void test_beyond_loopback_a_secret_is_needed(void **state)
 {
     const char *plain[] = {"steer-worker", "--listen", "tcp://0.0.0.0:5", NULL};
     const char *open[] = {"steer-worker", "--open-data", "--listen", "tcp://0.0.0.0:5", NULL};
-    const char *compute[] = {"steer-worker", "--roles", "compute", "--listen", "tcp://0.0.0.0:5", NULL};
+    const char *compute[] = {"steer-worker", "--roles",         "compute",
+                             "--listen",     "tcp://0.0.0.0:5", NULL};
     struct worker_config c;
     struct err e;
 

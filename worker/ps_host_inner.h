@@ -1,0 +1,95 @@
+/*
+ * ps_host_inner: what the files of ps_host share. ps_host.c: threads, sessions, messages;
+ * ps_host_step.c: pulls, pushes and the close of a step; ps_host_save.c: checkpoints and reports.
+ * All of it runs on the host thread.
+ */
+#ifndef WORKER_PS_HOST_INNER_H
+#define WORKER_PS_HOST_INNER_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "net/link.h"
+#include "wire/params.h"
+#include "worker/mailbox.h"
+#include "worker/ps_host.h"
+#include "worker/saver.h"
+
+#define SESSIONS_MAX 16
+#define COLLECT_MAX 4 /* checkpoints of one session that are being collected at the same time */
+
+struct pull {
+    struct link_peer peer;
+    uint64_t at_least;
+    uint64_t version;   /* of the chunks sent so far */
+    uint32_t next, end; /* chunks still to send */
+    uint32_t begin;
+};
+
+/* Leader: a checkpoint whose chunks come in. */
+struct collect {
+    uint64_t version;
+    struct host_figures figures;
+    uint32_t have;
+    struct digest *digest; /* [plan.chunks]; NULL: the place is free */
+};
+
+struct hosted {
+    struct ps_session *s;
+    void *leader; /* DEALER to the step leader, NULL on it */
+    struct pull *pull;
+    size_t pulls, pulls_cap;
+    uint64_t roots_ms; /* when ROOTS was sent last */
+    bool roots_due;
+    struct { /* leader: the other hosts, as far as they have spoken */
+        struct link_peer peer;
+        uint32_t chunk_begin;
+    } member[WIRE_HOSTS_MAX];
+    int members;
+    int saving;              /* copies of our chunks that the saver has not published yet */
+    struct saver_job *saved; /* published, not yet acknowledged by the leader */
+    uint64_t saved_ms;
+    struct collect collect[COLLECT_MAX];
+    uint64_t status_ms, status_tokens, opened_ms, opened_tokens, status_version;
+    double tokens_per_s;
+    bool failed;
+};
+
+struct ps_host {
+    struct ps_host_env env;
+    pthread_t thread;
+    void *router;
+    struct mailbox *box;
+    struct saver *saver;
+    struct hosted *hosted[SESSIONS_MAX];
+    int hosted_n;
+    uint64_t dropped; /* messages of other attempts, bad ones */
+    bool stop;
+};
+
+struct params_head hosted_head(const struct hosted *x, enum params_type type, uint64_t step);
+
+/* ps_host_step.c */
+void hosted_pull(struct ps_host *p, struct hosted *x, const struct link_peer *peer,
+                 const struct params_head *h);
+void hosted_pulls_serve(
+    struct ps_host *p, struct hosted *x); /* what waits for the version that we have, or for room */
+void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *peer,
+                 const struct params_head *h, const struct link_frame *frames);
+void hosted_roots(struct ps_host *p, struct hosted *x, const struct link_peer *peer,
+                  const struct params_head *h, const struct link_frame *frame);
+void hosted_roots_send(struct hosted *x); /* to the leader, again */
+void hosted_apply(struct ps_host *p, struct hosted *x, const struct params_head *h);
+
+/* ps_host_save.c */
+void hosted_checkpoint(struct ps_host *p,
+                       struct hosted *x); /* copies the shard and hands it to the saver */
+void hosted_saved(struct ps_host *p, struct hosted *x,
+                  struct saver_job *j);   /* takes j: the saver is done with it */
+void hosted_saved_send(struct hosted *x); /* to the leader, again */
+void hosted_saved_message(struct ps_host *p, struct hosted *x, const struct link_peer *peer,
+                          const struct params_head *h, const struct link_frame *frame);
+void hosted_fail(struct ps_host *p, struct hosted *x, const struct err *why);
+void hosted_status(struct ps_host *p, struct hosted *x, uint64_t now);
+
+#endif

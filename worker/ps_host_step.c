@@ -1,0 +1,246 @@
+#include "worker/ps_host_inner.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#define PULLS_MAX 4096
+#define MESSAGE_BYTES_MAX ((size_t)4 << 20)
+
+/* ---- pulls ----------------------------------------------------------------------------------- */
+
+static void chunk_release(void *data, void *hint)
+{
+    (void)hint;
+    shard_release(data);
+}
+
+/* Sends what is left of a pull. 0: all sent or the peer is gone; ERR_BUSY: go on later. */
+static int pull_serve(struct ps_host *p, struct hosted *x, struct pull *q)
+{
+    struct shard *shard = host_shard(x->s->host);
+    uint32_t first = x->s->plan.chunk_begin;
+    uint32_t most = (uint32_t)(MESSAGE_BYTES_MAX / (x->s->plan.chunk_elems * sizeof(float)));
+
+    most = most < 1 ? 1 : most > PARAMS_FRAMES_MAX ? PARAMS_FRAMES_MAX : most;
+    if (q->version != shard_version(shard)) { /* the start, or a new version was made on the way */
+        q->version = shard_version(shard);
+        q->next = q->begin;
+    }
+    while (q->next < q->end) {
+        uint8_t head[PARAMS_HEAD_MAX];
+        struct link_frame frames[1 + PARAMS_FRAMES_MAX];
+        struct params_head h = hosted_head(x, PARAMS_CHUNKS, q->version);
+        struct err e;
+        int rc;
+        h.chunk = q->next;
+        h.count = q->end - q->next < most ? q->end - q->next : most;
+        frames[0] = (struct link_frame){.data = head, .len = params_pack(&h, head)};
+        for (uint32_t i = 0; i < h.count; i++) {
+            const float *held = shard_hold(shard, q->next + i - first);
+            frames[1 + i] =
+                (struct link_frame){(void *)(uintptr_t)held,
+                                    shard_chunk_len(shard, q->next + i - first) * sizeof(float),
+                                    chunk_release, NULL, NULL};
+        }
+        rc = link_send(p->router, &q->peer, frames, 1 + (int)h.count, &e);
+        if (rc != 0) {
+            for (uint32_t i = 0; i < h.count; i++)
+                shard_release(frames[1 + i].data);
+            return rc == ERR_BUSY ? rc : 0;
+        }
+        q->next += h.count;
+    }
+    return 0;
+}
+
+void hosted_pulls_serve(struct ps_host *p, struct hosted *x)
+{
+    for (size_t i = 0; i < x->pulls;) {
+        if (x->pull[i].at_least <= host_version(x->s->host) && pull_serve(p, x, &x->pull[i]) == 0)
+            x->pull[i] = x->pull[--x->pulls];
+        else
+            i++;
+    }
+}
+
+void hosted_pull(struct ps_host *p, struct hosted *x, const struct link_peer *peer,
+                 const struct params_head *h)
+{
+    struct pull *q = NULL;
+
+    if (h->count == 0 || h->chunk < x->s->plan.chunk_begin ||
+        h->chunk + h->count > x->s->plan.chunk_end) {
+        p->dropped++;
+        return;
+    }
+    for (size_t i = 0; i < x->pulls && q == NULL; i++)
+        if (x->pull[i].peer.len == peer->len &&
+            memcmp(x->pull[i].peer.id, peer->id, peer->len) == 0)
+            q = &x->pull[i]; /* a repeated question, or a newer one: one pull per peer */
+    if (q == NULL) {
+        if (x->pulls == PULLS_MAX) {
+            p->dropped++;
+            return;
+        }
+        if (x->pulls == x->pulls_cap) {
+            x->pulls_cap = x->pulls_cap * 2 + 8;
+            x->pull = mem_grow(x->pull, x->pulls_cap, sizeof *x->pull);
+        }
+        q = &x->pull[x->pulls++];
+    } else if (q->at_least == h->step && q->begin == h->chunk && q->end == h->chunk + h->count) {
+        return; /* being answered */
+    }
+    *q = (struct pull){*peer, h->step, UINT64_MAX, h->chunk, h->chunk + h->count, h->chunk};
+    hosted_pulls_serve(p, x);
+}
+
+/* ---- steps ----------------------------------------------------------------------------------- */
+
+void hosted_roots_send(struct hosted *x)
+{
+    uint8_t head[PARAMS_HEAD_MAX];
+    struct params_head h = hosted_head(x, PARAMS_ROOTS, host_version(x->s->host));
+    struct err e;
+
+    h.chunk = x->s->plan.chunk_begin;
+    h.count = x->s->plan.chunk_end - x->s->plan.chunk_begin;
+    link_send(x->leader, NULL,
+              (struct link_frame[]){{.data = head, .len = params_pack(&h, head)},
+                                    {.data = (void *)(uintptr_t)host_sumsq(x->s->host),
+                                     .len = h.count * sizeof(double)}},
+              2, &e);
+    x->roots_ms = clock_ms();
+    x->roots_due = true;
+}
+
+static void apply_send(struct ps_host *p, struct hosted *x, const struct link_peer *peer)
+{
+    uint8_t head[PARAMS_HEAD_MAX];
+    const struct host_close *last = host_last(x->s->host);
+    struct params_head h = hosted_head(x, PARAMS_APPLY, last->step);
+    struct link_frame frame;
+    struct err e;
+
+    h.scale = last->scale;
+    h.rate = last->lr;
+    frame = (struct link_frame){.data = head, .len = params_pack(&h, head)};
+    link_send(p->router, peer, &frame, 1, &e); /* lost: the host repeats its ROOTS */
+}
+
+static void events_do(struct ps_host *p, struct hosted *x, unsigned events)
+{
+    if ((events & HOST_CHECKPOINT) != 0)
+        hosted_checkpoint(p, x);
+    if ((events & HOST_APPLY) != 0)
+        for (int i = 0; i < x->members; i++)
+            apply_send(p, x, &x->member[i].peer);
+    if ((events & HOST_VERSION) != 0) {
+        x->roots_due = false;
+        hosted_pulls_serve(p, x);
+        if (x->leader == NULL)
+            hosted_status(p, x, clock_ms());
+    }
+    if ((events & HOST_ROOTS) != 0)
+        hosted_roots_send(x);
+}
+
+void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *peer,
+                 const struct params_head *h, const struct link_frame *frames)
+{
+    const struct fold_sums sums = {h->loss, h->weight, h->tokens};
+    uint8_t head[PARAMS_HEAD_MAX];
+    struct params_head answer = hosted_head(x, PARAMS_ACK, h->step);
+    struct link_frame out;
+    unsigned events = 0;
+    struct err e;
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < h->count; i++) {
+        enum host_verdict verdict = HOST_STALE;
+        unsigned more = 0;
+        rc = host_push(x->s->host, h->step, (struct tree_node){h->level, h->index}, h->chunk + i,
+                       frames[i].data, frames[i].len / sizeof(float), &sums, h->hash[i], &verdict,
+                       &more, &e);
+        events |= more;
+        if ((uint32_t)verdict > answer.verdict)
+            answer.verdict = (uint32_t)verdict;
+    }
+    if (rc == ERR_NUMERIC) {
+        hosted_fail(p, x, &e);
+        return;
+    }
+    if (rc != 0) {
+        p->dropped++;
+        log_warn("push.refused", "session=%" PRIu64 " error=%s", x->s->session, e.msg);
+        return;
+    }
+    answer.level = h->level;
+    answer.index = h->index;
+    answer.chunk = h->chunk;
+    answer.count = h->count;
+    out = (struct link_frame){.data = head, .len = params_pack(&answer, head)};
+    link_send(p->router, peer, &out, 1, &e); /* lost: it is pushed again */
+    events_do(p, x, events);
+}
+
+static void member_note(struct hosted *x, const struct link_peer *peer, uint32_t chunk_begin)
+{
+    int i = 0;
+
+    while (i < x->members && x->member[i].chunk_begin != chunk_begin)
+        i++;
+    if (i == WIRE_HOSTS_MAX)
+        return;
+    if (i == x->members)
+        x->members++;
+    x->member[i].peer = *peer;
+    x->member[i].chunk_begin = chunk_begin;
+}
+
+void hosted_roots(struct ps_host *p, struct hosted *x, const struct link_peer *peer,
+                  const struct params_head *h, const struct link_frame *frame)
+{
+    const struct host_close *last;
+    unsigned events = 0;
+    double *sumsq;
+    struct err e;
+    int rc;
+
+    if (h->count > x->s->plan.chunks || frame->len != h->count * sizeof *sumsq) {
+        p->dropped++;
+        return;
+    }
+    sumsq = mem_alloc(frame->len);
+    memcpy(sumsq, frame->data, frame->len);
+    member_note(x, peer, h->chunk);
+    rc = host_roots(x->s->host, h->step, h->chunk, sumsq, h->count, &events, &e);
+    free(sumsq);
+    last = host_last(x->s->host);
+    if (rc == 0)
+        events_do(p, x, events);
+    else if (rc == ERR_STALE && last != NULL && last->step == h->step)
+        apply_send(p, x, peer);
+    else if (rc == ERR_NUMERIC)
+        hosted_fail(p, x, &e);
+    else
+        p->dropped++;
+}
+
+/* The leader has closed the step. */
+void hosted_apply(struct ps_host *p, struct hosted *x, const struct params_head *h)
+{
+    const struct host_close close = {h->step, h->scale, h->rate};
+    unsigned events = 0;
+    struct err e;
+    int rc = host_apply(x->s->host, &close, &events, &e);
+
+    if (rc == 0)
+        events_do(p, x, events);
+    else if (rc != ERR_STALE)
+        p->dropped++;
+}
