@@ -320,33 +320,36 @@ static cJSON *where_write(const struct spec *s, const void *at)
 
 /* ---- evaluate.models ----------------------------------------------------------------------------------------------- */
 
-static void models_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+static void models_read(struct spec *s, void *at, const struct node *given, const char *pointer, struct spec_problems *p)
 {
     struct evaluate_spec *v = &s->evaluate;
+    struct node *n = node_by_name(given);
 
     (void)at;
-    if (!map_of(n, 16, "models", pointer, p))
-        return;
     v->models_n = 0;
-    for (int i = 0; i < n->n; i++) {
+    for (int i = 0; map_of(n, 16, "models", pointer, p) && i < n->n; i++) {
         struct evaluate_model *m = &v->model[v->models_n];
-        if (!node_read_text(n->key[i], pointer, m->label, sizeof m->label, p) ||
-            !node_read_text(n->item[i], pointer, m->ref, sizeof m->ref, p))
+        const struct node *ref = n->item[i]->type == NODE_MAP && node_get(n->item[i], "ref") != NULL ? node_get(n->item[i], "ref") : n->item[i];
+        if (!node_read_text(n->key[i], pointer, m->label, sizeof m->label, p) || !node_read_text(ref, pointer, m->ref, sizeof m->ref, p))
             continue;
         if (!ref_is_good(m->ref))
-            spec_problem_add(p, n->item[i], pointer, "bad_reference",
-                             "\"%.80s\" must be file:PATH, stage:NAME, sha256:HEX or job:ID", m->ref);
+            spec_problem_add(p, ref, pointer, "bad_reference", "\"%.80s\" must be file:PATH, stage:NAME, sha256:HEX or job:ID", m->ref);
         v->models_n++;
     }
+    node_free(n);
 }
 
 static cJSON *models_write(const struct spec *s, const void *at)
 {
-    cJSON *out = cJSON_CreateObject();
+    cJSON *out = cJSON_CreateArray();
 
     (void)at;
-    for (int i = 0; i < s->evaluate.models_n; i++)
-        cJSON_AddStringToObject(out, s->evaluate.model[i].label, s->evaluate.model[i].ref);
+    for (int i = 0; i < s->evaluate.models_n; i++) {
+        cJSON *o = cJSON_CreateObject();
+        cJSON_AddStringToObject(o, "name", s->evaluate.model[i].label);
+        cJSON_AddStringToObject(o, "ref", s->evaluate.model[i].ref);
+        cJSON_AddItemToArray(out, o);
+    }
     return out;
 }
 

@@ -128,6 +128,27 @@ void node_remove(struct node *map, const char *key)
         }
 }
 
+struct node *node_by_name(const struct node *n)
+{
+    struct node *map;
+
+    if (n->type != NODE_LIST)
+        return node_copy(n);
+    map = node_new(NODE_MAP, n->line, n->column);
+    for (int i = 0; i < n->n; i++) {
+        const struct node *name = node_get(n->item[i], "name");
+        struct node *rest;
+        if (name == NULL || name->type != NODE_SCALAR) {
+            node_free(map);
+            return node_copy(n); /* no such list: the reader complains of its type */
+        }
+        rest = node_copy(n->item[i]);
+        node_remove(rest, "name");
+        node_push(map, node_copy(name), rest);
+    }
+    return map;
+}
+
 static struct node *list_named(const struct node *list, const char *name)
 {
     for (int i = 0; i < list->n; i++) {

@@ -31,6 +31,8 @@ void node_free(struct node *n);
 struct node *node_get(const struct node *map, const char *key); /* NULL if absent or no map */
 void node_set(struct node *map, const char *key, struct node *takes); /* replaces or adds */
 void node_remove(struct node *map, const char *key);
+/* The map form of a list of maps that each have a "name" (how JSON keeps an order that people wrote); any other node is copied. Gives. */
+struct node *node_by_name(const struct node *n);
 /* Sets a dotted path ("train.optimizer.lr", "stages.steer.train.lr": list items by their name), making maps on the way.
  * 0, or ERR_NOT_FOUND when a list has no item of that name. */
 int node_set_path(struct node *map, const char *path, const struct node *value, struct err *e);

@@ -104,15 +104,17 @@ static void label_read(struct label *l, const struct node *n, const char *pointe
         spec_problem_add(p, max, pointer, "out_of_range", "max %g must be above min %g", l->max, l->min);
 }
 
-static void labels_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+static void labels_read(struct spec *s, void *at, const struct node *given, const char *pointer, struct spec_problems *p)
 {
     struct schema *schema = at;
+    struct node *n = node_by_name(given);
     char where[160];
 
     (void)s;
     schema->labels = 0;
     if (n->type != NODE_MAP || n->n > SCHEMA_LABELS_MAX) {
         spec_problem_add(p, n, pointer, "wrong_type", "must be a map of at most %d labels", SCHEMA_LABELS_MAX);
+        node_free(n);
         return;
     }
     for (int i = 0; i < n->n; i++) {
@@ -124,17 +126,28 @@ static void labels_read(struct spec *s, void *at, const struct node *n, const ch
         label_read(l, n->item[i], where, p);
         schema->labels++;
     }
+    node_free(n);
+}
+
+/* An object of a list: JSON objects have no order, and the order of attributes is what a model was taught. */
+static cJSON *named_add(cJSON *list, const char *name)
+{
+    cJSON *o = cJSON_CreateObject();
+
+    cJSON_AddItemToArray(list, o);
+    cJSON_AddStringToObject(o, "name", name);
+    return o;
 }
 
 static cJSON *labels_write(const struct spec *s, const void *at)
 {
     const struct schema *schema = at;
-    cJSON *out = cJSON_CreateObject();
+    cJSON *out = cJSON_CreateArray();
 
     (void)s;
     for (int i = 0; i < schema->labels; i++) {
         const struct label *l = &schema->label[i];
-        cJSON *o = cJSON_AddObjectToObject(out, l->name);
+        cJSON *o = named_add(out, l->name);
         if (l->type == LABEL_SCALE) {
             cJSON_AddNumberToObject(o, "min", l->min);
             cJSON_AddNumberToObject(o, "max", l->max);
@@ -306,15 +319,17 @@ static void attr_read(struct schema *schema, struct attr *a, const struct node *
         a->default_level = (int)v - a->min;
 }
 
-static void attributes_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+static void attributes_read(struct spec *s, void *at, const struct node *given, const char *pointer, struct spec_problems *p)
 {
     struct schema *schema = at;
+    struct node *n = node_by_name(given);
     char where[160];
 
     (void)s;
     schema->attrs = 0;
     if (n->type != NODE_MAP || n->n > SCHEMA_ATTRS_MAX) {
         spec_problem_add(p, n, pointer, "wrong_type", "must be a map of at most %d attributes", SCHEMA_ATTRS_MAX);
+        node_free(n);
         return;
     }
     for (int i = 0; i < n->n; i++) {
@@ -331,18 +346,19 @@ static void attributes_read(struct spec *s, void *at, const struct node *n, cons
         attr_read(schema, a, n->item[i], where, p);
         schema->attrs++;
     }
+    node_free(n);
 }
 
 static cJSON *attributes_write(const struct spec *s, const void *at)
 {
     static const char *const types[] = {"integer", "categorical", "computed"};
     const struct schema *schema = at;
-    cJSON *out = cJSON_CreateObject();
+    cJSON *out = cJSON_CreateArray();
 
     (void)s;
     for (int i = 0; i < schema->attrs; i++) {
         const struct attr *a = &schema->attr[i];
-        cJSON *o = cJSON_AddObjectToObject(out, a->name);
+        cJSON *o = named_add(out, a->name);
         cJSON_AddStringToObject(o, "type", types[a->type]);
         if (a->label >= 0)
             cJSON_AddStringToObject(o, "from", schema->label[a->label].name);

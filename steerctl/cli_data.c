@@ -116,6 +116,7 @@ static int look_open(const struct cli *c, struct look *l)
     *one = *l->data;
     one->files.n = 1;
     snprintf(one->files.v[0], sizeof one->files.v[0], "%s", c->pos[0]);
+    one->problems_max = 1.0; /* a person looks at all of them; the job's own bound is named at the end */
     rc = data_glue_load(one, &l->s.spec->schema, &c->pos[0], 1, &l->set, &l->problems, &l->counts, &e);
     free(one);
     l->loaded = rc == 0;
@@ -133,6 +134,10 @@ int verb_data_check(struct cli *c)
 
     if (code == CLI_OK && inspect_check(&l.set, &l.problems, &l.counts, l.has_template ? &l.layout : NULL, l.tok, stdout, &sum, &e) != 0)
         code = cli_fail_err(&e, "steerctl help spec");
+    if (code == CLI_OK && (double)l.counts.rows_bad > l.data->problems_max * (double)l.counts.rows)
+        code = cli_fail(CLI_SPEC, "steerctl data check FILE --spec SPEC   (after mending the lines above)",
+                        "%llu of %llu rows are bad: a job would refuse this file (problems_max is %g)",
+                        (unsigned long long)l.counts.rows_bad, (unsigned long long)l.counts.rows, l.data->problems_max);
     if (code == CLI_OK && l.has_template && sum.usable == 0)
         code = cli_fail(CLI_SPEC, "steerctl data show FILE --spec SPEC", "nothing in %s would be learnt from", c->pos[0]);
     look_close(&l);

@@ -336,6 +336,7 @@ static void model_metrics(const struct results *r, const struct sink *s, int m)
             effect_metrics(r, s, m, g, a);
         metric(s, results_mean_distinct2(r, m, g), "distinct2.%s.%s", r->model[m], guide);
         metric(s, results_mean_nll(r, m, g), "fluency_nll.%s.%s", r->model[m], guide);
+        metric(s, results_base_rise(r, m, g), "base_nll_rise.%s.%s", r->model[m], guide);
     }
     metric(s, figures_largest_rate(r, m, false), "largest_rate.%s", r->model[m]);
     metric(s, figures_largest_rate(r, m, true), "largest_rate_any.%s", r->model[m]);

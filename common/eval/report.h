@@ -18,7 +18,7 @@ bool report_picture(const struct results *r, int index, char name[64], struct bu
 /* Numbers for the metrics of a stage, at most about 500:
  *   effect.<model>.<g>.<attr>.<measure> (with .lo, .hi where a figure rests on it), spearman.<the
  * same> of computed attributes, step.<the same> (smallest rise from one level to the next), gap.<model> (.lo, .hi), nll.<model>, nll_missing.<model>,
- * largest_rate.<model>, largest_rate_any.<model>, distinct2.<model>.<g>, fluency_nll.<model>.<g>,
+ * largest_rate.<model>, largest_rate_any.<model>, distinct2.<model>.<g>, fluency_nll.<model>.<g>, base_nll_rise.<model>.<g>,
  * am.<label>.*, tfidf.<label>.*, majority.<label>.accuracy, figures, figures_failed. <g> is "g1.5".
  * all: every measure with its interval, however many settings there are (not bounded by 500).
  */

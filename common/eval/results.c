@@ -114,6 +114,12 @@ double results_mean_nll(const struct results *r, int model, int guidance)
     return settings_mean(r, model, guidance, offsetof(struct results_cell, nll));
 }
 
+double results_base_rise(const struct results *r, int model, int guidance)
+{
+    return settings_mean(r, model, guidance, offsetof(struct results_cell, base_nll)) -
+           results_cell(r, model, 0, -1, 0)->base_nll;
+}
+
 static size_t stem_length(const char *label)
 {
     size_t n = strlen(label), digits = n;

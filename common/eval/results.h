@@ -138,6 +138,9 @@ struct results_effect *results_effect(const struct results *r, int model, int gu
 /* Means over the settings of a model at one guidance; NaN if nothing was written. */
 double results_mean_distinct2(const struct results *r, int model, int guidance);
 double results_mean_nll(const struct results *r, int model, int guidance);
+/* How much less likely replies become under the base model when attributes are asked for, against the same model asked for nothing; NaN
+ * without a base model. */
+double results_base_rise(const struct results *r, int model, int guidance);
 /* Models whose labels differ only in "-<number>" at the end are training seeds of one: "steer",
  * "steer-2". */
 bool results_same_group(const char *a, const char *b);

@@ -150,6 +150,9 @@ static void test_demo_reads_back_the_same_from_its_json(void **state)
     json_canonical(j, &one);
     if (spec_from_json(j, &back, &e) != 0)
         fail_msg("%s", e.msg);
+    assert_string_equal(back->schema.attr[2].name, "surprised"); /* in the order that the author wrote */
+    assert_string_equal(back->schema.attr[3].name, "personal");
+    assert_string_equal(back->stage[4]->spec->evaluate.model[0].label, "steer");
     again = spec_to_json(back);
     json_canonical(again, &two);
     assert_string_equal(one.data, two.data);
