@@ -16,7 +16,8 @@
 #define SETS_MAX 64
 #define FILES_MAX 1024
 #define KEY_MAX 128
-#define UNFINISHED_MAX 1000 /* each holds its resolved spec in memory, about 2 MB for a pipeline   \
+#define UNFINISHED_MAX                                                                             \
+    1000 /* each holds its resolved spec in memory, about 2 MB for a pipeline   \
                              */
 
 struct submission {

@@ -18,7 +18,8 @@ const char coord_config_usage[] =
     "port 0: any)\n"
     "  --advertise URL      base URL by which workers reach the HTTP API (STEER_ADVERTISE; "
     "default: where it listens)\n"
-    "  --token-file FILE    the secret that HTTP and workers' sockets ask for, one line of 16 or more "
+    "  --token-file FILE    the secret that HTTP and workers' sockets ask for, one line of 16 or "
+    "more "
     "characters (or STEER_TOKEN); needed beyond loopback\n"
     "  --open-control       let the control socket listen beyond loopback without a token: only "
     "where everybody on the network is trusted\n"
@@ -144,11 +145,12 @@ static int check(const struct coord_config *c, struct err *e)
     char host[256];
 
     if (!c->open_control && c->token[0] == '\0' && !coord_config_is_loopback(c->control))
-        return err_set(e, ERR_DENIED,
-                       "--control is %s: beyond loopback anybody who reaches it can act as a "
-                       "worker; give everybody a secret with --token-file, or add --open-control if "
-                       "everybody on that network is trusted",
-                       c->control);
+        return err_set(
+            e, ERR_DENIED,
+            "--control is %s: beyond loopback anybody who reaches it can act as a "
+            "worker; give everybody a secret with --token-file, or add --open-control if "
+            "everybody on that network is trusted",
+            c->control);
     if (c->advertise[0] != '\0' && !coord_config_url_host(c->advertise, host, sizeof host))
         return err_set(e, ERR_INVALID, "--advertise is %s, must be http://HOST:PORT", c->advertise);
     return 0;

@@ -67,7 +67,9 @@ void http_problem(struct http_request *r, int status, const char *code, const ch
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     buf_clear(&r->response.body);
-    buf_printf(&r->response.body, "{\"type\":\"urn:steerlm:problem:%s\",\"status\":%d,\"code\":\"%s\",\"detail\":", code, status, code);
+    buf_printf(&r->response.body,
+               "{\"type\":\"urn:steerlm:problem:%s\",\"status\":%d,\"code\":\"%s\",\"detail\":",
+               code, status, code);
     json_quote(text, strlen(text), &r->response.body);
     buf_char(&r->response.body, '}');
     r->response.status = status;
@@ -108,7 +110,8 @@ static void request_unref(struct http_request *r)
 static void deadline_set(struct http_request *r, uint64_t in_ms)
 {
     if (r->conn != NULL)
-        __atomic_store_n(&r->conn->deadline_ms, in_ms == 0 ? 0 : clock_ms() + in_ms, __ATOMIC_RELAXED);
+        __atomic_store_n(&r->conn->deadline_ms, in_ms == 0 ? 0 : clock_ms() + in_ms,
+                         __ATOMIC_RELAXED);
 }
 
 /* From here on the peer may have closed its side: it has said all. */
@@ -123,19 +126,22 @@ static void *on_target(void *cls, const char *uri, struct MHD_Connection *connec
 {
     struct http *h = cls;
     struct http_request *r = mem_zalloc(1, sizeof *r);
-    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 
     r->http = h;
     r->connection = connection;
     r->conn = info != NULL ? info->socket_context : NULL;
     r->refs = 1;
     r->target = uri != NULL ? mem_strdup(uri) : NULL;
-    snprintf(r->id, sizeof r->id, "req_%016llx",
-             (unsigned long long)(h->id_base + __atomic_fetch_add(&h->id_next, 1, __ATOMIC_RELAXED)));
+    snprintf(
+        r->id, sizeof r->id, "req_%016llx",
+        (unsigned long long)(h->id_base + __atomic_fetch_add(&h->id_next, 1, __ATOMIC_RELAXED)));
     return r;
 }
 
-enum MHD_Result http_send_prepared(struct http_request *r, unsigned status, struct MHD_Response *m, uint64_t bytes)
+enum MHD_Result http_send_prepared(struct http_request *r, unsigned status, struct MHD_Response *m,
+                                   uint64_t bytes)
 {
     enum MHD_Result rc;
 
@@ -149,8 +155,8 @@ enum MHD_Result http_send_prepared(struct http_request *r, unsigned status, stru
     deadline_set(r, SEND_GRACE_MS + bytes / RATE_MIN);
     rc = MHD_queue_response(r->connection, status, m);
     MHD_destroy_response(m);
-    log_debug("http.request", "id=%s method=%s path=%s status=%u", r->id, r->method != NULL ? r->method : "?",
-              r->path != NULL ? r->path : "?", status);
+    log_debug("http.request", "id=%s method=%s path=%s status=%u", r->id,
+              r->method != NULL ? r->method : "?", r->path != NULL ? r->path : "?", status);
     return rc;
 }
 
@@ -159,7 +165,8 @@ static void problem_add_id(struct http_request *r)
 {
     struct buf *b = &r->response.body;
 
-    if (strcmp(r->response.content_type, "application/problem+json") != 0 || b->len < 3 || b->data[b->len - 1] != '}')
+    if (strcmp(r->response.content_type, "application/problem+json") != 0 || b->len < 3 ||
+        b->data[b->len - 1] != '}')
         return;
     b->len--;
     buf_printf(b, ",\"request_id\":\"%s\"}", r->id);
@@ -181,7 +188,8 @@ enum MHD_Result http_send(struct http_request *r)
         MHD_add_response_header(m, "Content-Type", r->response.content_type);
     if (r->response.etag[0] != '\0')
         MHD_add_response_header(m, "ETag", r->response.etag);
-    MHD_add_response_header(m, "Cache-Control", r->response.etag[0] != '\0' ? "no-cache" : "no-store");
+    MHD_add_response_header(m, "Cache-Control",
+                            r->response.etag[0] != '\0' ? "no-cache" : "no-store");
     if (r->response.status == 503)
         MHD_add_response_header(m, "Retry-After", "1");
     return http_send_prepared(r, (unsigned)r->response.status, m, len);
@@ -328,7 +336,9 @@ static enum MHD_Result on_body(struct http_request *r, const char *bytes, size_t
 {
     r->received += len;
     if (r->length == UINT64_MAX && r->conn != NULL) /* a chunked body earns its time as it comes */
-        __atomic_store_n(&r->conn->deadline_ms, r->body_start_ms + BODY_GRACE_MS + r->received / RATE_MIN, __ATOMIC_RELAXED);
+        __atomic_store_n(&r->conn->deadline_ms,
+                         r->body_start_ms + BODY_GRACE_MS + r->received / RATE_MIN,
+                         __ATOMIC_RELAXED);
     if (r->writer != NULL) {
         artifact_put_bytes(r, bytes, len);
     } else if (!r->answered && r->put_code == 0) {
@@ -365,8 +375,9 @@ static enum MHD_Result on_end(struct http_request *r)
     return MHD_YES;
 }
 
-static enum MHD_Result handle_request(void *cls, struct MHD_Connection *connection, const char *url, const char *method,
-                                      const char *version, const char *upload, size_t *upload_len, void **context)
+static enum MHD_Result handle_request(void *cls, struct MHD_Connection *connection, const char *url,
+                                      const char *method, const char *version, const char *upload,
+                                      size_t *upload_len, void **context)
 {
     struct http_request *r = *context;
 
@@ -397,7 +408,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     if (r == NULL)
         return;
     *context = NULL;
-    deadline_set(r, (uint64_t)h->config.idle_ms + h->config.header_ms); /* until the next head is complete */
+    deadline_set(r, (uint64_t)h->config.idle_ms +
+                        h->config.header_ms); /* until the next head is complete */
     busy_set(r, false);
     request_unref(r);
 }
@@ -409,7 +421,8 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
     struct http_conn *c;
 
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-        const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        const union MHD_ConnectionInfo *info =
+            MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
         int on = 1;
         c = mem_zalloc(1, sizeof *c);
         c->fd = info->connect_fd;
@@ -455,7 +468,8 @@ static bool peer_is_gone(struct http_conn *c)
 {
     char byte;
 
-    if (__atomic_load_n(&c->busy, __ATOMIC_RELAXED) || recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0)
+    if (__atomic_load_n(&c->busy, __ATOMIC_RELAXED) ||
+        recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) != 0)
         c->ended = 0;
     else
         c->ended++;
@@ -519,15 +533,17 @@ static int daemon_start(struct http *h, int fd, struct err *e)
     const struct http_config *c = &h->config;
 
     h->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, 0, NULL, NULL, handle_request, h,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, c->threads, MHD_OPTION_CONNECTION_LIMIT,
-        c->connections_max, MHD_OPTION_PER_IP_CONNECTION_LIMIT, c->connections_per_ip, MHD_OPTION_CONNECTION_TIMEOUT,
-        (c->idle_ms + 999) / 1000, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(96 << 10), MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, 0, NULL, NULL,
+        handle_request, h, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, c->threads,
+        MHD_OPTION_CONNECTION_LIMIT, c->connections_max, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+        c->connections_per_ip, MHD_OPTION_CONNECTION_TIMEOUT, (c->idle_ms + 999) / 1000,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(96 << 10), MHD_OPTION_STRICT_FOR_CLIENT, 1,
         MHD_OPTION_URI_LOG_CALLBACK, on_target, h, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_END);
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
+        h, MHD_OPTION_END);
     if (h->daemon == NULL)
-        return err_set(e, ERR_SYSTEM, "the HTTP server did not start (%u threads, %u connections)", c->threads,
-                       c->connections_max);
+        return err_set(e, ERR_SYSTEM, "the HTTP server did not start (%u threads, %u connections)",
+                       c->threads, c->connections_max);
     return 0;
 }
 
@@ -554,8 +570,8 @@ int http_start(const struct http_config *config, struct http **out, struct err *
     randombytes_buf(&h->id_base, sizeof h->id_base);
     h->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (config->token != NULL)
-        crypto_generichash(h->token_hash, sizeof h->token_hash, (const unsigned char *)config->token,
-                           strlen(config->token), NULL, 0);
+        crypto_generichash(h->token_hash, sizeof h->token_hash,
+                           (const unsigned char *)config->token, strlen(config->token), NULL, 0);
     rc = h->event_fd < 0 ? err_sys(e, "eventfd") : http_listen(h, &fd, e);
     if (rc != 0)
         goto out;

@@ -38,18 +38,23 @@
 #define HTTP_HOSTS_MAX 16
 
 struct http_config {
-    const char *listen;           /* "127.0.0.1:7780", "[::1]:0", "0.0.0.0:7780"; port 0: the kernel chooses */
-    const char *hosts[HTTP_HOSTS_MAX]; /* further names allowed in Host, without port; loopback names and the listen address always are */
+    const char
+        *listen; /* "127.0.0.1:7780", "[::1]:0", "0.0.0.0:7780"; port 0: the kernel chooses */
+    const char *hosts
+        [HTTP_HOSTS_MAX]; /* further names allowed in Host, without port; loopback names and the listen address always are */
     int hosts_n;
-    struct blob_store *blobs;     /* borrowed; artefacts */
-    uint64_t artifact_bytes_max;  /* largest single PUT; 0 = 64 GiB */
-    uint64_t disk_reserve_bytes;  /* a PUT that would leave less free gets 507, so that the journal can still write; 0 = 16 MiB */
-    const char *token;            /* bearer secret; NULL: no key asked, allowed on loopback only (else ERR_DENIED) */
-    uint32_t threads;             /* of the pool; 0 = 4: an fsync holds one up */
-    uint32_t connections_max;     /* 0 = 256 */
-    uint32_t connections_per_ip;  /* 0 = 128: one machine may hold many workers */
-    uint32_t header_ms, idle_ms;  /* 0 = 5000, 15000: headers must be complete; a transfer must move */
-    uint32_t answer_ms_max;       /* 0 = 75000 */
+    struct blob_store *blobs;    /* borrowed; artefacts */
+    uint64_t artifact_bytes_max; /* largest single PUT; 0 = 64 GiB */
+    uint64_t
+        disk_reserve_bytes; /* a PUT that would leave less free gets 507, so that the journal can still write; 0 = 16 MiB */
+    const char
+        *token; /* bearer secret; NULL: no key asked, allowed on loopback only (else ERR_DENIED) */
+    uint32_t threads;            /* of the pool; 0 = 4: an fsync holds one up */
+    uint32_t connections_max;    /* 0 = 256 */
+    uint32_t connections_per_ip; /* 0 = 128: one machine may hold many workers */
+    uint32_t header_ms,
+        idle_ms;            /* 0 = 5000, 15000: headers must be complete; a transfer must move */
+    uint32_t answer_ms_max; /* 0 = 75000 */
 };
 
 struct http;
@@ -61,7 +66,9 @@ uint16_t http_port(const struct http *h);
 /* Base URL that a client on this machine can use: "http://127.0.0.1:41234". */
 const char *http_url(const struct http *h);
 
-int http_wait_fd(const struct http *h); /* an eventfd, readable while http_next() has something (or had: spurious is possible) */
+int http_wait_fd(
+    const struct http *
+        h); /* an eventfd, readable while http_next() has something (or had: spurious is possible) */
 bool http_next(struct http *h, struct api_request *q, void **ticket);
 /* Takes r->body. r->status 0 is our mistake (CHECKed). An empty body is sent as none. */
 void http_answer(struct http *h, void *ticket, struct api_response *r);

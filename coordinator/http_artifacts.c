@@ -125,7 +125,8 @@ static enum MHD_Result send_file(struct http_request *r, int fd, uint64_t size)
         snprintf(text, sizeof text, "bytes %" PRIu64 "-%" PRIu64 "/%" PRIu64, begin, end - 1, size);
         MHD_add_response_header(m, "Content-Range", text);
     }
-    http_count(r->http, &r->http->counters.artifact_bytes_out, strcmp(r->method, "HEAD") == 0 ? 0 : end - begin);
+    http_count(r->http, &r->http->counters.artifact_bytes_out,
+               strcmp(r->method, "HEAD") == 0 ? 0 : end - begin);
     return http_send_prepared(r, kind == RANGE_OK ? 206 : 200, m, end - begin);
 }
 
@@ -175,7 +176,9 @@ static void put_failed(struct http_request *r, int code, const struct err *e)
     r->put_code = code;
     if (code == ERR_NO_SPACE) {
         http_count(h, &h->counters.no_space, 1);
-        http_problem(r, 507, "no_space", "the coordinator's disk is full; the upload can be repeated when there is room");
+        http_problem(
+            r, 507, "no_space",
+            "the coordinator's disk is full; the upload can be repeated when there is room");
     } else if (code == ERR_CORRUPT) {
         http_problem(r, 422, "digest_mismatch", "%s", e->msg);
     } else {
@@ -183,7 +186,8 @@ static void put_failed(struct http_request *r, int code, const struct err *e)
         if (code == ERR_IO)
             http_set_fatal(h, e->msg);
     }
-    log_warn("artifact.put_failed", "digest=%s code=%s detail=\"%s\"", r->digest.hex, err_name(code), e->msg);
+    log_warn("artifact.put_failed", "digest=%s code=%s detail=\"%s\"", r->digest.hex,
+             err_name(code), e->msg);
 }
 
 int artifact_put_begin(struct http_request *r)
@@ -196,11 +200,13 @@ int artifact_put_begin(struct http_request *r)
     if (!digest_of_path(r))
         return 400;
     if (known > h->config.artifact_bytes_max) {
-        http_problem(r, 413, "artifact_too_large", "an artefact may have %" PRIu64 " bytes", h->config.artifact_bytes_max);
+        http_problem(r, 413, "artifact_too_large", "an artefact may have %" PRIu64 " bytes",
+                     h->config.artifact_bytes_max);
         return 413;
     }
     if (!disk_has_room(h, known)) {
-        err_set(&e, ERR_NO_SPACE, "less than %" PRIu64 " bytes would stay free", h->config.disk_reserve_bytes);
+        err_set(&e, ERR_NO_SPACE, "less than %" PRIu64 " bytes would stay free",
+                h->config.disk_reserve_bytes);
         put_failed(r, ERR_NO_SPACE, &e);
         return 507;
     }
@@ -250,5 +256,6 @@ void artifact_put_end(struct http_request *r)
     http_count(r->http, &r->http->counters.artifact_bytes_in, r->received);
     r->response.status = had ? 200 : 201;
     r->response.content_type = "application/json";
-    buf_printf(&r->response.body, "{\"digest\":\"%s\",\"size\":%" PRIu64 "}", r->digest.hex, r->received);
+    buf_printf(&r->response.body, "{\"digest\":\"%s\",\"size\":%" PRIu64 "}", r->digest.hex,
+               r->received);
 }

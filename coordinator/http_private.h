@@ -38,7 +38,7 @@ struct http_request { /* one request on a connection */
     bool suspended; /* resumed exactly once, by http_answer() or the sweeper */
     bool answered;  /* response holds the answer */
     char id[24];
-    char *target;   /* as sent */
+    char *target; /* as sent */
     char *path, *query;
     char *method, *content_type, *idempotency_key, *if_none_match;
     struct buf body;
@@ -46,9 +46,9 @@ struct http_request { /* one request on a connection */
     struct api_response response;
     struct blob_writer *writer; /* PUT of an artefact */
     struct digest digest;
-    int put_code;           /* enum err_code of a failed write: the rest of the body is discarded */
+    int put_code; /* enum err_code of a failed write: the rest of the body is discarded */
     uint64_t reactor_deadline_ms, body_start_ms;
-    struct http_request *next;        /* in the queue */
+    struct http_request *next;                /* in the queue */
     struct http_request *all_prev, *all_next; /* suspended ones */
 };
 
@@ -87,7 +87,8 @@ void artifact_put_end(struct http_request *r); /* fills r->response */
 
 /* http.c */
 enum MHD_Result http_send(struct http_request *r); /* r->response, as it is */
-enum MHD_Result http_send_prepared(struct http_request *r, unsigned status, struct MHD_Response *m, uint64_t bytes);
+enum MHD_Result http_send_prepared(struct http_request *r, unsigned status, struct MHD_Response *m,
+                                   uint64_t bytes);
 void http_problem(struct http_request *r, int status, const char *code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void http_set_fatal(struct http *h, const char *why);

@@ -17,7 +17,8 @@ struct header_scan {
     const char *host_text, *origin_text, *auth_text, *length_text;
 };
 
-static enum MHD_Result header_count(void *cls, enum MHD_ValueKind kind, const char *key, const char *value)
+static enum MHD_Result header_count(void *cls, enum MHD_ValueKind kind, const char *key,
+                                    const char *value)
 {
     struct header_scan *s = cls;
 
@@ -43,7 +44,10 @@ static enum MHD_Result header_count(void *cls, enum MHD_ValueKind kind, const ch
 
 static int hex_of(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 bool request_target_split(struct http_request *r)
@@ -107,7 +111,8 @@ static bool host_is_ours(const struct http *h, const char *text)
         return false;
     if (inet_pton(AF_INET, name, raw) == 1 || inet_pton(AF_INET6, name, raw) == 1)
         return true;
-    if (strcasecmp(name, "localhost") == 0 || strcasecmp(name, h->listen_host) == 0 || strcasecmp(name, h->own_name) == 0)
+    if (strcasecmp(name, "localhost") == 0 || strcasecmp(name, h->listen_host) == 0 ||
+        strcasecmp(name, h->own_name) == 0)
         return true;
     for (int i = 0; i < h->config.hosts_n; i++)
         if (strcasecmp(name, h->config.hosts[i]) == 0)
@@ -120,7 +125,7 @@ static bool origin_is_ours(const char *origin, const char *host)
 {
     const char *rest = strncasecmp(origin, "http://", 7) == 0    ? origin + 7
                        : strncasecmp(origin, "https://", 8) == 0 ? origin + 8
-                                                                  : NULL;
+                                                                 : NULL;
 
     return rest != NULL && strcasecmp(rest, host) == 0;
 }
@@ -131,7 +136,8 @@ static bool token_fits(const struct http *h, const char *auth)
 
     if (auth == NULL || strncasecmp(auth, "Bearer ", 7) != 0)
         return false;
-    crypto_generichash(hash, sizeof hash, (const unsigned char *)auth + 7, strlen(auth + 7), NULL, 0);
+    crypto_generichash(hash, sizeof hash, (const unsigned char *)auth + 7, strlen(auth + 7), NULL,
+                       0);
     return sodium_memcmp(hash, h->token_hash, sizeof hash) == 0;
 }
 
@@ -158,7 +164,8 @@ static int framing_check(struct http_request *r, const struct header_scan *s)
         char *end = NULL;
         size_t digits = strspn(s->length_text, "0123456789");
         if (digits == 0 || digits > 18 || s->length_text[digits] != '\0')
-            return refuse(r, 400, "bad_length", "Content-Length is not a number of at most 18 digits");
+            return refuse(r, 400, "bad_length",
+                          "Content-Length is not a number of at most 18 digits");
         r->length = strtoull(s->length_text, &end, 10);
     }
     return 0;
@@ -172,7 +179,8 @@ static int method_check(struct http_request *r)
     for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
         known = known || strcmp(r->method, methods[i]) == 0;
     if (!known)
-        return refuse(r, 405, "method_not_allowed", "PUT is for /v1/artifacts/{sha256}; else GET, HEAD, POST, PATCH, DELETE");
+        return refuse(r, 405, "method_not_allowed",
+                      "PUT is for /v1/artifacts/{sha256}; else GET, HEAD, POST, PATCH, DELETE");
     return 0;
 }
 
@@ -187,18 +195,25 @@ int request_check(struct http_request *r)
     if (status != 0)
         return status;
     if (r->target == NULL || !request_target_split(r))
-        return refuse(r, 400, "bad_target", "the target must be a path of at most 8192 bytes, UTF-8, without control bytes or bad escapes");
+        return refuse(r, 400, "bad_target",
+                      "the target must be a path of at most 8192 bytes, UTF-8, without control "
+                      "bytes or bad escapes");
     if (s.host == 0 || !host_is_ours(r->http, s.host_text))
-        return refuse(r, 421, "wrong_host", "the Host header names neither an address nor a name of this coordinator; use its address");
+        return refuse(r, 421, "wrong_host",
+                      "the Host header names neither an address nor a name of this coordinator; "
+                      "use its address");
     if (s.origin > 0 && !origin_is_ours(s.origin_text, s.host_text))
         return refuse(r, 403, "foreign_origin", "a page of another origin must not use this API");
-    if (r->http->config.token != NULL && strcmp(r->path, "/healthz") != 0 && !token_fits(r->http, s.auth_text))
-        return refuse(r, 401, "unauthenticated", "this coordinator wants a key: Authorization: Bearer KEY");
+    if (r->http->config.token != NULL && strcmp(r->path, "/healthz") != 0 &&
+        !token_fits(r->http, s.auth_text))
+        return refuse(r, 401, "unauthenticated",
+                      "this coordinator wants a key: Authorization: Bearer KEY");
     status = method_check(r);
     if (status != 0)
         return status;
     if (!artifact_is_path(r->path) && r->length != UINT64_MAX && r->length > HTTP_BODY_MAX)
-        return refuse(r, 413, "body_too_large", "a body may have 262144 bytes; large files go to /v1/artifacts");
+        return refuse(r, 413, "body_too_large",
+                      "a body may have 262144 bytes; large files go to /v1/artifacts");
     text = MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, "Content-Type");
     r->content_type = mem_strdup(text != NULL ? text : "");
     text = MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, "Idempotency-Key");

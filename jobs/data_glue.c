@@ -49,10 +49,11 @@ static int config_make(const struct data_spec *d, const struct schema *s, struct
     return 0;
 }
 
-int data_glue_read(const struct data_spec *d, const struct schema *s, const char *const *paths, int n,
-                   void *self, int (*emit)(void *self, const struct conversation *c, struct err *e),
-                   bool (*cancelled)(void *self), struct problems *problems, struct read_counts *counts,
-                   struct err *e)
+int data_glue_read(const struct data_spec *d, const struct schema *s, const char *const *paths,
+                   int n, void *self,
+                   int (*emit)(void *self, const struct conversation *c, struct err *e),
+                   bool (*cancelled)(void *self), struct problems *problems,
+                   struct read_counts *counts, struct err *e)
 {
     struct read_config c = {0};
     const char *names[SPEC_LIST_MAX];
@@ -109,8 +110,8 @@ static cJSON *meta_make(const struct data_spec *d, const struct problems *proble
     return meta;
 }
 
-int data_glue_prepare(const struct data_spec *d, const struct schema *s, const char *const *paths, int n,
-                      const char *dir, void *self, bool (*cancelled)(void *self),
+int data_glue_prepare(const struct data_spec *d, const struct schema *s, const char *const *paths,
+                      int n, const char *dir, void *self, bool (*cancelled)(void *self),
                       struct problems *problems, struct read_counts *counts, struct err *e)
 {
     struct prepare p = {NULL, self, cancelled};
@@ -118,7 +119,8 @@ int data_glue_prepare(const struct data_spec *d, const struct schema *s, const c
     int rc = dataset_writer_new(dir, s, &p.writer, e);
 
     if (rc == 0)
-        rc = data_glue_read(d, s, paths, n, &p, prepare_emit, prepare_cancelled, problems, counts, e);
+        rc = data_glue_read(d, s, paths, n, &p, prepare_emit, prepare_cancelled, problems, counts,
+                            e);
     if (rc == 0) {
         meta = meta_make(d, problems, counts);
         rc = dataset_writer_end(&p.writer, meta, e);
@@ -140,8 +142,9 @@ static int levels_preview(struct dataset *d, struct err *e)
     return rc;
 }
 
-int data_glue_load(const struct data_spec *d, const struct schema *s, const char *const *paths, int n,
-                   struct dataset *out, struct problems *problems, struct read_counts *counts, struct err *e)
+int data_glue_load(const struct data_spec *d, const struct schema *s, const char *const *paths,
+                   int n, struct dataset *out, struct problems *problems,
+                   struct read_counts *counts, struct err *e)
 {
     const char *tmp = getenv("TMPDIR");
     char *dir = mem_printf("%s/steer-data-XXXXXX", tmp != NULL && tmp[0] != '\0' ? tmp : "/tmp");
@@ -163,8 +166,8 @@ int data_glue_load(const struct data_spec *d, const struct schema *s, const char
     return rc;
 }
 
-int data_glue_template(const struct spec *s, const struct data_spec *data, const struct schema *schema,
-                       struct template_config *out, struct err *e)
+int data_glue_template(const struct spec *s, const struct data_spec *data,
+                       const struct schema *schema, struct template_config *out, struct err *e)
 {
     static const char *const names[] = {"plain", "control", "nemo", "paper"};
     int name = 0;

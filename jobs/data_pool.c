@@ -12,7 +12,8 @@ static struct turn *turn_of(const struct pool_item *i)
     return &i->data->conversation[i->conversation].turn[i->turn];
 }
 
-static int reply_tokens(const struct tokenizer *t, const struct turn *turn, struct ids *scratch, size_t *n, struct err *e)
+static int reply_tokens(const struct tokenizer *t, const struct turn *turn, struct ids *scratch,
+                        size_t *n, struct err *e)
 {
     int rc;
 
@@ -22,8 +23,8 @@ static int reply_tokens(const struct tokenizer *t, const struct turn *turn, stru
     return rc;
 }
 
-int data_pool_make(struct dataset *const *data, int n, const struct tokenizer *t, int max_reply_tokens,
-                   struct data_pool *out, struct err *e)
+int data_pool_make(struct dataset *const *data, int n, const struct tokenizer *t,
+                   int max_reply_tokens, struct data_pool *out, struct err *e)
 {
     struct ids scratch = {NULL, 0, 0};
     size_t total = 0, tokens = 0;
@@ -76,7 +77,8 @@ static void edges_find(const struct data_pool *p, struct schema *schema, int a)
     free(values);
 }
 
-static void levels_set(struct dataset *d, const struct schema *schema, const char *labels, const bool *fresh_edges)
+static void levels_set(struct dataset *d, const struct schema *schema, const char *labels,
+                       const bool *fresh_edges)
 {
     bool human = strcmp(labels, "human") == 0, none = strcmp(labels, "none") == 0;
 
@@ -113,7 +115,8 @@ int data_pool_levels(struct data_pool *p, struct dataset *const *data, int n, co
     }
     if (strcmp(labels, "predicted") == 0 && needs && !predicted)
         return err_set(e, ERR_INVALID,
-                       "no response of %zu has a predicted level: annotate the data first, or set condition.labels "
+                       "no response of %zu has a predicted level: annotate the data first, or set "
+                       "condition.labels "
                        "to human or none",
                        p->n);
     for (int k = 0; k < n; k++)

@@ -37,7 +37,8 @@ static bool is_done(const struct planner *p, const char *phase)
 }
 
 /* A figure of a finished phase: a whole number within [1, max]. */
-static int figure(const struct planner *p, const char *phase, const char *name, uint64_t max, uint64_t *out)
+static int figure(const struct planner *p, const char *phase, const char *name, uint64_t max,
+                  uint64_t *out)
 {
     const cJSON *metrics = json_get(json_get(p->done, phase), "metrics");
     int64_t v;
@@ -61,7 +62,8 @@ static void single(const struct planner *p, const char *name, uint32_t tasks, do
     f->cost = cost;
 }
 
-static int ranges(const struct planner *p, const char *name, const char *task, const char *counted_by, int rows_per_task, double cost)
+static int ranges(const struct planner *p, const char *name, const char *task,
+                  const char *counted_by, int rows_per_task, double cost)
 {
     int rc;
 
@@ -79,9 +81,10 @@ static int ranges(const struct planner *p, const char *name, const char *task, c
 static uint64_t steps_of(const struct train_spec *t, uint64_t examples, uint64_t tokens)
 {
     double batch = (double)t->global_batch;
-    double steps = t->max_steps > 0    ? (double)t->max_steps
-                   : t->max_tokens > 0 ? (double)t->max_tokens / (batch * (double)tokens / (double)examples)
-                                       : t->passes * (double)examples / batch;
+    double steps = t->max_steps > 0 ? (double)t->max_steps
+                   : t->max_tokens > 0
+                       ? (double)t->max_tokens / (batch * (double)tokens / (double)examples)
+                       : t->passes * (double)examples / batch;
 
     return steps < 1 ? 1 : steps > (double)STEPS_MAX ? STEPS_MAX : (uint64_t)ceil(steps);
 }
@@ -99,7 +102,8 @@ static int session(const struct planner *p, int fold)
         return rc;
     snprintf(p->out->session_context, sizeof p->out->session_context, "%s", name);
     snprintf(name, sizeof name, "tokens.%d", fold);
-    if ((rc = figure(p, "encode", name, 1ull << 52, &tokens)) != 0 || (rc = figure(p, "encode", "params", 1ull << 40, &plan->params)) != 0)
+    if ((rc = figure(p, "encode", name, 1ull << 52, &tokens)) != 0 ||
+        (rc = figure(p, "encode", "params", 1ull << 40, &plan->params)) != 0)
         return rc;
     p->out->type = PHASE_SESSION;
     snprintf(p->out->name, sizeof p->out->name, "train.%d", fold);
@@ -112,7 +116,8 @@ static int session(const struct planner *p, int fold)
     plan->checkpoint_every = (uint32_t)t->checkpoint_every_steps;
     plan->fold = fold;
     p->out->tasks = 1;
-    p->out->cost = 1e-3 * (double)plan->steps * (double)t->global_batch * (double)tokens / (double)examples;
+    p->out->cost =
+        1e-3 * (double)plan->steps * (double)t->global_batch * (double)tokens / (double)examples;
     return 0;
 }
 
@@ -148,7 +153,8 @@ static int next_annotate(const struct planner *p, const cJSON *inputs)
             return rc;
         p->out->rows = (uint64_t)rows;
         p->out->rows_per_task = (uint64_t)p->s->annotate.rows_per_task;
-        p->out->tasks = (uint32_t)((p->out->rows + p->out->rows_per_task - 1) / p->out->rows_per_task);
+        p->out->tasks =
+            (uint32_t)((p->out->rows + p->out->rows_per_task - 1) / p->out->rows_per_task);
     } else if (!is_done(p, "annotate.reduce")) {
         single(p, "annotate.reduce", 1, 40);
     }
@@ -160,7 +166,8 @@ static int next_generate(const struct planner *p)
     if (!is_done(p, "generate.items"))
         single(p, "generate.items", 1, 5);
     else if (!is_done(p, "generate.rows"))
-        return ranges(p, "generate.rows", "generate.rows", "generate.items", p->s->generate.rows_per_task, 300);
+        return ranges(p, "generate.rows", "generate.rows", "generate.items",
+                      p->s->generate.rows_per_task, 300);
     else if (!is_done(p, "generate.reduce"))
         single(p, "generate.reduce", 1, 10);
     return 0;
@@ -171,9 +178,11 @@ static int next_bootstrap(const struct planner *p)
     if (!is_done(p, "bootstrap.items"))
         single(p, "bootstrap.items", 1, 5);
     else if (!is_done(p, "bootstrap.sample"))
-        return ranges(p, "bootstrap.sample", "bootstrap.sample", "bootstrap.items", p->s->bootstrap.rows_per_task, 300);
+        return ranges(p, "bootstrap.sample", "bootstrap.sample", "bootstrap.items",
+                      p->s->bootstrap.rows_per_task, 300);
     else if (!is_done(p, "bootstrap.score"))
-        return ranges(p, "bootstrap.score", "bootstrap.score", "bootstrap.items", p->s->bootstrap.rows_per_task, 60);
+        return ranges(p, "bootstrap.score", "bootstrap.score", "bootstrap.items",
+                      p->s->bootstrap.rows_per_task, 60);
     else if (!is_done(p, "bootstrap.reduce"))
         single(p, "bootstrap.reduce", 1, 10);
     return 0;
@@ -184,7 +193,8 @@ static int next_evaluate(const struct planner *p)
     if (!is_done(p, "evaluate.items"))
         single(p, "evaluate.items", 1, 5);
     else if (!is_done(p, "evaluate.rows"))
-        return ranges(p, "evaluate.rows", "evaluate.rows", "evaluate.items", p->s->evaluate.rows_per_task, 600);
+        return ranges(p, "evaluate.rows", "evaluate.rows", "evaluate.items",
+                      p->s->evaluate.rows_per_task, 600);
     else if (!is_done(p, "evaluate.reduce"))
         single(p, "evaluate.reduce", 1, 120);
     return 0;
@@ -249,8 +259,8 @@ static void finish(const struct planner *p, cJSON **outputs, cJSON **metrics)
     }
 }
 
-int kind_next_phase(const struct spec *s, const cJSON *inputs, const cJSON *done, struct phase *out, cJSON **outputs, cJSON **metrics,
-                    struct err *e)
+int kind_next_phase(const struct spec *s, const cJSON *inputs, const cJSON *done, struct phase *out,
+                    cJSON **outputs, cJSON **metrics, struct err *e)
 {
     struct planner p = {s, done, out, e};
     int rc = 0;

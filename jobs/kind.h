@@ -26,22 +26,23 @@ struct session_plan { /* numbers only; the context document carries the rest */
 
 struct phase {
     enum phase_type type;
-    char name[32];        /* unique in the stage: "encode", "train.0", "annotate.rows" */
-    char task[32];        /* task kind for jobs/run.h */
-    uint32_t tasks;       /* PHASE_TASKS */
+    char name[32];                /* unique in the stage: "encode", "train.0", "annotate.rows" */
+    char task[32];                /* task kind for jobs/run.h */
+    uint32_t tasks;               /* PHASE_TASKS */
     uint64_t rows, rows_per_task; /* row phases: task i covers [i * rows_per_task, min(.., rows)) */
-    char unit[16];        /* what progress counts: "rows", "steps", "files" */
-    double cost;          /* relative size, for the progress of the whole stage */
-    struct session_plan session; /* PHASE_SESSION */
-    char session_context[64]; /* name of the phase output that holds the examples, e.g. "examples.0" of phase "encode" */
+    char unit[16];                /* what progress counts: "rows", "steps", "files" */
+    double cost;                  /* relative size, for the progress of the whole stage */
+    struct session_plan session;  /* PHASE_SESSION */
+    char session_context
+        [64]; /* name of the phase output that holds the examples, e.g. "examples.0" of phase "encode" */
 };
 
 /* done: {"encode": {"outputs": {...}, "parts": [...], "metrics": {...}}, ...} of the finished phases, in order.
  * inputs: the stage's resolved inputs, {key: [digest, ...]}, and for keys that come from a stage "KEY.rows": its metric `rows` (annotate needs
  * data.rows: conversations). Parts: digest of the output "part" of each task, in task order; parts of "export" are its outputs "model".
  * Gives the next phase, or PHASE_END and fills `outputs` ({name: [digest, ...]}) and `metrics` of the stage. */
-int kind_next_phase(const struct spec *s, const cJSON *inputs, const cJSON *done, struct phase *out, cJSON **outputs, cJSON **metrics,
-                    struct err *e);
+int kind_next_phase(const struct spec *s, const cJSON *inputs, const cJSON *done, struct phase *out,
+                    cJSON **outputs, cJSON **metrics, struct err *e);
 const char *kind_default_output(enum job_kind kind); /* "model", "data", "report" */
 
 #endif

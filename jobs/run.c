@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 static const struct run_kind {
     const char *name;
     run_fn fn;
@@ -46,8 +45,9 @@ void run_result_fini(struct run_result *r)
     memset(r, 0, sizeof *r);
 }
 
-int run_task_execute(const char *kind, uint32_t index, uint64_t begin, uint64_t end, const char *context, size_t context_len,
-                     const struct run_env *env, struct run_result *result, struct err *e)
+int run_task_execute(const char *kind, uint32_t index, uint64_t begin, uint64_t end,
+                     const char *context, size_t context_len, const struct run_env *env,
+                     struct run_result *result, struct err *e)
 {
     const struct run_kind *k = kind_find(kind);
     struct run_task t = {.kind = kind, .index = index, .begin = begin, .end = end};
@@ -56,7 +56,8 @@ int run_task_execute(const char *kind, uint32_t index, uint64_t begin, uint64_t 
 
     memset(result, 0, sizeof *result);
     if (k == NULL)
-        return err_set(e, ERR_UNSUPPORTED, "this worker does not know tasks of kind \"%.40s\"", kind);
+        return err_set(e, ERR_UNSUPPORTED, "this worker does not know tasks of kind \"%.40s\"",
+                       kind);
     rc = json_parse(context, context_len, JSON_LIMITS_FILE, &j, e);
     if (rc == 0)
         rc = spec_from_json(json_get(j, "spec"), &t.spec, e);
@@ -82,7 +83,8 @@ out:
 
 /* ---- for the run_*.c files ------------------------------------------------------------------------------------- */
 
-static int fetch_named(const struct run_env *env, const cJSON *digest, const char *what, char *path, size_t cap, struct err *e)
+static int fetch_named(const struct run_env *env, const cJSON *digest, const char *what, char *path,
+                       size_t cap, struct err *e)
 {
     int rc;
 
@@ -97,7 +99,8 @@ int run_input_count(const struct run_task *t, const char *key)
     return cJSON_GetArraySize(json_get(t->inputs, key));
 }
 
-int run_input(const struct run_task *t, const struct run_env *env, const char *key, int i, char *path, size_t cap, struct err *e)
+int run_input(const struct run_task *t, const struct run_env *env, const char *key, int i,
+              char *path, size_t cap, struct err *e)
 {
     char what[96];
 
@@ -105,12 +108,14 @@ int run_input(const struct run_task *t, const struct run_env *env, const char *k
     return fetch_named(env, cJSON_GetArrayItem(json_get(t->inputs, key), i), what, path, cap, e);
 }
 
-int run_phase_output(const struct run_task *t, const struct run_env *env, const char *phase, const char *name, char *path, size_t cap, struct err *e)
+int run_phase_output(const struct run_task *t, const struct run_env *env, const char *phase,
+                     const char *name, char *path, size_t cap, struct err *e)
 {
     char what[96];
 
     snprintf(what, sizeof what, "output %s of phase %s", name, phase);
-    return fetch_named(env, json_get(json_get(json_get(t->phases, phase), "outputs"), name), what, path, cap, e);
+    return fetch_named(env, json_get(json_get(json_get(t->phases, phase), "outputs"), name), what,
+                       path, cap, e);
 }
 
 int run_phase_parts(const struct run_task *t, const char *phase)
@@ -118,12 +123,14 @@ int run_phase_parts(const struct run_task *t, const char *phase)
     return cJSON_GetArraySize(json_get(json_get(t->phases, phase), "parts"));
 }
 
-int run_phase_part(const struct run_task *t, const struct run_env *env, const char *phase, int i, char *path, size_t cap, struct err *e)
+int run_phase_part(const struct run_task *t, const struct run_env *env, const char *phase, int i,
+                   char *path, size_t cap, struct err *e)
 {
     char what[96];
 
     snprintf(what, sizeof what, "part %d of phase %s", i, phase);
-    return fetch_named(env, cJSON_GetArrayItem(json_get(json_get(t->phases, phase), "parts"), i), what, path, cap, e);
+    return fetch_named(env, cJSON_GetArrayItem(json_get(json_get(t->phases, phase), "parts"), i),
+                       what, path, cap, e);
 }
 
 const cJSON *run_phase_metrics(const struct run_task *t, const char *phase)
@@ -131,7 +138,8 @@ const cJSON *run_phase_metrics(const struct run_task *t, const char *phase)
     return json_get(json_get(t->phases, phase), "metrics");
 }
 
-int run_publish(const struct run_env *env, struct run_result *r, const char *name, const char *path, struct err *e)
+int run_publish(const struct run_env *env, struct run_result *r, const char *name, const char *path,
+                struct err *e)
 {
     struct digest d;
     int rc = env->publish(env->self, path, &d, e);

@@ -37,7 +37,8 @@ static void metrics_set(struct run_result *r, const struct problems *p, const st
     run_metric(r, "threads_repeated", (double)c->threads_repeated);
 }
 
-int run_prepare(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
+int run_prepare(const struct run_task *t, const struct run_env *env, struct run_result *r,
+                struct err *e)
 {
     const struct data_spec *d = t->spec->data_n > 0 ? &t->spec->data[0] : NULL;
     char(*path)[4096] = mem_zalloc(SPEC_LIST_MAX, sizeof *path);
@@ -55,8 +56,8 @@ int run_prepare(const struct run_task *t, const struct run_env *env, struct run_
         paths[i] = path[i];
     }
     if (rc == 0)
-        rc = data_glue_prepare(d, &t->spec->schema, paths, n, dir, (void *)(uintptr_t)env, asked_to_stop,
-                               &problems, &counts, e);
+        rc = data_glue_prepare(d, &t->spec->schema, paths, n, dir, (void *)(uintptr_t)env,
+                               asked_to_stop, &problems, &counts, e);
     if (rc == 0)
         rc = run_publish(env, r, "data", dir, e);
     if (rc == 0)

@@ -49,7 +49,8 @@ static int data_load(struct encode *x, struct err *e)
         if (rc == 0 && i > 0 && schema_same(&x->data[0]->schema, &x->data[i]->schema, e) != 0)
             rc = err_wrap(e, "data sets 0 and %d", i);
     }
-    if (rc == 0 && x->t->spec->schema.attrs > 0 && schema_same(&x->t->spec->schema, &x->data[0]->schema, e) != 0)
+    if (rc == 0 && x->t->spec->schema.attrs > 0 &&
+        schema_same(&x->t->spec->schema, &x->data[0]->schema, e) != 0)
         rc = err_wrap(e, "the spec's attributes and those of the data");
     return rc;
 }
@@ -117,7 +118,8 @@ static int base_load(struct encode *x, struct err *e)
     if (rc == 0)
         rc = model_load(path, MODEL_ALL, &x->model, e);
     if (rc == 0 && x->model.dims.head != HEAD_LM)
-        rc = err_set(e, ERR_INVALID, "base is a regression model; training starts from a language model");
+        rc = err_set(e, ERR_INVALID,
+                     "base is a regression model; training starts from a language model");
     return rc;
 }
 
@@ -184,7 +186,8 @@ static int policy_write(struct encode *x, const struct data_pool *pool, struct e
         const struct pool_item *p = &pool->item[i];
         rc = go_on(x, i, e);
         if (rc == 0)
-            rc = template_example(&x->cfg, x->model.tokenizer, &p->data->conversation[p->conversation], p->turn, NULL, s, e);
+            rc = template_example(&x->cfg, x->model.tokenizer,
+                                  &p->data->conversation[p->conversation], p->turn, NULL, s, e);
         if (rc != 0)
             break;
         x->cut += s->truncated;
@@ -234,7 +237,8 @@ static int examples_publish(struct encode *x, int fold, struct run_result *r, st
 
     snprintf(name, sizeof name, "examples.%d", fold);
     if (x->count[fold] == 0)
-        rc = err_set(e, ERR_INVALID, "%s: nothing to learn: no response has what the template teaches", name);
+        rc = err_set(e, ERR_INVALID,
+                     "%s: nothing to learn: no response has what the template teaches", name);
     if (rc == 0)
         rc = examples_writer_end(&x->writer[fold], path, e);
     if (rc == 0)
@@ -256,12 +260,14 @@ static int examples_publish(struct encode *x, int fold, struct run_result *r, st
     return rc;
 }
 
-static int examples_make(struct encode *x, const struct data_pool *pool, struct run_result *r, struct err *e)
+static int examples_make(struct encode *x, const struct data_pool *pool, struct run_result *r,
+                         struct err *e)
 {
     int rc = 0;
 
     for (int k = 0; k < x->folds && rc == 0; k++)
-        rc = examples_writer_new(&x->cfg, x->model.tokenizer, x->model.dims.vocab, &x->writer[k], e);
+        rc =
+            examples_writer_new(&x->cfg, x->model.tokenizer, x->model.dims.vocab, &x->writer[k], e);
     if (rc == 0)
         rc = x->cfg.head == TEMPLATE_POLICY ? policy_write(x, pool, e) : scores_write(x, e);
     for (int k = 0; k < x->folds && rc == 0; k++)
@@ -275,14 +281,16 @@ static int examples_make(struct encode *x, const struct data_pool *pool, struct 
 static int levels_make(struct encode *x, struct data_pool *pool, struct err *e)
 {
     const struct condition_spec *c = &x->t->spec->condition;
-    int rc = data_pool_make(x->data, x->datasets, x->model.tokenizer, x->cfg.max_reply_tokens, pool, e);
+    int rc =
+        data_pool_make(x->data, x->datasets, x->model.tokenizer, x->cfg.max_reply_tokens, pool, e);
 
     if (rc == 0 && pool->n == 0)
-        rc = err_set(e, ERR_INVALID, "no response is left to learn from: %llu are longer than %d tokens",
+        rc = err_set(e, ERR_INVALID,
+                     "no response is left to learn from: %llu are longer than %d tokens",
                      (unsigned long long)(pool->over_long + pool->unkept), x->cfg.max_reply_tokens);
     if (rc == 0)
-        rc = data_pool_levels(pool, x->data, x->datasets, c->labels[0] != '\0' ? c->labels : "predicted",
-                              &x->cfg.schema, e);
+        rc = data_pool_levels(pool, x->data, x->datasets,
+                              c->labels[0] != '\0' ? c->labels : "predicted", &x->cfg.schema, e);
     if (rc == 0 && c->shuffle_labels)
         data_pool_shuffle(pool, x->t->spec->seed);
     return rc;
@@ -298,7 +306,8 @@ static void encode_free(struct encode *x)
     free(x);
 }
 
-int run_encode(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
+int run_encode(const struct run_task *t, const struct run_env *env, struct run_result *r,
+               struct err *e)
 {
     struct encode *x = mem_zalloc(1, sizeof *x);
     struct data_pool pool = {0};
@@ -306,7 +315,9 @@ int run_encode(const struct run_task *t, const struct run_env *env, struct run_r
 
     x->t = t;
     x->env = env;
-    x->folds = t->spec->kind == KIND_TRAIN_ATTRIBUTE_MODEL && t->spec->cross_fit > 1 ? t->spec->cross_fit : 1;
+    x->folds = t->spec->kind == KIND_TRAIN_ATTRIBUTE_MODEL && t->spec->cross_fit > 1
+                   ? t->spec->cross_fit
+                   : 1;
     CHECK(x->folds <= FOLDS_MAX);
     rc = data_load(x, e);
     if (rc == 0)
@@ -346,7 +357,8 @@ static void norm_metric(const struct model *m, struct run_result *r)
     run_metric(r, "norm", sqrt(sum));
 }
 
-int run_export(const struct run_task *t, const struct run_env *env, struct run_result *r, struct err *e)
+int run_export(const struct run_task *t, const struct run_env *env, struct run_result *r,
+               struct err *e)
 {
     struct model m = {0};
     char *dir = mem_printf("%s/model", env->scratch);
@@ -364,7 +376,8 @@ int run_export(const struct run_task *t, const struct run_env *env, struct run_r
     if (rc == 0)
         rc = model_load(path, MODEL_ALL, &m, e);
     if (rc == 0)
-        rc = ckpt_read_params(checkpoint->valuestring, env->fetch, env->self, m.params, m.layout.count, e);
+        rc = ckpt_read_params(checkpoint->valuestring, env->fetch, env->self, m.params,
+                              m.layout.count, e);
     for (size_t i = 0; rc == 0 && i < m.layout.count; i++)
         if (!isfinite(m.params[i]))
             rc = err_set(e, ERR_NUMERIC, "parameter %zu of the trained model is not finite", i);

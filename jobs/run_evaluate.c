@@ -177,7 +177,8 @@ void evaluate_levels(const struct schema *s, const struct results *r, int attr, 
     if (attr < 0)
         return;
     for (int a = 0; a < s->attrs; a++) {
-        if ((r->computed[a] && strcmp(r->others, "all_missing") != 0) || strcmp(r->others, "middle") == 0)
+        if ((r->computed[a] && strcmp(r->others, "all_missing") != 0) ||
+            strcmp(r->others, "middle") == 0)
             out[a] = (int8_t)(s->attr[a].levels / 2);
     }
     out[attr] = (int8_t)r->level[level];

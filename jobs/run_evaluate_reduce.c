@@ -301,7 +301,8 @@ static void promises_check(struct reduce *x)
         x->r->figures_n = 0;
     for (int i = 0; i < v->figures_n; i++) {
         const struct gate *g = &v->figure[i];
-        figures_promise(x->r, g->metric, json_number_or(metrics, g->metric, (double)NAN), g->has_min, g->min);
+        figures_promise(x->r, g->metric, json_number_or(metrics, g->metric, (double)NAN),
+                        g->has_min, g->min);
     }
     cJSON_Delete(metrics);
 }

@@ -239,14 +239,16 @@ static size_t reply_length(const struct run_task *t, const struct run_reply *rep
         return len;
     ends = sentence_ends(reply->text, reply->len, UINT32_MAX, &len);
     if (ends > 0)
-        sentence_ends(reply->text, reply->len,
-                      rng_below(t->spec->seed, RNG_PICK, 1, (uint32_t)(item >> 32), (uint32_t)item, ends), &len);
+        sentence_ends(
+            reply->text, reply->len,
+            rng_below(t->spec->seed, RNG_PICK, 1, (uint32_t)(item >> 32), (uint32_t)item, ends),
+            &len);
     return len;
 }
 
-static int replies_to_dataset(const struct run_task *t, const struct run_items *items, const struct run_replies *replies,
-                              const struct dataset *d, const struct schema *s, const char *dir,
-                              struct err *e)
+static int replies_to_dataset(const struct run_task *t, const struct run_items *items,
+                              const struct run_replies *replies, const struct dataset *d,
+                              const struct schema *s, const char *dir, struct err *e)
 {
     struct dataset_writer *w = NULL;
     struct arena a = ARENA_INIT;

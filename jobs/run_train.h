@@ -31,7 +31,8 @@ struct train_task {
     uint32_t global_batch, units, chunk_elems;
 };
 
-#define TRAIN_REASSIGNED 1000 /* answer of params_wait: no new version, but the span has changed   \
+#define TRAIN_REASSIGNED                                                                           \
+    1000 /* answer of params_wait: no new version, but the span has changed   \
                                */
 
 struct train_env {

@@ -20,7 +20,12 @@ const char *job_kind_name(enum job_kind kind)
 
 static void sampling_defaults(struct sampling *s)
 {
-    *s = (struct sampling){.temperature = 0.8f, .top_k = 0, .top_p = 1.0f, .guidance = 1.0f, .guidance_cut = 3.9f, .max_new_tokens = 128};
+    *s = (struct sampling){.temperature = 0.8f,
+                           .top_k = 0,
+                           .top_p = 1.0f,
+                           .guidance = 1.0f,
+                           .guidance_cut = 3.9f,
+                           .max_new_tokens = 128};
 }
 
 struct spec *spec_new(void)
@@ -35,11 +40,19 @@ struct spec *spec_new(void)
     s->reuse_verified = true;
     s->finish_independent = true;
     snprintf(s->head, sizeof s->head, "classes");
-    s->train = (struct train_spec){.global_batch = 32, .units = 8, .chunk_elems = 262144, .max_length = 512, .checkpoint_every_steps = 100, .lr = 1e-3, .grad_clip = 1.0};
-    s->train.adamw = (struct adamw){.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.01f};
+    s->train = (struct train_spec){.global_batch = 32,
+                                   .units = 8,
+                                   .chunk_elems = 262144,
+                                   .max_length = 512,
+                                   .checkpoint_every_steps = 100,
+                                   .lr = 1e-3,
+                                   .grad_clip = 1.0};
+    s->train.adamw =
+        (struct adamw){.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.01f};
     snprintf(s->train.optimizer, sizeof s->train.optimizer, "adamw");
     snprintf(s->train.schedule_name, sizeof s->train.schedule_name, "cosine");
-    s->train.schedule = (struct schedule){.name = SCHEDULE_COSINE, .warmup_steps = 0, .min_ratio = 0.1};
+    s->train.schedule =
+        (struct schedule){.name = SCHEDULE_COSINE, .warmup_steps = 0, .min_ratio = 0.1};
     snprintf(s->condition.template_name, sizeof s->condition.template_name, "plain");
     snprintf(s->condition.labels, sizeof s->condition.labels, "predicted");
     snprintf(s->condition.loss_on, sizeof s->condition.loss_on, "response");
@@ -62,8 +75,17 @@ struct spec *spec_new(void)
     snprintf(s->evaluate.baseline, sizeof s->evaluate.baseline, "none");
     s->evaluate.samples = 6;
     s->evaluate.rows_per_task = 256;
-    s->init = (struct dims){.vocab = 0, .width = 64, .layers = 4, .heads = 4, .kv_heads = 4, .head_dim = 0, .ffn = 172, .context = 512,
-                            .norm_eps = 1e-5f, .rope_theta = 10000.0f, .tied = true};
+    s->init = (struct dims){.vocab = 0,
+                            .width = 64,
+                            .layers = 4,
+                            .heads = 4,
+                            .kv_heads = 4,
+                            .head_dim = 0,
+                            .ffn = 172,
+                            .context = 512,
+                            .norm_eps = 1e-5f,
+                            .rope_theta = 10000.0f,
+                            .tied = true};
     return s;
 }
 
@@ -78,26 +100,31 @@ void spec_free(struct spec *s)
     free(s);
 }
 
-static bool kind_read(struct spec *s, const struct node *root, const char *pointer, struct spec_problems *p)
+static bool kind_read(struct spec *s, const struct node *root, const char *pointer,
+                      struct spec_problems *p)
 {
     const struct node *kind = node_get(root, "kind");
     char name[40];
     const char *near;
 
     if (kind == NULL) {
-        spec_problem_add(p, root, pointer, "missing", "kind is missing, must be one of train-attribute-model, annotate, sft, generate, "
-                                                      "bootstrap, evaluate, pipeline");
+        spec_problem_add(
+            p, root, pointer, "missing",
+            "kind is missing, must be one of train-attribute-model, annotate, sft, generate, "
+            "bootstrap, evaluate, pipeline");
         return false;
     }
     if (!node_read_text(kind, "/kind", name, sizeof name, p))
         return false;
     for (int i = 0; i < KIND_COUNT; i++)
-        if (strcmp(kind_names[i], name) == 0 && (i != KIND_PREPARE || root->line == 0)) { /* prepare: the planner's own JSON only */
+        if (strcmp(kind_names[i], name) == 0 &&
+            (i != KIND_PREPARE || root->line == 0)) { /* prepare: the planner's own JSON only */
             s->kind = (enum job_kind)i;
             return true;
         }
     near = suggest_nearest(name, kind_names + 1, KIND_COUNT - 1);
-    spec_problem_add(p, kind, "/kind", "bad_choice", "kind is \"%s\"%s%s%s", name, near != NULL ? "; did you mean \"" : ", which does not exist",
+    spec_problem_add(p, kind, "/kind", "bad_choice", "kind is \"%s\"%s%s%s", name,
+                     near != NULL ? "; did you mean \"" : ", which does not exist",
                      near != NULL ? near : "", near != NULL ? "\"?" : "");
     return false;
 }
@@ -129,7 +156,8 @@ static struct node *in_table_order(const struct node *root)
     return out;
 }
 
-void spec_read_body(struct spec *s, const struct node *root, const char *pointer, struct spec_problems *p)
+void spec_read_body(struct spec *s, const struct node *root, const char *pointer,
+                    struct spec_problems *p)
 {
     struct node *ordered;
 
@@ -150,7 +178,8 @@ static bool version_read(const struct node *root, struct spec_problems *p)
 
     if (v != NULL && v->type == NODE_SCALAR && strcmp(v->text, "steerlm/v1") == 0)
         return true;
-    spec_problem_add(p, v != NULL ? v : root, "/apiVersion", "bad_version", "apiVersion must be steerlm/v1");
+    spec_problem_add(p, v != NULL ? v : root, "/apiVersion", "bad_version",
+                     "apiVersion must be steerlm/v1");
     return false;
 }
 
@@ -171,13 +200,15 @@ static void set_apply(struct node *root, const char *set, struct spec_problems *
     path[eq - set] = '\0';
     buf_printf(&yaml, "v: %s\n", eq + 1);
     holder = node_from_yaml(yaml.data, yaml.len, p);
-    if (holder != NULL && node_get(holder, "v") != NULL && node_set_path(root, path, node_get(holder, "v"), &e) != 0)
+    if (holder != NULL && node_get(holder, "v") != NULL &&
+        node_set_path(root, path, node_get(holder, "v"), &e) != 0)
         spec_problem_add(p, NULL, "", "bad_set", "--set %.80s: %s", set, e.msg);
     node_free(holder);
     buf_free(&yaml);
 }
 
-int spec_parse(const char *yaml, size_t len, const char *const *sets, int sets_n, spec_read_file read_file, void *self, struct spec **out,
+int spec_parse(const char *yaml, size_t len, const char *const *sets, int sets_n,
+               spec_read_file read_file, void *self, struct spec **out,
                struct spec_problems *problems, struct err *e)
 {
     struct node *root = node_from_yaml(yaml, len, problems);
@@ -197,8 +228,8 @@ int spec_parse(const char *yaml, size_t len, const char *const *sets, int sets_n
     node_free(root);
     if (problems->n > 0) {
         spec_free(s);
-        return err_set(e, ERR_INVALID, "%d problem%s; line %d: %s", problems->n, problems->n > 1 ? "s" : "", problems->v[0].line,
-                       problems->v[0].text);
+        return err_set(e, ERR_INVALID, "%d problem%s; line %d: %s", problems->n,
+                       problems->n > 1 ? "s" : "", problems->v[0].line, problems->v[0].text);
     }
     *out = s;
     return 0;
@@ -226,7 +257,8 @@ int spec_from_json(const cJSON *j, struct spec **out, struct err *e)
         spec_problem_add(&problems, root, "", "wrong_type", "a spec is an object");
     node_free(root);
     if (problems.n > 0) {
-        int rc = err_set(e, ERR_INVALID, "resolved spec: %s: %s", problems.v[0].pointer, problems.v[0].text);
+        int rc = err_set(e, ERR_INVALID, "resolved spec: %s: %s", problems.v[0].pointer,
+                         problems.v[0].text);
         spec_problems_free(&problems);
         spec_free(s);
         return rc;

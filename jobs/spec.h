@@ -38,7 +38,7 @@ enum job_kind {
 #define X(name, text) name,
     JOB_KINDS(X)
 #undef X
-    KIND_COUNT
+        KIND_COUNT
 };
 const char *job_kind_name(enum job_kind kind);
 
@@ -58,22 +58,27 @@ struct real_list {
 /* data.NAME: raw files and how to read them. */
 struct data_spec {
     char name[SPEC_NAME_MAX];
-    struct text_list files;  /* paths as written; resolved to digests through struct spec inputs_resolved "file:PATH" */
-    char format[24];         /* auto | map | helpsteer | oasst | messages | sharegpt | nemo-chat | nemo-regression | text */
-    struct {                 /* format map: names of fields */
-        char conversation[SPEC_NAME_MAX]; /* the list of turns, "content"; empty: one row is one prompt and response */
-        char id[SPEC_NAME_MAX];           /* "conversation_id"; empty: file:line */
+    struct text_list
+        files; /* paths as written; resolved to digests through struct spec inputs_resolved "file:PATH" */
+    char format
+        [24]; /* auto | map | helpsteer | oasst | messages | sharegpt | nemo-chat | nemo-regression | text */
+    struct { /* format map: names of fields */
+        char conversation
+            [SPEC_NAME_MAX]; /* the list of turns, "content"; empty: one row is one prompt and response */
+        char id[SPEC_NAME_MAX]; /* "conversation_id"; empty: file:line */
         char text[SPEC_NAME_MAX], speaker[SPEC_NAME_MAX];
         char prompt[SPEC_NAME_MAX], response[SPEC_NAME_MAX]; /* when conversation is empty */
-        struct text_list respond; /* speakers whose turns are responses; empty: every turn (peers in a chat) */
-        struct text_list labels;  /* per-turn fields that are human labels */
+        struct text_list
+            respond; /* speakers whose turns are responses; empty: every turn (peers in a chat) */
+        struct text_list labels; /* per-turn fields that are human labels */
     } map;
     struct {
         char by[SPEC_NAME_MAX]; /* conversation_id (the only unit) */
         double held_out;
         uint64_t seed;
     } split;
-    struct text_list clean;  /* any of: ascii_quotes, drop_non_ascii, squeeze_punctuation, collapse_spaces */
+    struct text_list
+        clean; /* any of: ascii_quotes, drop_non_ascii, squeeze_punctuation, collapse_spaces */
     struct {
         int max_reply_tokens; /* 0 = no bound; longer replies stay in the data but are not used */
         int context_tokens;   /* last tokens of the turns before, 0 = all that fits */
@@ -85,14 +90,14 @@ struct data_spec {
 struct train_spec {
     uint64_t max_tokens; /* rows, no padding; 0 = not set */
     uint64_t max_steps;
-    double passes;       /* one of the three is set */
-    int global_batch;    /* samples a step */
-    int units;           /* micro-shards a step */
+    double passes;    /* one of the three is set */
+    int global_batch; /* samples a step */
+    int units;        /* micro-shards a step */
     int chunk_elems;
-    int max_length;      /* rows of one sequence; longer ones are cut by the template's rule and counted */
+    int max_length; /* rows of one sequence; longer ones are cut by the template's rule and counted */
     int checkpoint_every_steps; /* 0 = only at the end */
-    char optimizer[16];  /* adamw */
-    char schedule_name[16]; /* constant | linear | cosine; the enum in schedule follows it */
+    char optimizer[16];         /* adamw */
+    char schedule_name[16];     /* constant | linear | cosine; the enum in schedule follows it */
     double lr, grad_clip;
     struct adamw adamw;
     struct schedule schedule;
@@ -103,7 +108,7 @@ struct condition_spec {
     char labels[16];        /* predicted | human | none */
     char loss_on[16];       /* response | all */
     double drop_each, drop_all;
-    bool shuffle_labels;    /* the control: levels permuted over responses */
+    bool shuffle_labels; /* the control: levels permuted over responses */
 };
 
 struct attr_value {
@@ -127,11 +132,12 @@ struct generate_spec {
     struct attr_sweep sweep[SCHEMA_ATTRS_MAX];
     struct sampling sampling;
     struct text_list stop;
-    int n;             /* samples per prompt and setting */
-    int prompts;       /* how many prompts (contexts) of the data to use; 0 = all */
-    char split[16];    /* train | held_out | all */
-    char cut[16];      /* none | sentence: end each reply at a sentence end drawn at random, so that lengths differ */
-    int from_nothing;  /* without a prompts input: this many samples from BOS alone */
+    int n;          /* samples per prompt and setting */
+    int prompts;    /* how many prompts (contexts) of the data to use; 0 = all */
+    char split[16]; /* train | held_out | all */
+    char cut
+        [16]; /* none | sentence: end each reply at a sentence end drawn at random, so that lengths differ */
+    int from_nothing; /* without a prompts input: this many samples from BOS alone */
     int rows_per_task;
 };
 
@@ -141,8 +147,9 @@ struct annotate_spec {
 
 struct bootstrap_spec {
     int where_n, keep_n;
-    struct attr_where where[SCHEMA_ATTRS_MAX]; /* which label combinations seen in the data are wanted */
-    struct attr_where keep[SCHEMA_ATTRS_MAX];  /* on the labels predicted for the samples */
+    struct attr_where
+        where[SCHEMA_ATTRS_MAX]; /* which label combinations seen in the data are wanted */
+    struct attr_where keep[SCHEMA_ATTRS_MAX]; /* on the labels predicted for the samples */
     int samples_per_prompt, prompts;
     bool dedupe;
     struct sampling sampling;
@@ -161,16 +168,18 @@ struct evaluate_model {
 };
 struct evaluate_spec {
     int models_n;
-    struct evaluate_model model[16]; /* "steer" (else the first that is no control) is the one under test; "control" is its control; "steer-2" is another seed */
+    struct evaluate_model model
+        [16]; /* "steer" (else the first that is no control) is the one under test; "control" is its control; "steer-2" is another seed */
     int contexts;
     struct int_list levels;
-    char others[16];          /* missing (computed ones: middle) | all_missing | middle: what the attributes not under test are set to */
+    char others
+        [16]; /* missing (computed ones: middle) | all_missing | middle: what the attributes not under test are set to */
     struct real_list guidance;
     struct sampling sampling; /* guidance in it is not used */
     struct text_list rulers;
-    char baseline[16];        /* none | tfidf */
-    int loss_rows;            /* held-out responses for the loss gap; 0 = all */
-    int samples;              /* side-by-side sample replies in the report */
+    char baseline[16]; /* none | tfidf */
+    int loss_rows;     /* held-out responses for the loss gap; 0 = all */
+    int samples;       /* side-by-side sample replies in the report */
     int rows_per_task;
     int figures_n; /* what the author promises of the metrics; 0: the report's own choice */
     struct gate figure[SPEC_LIST_MAX];
@@ -178,7 +187,8 @@ struct evaluate_spec {
 
 struct input_ref {
     char key[SPEC_NAME_MAX]; /* base | train | model | data | judge | prompts */
-    struct text_list refs;   /* file:PATH, data:NAME, stage:NAME[/outputs.OUT], sha256:HEX, job:ID[/outputs.OUT] */
+    struct text_list
+        refs; /* file:PATH, data:NAME, stage:NAME[/outputs.OUT], sha256:HEX, job:ID[/outputs.OUT] */
 };
 
 struct spec;
@@ -186,8 +196,9 @@ struct stage {
     char name[SPEC_NAME_MAX];
     struct text_list needs; /* stages; inputs "stage:X" and data "data:X" imply it */
     int gates_n;
-    struct gate gate[8];    /* on this stage's own metrics, before those that need it may start */
-    struct spec *spec;      /* full spec of the stage's kind: schema, data, seed come down from the pipeline */
+    struct gate gate[8]; /* on this stage's own metrics, before those that need it may start */
+    struct spec
+        *spec; /* full spec of the stage's kind: schema, data, seed come down from the pipeline */
 };
 
 struct spec {
@@ -199,9 +210,9 @@ struct spec {
     struct data_spec data[8];
     int inputs_n;
     struct input_ref input[8];
-    char head[16];     /* train-attribute-model: lm | classes | regression */
-    int cross_fit;     /* 1 = off */
-    bool has_init;     /* base: {init: {...}} */
+    char head[16]; /* train-attribute-model: lm | classes | regression */
+    int cross_fit; /* 1 = off */
+    bool has_init; /* base: {init: {...}} */
     struct dims init;
     char tokenizer[SPEC_TEXT_MAX]; /* for init: file:PATH or synthetic (then init.vocab ids) */
     struct train_spec train;
@@ -222,10 +233,11 @@ void spec_free(struct spec *s);
 
 /* Problems of a spec, each with its place, all of them, not only the first. */
 struct spec_problem {
-    int line, column; /* 1-based; 0 = whole file */
+    int line, column;  /* 1-based; 0 = whole file */
     char pointer[160]; /* "/stages/2/train/lr" */
-    char code[32];     /* unknown_key, duplicate_key, wrong_type, out_of_range, missing, bad_reference, ... */
-    char text[400];    /* thing, value, bound, suggestion */
+    char code
+        [32]; /* unknown_key, duplicate_key, wrong_type, out_of_range, missing, bad_reference, ... */
+    char text[400]; /* thing, value, bound, suggestion */
 };
 struct spec_problems {
     int n, cap;
@@ -235,8 +247,9 @@ void spec_problems_free(struct spec_problems *p);
 
 /* sets: "train.lr=1e-3" strings applied before checking (steerctl submit --set). read_file: inlines stages that name spec files; NULL refuses them. */
 typedef int (*spec_read_file)(void *self, const char *path, struct buf *out, struct err *e);
-int spec_parse(const char *yaml, size_t len, const char *const *sets, int sets_n, spec_read_file read_file, void *self,
-               struct spec **out, struct spec_problems *problems, struct err *e);
+int spec_parse(const char *yaml, size_t len, const char *const *sets, int sets_n,
+               spec_read_file read_file, void *self, struct spec **out,
+               struct spec_problems *problems, struct err *e);
 /* The resolved form: JSON with every key and default, canonical; and back (trusted: written by spec_to_json). */
 cJSON *spec_to_json(const struct spec *s);
 int spec_from_json(const cJSON *j, struct spec **out, struct err *e);

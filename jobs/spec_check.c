@@ -27,7 +27,8 @@ static const struct node *place(const struct check *c, const char *key)
 static void need_input(const struct check *c, const char *key, const char *what)
 {
     if (spec_input(c->s, key) == NULL)
-        spec_problem_add(c->p, place(c, "inputs"), c->pointer, "missing", "%s needs inputs.%s (%s)", job_kind_name(c->s->kind), key, what);
+        spec_problem_add(c->p, place(c, "inputs"), c->pointer, "missing", "%s needs inputs.%s (%s)",
+                         job_kind_name(c->s->kind), key, what);
 }
 
 static void check_train(const struct check *c)
@@ -37,17 +38,25 @@ static void check_train(const struct check *c)
 
     need_input(c, "train", "data:NAME or stage:NAME");
     if (spec_input(c->s, "base") == NULL && !c->s->has_init)
-        spec_problem_add(c->p, c->root, c->pointer, "missing", "%s needs inputs.base (a model), or base.init", job_kind_name(c->s->kind));
+        spec_problem_add(c->p, c->root, c->pointer, "missing",
+                         "%s needs inputs.base (a model), or base.init", job_kind_name(c->s->kind));
     if (set != 1)
-        spec_problem_add(c->p, place(c, "train"), c->pointer, "missing", "train needs exactly one of max_tokens, max_steps, passes; it has %d", set);
+        spec_problem_add(c->p, place(c, "train"), c->pointer, "missing",
+                         "train needs exactly one of max_tokens, max_steps, passes; it has %d",
+                         set);
     if (t->units > t->global_batch)
-        spec_problem_add(c->p, place(c, "train"), c->pointer, "out_of_range", "train.units is %d, must be at most train.global_batch (%d)", t->units,
+        spec_problem_add(c->p, place(c, "train"), c->pointer, "out_of_range",
+                         "train.units is %d, must be at most train.global_batch (%d)", t->units,
                          t->global_batch);
-    if (c->s->condition.drop_all + c->s->condition.drop_each > 1.0 && c->s->condition.drop_all >= 1.0)
-        spec_problem_add(c->p, place(c, "condition"), c->pointer, "out_of_range", "condition.drop.all is %g: nothing would ever be conditioned",
+    if (c->s->condition.drop_all + c->s->condition.drop_each > 1.0 &&
+        c->s->condition.drop_all >= 1.0)
+        spec_problem_add(c->p, place(c, "condition"), c->pointer, "out_of_range",
+                         "condition.drop.all is %g: nothing would ever be conditioned",
                          c->s->condition.drop_all);
-    if (c->s->schema.attrs == 0 && (c->s->kind == KIND_TRAIN_ATTRIBUTE_MODEL || strcmp(c->s->condition.labels, "none") != 0))
-        spec_problem_add(c->p, c->root, c->pointer, "missing", "there are no attributes; plain fine-tuning says condition.labels: none");
+    if (c->s->schema.attrs == 0 &&
+        (c->s->kind == KIND_TRAIN_ATTRIBUTE_MODEL || strcmp(c->s->condition.labels, "none") != 0))
+        spec_problem_add(c->p, c->root, c->pointer, "missing",
+                         "there are no attributes; plain fine-tuning says condition.labels: none");
 }
 
 static void check_attribute_model(const struct check *c)
@@ -59,9 +68,13 @@ static void check_attribute_model(const struct check *c)
         scale = scale || c->s->schema.label[i].type == LABEL_SCALE;
     }
     if (strcmp(c->s->head, "classes") == 0 && !classes)
-        spec_problem_add(c->p, place(c, "head"), c->pointer, "bad_choice", "head classes needs a label with classes; integer attributes take head regression or lm");
+        spec_problem_add(c->p, place(c, "head"), c->pointer, "bad_choice",
+                         "head classes needs a label with classes; integer attributes take head "
+                         "regression or lm");
     if (strcmp(c->s->head, "classes") != 0 && !scale)
-        spec_problem_add(c->p, place(c, "head"), c->pointer, "bad_choice", "head %s needs integer attributes; categorical ones take head classes", c->s->head);
+        spec_problem_add(c->p, place(c, "head"), c->pointer, "bad_choice",
+                         "head %s needs integer attributes; categorical ones take head classes",
+                         c->s->head);
 }
 
 static void check_annotate(const struct check *c)
@@ -72,7 +85,9 @@ static void check_annotate(const struct check *c)
     for (int i = 0; i < c->s->schema.attrs; i++)
         if (c->s->schema.attr[i].type != ATTR_COMPUTED) {
             spec_problem_add(c->p, place(c, "inputs"), c->pointer, "missing",
-                             "attribute \"%s\" is not computed, so annotate needs inputs.model (an attribute model)", c->s->schema.attr[i].name);
+                             "attribute \"%s\" is not computed, so annotate needs inputs.model (an "
+                             "attribute model)",
+                             c->s->schema.attr[i].name);
             return;
         }
 }
@@ -81,7 +96,8 @@ static void check_generate(const struct check *c)
 {
     need_input(c, "model", "a model");
     if ((spec_input(c->s, "prompts") != NULL) == (c->s->generate.from_nothing > 0))
-        spec_problem_add(c->p, place(c, "generate"), c->pointer, "missing", "generate needs either inputs.prompts or generate.from_nothing");
+        spec_problem_add(c->p, place(c, "generate"), c->pointer, "missing",
+                         "generate needs either inputs.prompts or generate.from_nothing");
 }
 
 static void check_bootstrap(const struct check *c)
@@ -90,7 +106,8 @@ static void check_bootstrap(const struct check *c)
     need_input(c, "judge", "the attribute model that re-annotates");
     need_input(c, "data", "an annotated data set: contexts and label combinations");
     if (c->s->bootstrap.where_n == 0)
-        spec_problem_add(c->p, place(c, "bootstrap"), c->pointer, "missing", "bootstrap.where says which label combinations are wanted");
+        spec_problem_add(c->p, place(c, "bootstrap"), c->pointer, "missing",
+                         "bootstrap.where says which label combinations are wanted");
 }
 
 static void check_evaluate(const struct check *c)
@@ -98,7 +115,8 @@ static void check_evaluate(const struct check *c)
     const struct evaluate_spec *v = &c->s->evaluate;
 
     if (v->models_n == 0)
-        spec_problem_add(c->p, place(c, "evaluate"), c->pointer, "missing", "evaluate.models is empty");
+        spec_problem_add(c->p, place(c, "evaluate"), c->pointer, "missing",
+                         "evaluate.models is empty");
     need_input(c, "data", "an annotated data set");
     for (int i = 0; i < v->rulers.n; i++)
         if (measure_find(v->rulers.v[i]) < 0) {
@@ -107,14 +125,18 @@ static void check_evaluate(const struct check *c)
             for (int k = 0; k < MEASURE_COUNT; k++)
                 names[k] = measure_name((enum measure)k);
             near = suggest_nearest(v->rulers.v[i], names, MEASURE_COUNT);
-            spec_problem_add(c->p, place(c, "evaluate"), c->pointer, "bad_choice", "ruler \"%s\" does not exist%s%s%s", v->rulers.v[i],
-                             near != NULL ? "; did you mean \"" : "", near != NULL ? near : "", near != NULL ? "\"?" : "");
+            spec_problem_add(c->p, place(c, "evaluate"), c->pointer, "bad_choice",
+                             "ruler \"%s\" does not exist%s%s%s", v->rulers.v[i],
+                             near != NULL ? "; did you mean \"" : "", near != NULL ? near : "",
+                             near != NULL ? "\"?" : "");
         }
     for (int a = 0; a < c->s->schema.attrs; a++)
         for (int i = 0; i < v->levels.n; i++)
             if (v->levels.v[i] >= c->s->schema.attr[a].levels)
-                spec_problem_add(c->p, place(c, "evaluate"), c->pointer, "out_of_range", "evaluate.levels has %d, attribute \"%s\" has 0..%d",
-                                 v->levels.v[i], c->s->schema.attr[a].name, c->s->schema.attr[a].levels - 1);
+                spec_problem_add(c->p, place(c, "evaluate"), c->pointer, "out_of_range",
+                                 "evaluate.levels has %d, attribute \"%s\" has 0..%d",
+                                 v->levels.v[i], c->s->schema.attr[a].name,
+                                 c->s->schema.attr[a].levels - 1);
 }
 
 static void check_data_refs(const struct check *c)
@@ -123,7 +145,9 @@ static void check_data_refs(const struct check *c)
         for (int k = 0; k < c->s->input[i].refs.n; k++) {
             const char *ref = c->s->input[i].refs.v[k];
             if (strncmp(ref, "data:", 5) == 0 && spec_data(c->s, ref + 5) == NULL)
-                spec_problem_add(c->p, place(c, "inputs"), c->pointer, "bad_reference", "inputs.%s: there is no data set \"%s\"", c->s->input[i].key, ref + 5);
+                spec_problem_add(c->p, place(c, "inputs"), c->pointer, "bad_reference",
+                                 "inputs.%s: there is no data set \"%s\"", c->s->input[i].key,
+                                 ref + 5);
         }
 }
 
@@ -137,7 +161,8 @@ static int stage_index(const struct spec *s, const char *name, size_t n)
     return -1;
 }
 
-static void need_stage(const struct check *c, struct stage *stage, const struct node *at, const char *name, size_t n)
+static void need_stage(const struct check *c, struct stage *stage, const struct node *at,
+                       const char *name, size_t n)
 {
     int i = stage_index(c->s, name, n);
 
@@ -149,8 +174,10 @@ static void need_stage(const struct check *c, struct stage *stage, const struct 
             names[k] = c->s->stage[k]->name;
         snprintf(word, sizeof word, "%.*s", (int)(n < 63 ? n : 63), name);
         near = suggest_nearest(word, names, (size_t)c->s->stages_n);
-        spec_problem_add(c->p, at, c->pointer, "bad_reference", "stage \"%s\" needs \"%s\", which does not exist%s%s%s", stage->name, word,
-                         near != NULL ? "; did you mean \"" : "", near != NULL ? near : "", near != NULL ? "\"?" : "");
+        spec_problem_add(c->p, at, c->pointer, "bad_reference",
+                         "stage \"%s\" needs \"%s\", which does not exist%s%s%s", stage->name, word,
+                         near != NULL ? "; did you mean \"" : "", near != NULL ? near : "",
+                         near != NULL ? "\"?" : "");
         return;
     }
     for (int k = 0; k < stage->needs.n; k++)
@@ -192,7 +219,8 @@ static void check_cycles(const struct check *c, const struct node *list)
         for (int i = 0; i < c->s->stages_n; i++) {
             left[i] = 0;
             for (int k = 0; k < c->s->stage[i]->needs.n; k++) {
-                int need = stage_index(c->s, c->s->stage[i]->needs.v[k], strlen(c->s->stage[i]->needs.v[k]));
+                int need = stage_index(c->s, c->s->stage[i]->needs.v[k],
+                                       strlen(c->s->stage[i]->needs.v[k]));
                 left[i] += need >= 0 && !done[need];
             }
             if (!done[i] && left[i] == 0)
@@ -201,7 +229,8 @@ static void check_cycles(const struct check *c, const struct node *list)
     }
     for (int i = 0; i < c->s->stages_n; i++)
         if (!done[i])
-            spec_problem_add(c->p, list->item[i], c->pointer, "cycle", "stage \"%s\" waits for itself", c->s->stage[i]->name);
+            spec_problem_add(c->p, list->item[i], c->pointer, "cycle",
+                             "stage \"%s\" waits for itself", c->s->stage[i]->name);
 }
 
 static void check_pipeline(const struct check *c)
@@ -216,15 +245,19 @@ static void check_pipeline(const struct check *c)
     for (int i = 0; i < c->s->stages_n; i++) {
         const char *name = c->s->stage[i]->name;
         if (stage_index(c->s, name, strlen(name)) != i)
-            spec_problem_add(c->p, list->item[i], c->pointer, "duplicate", "two stages are named \"%s\"", name);
-        if (strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != strlen(name))
-            spec_problem_add(c->p, list->item[i], c->pointer, "bad_name", "stage name \"%s\" may have letters, digits, - _ .", name);
+            spec_problem_add(c->p, list->item[i], c->pointer, "duplicate",
+                             "two stages are named \"%s\"", name);
+        if (strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") !=
+            strlen(name))
+            spec_problem_add(c->p, list->item[i], c->pointer, "bad_name",
+                             "stage name \"%s\" may have letters, digits, - _ .", name);
         stage_refs(c, c->s->stage[i], list->item[i]);
     }
     check_cycles(c, list);
 }
 
-void spec_check(struct spec *s, const struct node *root, const char *pointer, struct spec_problems *p)
+void spec_check(struct spec *s, const struct node *root, const char *pointer,
+                struct spec_problems *p)
 {
     struct check c = {s, root, pointer, p};
 

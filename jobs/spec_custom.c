@@ -4,7 +4,8 @@
 
 #include "jobs/spec_keys.h"
 
-static bool map_of(const struct node *n, int max, const char *what, const char *pointer, struct spec_problems *p)
+static bool map_of(const struct node *n, int max, const char *what, const char *pointer,
+                   struct spec_problems *p)
 {
     if (n->type == NODE_MAP && n->n <= max)
         return true;
@@ -24,7 +25,8 @@ static void data_defaults(struct data_spec *d)
     d->problems_max = 0.01;
 }
 
-static void data_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+static void data_read(struct spec *s, void *at, const struct node *n, const char *pointer,
+                      struct spec_problems *p)
 {
     char where[160];
 
@@ -41,9 +43,11 @@ static void data_read(struct spec *s, void *at, const struct node *n, const char
         if (node_get(n->item[i], "map") != NULL && node_get(n->item[i], "format") == NULL)
             snprintf(d->format, sizeof d->format, "map");
         if (d->files.n == 0)
-            spec_problem_add(p, n->item[i], where, "missing", "data set \"%s\" has no files", d->name);
+            spec_problem_add(p, n->item[i], where, "missing", "data set \"%s\" has no files",
+                             d->name);
         if (strcmp(d->format, "map") == 0 && d->map.text[0] == '\0' && d->map.response[0] == '\0')
-            spec_problem_add(p, n->item[i], where, "missing", "format map needs map.text (with map.conversation) or map.response");
+            spec_problem_add(p, n->item[i], where, "missing",
+                             "format map needs map.text (with map.conversation) or map.response");
     }
 }
 
@@ -65,22 +69,28 @@ static bool ref_is_good(const char *ref)
 
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strncmp(ref, kinds[i], strlen(kinds[i])) == 0)
-            return i == 3 ? strlen(ref) == 7 + 64 && strspn(ref + 7, "0123456789abcdef") == 64 : ref[strlen(kinds[i])] != '\0';
+            return i == 3 ? strlen(ref) == 7 + 64 && strspn(ref + 7, "0123456789abcdef") == 64
+                          : ref[strlen(kinds[i])] != '\0';
     return false;
 }
 
-static void refs_check(const struct text_list *refs, const struct node *n, const char *pointer, struct spec_problems *p)
+static void refs_check(const struct text_list *refs, const struct node *n, const char *pointer,
+                       struct spec_problems *p)
 {
     for (int i = 0; i < refs->n; i++)
         if (!ref_is_good(refs->v[i]))
-            spec_problem_add(p, n->type == NODE_LIST ? n->item[i] : n, pointer, "bad_reference",
-                             "\"%.80s\" must be file:PATH, data:NAME, stage:NAME, sha256:HEX or job:ID", refs->v[i]);
+            spec_problem_add(
+                p, n->type == NODE_LIST ? n->item[i] : n, pointer, "bad_reference",
+                "\"%.80s\" must be file:PATH, data:NAME, stage:NAME, sha256:HEX or job:ID",
+                refs->v[i]);
 }
 
-static void inputs_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+static void inputs_read(struct spec *s, void *at, const struct node *n, const char *pointer,
+                        struct spec_problems *p)
 {
     static const char *const names[] = {"base", "train", "model", "data", "judge", "prompts"};
-    static const struct key texts = {"", KEY_TEXTS, 0, sizeof(struct text_list), 0, 0, NULL, NULL, NULL, 0, ""};
+    static const struct key texts = {"",   KEY_TEXTS, 0, sizeof(struct text_list), 0, 0, NULL, NULL,
+                                     NULL, 0,         ""};
     struct key table[] = {texts, {0}};
     char where[160];
 
@@ -123,7 +133,8 @@ static cJSON *inputs_write(const struct spec *s, const void *at)
 
 /* ---- base: {init: {...}, tokenizer: ...} ------------------------------------------------------------------------- */
 
-static void base_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+static void base_read(struct spec *s, void *at, const struct node *n, const char *pointer,
+                      struct spec_problems *p)
 {
     static const char *const names[] = {"init", "tokenizer"};
 
@@ -142,7 +153,8 @@ static void base_read(struct spec *s, void *at, const struct node *n, const char
     if (s->init.head_dim == 0 && s->init.heads > 0)
         s->init.head_dim = s->init.width / s->init.heads;
     if (s->tokenizer[0] == '\0')
-        spec_problem_add(p, n, pointer, "missing", "base.init needs tokenizer: file:PATH, or synthetic");
+        spec_problem_add(p, n, pointer, "missing",
+                         "base.init needs tokenizer: file:PATH, or synthetic");
 }
 
 static cJSON *base_write(const struct spec *s, const void *at)
@@ -161,7 +173,8 @@ static cJSON *base_write(const struct spec *s, const void *at)
 /* ---- levels by attribute ----------------------------------------------------------------------------------------- */
 
 /* Index of the attribute a key names, or -1 after a problem. */
-static int attr_of(const struct spec *s, const struct node *key, const char *pointer, struct spec_problems *p)
+static int attr_of(const struct spec *s, const struct node *key, const char *pointer,
+                   struct spec_problems *p)
 {
     const char *names[SCHEMA_ATTRS_MAX];
     int i = schema_find_attr(&s->schema, key->text);
@@ -175,7 +188,8 @@ static int attr_of(const struct spec *s, const struct node *key, const char *poi
 }
 
 /* A value on the attribute's own scale becomes a level from 0. */
-static bool level_read(const struct attr *a, const struct node *n, const char *pointer, int *level, struct spec_problems *p)
+static bool level_read(const struct attr *a, const struct node *n, const char *pointer, int *level,
+                       struct spec_problems *p)
 {
     int64_t v;
 
@@ -189,9 +203,11 @@ static bool level_read(const struct attr *a, const struct node *n, const char *p
     return true;
 }
 
-static void values_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+static void values_read(struct spec *s, void *at, const struct node *n, const char *pointer,
+                        struct spec_problems *p)
 {
-    struct generate_spec *g = (struct generate_spec *)(void *)((char *)at - offsetof(struct generate_spec, attributes_n));
+    struct generate_spec *g =
+        (struct generate_spec *)(void *)((char *)at - offsetof(struct generate_spec, attributes_n));
 
     if (!map_of(n, SCHEMA_ATTRS_MAX, "attributes", pointer, p))
         return;
@@ -209,7 +225,8 @@ static void values_read(struct spec *s, void *at, const struct node *n, const ch
 static void level_write(const struct spec *s, const char *attr, int level, cJSON *to)
 {
     int a = schema_find_attr(&s->schema, attr);
-    cJSON *v = level < 0 ? cJSON_CreateString("missing") : cJSON_CreateNumber(level + s->schema.attr[a].min);
+    cJSON *v = level < 0 ? cJSON_CreateString("missing")
+                         : cJSON_CreateNumber(level + s->schema.attr[a].min);
 
     if (cJSON_IsArray(to))
         cJSON_AddItemToArray(to, v);
@@ -219,7 +236,9 @@ static void level_write(const struct spec *s, const char *attr, int level, cJSON
 
 static cJSON *values_write(const struct spec *s, const void *at)
 {
-    const struct generate_spec *g = (const struct generate_spec *)(const void *)((const char *)at - offsetof(struct generate_spec, attributes_n));
+    const struct generate_spec *g =
+        (const struct generate_spec *)(const void *)((const char *)at -
+                                                     offsetof(struct generate_spec, attributes_n));
     cJSON *out = cJSON_CreateObject();
 
     for (int i = 0; i < g->attributes_n; i++)
@@ -227,9 +246,11 @@ static cJSON *values_write(const struct spec *s, const void *at)
     return out;
 }
 
-static void sweep_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+static void sweep_read(struct spec *s, void *at, const struct node *n, const char *pointer,
+                       struct spec_problems *p)
 {
-    struct generate_spec *g = (struct generate_spec *)(void *)((char *)at - offsetof(struct generate_spec, sweep_n));
+    struct generate_spec *g =
+        (struct generate_spec *)(void *)((char *)at - offsetof(struct generate_spec, sweep_n));
 
     if (!map_of(n, SCHEMA_ATTRS_MAX, "attributes", pointer, p))
         return;
@@ -246,7 +267,8 @@ static void sweep_read(struct spec *s, void *at, const struct node *n, const cha
         snprintf(w->attr, sizeof w->attr, "%s", n->key[i]->text);
         w->levels.n = 0;
         for (int k = 0; k < n->item[i]->n; k++)
-            if (level_read(&s->schema.attr[a], n->item[i]->item[k], pointer, &w->levels.v[w->levels.n], p))
+            if (level_read(&s->schema.attr[a], n->item[i]->item[k], pointer,
+                           &w->levels.v[w->levels.n], p))
                 w->levels.n++;
         g->sweep_n++;
     }
@@ -254,7 +276,9 @@ static void sweep_read(struct spec *s, void *at, const struct node *n, const cha
 
 static cJSON *sweep_write(const struct spec *s, const void *at)
 {
-    const struct generate_spec *g = (const struct generate_spec *)(const void *)((const char *)at - offsetof(struct generate_spec, sweep_n));
+    const struct generate_spec *g =
+        (const struct generate_spec *)(const void *)((const char *)at -
+                                                     offsetof(struct generate_spec, sweep_n));
     cJSON *out = cJSON_CreateObject();
 
     for (int i = 0; i < g->sweep_n; i++) {
@@ -272,7 +296,8 @@ static struct attr_where *where_list(struct spec *s, void *at, int **count)
     return *count == &s->bootstrap.where_n ? s->bootstrap.where : s->bootstrap.keep;
 }
 
-static void where_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+static void where_read(struct spec *s, void *at, const struct node *n, const char *pointer,
+                       struct spec_problems *p)
 {
     int *count;
     struct attr_where *list = where_list(s, at, &count);
@@ -287,7 +312,8 @@ static void where_read(struct spec *s, void *at, const struct node *n, const cha
         if (a < 0)
             continue;
         w->op = CMP_EQ;
-        if (value.type == NODE_SCALAR && (strncmp(value.text, ">=", 2) == 0 || strncmp(value.text, "<=", 2) == 0)) {
+        if (value.type == NODE_SCALAR &&
+            (strncmp(value.text, ">=", 2) == 0 || strncmp(value.text, "<=", 2) == 0)) {
             w->op = value.text[0] == '>' ? CMP_GE : CMP_LE;
             value.text += 2 + strspn(value.text + 2, " ");
             value.quoted = false;
@@ -320,7 +346,8 @@ static cJSON *where_write(const struct spec *s, const void *at)
 
 /* ---- evaluate.models ----------------------------------------------------------------------------------------------- */
 
-static void models_read(struct spec *s, void *at, const struct node *given, const char *pointer, struct spec_problems *p)
+static void models_read(struct spec *s, void *at, const struct node *given, const char *pointer,
+                        struct spec_problems *p)
 {
     struct evaluate_spec *v = &s->evaluate;
     struct node *n = node_by_name(given);
@@ -329,11 +356,16 @@ static void models_read(struct spec *s, void *at, const struct node *given, cons
     v->models_n = 0;
     for (int i = 0; map_of(n, 16, "models", pointer, p) && i < n->n; i++) {
         struct evaluate_model *m = &v->model[v->models_n];
-        const struct node *ref = n->item[i]->type == NODE_MAP && node_get(n->item[i], "ref") != NULL ? node_get(n->item[i], "ref") : n->item[i];
-        if (!node_read_text(n->key[i], pointer, m->label, sizeof m->label, p) || !node_read_text(ref, pointer, m->ref, sizeof m->ref, p))
+        const struct node *ref = n->item[i]->type == NODE_MAP && node_get(n->item[i], "ref") != NULL
+                                     ? node_get(n->item[i], "ref")
+                                     : n->item[i];
+        if (!node_read_text(n->key[i], pointer, m->label, sizeof m->label, p) ||
+            !node_read_text(ref, pointer, m->ref, sizeof m->ref, p))
             continue;
         if (!ref_is_good(m->ref))
-            spec_problem_add(p, ref, pointer, "bad_reference", "\"%.80s\" must be file:PATH, stage:NAME, sha256:HEX or job:ID", m->ref);
+            spec_problem_add(p, ref, pointer, "bad_reference",
+                             "\"%.80s\" must be file:PATH, stage:NAME, sha256:HEX or job:ID",
+                             m->ref);
         v->models_n++;
     }
     node_free(n);
@@ -355,7 +387,8 @@ static cJSON *models_write(const struct spec *s, const void *at)
 
 /* ---- evaluate.figures ---------------------------------------------------------------------------------------------- */
 
-static void figures_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+static void figures_read(struct spec *s, void *at, const struct node *n, const char *pointer,
+                         struct spec_problems *p)
 {
     struct evaluate_spec *v = &s->evaluate;
 
@@ -370,7 +403,8 @@ static void figures_read(struct spec *s, void *at, const struct node *n, const c
         double bound;
         memset(g, 0, sizeof *g);
         if (!at_least && !(value.type == NODE_SCALAR && strncmp(value.text, "<=", 2) == 0)) {
-            spec_problem_add(p, n->item[i], pointer, "wrong_type", "a bound is text such as \">=0.3\" or \"<=0.12\"");
+            spec_problem_add(p, n->item[i], pointer, "wrong_type",
+                             "a bound is text such as \">=0.3\" or \"<=0.12\"");
             continue;
         }
         value.text += 2 + strspn(value.text + 2, " ");

@@ -13,23 +13,49 @@
 #define INNER 0
 
 /* Shorthands: a row is name, type, place, min, max, choices, table, custom, kinds, doc. */
-#define TEXT(n, t, m, doc) {n, KEY_TEXT, AT(t, m), 0, 0, NULL, NULL, NULL, INNER, doc}
-#define CHOICE(n, t, m, c, doc) {n, KEY_CHOICE, AT(t, m), 0, 0, c, NULL, NULL, INNER, doc}
-#define NUMBER(n, kt, t, m, lo, hi, doc) {n, kt, AT(t, m), lo, hi, NULL, NULL, NULL, INNER, doc}
-#define FLAG(n, t, m, doc) {n, KEY_BOOL, AT(t, m), 0, 0, NULL, NULL, NULL, INNER, doc}
-#define TEXTS(n, t, m, c, doc) {n, KEY_TEXTS, AT(t, m), 0, 0, c, NULL, NULL, INNER, doc}
-#define SECTION(n, t, m, tab, k, doc) {n, KEY_SECTION, AT(t, m), 0, 0, NULL, tab, NULL, k, doc}
-#define CUSTOM(n, off, size, fns, k, doc) {n, KEY_CUSTOM, off, size, 0, 0, NULL, NULL, fns, k, doc}
-#define END {NULL, KEY_TEXT, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL}
+#define TEXT(n, t, m, doc)                                                                         \
+    {                                                                                              \
+        n, KEY_TEXT, AT(t, m), 0, 0, NULL, NULL, NULL, INNER, doc                                  \
+    }
+#define CHOICE(n, t, m, c, doc)                                                                    \
+    {                                                                                              \
+        n, KEY_CHOICE, AT(t, m), 0, 0, c, NULL, NULL, INNER, doc                                   \
+    }
+#define NUMBER(n, kt, t, m, lo, hi, doc)                                                           \
+    {                                                                                              \
+        n, kt, AT(t, m), lo, hi, NULL, NULL, NULL, INNER, doc                                      \
+    }
+#define FLAG(n, t, m, doc)                                                                         \
+    {                                                                                              \
+        n, KEY_BOOL, AT(t, m), 0, 0, NULL, NULL, NULL, INNER, doc                                  \
+    }
+#define TEXTS(n, t, m, c, doc)                                                                     \
+    {                                                                                              \
+        n, KEY_TEXTS, AT(t, m), 0, 0, c, NULL, NULL, INNER, doc                                    \
+    }
+#define SECTION(n, t, m, tab, k, doc)                                                              \
+    {                                                                                              \
+        n, KEY_SECTION, AT(t, m), 0, 0, NULL, tab, NULL, k, doc                                    \
+    }
+#define CUSTOM(n, off, size, fns, k, doc)                                                          \
+    {                                                                                              \
+        n, KEY_CUSTOM, off, size, 0, 0, NULL, NULL, fns, k, doc                                    \
+    }
+#define END                                                                                        \
+    {                                                                                              \
+        NULL, KEY_TEXT, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL                                      \
+    }
 
-static void betas_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+static void betas_read(struct spec *s, void *at, const struct node *n, const char *pointer,
+                       struct spec_problems *p)
 {
     struct adamw *a = at;
     double v[2];
 
     (void)s;
     if (n->type != NODE_LIST || n->n != 2) {
-        spec_problem_add(p, n, pointer, "wrong_type", "betas must be a list of two numbers, such as [0.9, 0.98]");
+        spec_problem_add(p, n, pointer, "wrong_type",
+                         "betas must be a list of two numbers, such as [0.9, 0.98]");
         return;
     }
     for (int i = 0; i < 2; i++)
@@ -62,74 +88,105 @@ static const struct key_custom custom_betas = {betas_read, betas_write};
 static const struct key keys_optimizer[] = {
     CHOICE("name", train_spec, optimizer, "adamw", "AdamW with decoupled weight decay"),
     NUMBER("lr", KEY_REAL, train_spec, lr, 1e-9, 1, "peak learning rate"),
-    CUSTOM("betas", offsetof(struct train_spec, adamw), sizeof(struct adamw), &custom_betas, INNER, "decay of the two moments"),
-    NUMBER("eps", KEY_FLOAT, train_spec, adamw.eps, 1e-12, 1e-2, "added to the root of the second moment"),
-    NUMBER("weight_decay", KEY_FLOAT, train_spec, adamw.weight_decay, 0, 1, "decoupled; matrices only, never norms"),
-    NUMBER("grad_clip", KEY_REAL, train_spec, grad_clip, 0, 1e6, "bound of the global gradient norm; 0 = off"),
+    CUSTOM("betas", offsetof(struct train_spec, adamw), sizeof(struct adamw), &custom_betas, INNER,
+           "decay of the two moments"),
+    NUMBER("eps", KEY_FLOAT, train_spec, adamw.eps, 1e-12, 1e-2,
+           "added to the root of the second moment"),
+    NUMBER("weight_decay", KEY_FLOAT, train_spec, adamw.weight_decay, 0, 1,
+           "decoupled; matrices only, never norms"),
+    NUMBER("grad_clip", KEY_REAL, train_spec, grad_clip, 0, 1e6,
+           "bound of the global gradient norm; 0 = off"),
     END};
 
 static const struct key keys_schedule[] = {
-    CHOICE("name", train_spec, schedule_name, "constant|linear|cosine", "how the rate falls after warm-up"),
-    NUMBER("warmup_steps", KEY_U64, train_spec, schedule.warmup_steps, 0, 1e9, "steps of linear rise to the peak"),
-    NUMBER("min_ratio", KEY_REAL, train_spec, schedule.min_ratio, 0, 1, "floor, as a share of the peak"),
+    CHOICE("name", train_spec, schedule_name, "constant|linear|cosine",
+           "how the rate falls after warm-up"),
+    NUMBER("warmup_steps", KEY_U64, train_spec, schedule.warmup_steps, 0, 1e9,
+           "steps of linear rise to the peak"),
+    NUMBER("min_ratio", KEY_REAL, train_spec, schedule.min_ratio, 0, 1,
+           "floor, as a share of the peak"),
     END};
 
 static const struct key keys_train[] = {
-    NUMBER("max_tokens", KEY_U64, train_spec, max_tokens, 0, 1e15, "how long, in tokens of the rows (no padding)"),
+    NUMBER("max_tokens", KEY_U64, train_spec, max_tokens, 0, 1e15,
+           "how long, in tokens of the rows (no padding)"),
     NUMBER("max_steps", KEY_U64, train_spec, max_steps, 0, 1e12, "how long, in optimiser updates"),
     NUMBER("passes", KEY_REAL, train_spec, passes, 0, 1e6, "how long, in passes over the data"),
     NUMBER("global_batch", KEY_INT, train_spec, global_batch, 1, 65536, "samples a step"),
-    NUMBER("units", KEY_INT, train_spec, units, 1, 4096, "micro-shards a step; fixed, so that workers may come and go"),
-    NUMBER("chunk_elems", KEY_INT, train_spec, chunk_elems, 256, 4194304, "elements of a parameter chunk"),
-    NUMBER("max_length", KEY_INT, train_spec, max_length, 8, 1048576, "tokens of one sequence at most"),
-    NUMBER("checkpoint_every_steps", KEY_INT, train_spec, checkpoint_every_steps, 0, 1e9, "0 = only at the end"),
+    NUMBER("units", KEY_INT, train_spec, units, 1, 4096,
+           "micro-shards a step; fixed, so that workers may come and go"),
+    NUMBER("chunk_elems", KEY_INT, train_spec, chunk_elems, 256, 4194304,
+           "elements of a parameter chunk"),
+    NUMBER("max_length", KEY_INT, train_spec, max_length, 8, 1048576,
+           "tokens of one sequence at most"),
+    NUMBER("checkpoint_every_steps", KEY_INT, train_spec, checkpoint_every_steps, 0, 1e9,
+           "0 = only at the end"),
     {"optimizer", KEY_SECTION, 0, 0, 0, 0, NULL, keys_optimizer, NULL, INNER, "the update rule"},
-    {"schedule", KEY_SECTION, 0, 0, 0, 0, NULL, keys_schedule, NULL, INNER, "the learning rate over time"},
+    {"schedule", KEY_SECTION, 0, 0, 0, 0, NULL, keys_schedule, NULL, INNER,
+     "the learning rate over time"},
     END};
 
 static const struct key keys_drop[] = {
-    NUMBER("each", KEY_REAL, condition_spec, drop_each, 0, 1, "probability that an attribute is left out"),
-    NUMBER("all", KEY_REAL, condition_spec, drop_all, 0, 1, "probability that all are left out (needed for guidance)"),
+    NUMBER("each", KEY_REAL, condition_spec, drop_each, 0, 1,
+           "probability that an attribute is left out"),
+    NUMBER("all", KEY_REAL, condition_spec, drop_all, 0, 1,
+           "probability that all are left out (needed for guidance)"),
     END};
 
 static const struct key keys_condition[] = {
-    CHOICE("template", condition_spec, template_name, "control|plain|nemo|paper", "how attributes are written"),
-    CHOICE("labels", condition_spec, labels, "predicted|human|none", "whose levels to condition on"),
+    CHOICE("template", condition_spec, template_name, "control|plain|nemo|paper",
+           "how attributes are written"),
+    CHOICE("labels", condition_spec, labels, "predicted|human|none",
+           "whose levels to condition on"),
     CHOICE("loss_on", condition_spec, loss_on, "response|all", "which tokens are learnt"),
     {"drop", KEY_SECTION, 0, 0, 0, 0, NULL, keys_drop, NULL, INNER, "attribute drop-out"},
-    FLAG("shuffle_labels", condition_spec, shuffle_labels, "permute the levels over the responses: the control"),
+    FLAG("shuffle_labels", condition_spec, shuffle_labels,
+         "permute the levels over the responses: the control"),
     END};
 
 static const struct key keys_sampling[] = {
     NUMBER("temperature", KEY_FLOAT, sampling, temperature, 0, 10, "0 = greedy"),
     NUMBER("top_k", KEY_INT, sampling, top_k, 0, 1048576, "0 = off"),
     NUMBER("top_p", KEY_FLOAT, sampling, top_p, 1e-6, 1, "1 = off"),
-    NUMBER("guidance", KEY_FLOAT, sampling, guidance, 0, 20, "strength of the attributes; 1 = plain"),
-    NUMBER("guidance_cut", KEY_FLOAT, sampling, guidance_cut, 0, 100, "nats below the best at which guidance drops a token"),
-    NUMBER("max_new_tokens", KEY_INT, sampling, max_new_tokens, 1, 1048576, "tokens of a reply at most"),
+    NUMBER("guidance", KEY_FLOAT, sampling, guidance, 0, 20,
+           "strength of the attributes; 1 = plain"),
+    NUMBER("guidance_cut", KEY_FLOAT, sampling, guidance_cut, 0, 100,
+           "nats below the best at which guidance drops a token"),
+    NUMBER("max_new_tokens", KEY_INT, sampling, max_new_tokens, 1, 1048576,
+           "tokens of a reply at most"),
     END};
 
-static const struct key keys_annotate[] = {
-    NUMBER("rows_per_task", KEY_INT, annotate_spec, rows_per_task, 1, 1000000, "conversations a range"),
-    END};
+static const struct key keys_annotate[] = {NUMBER("rows_per_task", KEY_INT, annotate_spec,
+                                                  rows_per_task, 1, 1000000,
+                                                  "conversations a range"),
+                                           END};
 
 static const struct key keys_generate[] = {
-    CUSTOM("attributes", offsetof(struct generate_spec, attributes_n), 0, &custom_values, INNER, "levels by attribute; missing = not set"),
-    CUSTOM("sweep", offsetof(struct generate_spec, sweep_n), 0, &custom_sweep, INNER, "lists of levels; every combination is generated"),
+    CUSTOM("attributes", offsetof(struct generate_spec, attributes_n), 0, &custom_values, INNER,
+           "levels by attribute; missing = not set"),
+    CUSTOM("sweep", offsetof(struct generate_spec, sweep_n), 0, &custom_sweep, INNER,
+           "lists of levels; every combination is generated"),
     SECTION("sampling", generate_spec, sampling, keys_sampling, INNER, "how tokens are drawn"),
     TEXTS("stop", generate_spec, stop, NULL, "texts that end a reply"),
     NUMBER("n", KEY_INT, generate_spec, n, 1, 1000, "samples per prompt and setting"),
-    NUMBER("prompts", KEY_INT, generate_spec, prompts, 0, 1e9, "contexts of the data to use; 0 = all"),
-    CHOICE("split", generate_spec, split, "held_out|train|all", "which part of the data the contexts come from"),
-    CHOICE("cut", generate_spec, cut, "none|sentence", "sentence: end each reply at a sentence end drawn at random, for varied lengths"),
-    NUMBER("from_nothing", KEY_INT, generate_spec, from_nothing, 0, 1e7, "samples from an empty prompt, without data"),
+    NUMBER("prompts", KEY_INT, generate_spec, prompts, 0, 1e9,
+           "contexts of the data to use; 0 = all"),
+    CHOICE("split", generate_spec, split, "held_out|train|all",
+           "which part of the data the contexts come from"),
+    CHOICE("cut", generate_spec, cut, "none|sentence",
+           "sentence: end each reply at a sentence end drawn at random, for varied lengths"),
+    NUMBER("from_nothing", KEY_INT, generate_spec, from_nothing, 0, 1e7,
+           "samples from an empty prompt, without data"),
     NUMBER("rows_per_task", KEY_INT, generate_spec, rows_per_task, 1, 100000, "rows a range"),
     END};
 
 static const struct key keys_bootstrap[] = {
-    CUSTOM("where", offsetof(struct bootstrap_spec, where_n), 0, &custom_where, INNER, "label combinations of the data that are wanted"),
-    CUSTOM("keep", offsetof(struct bootstrap_spec, keep_n), 0, &custom_where, INNER, "what the predicted labels must satisfy"),
-    NUMBER("samples_per_prompt", KEY_INT, bootstrap_spec, samples_per_prompt, 1, 1000, "replies per context"),
+    CUSTOM("where", offsetof(struct bootstrap_spec, where_n), 0, &custom_where, INNER,
+           "label combinations of the data that are wanted"),
+    CUSTOM("keep", offsetof(struct bootstrap_spec, keep_n), 0, &custom_where, INNER,
+           "what the predicted labels must satisfy"),
+    NUMBER("samples_per_prompt", KEY_INT, bootstrap_spec, samples_per_prompt, 1, 1000,
+           "replies per context"),
     NUMBER("prompts", KEY_INT, bootstrap_spec, prompts, 0, 1e9, "contexts to use; 0 = all"),
     FLAG("dedupe", bootstrap_spec, dedupe, "keep one of equal replies"),
     SECTION("sampling", bootstrap_spec, sampling, keys_sampling, INNER, "how tokens are drawn"),
@@ -140,52 +197,69 @@ static const struct key keys_evaluate[] = {
     CUSTOM("models", offsetof(struct evaluate_spec, models_n), 0, &custom_models, INNER,
            "label: reference of each model; the first is compared with the one named control"),
     NUMBER("contexts", KEY_INT, evaluate_spec, contexts, 1, 1e6, "held-out contexts per setting"),
-    {"levels", KEY_INTS, AT(evaluate_spec, levels), 0, SCHEMA_LEVELS_MAX - 1, NULL, NULL, NULL, INNER, "levels under test"},
+    {"levels", KEY_INTS, AT(evaluate_spec, levels), 0, SCHEMA_LEVELS_MAX - 1, NULL, NULL, NULL,
+     INNER, "levels under test"},
     CHOICE("others", evaluate_spec, others, "missing|all_missing|middle",
-           "attributes not under test: missing but computed ones at the middle, all missing, all at the middle"),
-    {"guidance", KEY_REALS, AT(evaluate_spec, guidance), 0, 20, NULL, NULL, NULL, INNER, "strengths to test"},
+           "attributes not under test: missing but computed ones at the middle, all missing, all "
+           "at the middle"),
+    {"guidance", KEY_REALS, AT(evaluate_spec, guidance), 0, 20, NULL, NULL, NULL, INNER,
+     "strengths to test"},
     SECTION("sampling", evaluate_spec, sampling, keys_sampling, INNER, "how tokens are drawn"),
     CUSTOM("figures", offsetof(struct evaluate_spec, figures_n), 0, &custom_figures, INNER,
            "metric: bound such as \">=0.3\", \"<=0.12\"; shown as kept or not in the report"),
-    TEXTS("rulers", evaluate_spec, rulers, NULL, "measures of a reply; see attribute type computed"),
-    CHOICE("baseline", evaluate_spec, baseline, "none|tfidf", "what the attribute model is compared with"),
-    NUMBER("loss_rows", KEY_INT, evaluate_spec, loss_rows, 0, 1e9, "held-out responses for the loss gap; 0 = all"),
+    TEXTS("rulers", evaluate_spec, rulers, NULL,
+          "measures of a reply; see attribute type computed"),
+    CHOICE("baseline", evaluate_spec, baseline, "none|tfidf",
+           "what the attribute model is compared with"),
+    NUMBER("loss_rows", KEY_INT, evaluate_spec, loss_rows, 0, 1e9,
+           "held-out responses for the loss gap; 0 = all"),
     NUMBER("samples", KEY_INT, evaluate_spec, samples, 0, 50, "contexts shown side by side"),
     NUMBER("rows_per_task", KEY_INT, evaluate_spec, rows_per_task, 1, 100000, "rows a range"),
     END};
 
 static const struct key keys_map[] = {
-    TEXT("conversation", data_spec, map.conversation, "field that holds the list of turns; absent: a row is a prompt and a response"),
+    TEXT("conversation", data_spec, map.conversation,
+         "field that holds the list of turns; absent: a row is a prompt and a response"),
     TEXT("id", data_spec, map.id, "field that names the conversation"),
     TEXT("text", data_spec, map.text, "field of a turn's text"),
     TEXT("speaker", data_spec, map.speaker, "field of a turn's speaker"),
     TEXT("prompt", data_spec, map.prompt, "field of the prompt"),
     TEXT("response", data_spec, map.response, "field of the response"),
-    TEXTS("respond", data_spec, map.respond, NULL, "speakers whose turns are responses; empty: everybody"),
+    TEXTS("respond", data_spec, map.respond, NULL,
+          "speakers whose turns are responses; empty: everybody"),
     TEXTS("labels", data_spec, map.labels, NULL, "fields that are human labels"),
     END};
 
 static const struct key keys_split[] = {
     CHOICE("by", data_spec, split.by, "conversation_id", "what stays together"),
-    NUMBER("held_out", KEY_REAL, data_spec, split.held_out, 0, 0.9, "share that is never trained on"),
-    NUMBER("seed", KEY_U64, data_spec, split.seed, 0, 9e15, "of the split"),
-    END};
+    NUMBER("held_out", KEY_REAL, data_spec, split.held_out, 0, 0.9,
+           "share that is never trained on"),
+    NUMBER("seed", KEY_U64, data_spec, split.seed, 0, 9e15, "of the split"), END};
 
 static const struct key keys_keep[] = {
-    NUMBER("max_reply_tokens", KEY_INT, data_spec, keep.max_reply_tokens, 0, 1048576, "longer replies are not used; 0 = no bound"),
-    NUMBER("context_tokens", KEY_INT, data_spec, keep.context_tokens, 0, 1048576, "last tokens of the turns before; 0 = all that fits"),
+    NUMBER("max_reply_tokens", KEY_INT, data_spec, keep.max_reply_tokens, 0, 1048576,
+           "longer replies are not used; 0 = no bound"),
+    NUMBER("context_tokens", KEY_INT, data_spec, keep.context_tokens, 0, 1048576,
+           "last tokens of the turns before; 0 = all that fits"),
     END};
 
 const struct key spec_data_keys[] = {
     TEXTS("files", data_spec, files, NULL, "JSON lines, plain, .gz or .zst; relative to the spec"),
     CHOICE("format", data_spec, format,
-           "auto|map|helpsteer|oasst|messages|sharegpt|nemo-chat|nemo-regression|text", "how rows are read"),
-    {"map", KEY_SECTION, 0, 0, 0, 0, NULL, keys_map, NULL, INNER, "format map: which field is what"},
+           "auto|map|helpsteer|oasst|messages|sharegpt|nemo-chat|nemo-regression|text",
+           "how rows are read"),
+    {"map", KEY_SECTION, 0, 0, 0, 0, NULL, keys_map, NULL, INNER,
+     "format map: which field is what"},
     {"split", KEY_SECTION, 0, 0, 0, 0, NULL, keys_split, NULL, INNER, "what is held out"},
-    TEXTS("clean", data_spec, clean, "ascii_quotes|drop_non_ascii|squeeze_punctuation|collapse_spaces", "what is done to texts"),
-    {"keep", KEY_SECTION, 0, 0, 0, 0, NULL, keys_keep, NULL, INNER, "which replies are used, with how much context"},
-    NUMBER("limit", KEY_INT, data_spec, limit, 0, 1e9, "conversations to read at most, for trials; 0 = all"),
-    NUMBER("problems_max", KEY_REAL, data_spec, problems_max, 0, 1, "share of bad lines above which the job fails"),
+    TEXTS("clean", data_spec, clean,
+          "ascii_quotes|drop_non_ascii|squeeze_punctuation|collapse_spaces",
+          "what is done to texts"),
+    {"keep", KEY_SECTION, 0, 0, 0, 0, NULL, keys_keep, NULL, INNER,
+     "which replies are used, with how much context"},
+    NUMBER("limit", KEY_INT, data_spec, limit, 0, 1e9,
+           "conversations to read at most, for trials; 0 = all"),
+    NUMBER("problems_max", KEY_REAL, data_spec, problems_max, 0, 1,
+           "share of bad lines above which the job fails"),
     END};
 
 const struct key spec_init_keys[] = {
@@ -207,47 +281,58 @@ const struct key spec_keys[] = {
     TEXT("name", spec, name, "label, need not be unique"),
     TEXT("project", spec, project, "whose job it is"),
     NUMBER("seed", KEY_U64, spec, seed, 0, 9e15, "of everything random"),
-    CUSTOM("labels", offsetof(struct spec, schema), 0, &custom_labels, 0, "human labels of the data: classes or scale"),
-    CUSTOM("attributes", offsetof(struct spec, schema), 0, &custom_attributes, 0, "what models are conditioned on"),
+    CUSTOM("labels", offsetof(struct spec, schema), 0, &custom_labels, 0,
+           "human labels of the data: classes or scale"),
+    CUSTOM("attributes", offsetof(struct spec, schema), 0, &custom_attributes, 0,
+           "what models are conditioned on"),
     CUSTOM("data", offsetof(struct spec, data_n), 0, &custom_data, 0, "data sets by name"),
     CUSTOM("inputs", offsetof(struct spec, inputs_n), 0, &custom_inputs, ~KIND_BIT(KIND_PIPELINE),
            "what it works on: file:PATH, data:NAME, stage:NAME, sha256:HEX, job:ID"),
-    CUSTOM("base", offsetof(struct spec, has_init), 0, &custom_base, TRAINS, "a model from random weights instead of inputs.base"),
-    {"head", KEY_CHOICE, AT(spec, head), 0, 0, "classes|regression|lm", NULL, NULL, KIND_BIT(KIND_TRAIN_ATTRIBUTE_MODEL),
-     "how the attribute model answers"},
-    {"cross_fit", KEY_INT, AT(spec, cross_fit), 1, 8, NULL, NULL, NULL, KIND_BIT(KIND_TRAIN_ATTRIBUTE_MODEL),
+    CUSTOM("base", offsetof(struct spec, has_init), 0, &custom_base, TRAINS,
+           "a model from random weights instead of inputs.base"),
+    {"head", KEY_CHOICE, AT(spec, head), 0, 0, "classes|regression|lm", NULL, NULL,
+     KIND_BIT(KIND_TRAIN_ATTRIBUTE_MODEL), "how the attribute model answers"},
+    {"cross_fit", KEY_INT, AT(spec, cross_fit), 1, 8, NULL, NULL, NULL,
+     KIND_BIT(KIND_TRAIN_ATTRIBUTE_MODEL),
      "folds; each row is labelled by the model that did not see it; 1 = off"},
     SECTION("train", spec, train, keys_train, TRAINS, "batch, length, optimiser, schedule"),
     SECTION("condition", spec, condition, keys_condition, TRAINS, "attributes in the text"),
     SECTION("annotate", spec, annotate, keys_annotate, KIND_BIT(KIND_ANNOTATE), "labelling rows"),
     SECTION("generate", spec, generate, keys_generate, KIND_BIT(KIND_GENERATE), "sampling replies"),
-    SECTION("bootstrap", spec, bootstrap, keys_bootstrap, KIND_BIT(KIND_BOOTSTRAP), "sample, re-annotate, filter"),
+    SECTION("bootstrap", spec, bootstrap, keys_bootstrap, KIND_BIT(KIND_BOOTSTRAP),
+            "sample, re-annotate, filter"),
     SECTION("evaluate", spec, evaluate, keys_evaluate, KIND_BIT(KIND_EVALUATE), "what is measured"),
-    CUSTOM("stages", offsetof(struct spec, stages_n), 0, &custom_stages, KIND_BIT(KIND_PIPELINE), "jobs that need each other"),
-    {"max_parallel", KEY_INT, AT(spec, max_parallel), 1, 64, NULL, NULL, NULL, KIND_BIT(KIND_PIPELINE), "stages at a time"},
+    CUSTOM("stages", offsetof(struct spec, stages_n), 0, &custom_stages, KIND_BIT(KIND_PIPELINE),
+           "jobs that need each other"),
+    {"max_parallel", KEY_INT, AT(spec, max_parallel), 1, 64, NULL, NULL, NULL,
+     KIND_BIT(KIND_PIPELINE), "stages at a time"},
     {"reuse_verified", KEY_BOOL, AT(spec, reuse_verified), 0, 0, NULL, NULL, NULL, 0,
      "take the outputs of an equal, finished stage when they verify"},
-    {"finish_independent", KEY_BOOL, AT(spec, finish_independent), 0, 0, NULL, NULL, NULL, KIND_BIT(KIND_PIPELINE),
-     "after a failure, finish the stages that do not need the failed one"},
+    {"finish_independent", KEY_BOOL, AT(spec, finish_independent), 0, 0, NULL, NULL, NULL,
+     KIND_BIT(KIND_PIPELINE), "after a failure, finish the stages that do not need the failed one"},
     END};
 
 /* ---- scalars ------------------------------------------------------------------------------------------------- */
 
-bool node_read_text(const struct node *n, const char *pointer, char *out, size_t cap, struct spec_problems *p)
+bool node_read_text(const struct node *n, const char *pointer, char *out, size_t cap,
+                    struct spec_problems *p)
 {
-    if (n->type != NODE_SCALAR || (!n->quoted && (n->text[0] == '\0' || strcmp(n->text, "~") == 0 || strcmp(n->text, "null") == 0))) {
+    if (n->type != NODE_SCALAR || (!n->quoted && (n->text[0] == '\0' || strcmp(n->text, "~") == 0 ||
+                                                  strcmp(n->text, "null") == 0))) {
         spec_problem_add(p, n, pointer, "wrong_type", "must be text");
         return false;
     }
     if (strlen(n->text) >= cap) {
-        spec_problem_add(p, n, pointer, "out_of_range", "text of %zu bytes, at most %zu", strlen(n->text), cap - 1);
+        spec_problem_add(p, n, pointer, "out_of_range", "text of %zu bytes, at most %zu",
+                         strlen(n->text), cap - 1);
         return false;
     }
     snprintf(out, cap, "%s", n->text);
     return true;
 }
 
-bool node_read_real(const struct node *n, const char *pointer, double min, double max, double *out, struct spec_problems *p)
+bool node_read_real(const struct node *n, const char *pointer, double min, double max, double *out,
+                    struct spec_problems *p)
 {
     char *end = NULL;
     double v = 0;
@@ -259,19 +344,23 @@ bool node_read_real(const struct node *n, const char *pointer, double min, doubl
         ok = *end == '\0' && isfinite(v);
     }
     if (!ok) {
-        spec_problem_add(p, n, pointer, "wrong_type", "is %s%.40s%s, must be a number %g..%g", n->type == NODE_SCALAR ? "\"" : "",
-                         n->type == NODE_SCALAR ? n->text : "a list or map", n->type == NODE_SCALAR ? "\"" : "", min, max);
+        spec_problem_add(p, n, pointer, "wrong_type", "is %s%.40s%s, must be a number %g..%g",
+                         n->type == NODE_SCALAR ? "\"" : "",
+                         n->type == NODE_SCALAR ? n->text : "a list or map",
+                         n->type == NODE_SCALAR ? "\"" : "", min, max);
         return false;
     }
     if (v < min || v > max) {
-        spec_problem_add(p, n, pointer, "out_of_range", "is %s, must be %.12g..%.12g", n->text, min, max);
+        spec_problem_add(p, n, pointer, "out_of_range", "is %s, must be %.12g..%.12g", n->text, min,
+                         max);
         return false;
     }
     *out = v;
     return true;
 }
 
-bool node_read_int(const struct node *n, const char *pointer, int64_t min, int64_t max, int64_t *out, struct spec_problems *p)
+bool node_read_int(const struct node *n, const char *pointer, int64_t min, int64_t max,
+                   int64_t *out, struct spec_problems *p)
 {
     double v;
 
@@ -287,11 +376,13 @@ bool node_read_int(const struct node *n, const char *pointer, int64_t min, int64
 
 bool node_read_bool(const struct node *n, const char *pointer, bool *out, struct spec_problems *p)
 {
-    if (n->type == NODE_SCALAR && !n->quoted && (strcmp(n->text, "true") == 0 || strcmp(n->text, "false") == 0)) {
+    if (n->type == NODE_SCALAR && !n->quoted &&
+        (strcmp(n->text, "true") == 0 || strcmp(n->text, "false") == 0)) {
         *out = n->text[0] == 't';
         return true;
     }
-    spec_problem_add(p, n, pointer, "wrong_type", "is \"%.40s\", must be true or false", n->type == NODE_SCALAR ? n->text : "...");
+    spec_problem_add(p, n, pointer, "wrong_type", "is \"%.40s\", must be true or false",
+                     n->type == NODE_SCALAR ? n->text : "...");
     return false;
 }
 
@@ -310,7 +401,8 @@ static bool choice_holds(const char *choices, const char *text)
     return false;
 }
 
-static void choice_problem(const struct node *n, const char *pointer, const char *choices, const char *text, struct spec_problems *p)
+static void choice_problem(const struct node *n, const char *pointer, const char *choices,
+                           const char *text, struct spec_problems *p)
 {
     char copy[256];
     const char *words[24];
@@ -319,21 +411,26 @@ static void choice_problem(const struct node *n, const char *pointer, const char
     char *save = NULL;
 
     snprintf(copy, sizeof copy, "%s", choices);
-    for (char *w = strtok_r(copy, "|", &save); w != NULL && count < 24; w = strtok_r(NULL, "|", &save))
+    for (char *w = strtok_r(copy, "|", &save); w != NULL && count < 24;
+         w = strtok_r(NULL, "|", &save))
         words[count++] = w;
     near = suggest_nearest(text, words, count);
-    spec_problem_add(p, n, pointer, "bad_choice", "is \"%.40s\", must be one of %s%s%s%s", text, choices,
-                     near != NULL ? "; did you mean \"" : "", near != NULL ? near : "", near != NULL ? "\"?" : "");
+    spec_problem_add(p, n, pointer, "bad_choice", "is \"%.40s\", must be one of %s%s%s%s", text,
+                     choices, near != NULL ? "; did you mean \"" : "", near != NULL ? near : "",
+                     near != NULL ? "\"?" : "");
 }
 
-static void texts_read(const struct key *k, struct text_list *out, const struct node *n, const char *pointer, struct spec_problems *p)
+static void texts_read(const struct key *k, struct text_list *out, const struct node *n,
+                       const char *pointer, struct spec_problems *p)
 {
     const struct node *single[1] = {n};
-    const struct node *const *item = n->type == NODE_LIST ? (const struct node *const *)n->item : single;
+    const struct node *const *item =
+        n->type == NODE_LIST ? (const struct node *const *)n->item : single;
     int count = n->type == NODE_LIST ? n->n : 1;
 
     if (n->type == NODE_MAP || count > SPEC_LIST_MAX) {
-        spec_problem_add(p, n, pointer, "wrong_type", "must be a list of at most %d texts", SPEC_LIST_MAX);
+        spec_problem_add(p, n, pointer, "wrong_type", "must be a list of at most %d texts",
+                         SPEC_LIST_MAX);
         return;
     }
     out->n = 0;
@@ -347,14 +444,16 @@ static void texts_read(const struct key *k, struct text_list *out, const struct 
     }
 }
 
-static void numbers_read(const struct key *k, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+static void numbers_read(const struct key *k, void *at, const struct node *n, const char *pointer,
+                         struct spec_problems *p)
 {
     struct int_list *ints = at;
     struct real_list *reals = at;
     double v;
 
     if (n->type != NODE_LIST || n->n < 1 || n->n > SPEC_LIST_MAX) {
-        spec_problem_add(p, n, pointer, "wrong_type", "must be a list of 1..%d numbers", SPEC_LIST_MAX);
+        spec_problem_add(p, n, pointer, "wrong_type", "must be a list of 1..%d numbers",
+                         SPEC_LIST_MAX);
         return;
     }
     for (int i = 0; i < n->n; i++) {
@@ -372,7 +471,8 @@ static void numbers_read(const struct key *k, void *at, const struct node *n, co
     *(k->type == KEY_INTS ? &ints->n : &reals->n) = n->n;
 }
 
-static void value_read(const struct key *k, struct spec *s, void *base, const struct node *n, const char *pointer, struct spec_problems *p)
+static void value_read(const struct key *k, struct spec *s, void *base, const struct node *n,
+                       const char *pointer, struct spec_problems *p)
 {
     void *at = (char *)base + k->offset;
     double v;
@@ -427,14 +527,16 @@ static void value_read(const struct key *k, struct spec *s, void *base, const st
     }
 }
 
-void key_unknown(const struct node *key, const char *pointer, const char *const *names, size_t n, struct spec_problems *p)
+void key_unknown(const struct node *key, const char *pointer, const char *const *names, size_t n,
+                 struct spec_problems *p)
 {
     const char *near = suggest_nearest(key->text, names, n);
     char where[200];
 
     snprintf(where, sizeof where, "%s/%s", pointer, key->text);
-    spec_problem_add(p, key, where, "unknown_key", "unknown key \"%.60s\"%s%s%s", key->text, near != NULL ? "; did you mean \"" : "",
-                     near != NULL ? near : "", near != NULL ? "\"?" : "");
+    spec_problem_add(p, key, where, "unknown_key", "unknown key \"%.60s\"%s%s%s", key->text,
+                     near != NULL ? "; did you mean \"" : "", near != NULL ? near : "",
+                     near != NULL ? "\"?" : "");
 }
 
 static bool key_is_for(const struct key *k, unsigned kind_bit)
@@ -442,7 +544,8 @@ static bool key_is_for(const struct key *k, unsigned kind_bit)
     return k->kinds == 0 || kind_bit == 0 || (k->kinds & kind_bit) != 0;
 }
 
-static void key_misplaced(const struct node *key, const char *pointer, const struct key *table, unsigned kind_bit, struct spec_problems *p)
+static void key_misplaced(const struct node *key, const char *pointer, const struct key *table,
+                          unsigned kind_bit, struct spec_problems *p)
 {
     const char *names[64];
     size_t n = 0;
@@ -451,7 +554,8 @@ static void key_misplaced(const struct node *key, const char *pointer, const str
     for (const struct key *k = table; k->name != NULL; k++) {
         if (strcmp(k->name, key->text) == 0) {
             snprintf(where, sizeof where, "%s/%s", pointer, key->text);
-            spec_problem_add(p, key, where, "misplaced_key", "\"%s\" is not a key of this kind", key->text);
+            spec_problem_add(p, key, where, "misplaced_key", "\"%s\" is not a key of this kind",
+                             key->text);
             return;
         }
         if (key_is_for(k, kind_bit) && n < 64)
@@ -460,8 +564,8 @@ static void key_misplaced(const struct node *key, const char *pointer, const str
     key_unknown(key, pointer, names, n, p);
 }
 
-void keys_read(const struct key *table, unsigned kind_bit, struct spec *s, void *base, const struct node *map, const char *pointer,
-               struct spec_problems *p)
+void keys_read(const struct key *table, unsigned kind_bit, struct spec *s, void *base,
+               const struct node *map, const char *pointer, struct spec_problems *p)
 {
     char where[160];
 
@@ -471,9 +575,11 @@ void keys_read(const struct key *table, unsigned kind_bit, struct spec *s, void 
     }
     for (int i = 0; i < map->n; i++) {
         const struct key *k = table;
-        if (kind_bit != 0 && (strcmp(map->key[i]->text, "kind") == 0 || strcmp(map->key[i]->text, "apiVersion") == 0))
+        if (kind_bit != 0 && (strcmp(map->key[i]->text, "kind") == 0 ||
+                              strcmp(map->key[i]->text, "apiVersion") == 0))
             continue; /* read before */
-        while (k->name != NULL && !(strcmp(k->name, map->key[i]->text) == 0 && key_is_for(k, kind_bit)))
+        while (k->name != NULL &&
+               !(strcmp(k->name, map->key[i]->text) == 0 && key_is_for(k, kind_bit)))
             k++;
         if (k->name == NULL) {
             key_misplaced(map->key[i], pointer, table, kind_bit, p);
@@ -517,11 +623,13 @@ static cJSON *value_write(const struct key *k, const struct spec *s, const void 
         return texts_write(at);
     case KEY_INTS:
         return ((const struct int_list *)at)->n > 0
-                   ? cJSON_CreateIntArray(((const struct int_list *)at)->v, ((const struct int_list *)at)->n)
+                   ? cJSON_CreateIntArray(((const struct int_list *)at)->v,
+                                          ((const struct int_list *)at)->n)
                    : NULL;
     case KEY_REALS:
         return ((const struct real_list *)at)->n > 0
-                   ? cJSON_CreateDoubleArray(((const struct real_list *)at)->v, ((const struct real_list *)at)->n)
+                   ? cJSON_CreateDoubleArray(((const struct real_list *)at)->v,
+                                             ((const struct real_list *)at)->n)
                    : NULL;
     case KEY_SECTION:
         return keys_write(k->table, INNER, s, k->size == 0 ? base : at);
@@ -531,7 +639,8 @@ static cJSON *value_write(const struct key *k, const struct spec *s, const void 
     return NULL;
 }
 
-cJSON *keys_write(const struct key *table, unsigned kind_bit, const struct spec *s, const void *base)
+cJSON *keys_write(const struct key *table, unsigned kind_bit, const struct spec *s,
+                  const void *base)
 {
     cJSON *out = cJSON_CreateObject();
 
@@ -548,8 +657,9 @@ cJSON *keys_write(const struct key *table, unsigned kind_bit, const struct spec 
 
 /* ---- for people ----------------------------------------------------------------------------------------------- */
 
-static const char *const type_names[] = {"text",  "one of",      "integer",  "integer",  "number", "number",
-                                         "true or false", "list of text", "list of integers", "list of numbers", "", ""};
+static const char *const type_names[] = {
+    "text",          "one of",       "integer",          "integer",         "number", "number",
+    "true or false", "list of text", "list of integers", "list of numbers", "",       ""};
 
 static void table_print(const struct key *table, const char *prefix, FILE *out)
 {
@@ -560,7 +670,8 @@ static void table_print(const struct key *table, const char *prefix, FILE *out)
         fprintf(out, "%-34s %s", name, type_names[k->type]);
         if (k->choices != NULL)
             fprintf(out, " %s", k->choices);
-        else if (k->type == KEY_INT || k->type == KEY_U64 || k->type == KEY_REAL || k->type == KEY_FLOAT)
+        else if (k->type == KEY_INT || k->type == KEY_U64 || k->type == KEY_REAL ||
+                 k->type == KEY_FLOAT)
             fprintf(out, " %.10g..%.10g", k->min, k->max);
         fprintf(out, "%s%s\n", k->type >= KEY_SECTION ? "" : ": ", k->doc);
         if (k->type == KEY_SECTION) {

@@ -27,7 +27,8 @@ enum key_type {
 
 struct key;
 struct key_custom {
-    void (*read)(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p);
+    void (*read)(struct spec *s, void *at, const struct node *n, const char *pointer,
+                 struct spec_problems *p);
     cJSON *(*write)(const struct spec *s, const void *at); /* NULL: nothing to write */
 };
 
@@ -35,34 +36,40 @@ struct key {
     const char *name;
     enum key_type type;
     size_t offset, size;
-    double min, max;          /* numbers; list items; text length is 1..size-1 */
+    double min, max; /* numbers; list items; text length is 1..size-1 */
     const char *choices;
-    const struct key *table;  /* KEY_SECTION; ends with a NULL name */
+    const struct key *table; /* KEY_SECTION; ends with a NULL name */
     const struct key_custom *custom;
-    unsigned kinds;           /* bits of enum job_kind; 0 = every kind (inner tables: always 0) */
+    unsigned kinds; /* bits of enum job_kind; 0 = every kind (inner tables: always 0) */
     const char *doc;
 };
 
 #define KIND_BIT(k) (1u << (k))
-extern const struct key spec_keys[]; /* of the top level */
+extern const struct key spec_keys[];      /* of the top level */
 extern const struct key spec_data_keys[]; /* of one data set, into struct data_spec */
 extern const struct key spec_init_keys[]; /* of base.init, into struct dims */
 
 /* Reads a map by a table into base. kinds: bits of the kind that reads (top level), 0 for inner tables. */
-void keys_read(const struct key *table, unsigned kind_bit, struct spec *s, void *base, const struct node *map, const char *pointer,
-               struct spec_problems *p);
-cJSON *keys_write(const struct key *table, unsigned kind_bit, const struct spec *s, const void *base);
+void keys_read(const struct key *table, unsigned kind_bit, struct spec *s, void *base,
+               const struct node *map, const char *pointer, struct spec_problems *p);
+cJSON *keys_write(const struct key *table, unsigned kind_bit, const struct spec *s,
+                  const void *base);
 void keys_print(FILE *out); /* the reference page: key, type, bounds, default, meaning */
 
 /* Scalars, for the custom readers. False after adding a problem. */
-bool node_read_text(const struct node *n, const char *pointer, char *out, size_t cap, struct spec_problems *p);
-bool node_read_real(const struct node *n, const char *pointer, double min, double max, double *out, struct spec_problems *p);
-bool node_read_int(const struct node *n, const char *pointer, int64_t min, int64_t max, int64_t *out, struct spec_problems *p);
+bool node_read_text(const struct node *n, const char *pointer, char *out, size_t cap,
+                    struct spec_problems *p);
+bool node_read_real(const struct node *n, const char *pointer, double min, double max, double *out,
+                    struct spec_problems *p);
+bool node_read_int(const struct node *n, const char *pointer, int64_t min, int64_t max,
+                   int64_t *out, struct spec_problems *p);
 bool node_read_bool(const struct node *n, const char *pointer, bool *out, struct spec_problems *p);
-void key_unknown(const struct node *key, const char *pointer, const char *const *names, size_t n, struct spec_problems *p);
+void key_unknown(const struct node *key, const char *pointer, const char *const *names, size_t n,
+                 struct spec_problems *p);
 
-extern const struct key_custom custom_attributes, custom_labels;                 /* spec_schema.c */
-extern const struct key_custom custom_stages;                                    /* spec_stage.c */
-extern const struct key_custom custom_data, custom_inputs, custom_base, custom_values, custom_sweep, custom_where, custom_models, custom_figures; /* spec_custom.c */
+extern const struct key_custom custom_attributes, custom_labels; /* spec_schema.c */
+extern const struct key_custom custom_stages;                    /* spec_stage.c */
+extern const struct key_custom custom_data, custom_inputs, custom_base, custom_values, custom_sweep,
+    custom_where, custom_models, custom_figures; /* spec_custom.c */
 
 #endif

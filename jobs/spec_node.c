@@ -12,7 +12,8 @@
 
 #define NODE_DEPTH_MAX 16
 
-void spec_problem_add(struct spec_problems *p, const struct node *n, const char *pointer, const char *code, const char *fmt, ...)
+void spec_problem_add(struct spec_problems *p, const struct node *n, const char *pointer,
+                      const char *code, const char *fmt, ...)
 {
     struct spec_problem *x;
     va_list ap;
@@ -50,7 +51,8 @@ struct node *node_new(enum node_type type, int line, int column)
 
 struct node *node_scalar(const char *text, const struct node *place)
 {
-    struct node *n = node_new(NODE_SCALAR, place != NULL ? place->line : 0, place != NULL ? place->column : 0);
+    struct node *n =
+        node_new(NODE_SCALAR, place != NULL ? place->line : 0, place != NULL ? place->column : 0);
 
     n->text = mem_strdup(text);
     return n;
@@ -175,7 +177,8 @@ int node_set_path(struct node *map, const char *path, const struct node *value, 
         if (at->type == NODE_LIST) {
             next = list_named(at, part);
             if (next == NULL)
-                return err_set(e, ERR_NOT_FOUND, "\"%s\": nothing in the list is named \"%s\"", path, part);
+                return err_set(e, ERR_NOT_FOUND, "\"%s\": nothing in the list is named \"%s\"",
+                               path, part);
         } else if (at->type != NODE_MAP) {
             return err_set(e, ERR_INVALID, "\"%s\": \"%s\" is below a plain value", path, part);
         } else if (p[n] == '\0') {
@@ -205,7 +208,8 @@ struct node *node_from_json(const cJSON *j)
         cJSON_ArrayForEach(child, j)
         {
             if (!cJSON_IsNull(child))
-                node_push(n, cJSON_IsObject(j) ? node_scalar(child->string, NULL) : NULL, node_from_json(child));
+                node_push(n, cJSON_IsObject(j) ? node_scalar(child->string, NULL) : NULL,
+                          node_from_json(child));
         }
         return n;
     }
@@ -268,7 +272,8 @@ static bool builder_place(struct builder *b, struct node *n)
     if (n->type != NODE_SCALAR) {
         spec_problem_add(b->problems, n, pointer, "wrong_type", "a key must be a plain word");
     } else if (node_get(in, n->text) != NULL) {
-        spec_problem_add(b->problems, n, pointer, "duplicate_key", "key \"%s\" stands twice, first at line %d", n->text,
+        spec_problem_add(b->problems, n, pointer, "duplicate_key",
+                         "key \"%s\" stands twice, first at line %d", n->text,
                          node_get(in, n->text)->line);
     } else {
         b->key[b->depth - 1] = n;
@@ -278,21 +283,25 @@ static bool builder_place(struct builder *b, struct node *n)
     return false;
 }
 
-static bool refuse_features(struct builder *b, const struct node *place, const yaml_char_t *anchor, const yaml_char_t *tag)
+static bool refuse_features(struct builder *b, const struct node *place, const yaml_char_t *anchor,
+                            const yaml_char_t *tag)
 {
     char pointer[160];
 
     pointer_here(b, pointer, sizeof pointer);
     if (anchor != NULL)
-        spec_problem_add(b->problems, place, pointer, "anchor", "anchors (&%s) are not allowed", (const char *)anchor);
+        spec_problem_add(b->problems, place, pointer, "anchor", "anchors (&%s) are not allowed",
+                         (const char *)anchor);
     else if (tag != NULL)
-        spec_problem_add(b->problems, place, pointer, "tag", "tags (%s) are not allowed", (const char *)tag);
+        spec_problem_add(b->problems, place, pointer, "tag", "tags (%s) are not allowed",
+                         (const char *)tag);
     else
         return true;
     return false;
 }
 
-static bool builder_open(struct builder *b, struct node *n, const yaml_char_t *anchor, const yaml_char_t *tag)
+static bool builder_open(struct builder *b, struct node *n, const yaml_char_t *anchor,
+                         const yaml_char_t *tag)
 {
     char pointer[160];
 
@@ -302,7 +311,8 @@ static bool builder_open(struct builder *b, struct node *n, const yaml_char_t *a
     }
     if (b->depth == NODE_DEPTH_MAX) {
         pointer_here(b, pointer, sizeof pointer);
-        spec_problem_add(b->problems, n, pointer, "too_deep", "nested deeper than %d", NODE_DEPTH_MAX);
+        spec_problem_add(b->problems, n, pointer, "too_deep", "nested deeper than %d",
+                         NODE_DEPTH_MAX);
         node_free(n);
         return false;
     }
@@ -370,10 +380,13 @@ static bool builder_event(struct builder *b, const yaml_event_t *event)
 
 static void parser_problem(const yaml_parser_t *parser, struct spec_problems *problems)
 {
-    struct node here = {.line = (int)parser->problem_mark.line + 1, .column = (int)parser->problem_mark.column + 1};
+    struct node here = {.line = (int)parser->problem_mark.line + 1,
+                        .column = (int)parser->problem_mark.column + 1};
 
-    spec_problem_add(problems, &here, "", "syntax", "%s%s%s", parser->problem != NULL ? parser->problem : "not YAML",
-                     parser->context != NULL ? ", " : "", parser->context != NULL ? parser->context : "");
+    spec_problem_add(problems, &here, "", "syntax", "%s%s%s",
+                     parser->problem != NULL ? parser->problem : "not YAML",
+                     parser->context != NULL ? ", " : "",
+                     parser->context != NULL ? parser->context : "");
 }
 
 struct node *node_from_yaml(const char *yaml, size_t len, struct spec_problems *problems)
@@ -384,7 +397,8 @@ struct node *node_from_yaml(const char *yaml, size_t len, struct spec_problems *
     struct node top = {.line = 1, .column = 1};
 
     if (len > SPEC_YAML_MAX) {
-        spec_problem_add(problems, NULL, "", "too_long", "spec of %zu bytes, at most %u", len, SPEC_YAML_MAX);
+        spec_problem_add(problems, NULL, "", "too_long", "spec of %zu bytes, at most %u", len,
+                         SPEC_YAML_MAX);
         return NULL;
     }
     if (!json_utf8_valid(yaml, len)) {
@@ -412,7 +426,8 @@ struct node *node_from_yaml(const char *yaml, size_t len, struct spec_problems *
         return NULL;
     }
     if (b.root == NULL || b.root->type != NODE_MAP) {
-        spec_problem_add(problems, &top, "", "wrong_type", "a spec is a map of keys, beginning with \"apiVersion: steerlm/v1\"");
+        spec_problem_add(problems, &top, "", "wrong_type",
+                         "a spec is a map of keys, beginning with \"apiVersion: steerlm/v1\"");
         node_free(b.root);
         return NULL;
     }

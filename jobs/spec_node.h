@@ -28,7 +28,7 @@ struct node *node_new(enum node_type type, int line, int column);
 struct node *node_scalar(const char *text, const struct node *place);
 struct node *node_copy(const struct node *n);
 void node_free(struct node *n);
-struct node *node_get(const struct node *map, const char *key); /* NULL if absent or no map */
+struct node *node_get(const struct node *map, const char *key);       /* NULL if absent or no map */
 void node_set(struct node *map, const char *key, struct node *takes); /* replaces or adds */
 void node_remove(struct node *map, const char *key);
 /* The map form of a list of maps that each have a "name" (how JSON keeps an order that people wrote); any other node is copied. Gives. */
@@ -38,7 +38,7 @@ struct node *node_by_name(const struct node *n);
 int node_set_path(struct node *map, const char *path, const struct node *value, struct err *e);
 
 /* Adds a problem at n's place. */
-void spec_problem_add(struct spec_problems *p, const struct node *n, const char *pointer, const char *code, const char *fmt, ...)
-    __attribute__((format(printf, 5, 6)));
+void spec_problem_add(struct spec_problems *p, const struct node *n, const char *pointer,
+                      const char *code, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 
 #endif

@@ -6,11 +6,13 @@
 #include "jobs/spec_keys.h"
 
 static const char *const label_keys[] = {"classes", "other", "exact", "min", "max"};
-static const char *const attr_keys[] = {"type", "from", "class", "exact", "min", "max", "measure", "bin", "default", "description"};
+static const char *const attr_keys[] = {"type", "from",    "class", "exact",   "min",
+                                        "max",  "measure", "bin",   "default", "description"};
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))
 
-static bool keys_known(const struct node *map, const char *pointer, const char *const *names, size_t n, struct spec_problems *p)
+static bool keys_known(const struct node *map, const char *pointer, const char *const *names,
+                       size_t n, struct spec_problems *p)
 {
     bool ok = true;
 
@@ -58,7 +60,8 @@ static int label_class(struct label *l, const char *name, bool add)
     return at;
 }
 
-static void label_classes_read(struct label *l, const struct node *n, const char *pointer, struct spec_problems *p)
+static void label_classes_read(struct label *l, const struct node *n, const char *pointer,
+                               struct spec_problems *p)
 {
     const struct node *classes = node_get(n, "classes"), *other = node_get(n, "other");
     char text[SCHEMA_NAME_MAX];
@@ -66,27 +69,33 @@ static void label_classes_read(struct label *l, const struct node *n, const char
     l->type = LABEL_CLASSES;
     l->other = -1;
     if (classes->type != NODE_LIST || classes->n < 2 || classes->n > SCHEMA_CLASSES_MAX) {
-        spec_problem_add(p, classes, pointer, "out_of_range", "classes must be a list of 2..%d names", SCHEMA_CLASSES_MAX);
+        spec_problem_add(p, classes, pointer, "out_of_range",
+                         "classes must be a list of 2..%d names", SCHEMA_CLASSES_MAX);
         return;
     }
     for (int i = 0; i < classes->n; i++) {
         if (!node_read_text(classes->item[i], pointer, text, sizeof text, p))
             continue;
         if (label_class(l, text, false) >= 0)
-            spec_problem_add(p, classes->item[i], pointer, "duplicate", "class \"%s\" stands twice", text);
+            spec_problem_add(p, classes->item[i], pointer, "duplicate", "class \"%s\" stands twice",
+                             text);
         else
             label_class(l, text, true);
     }
-    if (other != NULL && node_read_text(other, pointer, text, sizeof text, p) && strcmp(text, "skip") != 0) {
+    if (other != NULL && node_read_text(other, pointer, text, sizeof text, p) &&
+        strcmp(text, "skip") != 0) {
         l->other = label_class(l, text, true);
         if (l->other < 0)
-            spec_problem_add(p, other, pointer, "out_of_range", "more than %d classes", SCHEMA_CLASSES_MAX);
+            spec_problem_add(p, other, pointer, "out_of_range", "more than %d classes",
+                             SCHEMA_CLASSES_MAX);
     }
 }
 
-static void label_read(struct label *l, const struct node *n, const char *pointer, struct spec_problems *p)
+static void label_read(struct label *l, const struct node *n, const char *pointer,
+                       struct spec_problems *p)
 {
-    const struct node *exact = node_get(n, "exact"), *min = node_get(n, "min"), *max = node_get(n, "max");
+    const struct node *exact = node_get(n, "exact"), *min = node_get(n, "min"),
+                      *max = node_get(n, "max");
 
     if (!keys_known(n, pointer, label_keys, COUNT(label_keys), p))
         return;
@@ -100,11 +109,14 @@ static void label_read(struct label *l, const struct node *n, const char *pointe
     l->other = -1;
     if (min == NULL || max == NULL)
         spec_problem_add(p, n, pointer, "missing", "a label has classes, or min and max");
-    else if (node_read_real(min, pointer, -1e6, 1e6, &l->min, p) && node_read_real(max, pointer, -1e6, 1e6, &l->max, p) && l->min >= l->max)
-        spec_problem_add(p, max, pointer, "out_of_range", "max %g must be above min %g", l->max, l->min);
+    else if (node_read_real(min, pointer, -1e6, 1e6, &l->min, p) &&
+             node_read_real(max, pointer, -1e6, 1e6, &l->max, p) && l->min >= l->max)
+        spec_problem_add(p, max, pointer, "out_of_range", "max %g must be above min %g", l->max,
+                         l->min);
 }
 
-static void labels_read(struct spec *s, void *at, const struct node *given, const char *pointer, struct spec_problems *p)
+static void labels_read(struct spec *s, void *at, const struct node *given, const char *pointer,
+                        struct spec_problems *p)
 {
     struct schema *schema = at;
     struct node *n = node_by_name(given);
@@ -113,7 +125,8 @@ static void labels_read(struct spec *s, void *at, const struct node *given, cons
     (void)s;
     schema->labels = 0;
     if (n->type != NODE_MAP || n->n > SCHEMA_LABELS_MAX) {
-        spec_problem_add(p, n, pointer, "wrong_type", "must be a map of at most %d labels", SCHEMA_LABELS_MAX);
+        spec_problem_add(p, n, pointer, "wrong_type", "must be a map of at most %d labels",
+                         SCHEMA_LABELS_MAX);
         node_free(n);
         return;
     }
@@ -191,9 +204,11 @@ static struct label *attr_label(struct schema *schema, struct attr *a, const cha
     return l;
 }
 
-static void attr_integer_read(struct schema *schema, struct attr *a, const struct node *n, const char *pointer, struct spec_problems *p)
+static void attr_integer_read(struct schema *schema, struct attr *a, const struct node *n,
+                              const char *pointer, struct spec_problems *p)
 {
-    const struct node *min = node_get(n, "min"), *max = node_get(n, "max"), *from = node_get(n, "from");
+    const struct node *min = node_get(n, "min"), *max = node_get(n, "max"),
+                      *from = node_get(n, "from");
     int64_t lo = 0, hi = 4;
     char name[SCHEMA_NAME_MAX];
 
@@ -202,8 +217,9 @@ static void attr_integer_read(struct schema *schema, struct attr *a, const struc
     if (max != NULL && !node_read_int(max, pointer, -100, 100, &hi, p))
         return;
     if (hi <= lo || hi - lo >= SCHEMA_LEVELS_MAX) {
-        spec_problem_add(p, n, pointer, "out_of_range", "min %lld, max %lld: 2..%d levels are possible", (long long)lo, (long long)hi,
-                         SCHEMA_LEVELS_MAX);
+        spec_problem_add(p, n, pointer, "out_of_range",
+                         "min %lld, max %lld: 2..%d levels are possible", (long long)lo,
+                         (long long)hi, SCHEMA_LEVELS_MAX);
         return;
     }
     a->min = (int)lo;
@@ -215,42 +231,51 @@ static void attr_integer_read(struct schema *schema, struct attr *a, const struc
     if (attr_label(schema, a, name, false) == NULL)
         spec_problem_add(p, n, pointer, "out_of_range", "more than %d labels", SCHEMA_LABELS_MAX);
     else if (schema->label[a->label].type != LABEL_SCALE)
-        spec_problem_add(p, n, pointer, "wrong_type", "label \"%s\" has classes; an integer attribute needs a scale", name);
+        spec_problem_add(p, n, pointer, "wrong_type",
+                         "label \"%s\" has classes; an integer attribute needs a scale", name);
 }
 
-static void attr_categorical_read(struct schema *schema, struct attr *a, const struct node *n, const char *pointer, struct spec_problems *p)
+static void attr_categorical_read(struct schema *schema, struct attr *a, const struct node *n,
+                                  const char *pointer, struct spec_problems *p)
 {
-    const struct node *from = node_get(n, "from"), *class = node_get(n, "class"), *exact = node_get(n, "exact");
+    const struct node *from = node_get(n, "from"), *class = node_get(n, "class"),
+                      *exact = node_get(n, "exact");
     char name[SCHEMA_NAME_MAX], class_name[SCHEMA_NAME_MAX];
     bool exactly = false;
     bool declared;
     struct label *l;
 
     if (from == NULL || class == NULL) {
-        spec_problem_add(p, n, pointer, "missing", "a categorical attribute needs from (the label) and class");
+        spec_problem_add(p, n, pointer, "missing",
+                         "a categorical attribute needs from (the label) and class");
         return;
     }
-    if (!node_read_text(from, pointer, name, sizeof name, p) || !node_read_text(class, pointer, class_name, sizeof class_name, p))
+    if (!node_read_text(from, pointer, name, sizeof name, p) ||
+        !node_read_text(class, pointer, class_name, sizeof class_name, p))
         return;
     if (exact != NULL && !node_read_bool(exact, pointer, &exactly, p))
         return;
-    declared = schema_find_label(schema, name) >= 0 && schema->label[schema_find_label(schema, name)].other < 0;
+    declared = schema_find_label(schema, name) >= 0 &&
+               schema->label[schema_find_label(schema, name)].other < 0;
     l = attr_label(schema, a, name, exactly);
     if (l == NULL) {
         spec_problem_add(p, n, pointer, "out_of_range", "more than %d labels", SCHEMA_LABELS_MAX);
         return;
     }
     if (l->type != LABEL_CLASSES) {
-        spec_problem_add(p, from, pointer, "wrong_type", "label \"%s\" is a scale; a categorical attribute needs classes", name);
+        spec_problem_add(p, from, pointer, "wrong_type",
+                         "label \"%s\" is a scale; a categorical attribute needs classes", name);
         return;
     }
     l->exact = l->exact || exactly;
     a->class_index = label_class(l, class_name, !declared);
     if (a->class_index < 0)
-        spec_problem_add(p, class, pointer, "bad_reference", "label \"%s\" has no class \"%s\"", name, class_name);
+        spec_problem_add(p, class, pointer, "bad_reference", "label \"%s\" has no class \"%s\"",
+                         name, class_name);
 }
 
-static void attr_bins_read(struct attr *a, const struct node *bin, const char *pointer, struct spec_problems *p)
+static void attr_bins_read(struct attr *a, const struct node *bin, const char *pointer,
+                           struct spec_problems *p)
 {
     static const char *const names[] = {"quantiles"};
     const struct node *quantiles;
@@ -267,7 +292,8 @@ static void attr_bins_read(struct attr *a, const struct node *bin, const char *p
         a->levels = (int)v;
 }
 
-static void attr_computed_read(struct attr *a, const struct node *n, const char *pointer, struct spec_problems *p)
+static void attr_computed_read(struct attr *a, const struct node *n, const char *pointer,
+                               struct spec_problems *p)
 {
     const struct node *measure = node_get(n, "measure");
     char name[SCHEMA_NAME_MAX];
@@ -284,14 +310,17 @@ static void attr_computed_read(struct attr *a, const struct node *n, const char 
         struct buf all = BUF_INIT;
         for (int i = 0; i < MEASURE_COUNT; i++)
             buf_printf(&all, "%s%s", i > 0 ? ", " : "", measure_name((enum measure)i));
-        spec_problem_add(p, measure, pointer, "bad_choice", "\"%s\" is no measure; there are %s", name, all.data);
+        spec_problem_add(p, measure, pointer, "bad_choice", "\"%s\" is no measure; there are %s",
+                         name, all.data);
         buf_free(&all);
     }
 }
 
-static void attr_read(struct schema *schema, struct attr *a, const struct node *n, const char *pointer, struct spec_problems *p)
+static void attr_read(struct schema *schema, struct attr *a, const struct node *n,
+                      const char *pointer, struct spec_problems *p)
 {
-    const struct node *type = node_get(n, "type"), *text = node_get(n, "description"), *level = node_get(n, "default");
+    const struct node *type = node_get(n, "type"), *text = node_get(n, "description"),
+                      *level = node_get(n, "default");
     char name[24] = "integer";
     int64_t v;
 
@@ -312,14 +341,16 @@ static void attr_read(struct schema *schema, struct attr *a, const struct node *
             attr_computed_read(a, n, pointer, p);
         attr_bins_read(a, node_get(n, "bin"), pointer, p);
     } else {
-        spec_problem_add(p, type, pointer, "bad_choice", "is \"%s\", must be one of integer|categorical|computed", name);
+        spec_problem_add(p, type, pointer, "bad_choice",
+                         "is \"%s\", must be one of integer|categorical|computed", name);
         return;
     }
     if (level != NULL && node_read_int(level, pointer, a->min, a->min + a->levels - 1, &v, p))
         a->default_level = (int)v - a->min;
 }
 
-static void attributes_read(struct spec *s, void *at, const struct node *given, const char *pointer, struct spec_problems *p)
+static void attributes_read(struct spec *s, void *at, const struct node *given, const char *pointer,
+                            struct spec_problems *p)
 {
     struct schema *schema = at;
     struct node *n = node_by_name(given);
@@ -328,7 +359,8 @@ static void attributes_read(struct spec *s, void *at, const struct node *given, 
     (void)s;
     schema->attrs = 0;
     if (n->type != NODE_MAP || n->n > SCHEMA_ATTRS_MAX) {
-        spec_problem_add(p, n, pointer, "wrong_type", "must be a map of at most %d attributes", SCHEMA_ATTRS_MAX);
+        spec_problem_add(p, n, pointer, "wrong_type", "must be a map of at most %d attributes",
+                         SCHEMA_ATTRS_MAX);
         node_free(n);
         return;
     }
@@ -338,7 +370,8 @@ static void attributes_read(struct spec *s, void *at, const struct node *given, 
         a->default_level = -1;
         snprintf(where, sizeof where, "%s/%s", pointer, n->key[i]->text);
         if (!name_is_good(n->key[i]->text)) {
-            spec_problem_add(p, n->key[i], where, "bad_name", "attribute names are [a-z][a-z0-9_]*, at most %d characters",
+            spec_problem_add(p, n->key[i], where, "bad_name",
+                             "attribute names are [a-z][a-z0-9_]*, at most %d characters",
                              SCHEMA_NAME_MAX - 1);
             continue;
         }

@@ -40,7 +40,8 @@ static struct node *node_overlay(const struct node *base, const struct node *ove
     return out;
 }
 
-static void stage_from_file(struct node **stage, const char *pointer, spec_read_file read_file, void *self, struct spec_problems *p)
+static void stage_from_file(struct node **stage, const char *pointer, spec_read_file read_file,
+                            void *self, struct spec_problems *p)
 {
     const struct node *path = node_get(*stage, "spec");
     struct buf text = BUF_INIT;
@@ -55,7 +56,9 @@ static void stage_from_file(struct node **stage, const char *pointer, spec_read_
         return;
     }
     if (read_file == NULL)
-        spec_problem_add(p, path, pointer, "bad_reference", "spec \"%.80s\": files are inlined by steerctl before submitting", path->text);
+        spec_problem_add(p, path, pointer, "bad_reference",
+                         "spec \"%.80s\": files are inlined by steerctl before submitting",
+                         path->text);
     else if (read_file(self, path->text, &text, &e) != 0)
         spec_problem_add(p, path, pointer, "missing_file", "%.300s", e.msg);
     else
@@ -76,7 +79,8 @@ static void stage_from_file(struct node **stage, const char *pointer, spec_read_
     *stage = merged;
 }
 
-static void stage_like(struct node **stages, int n, int i, const char *pointer, struct spec_problems *p)
+static void stage_like(struct node **stages, int n, int i, const char *pointer,
+                       struct spec_problems *p)
 {
     const struct node *like = node_get(stages[i], "like");
     struct node *merged;
@@ -85,10 +89,12 @@ static void stage_like(struct node **stages, int n, int i, const char *pointer, 
         return;
     for (int k = 0; k < n; k++) {
         const struct node *name = node_get(stages[k], "name");
-        if (k == i || like->type != NODE_SCALAR || name == NULL || name->type != NODE_SCALAR || strcmp(name->text, like->text) != 0)
+        if (k == i || like->type != NODE_SCALAR || name == NULL || name->type != NODE_SCALAR ||
+            strcmp(name->text, like->text) != 0)
             continue;
         if (k > i) {
-            spec_problem_add(p, like, pointer, "bad_reference", "like: \"%s\" must stand before this stage", like->text);
+            spec_problem_add(p, like, pointer, "bad_reference",
+                             "like: \"%s\" must stand before this stage", like->text);
             return;
         }
         merged = node_overlay(stages[k], stages[i]);
@@ -101,7 +107,8 @@ static void stage_like(struct node **stages, int n, int i, const char *pointer, 
                      like->type == NODE_SCALAR ? like->text : "?");
 }
 
-void spec_stages_resolve(struct node *root, spec_read_file read_file, void *self, struct spec_problems *p)
+void spec_stages_resolve(struct node *root, spec_read_file read_file, void *self,
+                         struct spec_problems *p)
 {
     struct node *list = node_get(root, "stages");
     char pointer[64];
@@ -118,23 +125,28 @@ void spec_stages_resolve(struct node *root, spec_read_file read_file, void *self
 
 /* ---- reading ------------------------------------------------------------------------------------------------------ */
 
-static void gates_read(struct stage *stage, const struct node *n, const char *pointer, struct spec_problems *p)
+static void gates_read(struct stage *stage, const struct node *n, const char *pointer,
+                       struct spec_problems *p)
 {
     static const char *const names[] = {"metric", "min", "max"};
 
     if (n->type != NODE_LIST || n->n > (int)(sizeof stage->gate / sizeof *stage->gate)) {
-        spec_problem_add(p, n, pointer, "wrong_type", "gate must be a list of at most 8 {metric, min, max}");
+        spec_problem_add(p, n, pointer, "wrong_type",
+                         "gate must be a list of at most 8 {metric, min, max}");
         return;
     }
     for (int i = 0; i < n->n; i++) {
         struct gate *g = &stage->gate[stage->gates_n];
-        const struct node *metric = node_get(n->item[i], "metric"), *min = node_get(n->item[i], "min"), *max = node_get(n->item[i], "max");
+        const struct node *metric = node_get(n->item[i], "metric"),
+                          *min = node_get(n->item[i], "min"), *max = node_get(n->item[i], "max");
         for (int k = 0; n->item[i]->type == NODE_MAP && k < n->item[i]->n; k++)
-            if (strcmp(n->item[i]->key[k]->text, "metric") != 0 && strcmp(n->item[i]->key[k]->text, "min") != 0 &&
+            if (strcmp(n->item[i]->key[k]->text, "metric") != 0 &&
+                strcmp(n->item[i]->key[k]->text, "min") != 0 &&
                 strcmp(n->item[i]->key[k]->text, "max") != 0)
                 key_unknown(n->item[i]->key[k], pointer, names, 3, p);
         if (metric == NULL || (min == NULL && max == NULL)) {
-            spec_problem_add(p, n->item[i], pointer, "missing", "a gate needs metric, and min or max");
+            spec_problem_add(p, n->item[i], pointer, "missing",
+                             "a gate needs metric, and min or max");
             continue;
         }
         if (!node_read_text(metric, pointer, g->metric, sizeof g->metric, p))
@@ -145,10 +157,12 @@ static void gates_read(struct stage *stage, const struct node *n, const char *po
     }
 }
 
-static void needs_read(struct stage *stage, const struct node *n, const char *pointer, struct spec_problems *p)
+static void needs_read(struct stage *stage, const struct node *n, const char *pointer,
+                       struct spec_problems *p)
 {
     if (n->type != NODE_LIST || n->n > SPEC_LIST_MAX) {
-        spec_problem_add(p, n, pointer, "wrong_type", "needs must be a list of at most %d stages", SPEC_LIST_MAX);
+        spec_problem_add(p, n, pointer, "wrong_type", "needs must be a list of at most %d stages",
+                         SPEC_LIST_MAX);
         return;
     }
     for (int i = 0; i < n->n; i++)
@@ -169,7 +183,8 @@ static struct spec *stage_spec_new(const struct spec *pipeline)
     return s;
 }
 
-static void stage_read(struct spec *pipeline, const struct node *n, const char *pointer, struct spec_problems *p)
+static void stage_read(struct spec *pipeline, const struct node *n, const char *pointer,
+                       struct spec_problems *p)
 {
     struct stage *stage = mem_zalloc(1, sizeof *stage);
     struct node *body;
@@ -199,13 +214,15 @@ static void stage_read(struct spec *pipeline, const struct node *n, const char *
     node_free(body);
 }
 
-static void stages_read(struct spec *s, void *at, const struct node *n, const char *pointer, struct spec_problems *p)
+static void stages_read(struct spec *s, void *at, const struct node *n, const char *pointer,
+                        struct spec_problems *p)
 {
     char where[160];
 
     (void)at;
     if (n->type != NODE_LIST || n->n < 1 || n->n > SPEC_STAGES_MAX) {
-        spec_problem_add(p, n, pointer, "wrong_type", "must be a list of 1..%d stages", SPEC_STAGES_MAX);
+        spec_problem_add(p, n, pointer, "wrong_type", "must be a list of 1..%d stages",
+                         SPEC_STAGES_MAX);
         return;
     }
     for (int i = 0; i < n->n; i++) {

@@ -18,36 +18,56 @@
 #define OUT OPT_BIT(OPT_OUTPUT)
 
 const struct cli_verb cli_verbs[] = {
-    {"up", "", 0, 0, DIR | OUT | OPT_BIT(OPT_WORKERS) | OPT_BIT(OPT_THREADS) | OPT_BIT(OPT_HTTP), verb_up,
-     "start a coordinator and workers on this machine", "steerctl up --workers 2", NULL},
-    {"down", "", 0, 0, DIR, verb_down, "stop what `up` started; jobs go on at the next `up`", "steerctl down", NULL},
+    {"up", "", 0, 0, DIR | OUT | OPT_BIT(OPT_WORKERS) | OPT_BIT(OPT_THREADS) | OPT_BIT(OPT_HTTP),
+     verb_up, "start a coordinator and workers on this machine", "steerctl up --workers 2", NULL},
+    {"down", "", 0, 0, DIR, verb_down, "stop what `up` started; jobs go on at the next `up`",
+     "steerctl down", NULL},
     {"submit", "FILE", 1, 1,
-     ASK | OPT_BIT(OPT_SET) | OPT_BIT(OPT_FOLLOW) | OPT_BIT(OPT_WAIT) | OPT_BIT(OPT_KEY) | OPT_BIT(OPT_TIMEOUT), verb_submit,
-     "check a spec, upload its files, start the job", "steerctl submit jobs/specs/demo.yaml --follow", "files"},
-    {"validate", "FILE", 1, CLI_POS_MAX, OUT | OPT_BIT(OPT_SET), verb_validate, "check specs; sends nothing",
-     "steerctl validate job.yaml", "files"},
-    {"plan", "FILE", 1, 1, OUT | OPT_BIT(OPT_SET), verb_plan, "show the stages of a spec and, with -o json, every key with its value; sends nothing",
+     ASK | OPT_BIT(OPT_SET) | OPT_BIT(OPT_FOLLOW) | OPT_BIT(OPT_WAIT) | OPT_BIT(OPT_KEY) |
+         OPT_BIT(OPT_TIMEOUT),
+     verb_submit, "check a spec, upload its files, start the job",
+     "steerctl submit jobs/specs/demo.yaml --follow", "files"},
+    {"validate", "FILE", 1, CLI_POS_MAX, OUT | OPT_BIT(OPT_SET), verb_validate,
+     "check specs; sends nothing", "steerctl validate job.yaml", "files"},
+    {"plan", "FILE", 1, 1, OUT | OPT_BIT(OPT_SET), verb_plan,
+     "show the stages of a spec and, with -o json, every key with its value; sends nothing",
      "steerctl plan job.yaml", "files"},
-    {"ls", "", 0, 0, ASK | OPT_BIT(OPT_STATE) | OPT_BIT(OPT_LIMIT), verb_ls, "list jobs, newest first", "steerctl ls", NULL},
-    {"status", "ID", 1, 1, ASK, verb_status, "one job: stages, progress, what it made or why it failed", "steerctl status chat-steering", "jobs"},
-    {"watch", "ID", 1, 1, ASK | OPT_BIT(OPT_TIMEOUT), verb_watch, "follow a job live; Ctrl-C detaches, the job goes on",
-     "steerctl watch chat-steering", "jobs"},
-    {"wait", "ID", 1, 1, ASK | OPT_BIT(OPT_TIMEOUT), verb_wait, "until a job ends; the exit code says how", "steerctl wait job_01 --timeout 600", "jobs"},
-    {"logs", "ID", 1, 1, ASK | OPT_BIT(OPT_FOLLOW) | OPT_BIT(OPT_LIMIT), verb_logs, "what its workers said", "steerctl logs job_01 -f", "jobs"},
-    {"events", "ID", 1, 1, ASK | OPT_BIT(OPT_LIMIT), verb_events, "what happened to a job, in order", "steerctl events job_01", "jobs"},
-    {"cancel", "ID...", 1, CLI_POS_MAX, ASK, verb_cancel, "stop jobs", "steerctl cancel job_01", "jobs"},
+    {"ls", "", 0, 0, ASK | OPT_BIT(OPT_STATE) | OPT_BIT(OPT_LIMIT), verb_ls,
+     "list jobs, newest first", "steerctl ls", NULL},
+    {"status", "ID", 1, 1, ASK, verb_status,
+     "one job: stages, progress, what it made or why it failed", "steerctl status chat-steering",
+     "jobs"},
+    {"watch", "ID", 1, 1, ASK | OPT_BIT(OPT_TIMEOUT), verb_watch,
+     "follow a job live; Ctrl-C detaches, the job goes on", "steerctl watch chat-steering", "jobs"},
+    {"wait", "ID", 1, 1, ASK | OPT_BIT(OPT_TIMEOUT), verb_wait,
+     "until a job ends; the exit code says how", "steerctl wait job_01 --timeout 600", "jobs"},
+    {"logs", "ID", 1, 1, ASK | OPT_BIT(OPT_FOLLOW) | OPT_BIT(OPT_LIMIT), verb_logs,
+     "what its workers said", "steerctl logs job_01 -f", "jobs"},
+    {"events", "ID", 1, 1, ASK | OPT_BIT(OPT_LIMIT), verb_events,
+     "what happened to a job, in order", "steerctl events job_01", "jobs"},
+    {"cancel", "ID...", 1, CLI_POS_MAX, ASK, verb_cancel, "stop jobs", "steerctl cancel job_01",
+     "jobs"},
     {"worker ls", "", 0, 0, ASK, verb_worker_ls, "list workers", "steerctl worker ls", NULL},
-    {"artifact ls", "", 0, 0, ASK, verb_artifact_ls, "list what jobs made", "steerctl artifact ls", NULL},
+    {"artifact ls", "", 0, 0, ASK, verb_artifact_ls, "list what jobs made", "steerctl artifact ls",
+     NULL},
     {"artifact get", "DIGEST|JOB/STAGE/NAME[/N] PATH", 2, 2, ASK, verb_artifact_get,
-     "load a model, data set or report to PATH, verified", "steerctl artifact get chat-steering/report/report ./report", NULL},
-    {"artifact put", "PATH", 1, 1, ASK, verb_artifact_put, "upload a file or directory; prints its digest", "steerctl artifact put models/stories260K", "files"},
-    {"data show", "FILE", 1, 1, OPT_BIT(OPT_SPEC) | OPT_BIT(OPT_SET) | OPT_BIT(OPT_ROWS), verb_data_show,
-     "rows of a data file as tokens, what is learnt in [ ]", "steerctl data show data/topical-chat.jsonl.gz --spec jobs/specs/demo.yaml --rows 2", "files"},
+     "load a model, data set or report to PATH, verified",
+     "steerctl artifact get chat-steering/report/report ./report", NULL},
+    {"artifact put", "PATH", 1, 1, ASK, verb_artifact_put,
+     "upload a file or directory; prints its digest", "steerctl artifact put models/stories260K",
+     "files"},
+    {"data show", "FILE", 1, 1, OPT_BIT(OPT_SPEC) | OPT_BIT(OPT_SET) | OPT_BIT(OPT_ROWS),
+     verb_data_show, "rows of a data file as tokens, what is learnt in [ ]",
+     "steerctl data show data/topical-chat.jsonl.gz --spec jobs/specs/demo.yaml --rows 2", "files"},
     {"data check", "FILE", 1, 1, OPT_BIT(OPT_SPEC) | OPT_BIT(OPT_SET), verb_data_check,
-     "what is wrong or odd in a data file, by line", "steerctl data check data/topical-chat.jsonl.gz --spec jobs/specs/demo.yaml", "files"},
-    {"version", "", 0, 0, OUT, verb_version, "the version of this program", "steerctl version", NULL},
-    {"completion", "bash", 0, 1, 0, cli_completion, "print a completion script", "eval \"$(steerctl completion bash)\"", NULL},
-    {"help", "[VERB|spec]", 0, 2, 0, cli_help, "this list, one verb, or every key of a spec", "steerctl help submit", "verbs"},
+     "what is wrong or odd in a data file, by line",
+     "steerctl data check data/topical-chat.jsonl.gz --spec jobs/specs/demo.yaml", "files"},
+    {"version", "", 0, 0, OUT, verb_version, "the version of this program", "steerctl version",
+     NULL},
+    {"completion", "bash", 0, 1, 0, cli_completion, "print a completion script",
+     "eval \"$(steerctl completion bash)\"", NULL},
+    {"help", "[VERB|spec]", 0, 2, 0, cli_help, "this list, one verb, or every key of a spec",
+     "steerctl help submit", "verbs"},
 };
 const int cli_verbs_n = (int)(sizeof cli_verbs / sizeof *cli_verbs);
 
@@ -68,15 +88,16 @@ static const struct option_row options[OPT_COUNT] = {
 
 static void help_verb(const struct cli_verb *v, FILE *out)
 {
-    fprintf(out, "usage: steerctl %s%s%s%s\n  %s\n", v->name, v->args[0] != '\0' ? " " : "", v->args,
-            v->options != 0 ? " [options]" : "", v->doc);
+    fprintf(out, "usage: steerctl %s%s%s%s\n  %s\n", v->name, v->args[0] != '\0' ? " " : "",
+            v->args, v->options != 0 ? " [options]" : "", v->doc);
     for (int o = 0; o < OPT_COUNT; o++) {
         char left[64], letter[8] = "    ";
         if ((v->options & OPT_BIT(o)) == 0)
             continue;
         if (options[o].letter != 0)
             snprintf(letter, sizeof letter, "-%c, ", options[o].letter);
-        snprintf(left, sizeof left, "%s--%s%s%s", letter, options[o].word, options[o].value != NULL ? " " : "",
+        snprintf(left, sizeof left, "%s--%s%s%s", letter, options[o].word,
+                 options[o].value != NULL ? " " : "",
                  options[o].value != NULL ? options[o].value : "");
         fprintf(out, "  %-30s %s\n", left, options[o].doc);
     }
@@ -85,7 +106,8 @@ static void help_verb(const struct cli_verb *v, FILE *out)
 
 static void help_all(FILE *out)
 {
-    fprintf(out, "steerctl: steerable language models from one YAML file, on the machines that you have\n\n");
+    fprintf(out, "steerctl: steerable language models from one YAML file, on the machines that you "
+                 "have\n\n");
     for (int i = 0; i < cli_verbs_n; i++) {
         char left[96];
         snprintf(left, sizeof left, "%s %s", cli_verbs[i].name, cli_verbs[i].args);
@@ -94,10 +116,13 @@ static void help_all(FILE *out)
         else
             fprintf(out, "  %-24s %s\n", left, cli_verbs[i].doc);
     }
-    fprintf(out, "\nA job is given by its id, by the begin of one, or by its name, where that is unique.\n"
-                 "Exit codes: 0 ok, 1 unexpected, 2 usage, 3 invalid spec, 4 not found, 5 conflict, 6 denied, 7 unreachable,\n"
-                 "8 wait timed out, 10 job failed, 11 job cancelled, 12 job skipped, 130 detached.\n"
-                 "More: steerctl help VERB, steerctl help spec\n");
+    fprintf(
+        out,
+        "\nA job is given by its id, by the begin of one, or by its name, where that is unique.\n"
+        "Exit codes: 0 ok, 1 unexpected, 2 usage, 3 invalid spec, 4 not found, 5 conflict, 6 "
+        "denied, 7 unreachable,\n"
+        "8 wait timed out, 10 job failed, 11 job cancelled, 12 job skipped, 130 detached.\n"
+        "More: steerctl help VERB, steerctl help spec\n");
 }
 
 static const struct cli_verb *verb_find(const char *first, const char *second, int *words)
@@ -119,7 +144,8 @@ static const struct cli_verb *verb_find(const char *first, const char *second, i
 
 static bool is_group(const char *word)
 {
-    return strcmp(word, "worker") == 0 || strcmp(word, "artifact") == 0 || strcmp(word, "data") == 0;
+    return strcmp(word, "worker") == 0 || strcmp(word, "artifact") == 0 ||
+           strcmp(word, "data") == 0;
 }
 
 static int verb_unknown(const char *first, const char *second)
@@ -129,7 +155,8 @@ static int verb_unknown(const char *first, const char *second)
     int n = 0;
 
     if (is_group(first)) {
-        snprintf(word, sizeof word, "%.60s%s%.60s", first, second != NULL ? " " : "", second != NULL ? second : "");
+        snprintf(word, sizeof word, "%.60s%s%.60s", first, second != NULL ? " " : "",
+                 second != NULL ? second : "");
         snprintf(next, sizeof next, "steerctl help %.60s", first);
         if (second == NULL || second[0] == '-')
             return cli_fail(CLI_USAGE, next, "%s needs one of its verbs", first);
@@ -139,8 +166,9 @@ static int verb_unknown(const char *first, const char *second)
     for (int i = 0; i < cli_verbs_n && n < 64; i++)
         names[n++] = cli_verbs[i].name;
     near = suggest_nearest(word, names, (size_t)n);
-    return cli_fail(CLI_USAGE, next, "there is no verb \"%s\"%s%s%s", word, near != NULL ? "; did you mean \"" : "",
-                    near != NULL ? near : "", near != NULL ? "\"?" : "");
+    return cli_fail(CLI_USAGE, next, "there is no verb \"%s\"%s%s%s", word,
+                    near != NULL ? "; did you mean \"" : "", near != NULL ? near : "",
+                    near != NULL ? "\"?" : "");
 }
 
 int cli_help(struct cli *c)
@@ -174,21 +202,26 @@ int cli_help(struct cli *c)
 int cli_completion(struct cli *c)
 {
     if (c->pos_n > 0 && strcmp(c->pos[0], "bash") != 0)
-        return cli_fail(CLI_USAGE, "steerctl completion bash", "completion is for bash; \"%.40s\" is not known", c->pos[0]);
+        return cli_fail(CLI_USAGE, "steerctl completion bash",
+                        "completion is for bash; \"%.40s\" is not known", c->pos[0]);
     printf("# eval \"$(steerctl completion bash)\"\n_steerctl() {\n"
            "    local cur=${COMP_WORDS[COMP_CWORD]} verb=${COMP_WORDS[1]} words= kind= verbs=\"");
     for (int i = 0; i < cli_verbs_n; i++) {
         const char *name = cli_verbs[i].name;
         size_t n = strcspn(name, " ");
-        if (i == 0 || strncmp(cli_verbs[i - 1].name, name, n) != 0 || cli_verbs[i - 1].name[n] != ' ')
+        if (i == 0 || strncmp(cli_verbs[i - 1].name, name, n) != 0 ||
+            cli_verbs[i - 1].name[n] != ' ')
             printf("%.*s ", (int)n, name);
     }
     printf("\"\n"
-           "    case \"$verb\" in worker|artifact|data) [ \"$COMP_CWORD\" -gt 2 ] && verb=\"$verb ${COMP_WORDS[2]}\" ;; esac\n"
-           "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words=$verbs\n    else\n        case \"$verb\" in\n");
+           "    case \"$verb\" in worker|artifact|data) [ \"$COMP_CWORD\" -gt 2 ] && verb=\"$verb "
+           "${COMP_WORDS[2]}\" ;; esac\n"
+           "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words=$verbs\n    else\n        case "
+           "\"$verb\" in\n");
     for (int i = 0; i < cli_verbs_n; i++) {
         const struct cli_verb *v = &cli_verbs[i];
-        printf("        \"%s\") kind=%s words=\"", v->name, v->complete != NULL ? v->complete : "none");
+        printf("        \"%s\") kind=%s words=\"", v->name,
+               v->complete != NULL ? v->complete : "none");
         for (int o = 0; o < OPT_COUNT; o++)
             if ((v->options & OPT_BIT(o)) != 0)
                 printf("--%s ", options[o].word);
@@ -205,13 +238,16 @@ int cli_completion(struct cli *c)
                 printf("%s ", cli_verbs[k].name + n + 1);
         printf("\" ;;\n");
     }
-    printf("        esac\n"
-           "        case \"$kind\" in\n"
-           "        jobs) [[ $cur != -* ]] && words=\"$words $(steerctl ls -o name 2>/dev/null)\" ;;\n"
-           "        verbs) words=\"$verbs spec\" ;;\n"
-           "        files) [[ $cur != -* ]] && { COMPREPLY=($(compgen -f -- \"$cur\")); compopt -o filenames; return; } ;;\n"
-           "        esac\n    fi\n"
-           "    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -F _steerctl steerctl\n");
+    printf(
+        "        esac\n"
+        "        case \"$kind\" in\n"
+        "        jobs) [[ $cur != -* ]] && words=\"$words $(steerctl ls -o name 2>/dev/null)\" ;;\n"
+        "        verbs) words=\"$verbs spec\" ;;\n"
+        "        files) [[ $cur != -* ]] && { COMPREPLY=($(compgen -f -- \"$cur\")); compopt -o "
+        "filenames; return; } ;;\n"
+        "        esac\n    fi\n"
+        "    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -F _steerctl "
+        "steerctl\n");
     return CLI_OK;
 }
 
@@ -228,8 +264,9 @@ static int option_unknown(const struct cli_verb *v, const char *word)
             names[n++] = options[o].word;
     near = n > 0 ? suggest_nearest(word + strspn(word, "-"), names, (size_t)n) : NULL;
     snprintf(next, sizeof next, "steerctl help %s", v->name);
-    return cli_fail(CLI_USAGE, next, "%s has no option \"%.60s\"%s%s%s", v->name, word, near != NULL ? "; did you mean --" : "",
-                    near != NULL ? near : "", near != NULL ? "?" : "");
+    return cli_fail(CLI_USAGE, next, "%s has no option \"%.60s\"%s%s%s", v->name, word,
+                    near != NULL ? "; did you mean --" : "", near != NULL ? near : "",
+                    near != NULL ? "?" : "");
 }
 
 /* One option at argv[*i]; moves *i behind its value. */
@@ -242,7 +279,8 @@ static int option_parse(struct cli *c, int argc, char **argv, int *i)
         size_t n = strlen(options[o].word);
         if (o != OPT_HELP && (c->verb->options & OPT_BIT(o)) == 0)
             continue;
-        if (arg[1] == '-' && strncmp(arg + 2, options[o].word, n) == 0 && (arg[n + 2] == '\0' || arg[n + 2] == '=')) {
+        if (arg[1] == '-' && strncmp(arg + 2, options[o].word, n) == 0 &&
+            (arg[n + 2] == '\0' || arg[n + 2] == '=')) {
             found = o;
             value = arg[n + 2] == '=' ? arg + n + 3 : NULL;
         } else if (arg[1] != '-' && options[o].letter != 0 && arg[1] == options[o].letter &&
@@ -257,7 +295,8 @@ static int option_parse(struct cli *c, int argc, char **argv, int *i)
         return cli_fail(CLI_USAGE, NULL, "--%s takes no value", options[found].word);
     if (options[found].value != NULL && value == NULL) {
         if (*i + 1 >= argc)
-            return cli_fail(CLI_USAGE, NULL, "--%s needs its %s", options[found].word, options[found].value);
+            return cli_fail(CLI_USAGE, NULL, "--%s needs its %s", options[found].word,
+                            options[found].value);
         value = argv[++*i];
     }
     if (!options[found].repeat && c->opt[found] != NULL)
@@ -296,7 +335,8 @@ static int args_parse(struct cli *c, int argc, char **argv)
     if (c->pos_n < c->verb->pos_min)
         return cli_fail(CLI_USAGE, next, "%s needs %s", c->verb->name, c->verb->args);
     if (c->pos_n > c->verb->pos_max)
-        return cli_fail(CLI_USAGE, next, "%s does not take \"%.60s\"", c->verb->name, c->pos[c->verb->pos_max]);
+        return cli_fail(CLI_USAGE, next, "%s does not take \"%.60s\"", c->verb->name,
+                        c->pos[c->verb->pos_max]);
     format = c->opt[OPT_OUTPUT];
     c->json = format != NULL && strcmp(format, "json") == 0;
     c->names = format != NULL && strcmp(format, "name") == 0;
@@ -305,7 +345,8 @@ static int args_parse(struct cli *c, int argc, char **argv)
     return CLI_OK;
 }
 
-int cli_int(const struct cli *c, enum cli_option o, int64_t min, int64_t max, int64_t fallback, int64_t *out)
+int cli_int(const struct cli *c, enum cli_option o, int64_t min, int64_t max, int64_t fallback,
+            int64_t *out)
 {
     const char *text = c->opt[o];
     char *end = NULL;
@@ -317,8 +358,9 @@ int cli_int(const struct cli *c, enum cli_option o, int64_t min, int64_t max, in
     errno = 0;
     v = strtoll(text, &end, 10);
     if (errno != 0 || end == text || *end != '\0' || v < min || v > max)
-        return cli_fail(CLI_USAGE, NULL, "--%s is \"%.40s\", must be a whole number of %" PRId64 "..%" PRId64, options[o].word,
-                        text, min, max);
+        return cli_fail(CLI_USAGE, NULL,
+                        "--%s is \"%.40s\", must be a whole number of %" PRId64 "..%" PRId64,
+                        options[o].word, text, min, max);
     *out = v;
     return CLI_OK;
 }
@@ -336,7 +378,8 @@ int cli_run(int argc, char **argv)
         help_all(stdout);
         return CLI_OK;
     }
-    c.verb = verb_find(strcmp(argv[1], "--version") == 0 ? "version" : argv[1], argc > 2 ? argv[2] : NULL, &words);
+    c.verb = verb_find(strcmp(argv[1], "--version") == 0 ? "version" : argv[1],
+                       argc > 2 ? argv[2] : NULL, &words);
     if (c.verb == NULL)
         return verb_unknown(argv[1], argc > 2 ? argv[2] : NULL);
     rc = args_parse(&c, argc - 1 - words, argv + 1 + words);

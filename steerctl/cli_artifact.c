@@ -13,8 +13,9 @@
 int cli_store_open(struct cli_client *cl, struct cli_store *out)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    char *dir = cache != NULL && cache[0] == '/' ? mem_printf("%s/steer", cache)
-                                                 : mem_printf("%s/.cache/steer", home != NULL ? home : "");
+    char *dir = cache != NULL && cache[0] == '/'
+                    ? mem_printf("%s/steer", cache)
+                    : mem_printf("%s/.cache/steer", home != NULL ? home : "");
     char *blobs = mem_printf("%s/blobs", dir), *trees = mem_printf("%s/trees", dir);
     struct err e = {0};
     int rc = blob_open(blobs, &out->cache, &e);
@@ -24,7 +25,10 @@ int cli_store_open(struct cli_client *cl, struct cli_store *out)
     free(blobs);
     free(trees);
     free(dir);
-    return rc != 0 ? cli_fail(CLI_UNEXPECTED, "export XDG_CACHE_HOME=DIR   (a directory that can be written)", "%s", e.msg) : CLI_OK;
+    return rc != 0 ? cli_fail(CLI_UNEXPECTED,
+                              "export XDG_CACHE_HOME=DIR   (a directory that can be written)", "%s",
+                              e.msg)
+                   : CLI_OK;
 }
 
 void cli_store_close(struct cli_store *s)
@@ -62,8 +66,9 @@ int verb_artifact_ls(struct cli *c)
         }
         cli_format_bytes(bytes >= 0 ? (uint64_t)bytes : 0, size);
         snprintf(digest, sizeof digest, "%.12s", json_string_or(item, "digest", ""));
-        cli_table_add(&t, 6, digest, bytes >= 0 ? size : "-", json_string_or(item, "type", "-"), json_string_or(item, "job", "-"),
-                      json_string_or(item, "stage", "-"), json_string_or(item, "name", "-"));
+        cli_table_add(&t, 6, digest, bytes >= 0 ? size : "-", json_string_or(item, "type", "-"),
+                      json_string_or(item, "job", "-"), json_string_or(item, "stage", "-"),
+                      json_string_or(item, "name", "-"));
     }
     if (!c->names)
         cli_table_print(&t, stdout);
@@ -78,10 +83,13 @@ out:
 /* The index-th digest of an output: a text or a list of texts. */
 static int output_digest(const cJSON *output, const char *name, int64_t index, struct digest *d)
 {
-    const cJSON *v = cJSON_IsArray(output) ? cJSON_GetArrayItem(output, (int)index) : index == 0 ? output : NULL;
+    const cJSON *v = cJSON_IsArray(output) ? cJSON_GetArrayItem(output, (int)index)
+                     : index == 0          ? output
+                                           : NULL;
 
     if (!cJSON_IsString(v) || !digest_is_valid(v->valuestring))
-        return cli_fail(CLI_NOT_FOUND, "steerctl artifact ls", "output %s has no item %" PRId64, name, index);
+        return cli_fail(CLI_NOT_FOUND, "steerctl artifact ls", "output %s has no item %" PRId64,
+                        name, index);
     snprintf(d->hex, sizeof d->hex, "%s", v->valuestring);
     return CLI_OK;
 }
@@ -112,14 +120,16 @@ static int output_find(struct cli_client *cl, const char *job, const char *rest,
         cJSON_ArrayForEach(v, json_get(stage, "outputs"))
         {
             size_t k = strlen(v->string);
-            if (strncmp(rest + n + 1, v->string, k) != 0 || (rest[n + 1 + k] != '\0' && rest[n + 1 + k] != '/'))
+            if (strncmp(rest + n + 1, v->string, k) != 0 ||
+                (rest[n + 1 + k] != '\0' && rest[n + 1 + k] != '/'))
                 continue;
             output = v;
             name = v->string;
             index = rest[n + 1 + k] == '/' ? strtoll(rest + n + 2 + k, NULL, 10) : 0;
         }
     }
-    code = output == NULL ? cli_fail(CLI_NOT_FOUND, "steerctl artifact ls", "job %s has no output \"%.120s\" (yet)", id, rest)
+    code = output == NULL ? cli_fail(CLI_NOT_FOUND, "steerctl artifact ls",
+                                     "job %s has no output \"%.120s\" (yet)", id, rest)
                           : output_digest(output, name, index, d);
     cJSON_Delete(j);
     return code;
@@ -127,7 +137,8 @@ static int output_find(struct cli_client *cl, const char *job, const char *rest,
 
 static int digest_find(struct cli_client *cl, const char *text, struct digest *d)
 {
-    const char *slash = strchr(text, '/'), *hex = strncmp(text, "sha256:", 7) == 0 ? text + 7 : text;
+    const char *slash = strchr(text, '/'),
+               *hex = strncmp(text, "sha256:", 7) == 0 ? text + 7 : text;
     cJSON *list = NULL;
     const cJSON *item;
     int code, hits = 0;
@@ -148,7 +159,8 @@ static int digest_find(struct cli_client *cl, const char *text, struct digest *d
     cJSON_ArrayForEach(item, json_get(list, "items"))
     {
         const char *digest = json_string_or(item, "digest", "");
-        if (strlen(hex) >= 6 && strncmp(digest, hex, strlen(hex)) == 0 && digest_is_valid(digest) && strcmp(d->hex, digest) != 0) {
+        if (strlen(hex) >= 6 && strncmp(digest, hex, strlen(hex)) == 0 && digest_is_valid(digest) &&
+            strcmp(d->hex, digest) != 0) {
             snprintf(d->hex, sizeof d->hex, "%s", digest);
             hits++;
         }
@@ -157,7 +169,9 @@ static int digest_find(struct cli_client *cl, const char *text, struct digest *d
     if (hits == 1)
         return CLI_OK;
     return cli_fail(hits == 0 ? CLI_NOT_FOUND : CLI_USAGE, "steerctl artifact ls",
-                    hits == 0 ? "no artefact \"%.80s\" (a digest, or JOB/STAGE/NAME)" : "\"%.80s\" is the begin of several digests", text);
+                    hits == 0 ? "no artefact \"%.80s\" (a digest, or JOB/STAGE/NAME)"
+                              : "\"%.80s\" is the begin of several digests",
+                    text);
 }
 
 /* Copied next to its place, then renamed. */
@@ -242,7 +256,8 @@ int verb_artifact_get(struct cli *c)
     if (code == CLI_OK) {
         rc = artifact_fetch(store.client, d.hex, FETCH_MS, path, sizeof path, &e);
         if (rc == 0)
-            rc = file_is_dir(path) ? tree_out(path, c->pos[1], &e) : file_out(&d, path, c->pos[1], &e);
+            rc = file_is_dir(path) ? tree_out(path, c->pos[1], &e)
+                                   : file_out(&d, path, c->pos[1], &e);
         if (rc != 0)
             code = cli_fail_err(&e, rc == ERR_UNREACHABLE ? "steerctl up" : "steerctl artifact ls");
         else if (c->json)

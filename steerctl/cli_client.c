@@ -60,7 +60,8 @@ static char *endpoint_read(const char *dir)
     struct err e;
     cJSON *j = NULL;
 
-    if (file_read(path, 65536, &text, &e) == 0 && json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, &e) == 0) {
+    if (file_read(path, 65536, &text, &e) == 0 &&
+        json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, &e) == 0) {
         const char *http = json_string_or(j, "http", NULL);
         url = http != NULL ? mem_strdup(http) : NULL;
     }
@@ -79,14 +80,17 @@ int cli_client_open(const struct cli *c, struct cli_client **out)
     *out = NULL;
     cli_state_dir(c, dir, sizeof dir);
     cl->dir = mem_strdup(dir);
-    cl->fixed = server != NULL && server[0] != '\0' && (c->opt[OPT_SERVER] != NULL || c->opt[OPT_DIR] == NULL);
+    cl->fixed = server != NULL && server[0] != '\0' &&
+                (c->opt[OPT_SERVER] != NULL || c->opt[OPT_DIR] == NULL);
     if (cl->fixed)
-        cl->url = strstr(server, "://") != NULL ? mem_strdup(server) : mem_printf("http://%s", server);
+        cl->url =
+            strstr(server, "://") != NULL ? mem_strdup(server) : mem_printf("http://%s", server);
     else
         cl->url = endpoint_read(dir);
     if (cl->url == NULL) {
         cli_client_close(cl);
-        return cli_fail(CLI_UNREACHABLE, "steerctl up", "no coordinator runs here (no endpoint.json in %s)", dir);
+        return cli_fail(CLI_UNREACHABLE, "steerctl up",
+                        "no coordinator runs here (no endpoint.json in %s)", dir);
     }
     for (size_t n = strlen(cl->url); n > 0 && cl->url[n - 1] == '/'; n--)
         cl->url[n - 1] = '\0';
@@ -175,8 +179,8 @@ static struct curl_slist *headers_make(const char *body, const char *key)
     return h;
 }
 
-bool cli_call(struct cli_client *cl, const char *method, const char *path, const char *body, const char *key,
-              uint64_t max_ms, struct cli_reply *r)
+bool cli_call(struct cli_client *cl, const char *method, const char *path, const char *body,
+              const char *key, uint64_t max_ms, struct cli_reply *r)
 {
     CURL *curl = cl->curl;
     struct download d = {BUF_INIT, false};
@@ -210,8 +214,10 @@ bool cli_call(struct cli_client *cl, const char *method, const char *path, const
     else if (d.too_long)
         err_set(&r->e, ERR_LIMIT, "the answer is longer than %u MiB", REPLY_MAX >> 20);
     else
-        err_set(&r->e, ERR_UNREACHABLE, "the coordinator at %s does not answer: %s", cl->url, curl_easy_strerror(code));
-    if (answered && d.text.len > 0 && json_parse(d.text.data, d.text.len, JSON_LIMITS_FILE, &r->json, &r->e) != 0)
+        err_set(&r->e, ERR_UNREACHABLE, "the coordinator at %s does not answer: %s", cl->url,
+                curl_easy_strerror(code));
+    if (answered && d.text.len > 0 &&
+        json_parse(d.text.data, d.text.len, JSON_LIMITS_FILE, &r->json, &r->e) != 0)
         r->json = NULL;
     buf_free(&d.text);
     curl_slist_free_all(headers);
@@ -240,8 +246,10 @@ int cli_reply_fail(struct cli_client *cl, const struct cli_reply *r, const char 
     if (r->status == 0) {
         if (r->e.code == ERR_LIMIT)
             return cli_fail(CLI_UNEXPECTED, NULL, "%s", r->e.msg);
-        return cli_fail(CLI_UNREACHABLE, cl->fixed ? "steerctl up   (here), or check --server and STEER_SERVER" : "steerctl up", "%s",
-                        r->e.msg);
+        return cli_fail(CLI_UNREACHABLE,
+                        cl->fixed ? "steerctl up   (here), or check --server and STEER_SERVER"
+                                  : "steerctl up",
+                        "%s", r->e.msg);
     }
     if (detail == NULL)
         detail = r->status == 404 ? "not found" : r->e.code != 0 ? r->e.msg : "no reason given";
@@ -251,7 +259,8 @@ int cli_reply_fail(struct cli_client *cl, const struct cli_reply *r, const char 
     case 409:
         return cli_fail(CLI_CONFLICT, hint != NULL ? hint : "steerctl ls", "%s: %s", what, detail);
     case 401:
-        return cli_fail(CLI_DENIED, "export STEER_TOKEN=KEY   (ask whoever runs the coordinator)", "%s: %s", what, detail);
+        return cli_fail(CLI_DENIED, "export STEER_TOKEN=KEY   (ask whoever runs the coordinator)",
+                        "%s: %s", what, detail);
     case 403:
     case 421:
         return cli_fail(CLI_DENIED, "steerctl help", "%s: %s", what, detail);
@@ -261,11 +270,13 @@ int cli_reply_fail(struct cli_client *cl, const struct cli_reply *r, const char 
         fprintf(stderr, "  try: steerctl help spec\n");
         return CLI_SPEC;
     case 507:
-        return cli_fail(CLI_UNEXPECTED, "free some space in the coordinator's state directory, then the same command again", "%s: %s",
-                        what, detail);
+        return cli_fail(
+            CLI_UNEXPECTED,
+            "free some space in the coordinator's state directory, then the same command again",
+            "%s: %s", what, detail);
     default:
-        return cli_fail(CLI_UNEXPECTED, r->status >= 500 ? "the same command again" : NULL, "%s: the coordinator answered %ld: %s", what,
-                        r->status, detail);
+        return cli_fail(CLI_UNEXPECTED, r->status >= 500 ? "the same command again" : NULL,
+                        "%s: the coordinator answered %ld: %s", what, r->status, detail);
     }
 }
 
@@ -305,7 +316,8 @@ static bool is_whole_id(const char *text)
 
 static bool id_begins(const char *id, const char *text)
 {
-    return strncmp(id, text, strlen(text)) == 0 || (strncmp(id, "job_", 4) == 0 && strncmp(id + 4, text, strlen(text)) == 0);
+    return strncmp(id, text, strlen(text)) == 0 ||
+           (strncmp(id, "job_", 4) == 0 && strncmp(id + 4, text, strlen(text)) == 0);
 }
 
 int cli_job_id(struct cli_client *cl, const char *text, char id[32])
@@ -324,10 +336,12 @@ int cli_job_id(struct cli_client *cl, const char *text, char id[32])
     rc = cli_get(cl, "/v1/jobs?limit=1000", &list);
     if (rc != CLI_OK)
         return rc;
-    for (int pass = 0; pass < 2 && hits == 0; pass++) { /* a whole name goes before the begin of an id */
+    for (int pass = 0; pass < 2 && hits == 0;
+         pass++) { /* a whole name goes before the begin of an id */
         cJSON_ArrayForEach(item, json_get(list, "items"))
         {
-            const char *job = json_string_or(item, "id", ""), *name = json_string_or(item, "name", "");
+            const char *job = json_string_or(item, "id", ""),
+                       *name = json_string_or(item, "name", "");
             size_t used = strlen(candidates);
             if (pass == 0 ? strcmp(name, text) != 0 : !id_begins(job, text))
                 continue;

@@ -45,7 +45,9 @@ static const struct data_spec *data_pick(const struct cli_spec *s, const char *p
 static char *tokenizer_path(const struct cli_spec *s, const struct spec *stage)
 {
     const struct input_ref *base = spec_input(stage, "base");
-    const char *ref = stage->tokenizer[0] != '\0' ? stage->tokenizer : base != NULL && base->refs.n > 0 ? base->refs.v[0] : "";
+    const char *ref = stage->tokenizer[0] != '\0'        ? stage->tokenizer
+                      : base != NULL && base->refs.n > 0 ? base->refs.v[0]
+                                                         : "";
 
     if (strcmp(ref, "synthetic") == 0)
         return mem_printf("synthetic:%d", stage->init.vocab);
@@ -103,7 +105,8 @@ static int look_open(const struct cli *c, struct look *l)
 
     memset(l, 0, sizeof *l);
     if (c->opt[OPT_SPEC] == NULL)
-        return cli_fail(CLI_USAGE, "steerctl data check FILE --spec job.yaml", "which attributes and fields? --spec FILE says it");
+        return cli_fail(CLI_USAGE, "steerctl data check FILE --spec job.yaml",
+                        "which attributes and fields? --spec FILE says it");
     if (access(c->pos[0], R_OK) != 0)
         return cli_fail(CLI_NOT_FOUND, "ls", "%s: there is no such file", c->pos[0]);
     code = cli_spec_read(c, c->opt[OPT_SPEC], &l->s);
@@ -116,8 +119,10 @@ static int look_open(const struct cli *c, struct look *l)
     *one = *l->data;
     one->files.n = 1;
     snprintf(one->files.v[0], sizeof one->files.v[0], "%s", c->pos[0]);
-    one->problems_max = 1.0; /* a person looks at all of them; the job's own bound is named at the end */
-    rc = data_glue_load(one, &l->s.spec->schema, &c->pos[0], 1, &l->set, &l->problems, &l->counts, &e);
+    one->problems_max =
+        1.0; /* a person looks at all of them; the job's own bound is named at the end */
+    rc = data_glue_load(one, &l->s.spec->schema, &c->pos[0], 1, &l->set, &l->problems, &l->counts,
+                        &e);
     free(one);
     l->loaded = rc == 0;
     if (rc == 0)
@@ -132,14 +137,19 @@ int verb_data_check(struct cli *c)
     struct err e = {0};
     int code = look_open(c, &l);
 
-    if (code == CLI_OK && inspect_check(&l.set, &l.problems, &l.counts, l.has_template ? &l.layout : NULL, l.tok, stdout, &sum, &e) != 0)
+    if (code == CLI_OK &&
+        inspect_check(&l.set, &l.problems, &l.counts, l.has_template ? &l.layout : NULL, l.tok,
+                      stdout, &sum, &e) != 0)
         code = cli_fail_err(&e, "steerctl help spec");
     if (code == CLI_OK && (double)l.counts.rows_bad > l.data->problems_max * (double)l.counts.rows)
-        code = cli_fail(CLI_SPEC, "steerctl data check FILE --spec SPEC   (after mending the lines above)",
-                        "%llu of %llu rows are bad: a job would refuse this file (problems_max is %g)",
-                        (unsigned long long)l.counts.rows_bad, (unsigned long long)l.counts.rows, l.data->problems_max);
+        code = cli_fail(
+            CLI_SPEC, "steerctl data check FILE --spec SPEC   (after mending the lines above)",
+            "%llu of %llu rows are bad: a job would refuse this file (problems_max is %g)",
+            (unsigned long long)l.counts.rows_bad, (unsigned long long)l.counts.rows,
+            l.data->problems_max);
     if (code == CLI_OK && l.has_template && sum.usable == 0)
-        code = cli_fail(CLI_SPEC, "steerctl data show FILE --spec SPEC", "nothing in %s would be learnt from", c->pos[0]);
+        code = cli_fail(CLI_SPEC, "steerctl data show FILE --spec SPEC",
+                        "nothing in %s would be learnt from", c->pos[0]);
     look_close(&l);
     return code;
 }
@@ -157,8 +167,10 @@ int verb_data_show(struct cli *c)
     what.count = (size_t)rows;
     code = look_open(c, &l);
     if (code == CLI_OK && !l.has_template)
-        code = cli_fail(CLI_USAGE, "steerctl data check FILE --spec SPEC   (needs no tokens)",
-                        "%s has no training stage with a local base model, whose tokens could be shown", c->opt[OPT_SPEC]);
+        code = cli_fail(
+            CLI_USAGE, "steerctl data check FILE --spec SPEC   (needs no tokens)",
+            "%s has no training stage with a local base model, whose tokens could be shown",
+            c->opt[OPT_SPEC]);
     if (code == CLI_OK && inspect_show(&l.set, &l.layout, l.tok, &what, stdout, &e) != 0)
         code = cli_fail_err(&e, "steerctl data check FILE --spec SPEC");
     look_close(&l);

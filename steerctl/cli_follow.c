@@ -61,19 +61,22 @@ static void bar_fill(double fraction, char out[32])
 
 static const char *colour_of(const char *state)
 {
-    return strcmp(state, "SUCCEEDED") == 0                                      ? "\033[32m"
-           : strcmp(state, "FAILED") == 0                                       ? "\033[31m"
+    return strcmp(state, "SUCCEEDED") == 0                                     ? "\033[32m"
+           : strcmp(state, "FAILED") == 0                                      ? "\033[31m"
            : strcmp(state, "RUNNING") == 0 || strcmp(state, "RECOVERING") == 0 ? "\033[36m"
-                                                                                : "";
+                                                                               : "";
 }
 
 /* What a running stage says of itself: bar, counts, rate, time left. */
 static void progress_text(const cJSON *stage, const cJSON *latest, struct buf *b)
 {
     const cJSON *p = json_get(stage, "progress"), *loss;
-    double fraction = json_number_or(p, "fraction", -1.0), rate = json_number_or(p, "rate_per_s", -1.0);
-    double eta = json_number_or(p, "eta_s", -1.0), done = json_number_or(p, "done", -1.0), total = json_number_or(p, "total", -1.0);
-    const char *unit = json_string_or(p, "unit", ""), *phase = json_string_or(stage, "phase", json_string_or(p, "phase", ""));
+    double fraction = json_number_or(p, "fraction", -1.0),
+           rate = json_number_or(p, "rate_per_s", -1.0);
+    double eta = json_number_or(p, "eta_s", -1.0), done = json_number_or(p, "done", -1.0),
+           total = json_number_or(p, "total", -1.0);
+    const char *unit = json_string_or(p, "unit", ""),
+               *phase = json_string_or(stage, "phase", json_string_or(p, "phase", ""));
     char text[CLI_SHORT];
 
     if (fraction >= 0.0) {
@@ -95,19 +98,23 @@ static void progress_text(const cJSON *stage, const cJSON *latest, struct buf *b
         buf_printf(b, "  loss %.4f", json_number_or(loss, "value", 0.0));
 }
 
-static void stage_line(const struct view *v, const cJSON *stage, const cJSON *latest, int width, struct buf *b)
+static void stage_line(const struct view *v, const cJSON *stage, const cJSON *latest, int width,
+                       struct buf *b)
 {
-    const char *state = json_string_or(stage, "state", "?"), *reason = json_string_or(stage, "reason", NULL);
+    const char *state = json_string_or(stage, "state", "?"),
+               *reason = json_string_or(stage, "reason", NULL);
     char safe[300], took[CLI_SHORT];
 
     buf_printf(b, "  %-*.*s ", width, 40, json_string_or(stage, "name", "?"));
-    buf_printf(b, "%s%-10s%s", v->colour ? colour_of(state) : "", state, v->colour && colour_of(state)[0] != '\0' ? "\033[0m" : "");
+    buf_printf(b, "%s%-10s%s", v->colour ? colour_of(state) : "", state,
+               v->colour && colour_of(state)[0] != '\0' ? "\033[0m" : "");
     if (json_bool_or(stage, "reused", false))
         buf_str(b, " (reused)");
     if (cli_state_exit(state) < 0 && strcmp(state, "PENDING") != 0)
         progress_text(stage, latest, b);
     else if (strcmp(state, "SUCCEEDED") == 0) {
-        cli_format_between(json_string_or(stage, "started_at", NULL), json_string_or(stage, "finished_at", NULL), took);
+        cli_format_between(json_string_or(stage, "started_at", NULL),
+                           json_string_or(stage, "finished_at", NULL), took);
         buf_printf(b, " in %s", took);
     } else if (reason != NULL && reason[0] != '\0')
         buf_printf(b, " %s", cli_safe(reason, safe, sizeof safe));
@@ -162,8 +169,8 @@ static void draw_tty(struct view *v, const cJSON *job)
 
     if (v->drawn > 0)
         fprintf(stderr, "\033[%dA", v->drawn);
-    buf_printf(&b, "%s  %s  %s", cli_safe(json_string_or(job, "name", ""), safe, sizeof safe), json_string_or(job, "id", ""),
-               json_string_or(job, "state", ""));
+    buf_printf(&b, "%s  %s  %s", cli_safe(json_string_or(job, "name", ""), safe, sizeof safe),
+               json_string_or(job, "id", ""), json_string_or(job, "state", ""));
     buf_printf(&b, "  %.0f worker(s)", json_number_or(json_get(job, "workers"), "active", 0.0));
     line_put(b.data, screen);
     lines++;
@@ -197,9 +204,12 @@ static void draw_lines(struct view *v, const cJSON *job)
         i++;
         if (s == NULL)
             break;
-        if (strcmp(s->state, state) == 0 && (cli_state_exit(state) >= 0 || strcmp(state, "PENDING") == 0 || now - s->at_ms < LINE_MS))
+        if (strcmp(s->state, state) == 0 &&
+            (cli_state_exit(state) >= 0 || strcmp(state, "PENDING") == 0 ||
+             now - s->at_ms < LINE_MS))
             continue;
-        if (s->state[0] == '\0' && strcmp(state, "PENDING") == 0) { /* all stages wait at first: no news */
+        if (s->state[0] == '\0' &&
+            strcmp(state, "PENDING") == 0) { /* all stages wait at first: no news */
             snprintf(s->state, sizeof s->state, "%s", state);
             continue;
         }
@@ -241,19 +251,24 @@ static int view_end(const cJSON *job, const char *id)
         const cJSON *outputs = json_get(job, "outputs");
         cli_say("job %s succeeded", id);
         if (cJSON_GetArraySize(outputs) > 0)
-            cli_say("  outputs: steerctl status %s; steerctl artifact get %s/STAGE/NAME DIR", id, id);
+            cli_say("  outputs: steerctl status %s; steerctl artifact get %s/STAGE/NAME DIR", id,
+                    id);
         return code;
     }
     snprintf(next, sizeof next, code == CLI_FAILED ? "steerctl logs %s" : "steerctl status %s", id);
     if (code == CLI_FAILED)
-        return cli_fail(code, hint != NULL && hint[0] != '\0' ? hint : next, "job %s failed: %s", id,
-                        json_string_or(failure, "message", json_string_or(job, "reason", "no reason given")));
+        return cli_fail(
+            code, hint != NULL && hint[0] != '\0' ? hint : next, "job %s failed: %s", id,
+            json_string_or(failure, "message", json_string_or(job, "reason", "no reason given")));
     return cli_fail(code, next, "job %s: %s", id, state);
 }
 
 static int detached(const char *id)
 {
-    fprintf(stderr, "\ndetached; the job goes on.\n  back:   steerctl watch %s\n  stop:   steerctl cancel %s\n", id, id);
+    fprintf(
+        stderr,
+        "\ndetached; the job goes on.\n  back:   steerctl watch %s\n  stop:   steerctl cancel %s\n",
+        id, id);
     return CLI_DETACHED;
 }
 
@@ -283,7 +298,8 @@ static bool reconnect(struct cli_client *cl, struct view *v, uint64_t *gone_sinc
 
 int cli_watch(struct cli_client *cl, const char *id, enum cli_view kind, int64_t timeout_s)
 {
-    struct view v = {.kind = kind, .tty = cli_has_tty(STDERR_FILENO), .colour = cli_has_colour(STDERR_FILENO)};
+    struct view v = {
+        .kind = kind, .tty = cli_has_tty(STDERR_FILENO), .colour = cli_has_colour(STDERR_FILENO)};
     uint64_t start = clock_ms(), gone_since = 0;
     int64_t version = -1;
     int code = -1;
@@ -291,19 +307,22 @@ int cli_watch(struct cli_client *cl, const char *id, enum cli_view kind, int64_t
     cli_catch_interrupts();
     while (code < 0) {
         struct cli_reply r;
-        uint64_t left = timeout_s < 0 ? UINT64_MAX : (uint64_t)timeout_s * 1000, spent = clock_ms() - start;
+        uint64_t left = timeout_s < 0 ? UINT64_MAX : (uint64_t)timeout_s * 1000,
+                 spent = clock_ms() - start;
         uint64_t wait_s = v.tty && kind == CLI_VIEW_LIVE ? 2 : 5;
         char path[160];
         if (cli_interrupted)
             return detached(id);
         if (spent >= left)
-            return cli_fail(CLI_TIMEOUT, "the same command with a longer --timeout", "job %s has not ended after %" PRId64 " s", id, timeout_s);
+            return cli_fail(CLI_TIMEOUT, "the same command with a longer --timeout",
+                            "job %s has not ended after %" PRId64 " s", id, timeout_s);
         if (left - spent < wait_s * 1000)
             wait_s = (left - spent) / 1000;
         if (version < 0)
             snprintf(path, sizeof path, "/v1/jobs/%s", id);
         else
-            snprintf(path, sizeof path, "/v1/jobs/%s?since=%" PRId64 "&wait=%" PRIu64 "s", id, version, wait_s);
+            snprintf(path, sizeof path, "/v1/jobs/%s?since=%" PRId64 "&wait=%" PRIu64 "s", id,
+                     version, wait_s);
         if (!cli_call(cl, "GET", path, NULL, NULL, 20000, &r) || r.status == 503) {
             if (!cli_interrupted && !reconnect(cl, &v, &gone_since))
                 code = cli_reply_fail(cl, &r, id);

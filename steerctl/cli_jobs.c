@@ -21,8 +21,9 @@ static void job_row(struct cli_table *t, const cJSON *job)
     if (eta >= 0.0 && cli_state_exit(json_string_or(job, "state", "")) < 0)
         cli_format_seconds(eta, left);
     cli_format_ago(json_string_or(job, "created_at", NULL), age);
-    cli_table_add(t, 8, json_string_or(job, "id", "-"), json_string_or(job, "name", "-"), json_string_or(job, "kind", "-"),
-                  json_string_or(job, "state", "-"), done, left, age, reason != NULL ? reason : "-");
+    cli_table_add(t, 8, json_string_or(job, "id", "-"), json_string_or(job, "name", "-"),
+                  json_string_or(job, "kind", "-"), json_string_or(job, "state", "-"), done, left,
+                  age, reason != NULL ? reason : "-");
 }
 
 int verb_ls(struct cli *c)
@@ -36,11 +37,14 @@ int verb_ls(struct cli *c)
     const char *state = c->opt[OPT_STATE];
     int code = cli_int(c, OPT_LIMIT, 1, 1000, 100, &limit);
 
-    if (code == CLI_OK && state != NULL && (strlen(state) > 24 || strspn(state, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != strlen(state)))
-        code = cli_fail(CLI_USAGE, "steerctl ls --state RUNNING", "\"%.40s\" is no state of a job", state);
+    if (code == CLI_OK && state != NULL &&
+        (strlen(state) > 24 || strspn(state, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != strlen(state)))
+        code = cli_fail(CLI_USAGE, "steerctl ls --state RUNNING", "\"%.40s\" is no state of a job",
+                        state);
     if (code == CLI_OK)
         code = cli_client_open(c, &cl);
-    snprintf(path, sizeof path, "/v1/jobs?limit=%" PRId64 "%s%s", limit, state != NULL ? "&state=" : "", state != NULL ? state : "");
+    snprintf(path, sizeof path, "/v1/jobs?limit=%" PRId64 "%s%s", limit,
+             state != NULL ? "&state=" : "", state != NULL ? state : "");
     if (code == CLI_OK)
         code = cli_get(cl, path, &list);
     if (code != CLI_OK)
@@ -61,7 +65,8 @@ int verb_ls(struct cli *c)
     if (!c->names)
         cli_table_print(&t, stdout);
     if (cJSON_GetArraySize(json_get(list, "items")) == 0 && !c->names)
-        cli_say("no jobs%s; start one with: steerctl submit FILE", state != NULL ? " in this state" : "");
+        cli_say("no jobs%s; start one with: steerctl submit FILE",
+                state != NULL ? " in this state" : "");
 out:
     cJSON_Delete(list);
     cli_client_close(cl);
@@ -89,10 +94,12 @@ static void stage_row(struct cli_table *t, const cJSON *stage)
         snprintf(done, sizeof done, "%.0f%%", fraction * 100.0);
     if (eta >= 0.0 && cli_state_exit(state) < 0)
         cli_format_seconds(eta, left);
-    cli_format_between(json_string_or(stage, "started_at", NULL), json_string_or(stage, "finished_at", NULL), took);
-    cli_table_add(t, 8, json_string_or(stage, "name", "-"), json_string_or(stage, "kind", "-"), state,
-                  json_string_or(stage, "phase", "-"), done, left, took,
-                  json_bool_or(stage, "reused", false) ? "reused" : json_string_or(stage, "reason", "-"));
+    cli_format_between(json_string_or(stage, "started_at", NULL),
+                       json_string_or(stage, "finished_at", NULL), took);
+    cli_table_add(t, 8, json_string_or(stage, "name", "-"), json_string_or(stage, "kind", "-"),
+                  state, json_string_or(stage, "phase", "-"), done, left, took,
+                  json_bool_or(stage, "reused", false) ? "reused"
+                                                       : json_string_or(stage, "reason", "-"));
 }
 
 static void outputs_print(const cJSON *job)
@@ -106,18 +113,20 @@ static void outputs_print(const cJSON *job)
         {
             int i = 0;
             if (!any)
-                printf("\noutputs (steerctl artifact get %s/STAGE/NAME DIR):\n", json_string_or(job, "id", ""));
+                printf("\noutputs (steerctl artifact get %s/STAGE/NAME DIR):\n",
+                       json_string_or(job, "id", ""));
             any = true;
             if (cJSON_IsString(out))
-                printf("  %s/%s  %.12s\n", json_string_or(stage, "name", ""), out->string, out->valuestring);
+                printf("  %s/%s  %.12s\n", json_string_or(stage, "name", ""), out->string,
+                       out->valuestring);
             else
                 cJSON_ArrayForEach(d, out)
                 {
                     char index[24] = "";
                     if (cJSON_GetArraySize(out) > 1)
                         snprintf(index, sizeof index, "/%d", i++);
-                    printf("  %s/%s%s  %.12s\n", json_string_or(stage, "name", ""), out->string, index,
-                           cJSON_IsString(d) ? d->valuestring : "-");
+                    printf("  %s/%s%s  %.12s\n", json_string_or(stage, "name", ""), out->string,
+                           index, cJSON_IsString(d) ? d->valuestring : "-");
                 }
         }
     }
@@ -134,14 +143,17 @@ static void status_print(const cJSON *job)
     field_print("kind", json_string_or(job, "kind", NULL));
     field_print("state", json_string_or(job, "state", NULL));
     field_print("reason", json_string_or(job, "reason", NULL));
-    cJSON_ArrayForEach(reason, json_get(job, "reasons"))
-        field_print("why", cJSON_IsString(reason) ? reason->valuestring : json_string_or(reason, "message", json_string_or(reason, "code", NULL)));
+    cJSON_ArrayForEach(reason, json_get(job, "reasons")) field_print(
+        "why", cJSON_IsString(reason)
+                   ? reason->valuestring
+                   : json_string_or(reason, "message", json_string_or(reason, "code", NULL)));
     cli_format_ago(json_string_or(job, "created_at", NULL), age);
     printf("%-10s %s ago\n", "submitted", age);
     if (json_get(job, "workers") != NULL)
         printf("%-10s %.0f\n", "workers", json_number_or(json_get(job, "workers"), "active", 0.0));
     cJSON_ArrayForEach(latest, json_get(job, "latest"))
-        printf("%-10s %.6g (step %.0f)\n", latest->string, json_number_or(latest, "value", 0.0), json_number_or(latest, "step", 0.0));
+        printf("%-10s %.6g (step %.0f)\n", latest->string, json_number_or(latest, "value", 0.0),
+               json_number_or(latest, "step", 0.0));
     if (cJSON_IsObject(failure)) {
         field_print("failure", json_string_or(failure, "message", NULL));
         field_print("hint", json_string_or(failure, "hint", NULL));
@@ -149,9 +161,8 @@ static void status_print(const cJSON *job)
     printf("\n");
     cli_table_add(&t, 8, "STAGE", "KIND", "STATE", "PHASE", "DONE", "LEFT", "TOOK", "NOTE");
     for (int first = 1; first >= 0; first--) /* what prepares data comes before what uses it */
-        cJSON_ArrayForEach(stage, json_get(job, "stages"))
-            if (cli_is_prepare(stage) == first)
-                stage_row(&t, stage);
+        cJSON_ArrayForEach(stage, json_get(job, "stages")) if (cli_is_prepare(stage) == first)
+            stage_row(&t, stage);
     cli_table_print(&t, stdout);
     outputs_print(job);
 }
@@ -225,7 +236,8 @@ int verb_cancel(struct cli *c)
         int code = cli_job_id(cl, c->pos[i], id);
         if (code == CLI_OK) {
             snprintf(path, sizeof path, "/v1/jobs/%s/cancel", id);
-            if (cli_call(cl, "POST", path, "{}", NULL, 30000, &r) && (r.status == 202 || r.status == 200)) {
+            if (cli_call(cl, "POST", path, "{}", NULL, 30000, &r) &&
+                (r.status == 202 || r.status == 200)) {
                 if (c->json && r.json != NULL)
                     cli_print_json(r.json);
                 else
@@ -298,8 +310,10 @@ int verb_logs(struct cli *c)
     while (code == CLI_OK) {
         struct cli_reply r;
         int n = 0;
-        bool ended = c->opt[OPT_FOLLOW] != NULL && job_has_ended(cl, id); /* asked before the lines, so that none is lost */
-        snprintf(path, sizeof path, "/v1/jobs/%s/logs?offset=%" PRId64 "&limit=%" PRId64, id, offset, limit);
+        bool ended = c->opt[OPT_FOLLOW] != NULL &&
+                     job_has_ended(cl, id); /* asked before the lines, so that none is lost */
+        snprintf(path, sizeof path, "/v1/jobs/%s/logs?offset=%" PRId64 "&limit=%" PRId64, id,
+                 offset, limit);
         if (cli_interrupted) {
             code = CLI_DETACHED;
             break;
@@ -307,7 +321,8 @@ int verb_logs(struct cli *c)
         if (cli_call(cl, "GET", path, NULL, NULL, 30000, &r) && r.status == 200) {
             n = logs_print(c, r.json, &offset);
             gone = 0;
-        } else if (c->opt[OPT_FOLLOW] == NULL || (r.status != 0 && r.status != 503) || ++gone > 240) {
+        } else if (c->opt[OPT_FOLLOW] == NULL || (r.status != 0 && r.status != 503) ||
+                   ++gone > 240) {
             code = cli_reply_fail(cl, &r, id);
         } else {
             (void)cli_rediscover(cl);
@@ -330,7 +345,8 @@ static void events_print(const cJSON *list)
 
     cJSON_ArrayForEach(item, json_get(list, "items"))
     {
-        printf("%s", cli_safe(json_string_or(item, "time", json_string_or(item, "at", "-")), safe, sizeof safe));
+        printf("%s", cli_safe(json_string_or(item, "time", json_string_or(item, "at", "-")), safe,
+                              sizeof safe));
         cJSON_ArrayForEach(v, item)
         {
             if (strcmp(v->string, "time") == 0 || strcmp(v->string, "at") == 0)
@@ -394,13 +410,15 @@ int verb_worker_ls(struct cli *c)
                 continue;
             }
             if (job != NULL)
-                snprintf(work, sizeof work, "%s/%s", job, json_string_or(item, "session_stage", "-"));
+                snprintf(work, sizeof work, "%s/%s", job,
+                         json_string_or(item, "session_stage", "-"));
             else if (running > 0)
                 snprintf(work, sizeof work, "%" PRId64 " task%s", running, running == 1 ? "" : "s");
             snprintf(threads, sizeof threads, "%.0f", json_number_or(item, "threads", 0.0));
             cli_format_bytes((uint64_t)json_number_or(item, "memory_bytes", 0.0), memory);
-            cli_table_add(&t, 6, json_string_or(item, "name", "-"), json_string_or(item, "state", "-"), threads, memory,
-                          work, json_string_or(item, "id", "-"));
+            cli_table_add(&t, 6, json_string_or(item, "name", "-"),
+                          json_string_or(item, "state", "-"), threads, memory, work,
+                          json_string_or(item, "id", "-"));
         }
         if (!c->names)
             cli_table_print(&t, stdout);

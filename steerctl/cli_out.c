@@ -29,7 +29,8 @@ bool cli_has_colour(int fd)
 {
     const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
 
-    return cli_has_tty(fd) && (no == NULL || no[0] == '\0') && term != NULL && strcmp(term, "dumb") != 0;
+    return cli_has_tty(fd) && (no == NULL || no[0] == '\0') && term != NULL &&
+           strcmp(term, "dumb") != 0;
 }
 
 int cli_fail(int code, const char *next, const char *fmt, ...)
@@ -42,7 +43,8 @@ int cli_fail(int code, const char *next, const char *fmt, ...)
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     fflush(stdout);
-    fprintf(stderr, "%ssteerctl:%s %s\n", colour ? "\033[31m" : "", colour ? "\033[0m" : "", cli_safe(text, safe, sizeof safe));
+    fprintf(stderr, "%ssteerctl:%s %s\n", colour ? "\033[31m" : "", colour ? "\033[0m" : "",
+            cli_safe(text, safe, sizeof safe));
     if (next != NULL)
         fprintf(stderr, "  try: %s\n", next);
     return code;
@@ -201,7 +203,8 @@ void cli_table_add(struct cli_table *t, int columns, ...)
     for (int i = 0; i < columns; i++) {
         const char *text = va_arg(ap, const char *);
         char safe[512];
-        t->cell[t->rows * columns + i] = mem_strdup(cli_safe(text != NULL ? text : "-", safe, sizeof safe));
+        t->cell[t->rows * columns + i] =
+            mem_strdup(cli_safe(text != NULL ? text : "-", safe, sizeof safe));
     }
     va_end(ap);
     t->rows++;
@@ -224,7 +227,9 @@ void cli_table_print(struct cli_table *t, FILE *out)
             const char *text = t->cell[r * t->columns + i];
             int width = 0;
             for (int k = 0; k < t->rows; k++)
-                width = width_of(t->cell[k * t->columns + i]) > width ? width_of(t->cell[k * t->columns + i]) : width;
+                width = width_of(t->cell[k * t->columns + i]) > width
+                            ? width_of(t->cell[k * t->columns + i])
+                            : width;
             fputs(text, out);
             if (i + 1 < t->columns)
                 fprintf(out, "%*s", width - width_of(text) + 2, "");

@@ -16,7 +16,8 @@ struct reader {
 
 static char *path_join(const char *dir, const char *file)
 {
-    return file[0] == '/' || strcmp(dir, ".") == 0 ? mem_strdup(file) : mem_printf("%s/%s", dir, file);
+    return file[0] == '/' || strcmp(dir, ".") == 0 ? mem_strdup(file)
+                                                   : mem_printf("%s/%s", dir, file);
 }
 
 static int stage_file_read(void *self, const char *path, struct buf *out, struct err *e)
@@ -68,7 +69,9 @@ static void refs_collect(struct cli_spec *s, const struct spec *spec)
     for (int i = 0; i < spec->data_n; i++)
         for (int k = 0; k < spec->data[i].files.n; k++)
             if (strncmp(spec->data[i].files.v[k], "sha256:", 7) != 0)
-                file_add(s, spec->data[i].files.v[k]); /* by the text that the coordinator will look for */
+                file_add(
+                    s,
+                    spec->data[i].files.v[k]); /* by the text that the coordinator will look for */
     for (int i = 0; i < spec->inputs_n; i++)
         for (int k = 0; k < spec->input[i].refs.n; k++)
             ref_add(s, spec->input[i].refs.v[k]);
@@ -96,7 +99,9 @@ static char *dir_of(const char *path)
 {
     const char *slash = strrchr(path, '/');
 
-    return slash == NULL ? mem_strdup(".") : slash == path ? mem_strdup("/") : mem_strndup(path, (size_t)(slash - path));
+    return slash == NULL   ? mem_strdup(".")
+           : slash == path ? mem_strdup("/")
+                           : mem_strndup(path, (size_t)(slash - path));
 }
 
 /* The files must be there before anything is sent. */
@@ -107,7 +112,8 @@ int cli_spec_missing(const struct cli_spec *s, const char *path)
     for (int i = 0; i < s->files_n; i++) {
         char *full = cli_spec_path(s, s->file[i]);
         if (access(full, R_OK) != 0) {
-            cli_say("%s: file \"%s\": %s (paths are relative to the spec's directory)", path, s->file[i], strerror(errno));
+            cli_say("%s: file \"%s\": %s (paths are relative to the spec's directory)", path,
+                    s->file[i], strerror(errno));
             missing++;
         }
         free(full);
@@ -132,18 +138,21 @@ int cli_spec_read(const struct cli *c, const char *path, struct cli_spec *out)
         code = cli_fail(CLI_SPEC, NULL, "%s", e.msg);
     if (rc != 0)
         goto out;
-    rc = spec_parse(out->text.data, out->text.len, c->sets, c->sets_n, stage_file_read, &reader, &out->spec, &problems, &e);
+    rc = spec_parse(out->text.data, out->text.len, c->sets, c->sets_n, stage_file_read, &reader,
+                    &out->spec, &problems, &e);
     if (rc != 0 || problems.n > 0) {
         problems_print(path, &problems);
         if (problems.n > 0)
-            code = cli_fail(CLI_SPEC, "steerctl help spec", "%s has %d problem%s; nothing was submitted", path, problems.n,
+            code = cli_fail(CLI_SPEC, "steerctl help spec",
+                            "%s has %d problem%s; nothing was submitted", path, problems.n,
                             problems.n == 1 ? "" : "s");
         else
             code = cli_fail(CLI_SPEC, "steerctl help spec", "%s: %s", path, e.msg);
         goto out;
     }
     refs_collect(out, out->spec);
-    if (reader.files > 0) { /* the coordinator cannot read files here: send the form that has them inside */
+    if (reader.files >
+        0) { /* the coordinator cannot read files here: send the form that has them inside */
         cJSON *j = spec_to_json(out->spec);
         buf_clear(&out->text);
         json_canonical(j, &out->text);
@@ -167,7 +176,8 @@ int verb_validate(struct cli *c)
         int rc = cli_spec_read(c, c->pos[i], &s);
         if (rc == CLI_OK) {
             if (cli_spec_missing(&s, c->pos[i]) > 0)
-                rc = cli_fail(CLI_SPEC, "steerctl plan FILE   (shows what a spec names)", "%s names files that are not there", c->pos[i]);
+                rc = cli_fail(CLI_SPEC, "steerctl plan FILE   (shows what a spec names)",
+                              "%s names files that are not there", c->pos[i]);
             else
                 printf("%s: ok\n", c->pos[i]);
             cli_spec_free(&s);
@@ -183,7 +193,8 @@ static void list_text(struct buf *b, const struct text_list *l)
         buf_printf(b, "%s%s", i > 0 ? ", " : "", l->v[i]);
 }
 
-static void stage_row(struct cli_table *t, const char *name, const struct spec *s, const struct text_list *needs)
+static void stage_row(struct cli_table *t, const char *name, const struct spec *s,
+                      const struct text_list *needs)
 {
     struct buf in = BUF_INIT, work = BUF_INIT, after = BUF_INIT;
 
@@ -200,12 +211,13 @@ static void stage_row(struct cli_table *t, const char *name, const struct spec *
             buf_printf(&work, "%" PRIu64 " steps", s->train.max_steps);
         else
             buf_printf(&work, "%g passes", s->train.passes);
-        buf_printf(&work, ", batch %d in %d units, lr %g", s->train.global_batch, s->train.units, s->train.lr);
+        buf_printf(&work, ", batch %d in %d units, lr %g", s->train.global_batch, s->train.units,
+                   s->train.lr);
         if (s->cross_fit > 1)
             buf_printf(&work, ", %d folds", s->cross_fit);
     }
-    cli_table_add(t, 5, name, job_kind_name(s->kind), after.len > 0 ? after.data : "-", in.len > 0 ? in.data : "-",
-                  work.len > 0 ? work.data : "-");
+    cli_table_add(t, 5, name, job_kind_name(s->kind), after.len > 0 ? after.data : "-",
+                  in.len > 0 ? in.data : "-", work.len > 0 ? work.data : "-");
     buf_free(&in);
     buf_free(&work);
     buf_free(&after);
@@ -223,7 +235,8 @@ static void plan_print(const struct cli_spec *s)
         struct buf files = BUF_INIT;
         snprintf(name, sizeof name, "data/%s", p->data[i].name);
         list_text(&files, &p->data[i].files);
-        cli_table_add(&t, 5, name, job_kind_name(KIND_PREPARE), "-", files.len > 0 ? files.data : "-", "-");
+        cli_table_add(&t, 5, name, job_kind_name(KIND_PREPARE), "-",
+                      files.len > 0 ? files.data : "-", "-");
         buf_free(&files);
     }
     if (p->kind != KIND_PIPELINE)
@@ -237,7 +250,10 @@ static void plan_print(const struct cli_spec *s)
         struct stat st;
         bool there = stat(full, &st) == 0;
         cli_format_bytes(there ? (uint64_t)st.st_size : 0, size);
-        printf("  %s (%s)\n", s->file[i], !there ? "missing" : S_ISDIR(st.st_mode) ? "directory" : size);
+        printf("  %s (%s)\n", s->file[i],
+               !there                ? "missing"
+               : S_ISDIR(st.st_mode) ? "directory"
+                                     : size);
         free(full);
     }
 }

@@ -53,7 +53,8 @@ int cli_publish(struct cli_store *store, const char *path, const char *name, str
     if (p.tty && p.shown_ms > 0)
         fprintf(stderr, "\r\033[K");
     if (rc == ERR_NO_SPACE)
-        return cli_fail(CLI_UNEXPECTED, "free some space there, then the same command again", "%s", e.msg);
+        return cli_fail(CLI_UNEXPECTED, "free some space there, then the same command again", "%s",
+                        e.msg);
     if (rc == ERR_UNREACHABLE)
         return cli_fail(CLI_UNREACHABLE, "steerctl up", "%s", e.msg);
     return rc != 0 ? cli_fail_err(&e, "check the file, then the same command again") : CLI_OK;
@@ -140,10 +141,14 @@ static int submitted(struct cli *c, struct cli_client *cl, const struct cli_repl
         cli_say("this job was submitted before (same idempotency key)");
     if (c->opt[OPT_FOLLOW] == NULL && c->opt[OPT_WAIT] == NULL) {
         if (!c->json && !c->names)
-            fprintf(stderr, "  follow:  steerctl watch %s\n  look:    steerctl status %s\n  stop:    steerctl cancel %s\n", whole, whole, whole);
+            fprintf(stderr,
+                    "  follow:  steerctl watch %s\n  look:    steerctl status %s\n  stop:    "
+                    "steerctl cancel %s\n",
+                    whole, whole, whole);
         return CLI_OK;
     }
-    return cli_watch(cl, whole, c->opt[OPT_FOLLOW] != NULL ? CLI_VIEW_LIVE : CLI_VIEW_QUIET, timeout);
+    return cli_watch(cl, whole, c->opt[OPT_FOLLOW] != NULL ? CLI_VIEW_LIVE : CLI_VIEW_QUIET,
+                     timeout);
 }
 
 int verb_submit(struct cli *c)
@@ -157,7 +162,8 @@ int verb_submit(struct cli *c)
     int code = cli_spec_read(c, c->pos[0], &s);
 
     if (code == CLI_OK && cli_spec_missing(&s, c->pos[0]) > 0)
-        code = cli_fail(CLI_SPEC, "steerctl plan FILE   (shows what a spec names)", "nothing was submitted");
+        code = cli_fail(CLI_SPEC, "steerctl plan FILE   (shows what a spec names)",
+                        "nothing was submitted");
     if (code == CLI_OK)
         code = cli_client_open(c, &cl);
     if (code == CLI_OK)

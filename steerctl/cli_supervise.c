@@ -35,7 +35,8 @@ struct supervisor {
     struct supervise_config config;
     struct child child[SUPERVISE_WORKERS_MAX + 1]; /* [0] is the coordinator */
     int n;
-    char *http, *control; /* as the coordinator announced, to be asked for again when it is restarted */
+    char *http,
+        *control; /* as the coordinator announced, to be asked for again when it is restarted */
 };
 
 static char *in_dir(const char *dir, const char *name)
@@ -71,7 +72,8 @@ static cJSON *state_read(const char *dir)
     cJSON *j = NULL;
     int fd = open(lock, O_RDONLY | O_CLOEXEC);
 
-    if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK && file_read(path, 65536, &text, &e) == 0 &&
+    if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK &&
+        file_read(path, 65536, &text, &e) == 0 &&
         json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, &e) != 0)
         j = NULL;
     if (fd >= 0)
@@ -97,11 +99,12 @@ bool supervise_failing(const char *dir, char name[32])
     const cJSON *child;
     bool failing = false;
 
-    cJSON_ArrayForEach(child, json_get(j, "children"))
-        if (!failing && json_int_or(child, "restarts", 0) >= 3) {
-            failing = true;
-            snprintf(name, 32, "%s", json_string_or(child, "name", "?"));
-        }
+    cJSON_ArrayForEach(child, json_get(j, "children")) if (!failing &&
+                                                           json_int_or(child, "restarts", 0) >= 3)
+    {
+        failing = true;
+        snprintf(name, 32, "%s", json_string_or(child, "name", "?"));
+    }
     cJSON_Delete(j);
     return failing;
 }
@@ -112,10 +115,11 @@ static void state_write(const struct supervisor *s)
     struct buf b = BUF_INIT;
     struct err e;
 
-    buf_printf(&b, "{\"pid\":%d,\"workers\":%d,\"threads\":%d,\"children\":[", (int)getpid(), s->config.workers, s->config.threads);
+    buf_printf(&b, "{\"pid\":%d,\"workers\":%d,\"threads\":%d,\"children\":[", (int)getpid(),
+               s->config.workers, s->config.threads);
     for (int i = 0; i < s->n; i++)
-        buf_printf(&b, "%s{\"name\":\"%s\",\"pid\":%d,\"restarts\":%d}", i > 0 ? "," : "", s->child[i].name, (int)s->child[i].pid,
-                   s->child[i].restarts);
+        buf_printf(&b, "%s{\"name\":\"%s\",\"pid\":%d,\"restarts\":%d}", i > 0 ? "," : "",
+                   s->child[i].name, (int)s->child[i].pid, s->child[i].restarts);
     buf_str(&b, "]}\n");
     if (file_write_atomic(path, b.data, b.len, &e) != 0)
         log_warn("supervisor.state_failed", "detail=\"%s\"", e.msg);
@@ -133,8 +137,10 @@ static void endpoint_remember(struct supervisor *s)
     struct err e;
     cJSON *j = NULL;
 
-    if (file_read(path, 65536, &text, &e) == 0 && json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, &e) == 0) {
-        const char *http = json_string_or(j, "http", ""), *control = json_string_or(j, "control", "");
+    if (file_read(path, 65536, &text, &e) == 0 &&
+        json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, &e) == 0) {
+        const char *http = json_string_or(j, "http", ""),
+                   *control = json_string_or(j, "control", "");
         if (strncmp(http, "http://", 7) == 0) {
             free(s->http);
             s->http = mem_strdup(http + 7);
@@ -210,7 +216,8 @@ static void child_start(struct supervisor *s, int i)
         c->pid = 0;
         c->due_ms = clock_ms() + BACKOFF_MAX_MS;
     } else {
-        log_info("supervisor.started", "name=%s pid=%d restarts=%d", c->name, (int)c->pid, c->restarts);
+        log_info("supervisor.started", "name=%s pid=%d restarts=%d", c->name, (int)c->pid,
+                 c->restarts);
     }
     for (int k = 0; argv[k] != NULL; k++)
         free(argv[k]);
@@ -229,9 +236,9 @@ static void child_ended(struct child *c, int status)
         c->backoff_ms = BACKOFF_MIN_MS;
     else
         c->backoff_ms = c->backoff_ms * 2 < BACKOFF_MAX_MS ? c->backoff_ms * 2 : BACKOFF_MAX_MS;
-    log_warn("supervisor.ended", "name=%s pid=%d exit=%d signal=%d restart_in_ms=%llu", c->name, (int)c->pid,
-             WIFEXITED(status) ? WEXITSTATUS(status) : -1, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
-             (unsigned long long)c->backoff_ms);
+    log_warn("supervisor.ended", "name=%s pid=%d exit=%d signal=%d restart_in_ms=%llu", c->name,
+             (int)c->pid, WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+             WIFSIGNALED(status) ? WTERMSIG(status) : 0, (unsigned long long)c->backoff_ms);
     c->pid = 0;
     c->restarts++;
     c->due_ms = now + c->backoff_ms;
@@ -330,7 +337,8 @@ static void supervise_run(const struct supervise_config *config)
 static void daemon_become(const struct supervise_config *config, int ready)
 {
     char *path = in_dir(config->dir, "logs/supervisor.log");
-    int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644), null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644),
+        null = open("/dev/null", O_RDWR | O_CLOEXEC);
     int lock;
     struct err e = {0};
 
@@ -373,8 +381,10 @@ int supervise_start(const struct supervise_config *config, struct err *e)
     close(ready[1]);
     if (pid < 0)
         rc = err_sys(e, "fork");
-    else if (waitpid(pid, &status, 0) < 0 || read(ready[0], &answer, sizeof answer) != (ssize_t)sizeof answer)
-        rc = err_set(e, ERR_SYSTEM, "the supervisor did not start; see %s/logs/supervisor.log", config->dir);
+    else if (waitpid(pid, &status, 0) < 0 ||
+             read(ready[0], &answer, sizeof answer) != (ssize_t)sizeof answer)
+        rc = err_set(e, ERR_SYSTEM, "the supervisor did not start; see %s/logs/supervisor.log",
+                     config->dir);
     else if (answer.code != 0) {
         *e = answer;
         rc = (int)answer.code;

@@ -80,8 +80,8 @@ static int joined_count(struct cli *c, char *url, size_t cap, cJSON **workers)
 
     cli_state_dir(c, dir, sizeof dir);
     endpoint = mem_printf("%s/endpoint.json", dir);
-    if (file_exists(endpoint) && cli_client_open(c, &cl) == CLI_OK && cli_call(cl, "GET", "/readyz", NULL, NULL, 2000, &r) &&
-        r.status == 200) {
+    if (file_exists(endpoint) && cli_client_open(c, &cl) == CLI_OK &&
+        cli_call(cl, "GET", "/readyz", NULL, NULL, 2000, &r) && r.status == 200) {
         cli_reply_free(&r);
         if (cli_call(cl, "GET", "/v1/workers", NULL, NULL, 2000, &r) && r.status == 200) {
             n = 0;
@@ -119,8 +119,8 @@ static void up_print(const struct cli *c, const char *dir, const char *url, cons
     printf("%s\n", url);
     cli_say("coordinator  %s", url);
     cJSON_ArrayForEach(item, json_get(workers, "items"))
-        cli_say("worker       %s  %s, %.0f thread(s)", json_string_or(item, "name", "?"), json_string_or(item, "state", "?"),
-                json_number_or(item, "threads", 0.0));
+        cli_say("worker       %s  %s, %.0f thread(s)", json_string_or(item, "name", "?"),
+                json_string_or(item, "state", "?"), json_number_or(item, "threads", 0.0));
     cli_say("state, logs  %s  %s/logs", dir, dir);
     cli_say("  next:  steerctl submit FILE --follow\n");
     cli_say("  stop:  steerctl down");
@@ -139,7 +139,8 @@ static int up_wait(struct cli *c, const char *dir, int64_t workers)
         n = joined_count(c, url, sizeof url, &list);
         if (n >= workers)
             break;
-        if (supervise_failing(dir, failing) || (supervise_pid(dir) == 0 && clock_ms() - start > 2000))
+        if (supervise_failing(dir, failing) ||
+            (supervise_pid(dir) == 0 && clock_ms() - start > 2000))
             break;
         clock_sleep_ms(50);
     }
@@ -153,9 +154,11 @@ static int up_wait(struct cli *c, const char *dir, int64_t workers)
         snprintf(failing, sizeof failing, "%s", n < 0 ? "coordinator" : "worker-1");
     log_tail(dir, failing);
     if (n < 0)
-        return cli_fail(CLI_UNEXPECTED, "steerctl down, and up again when the reason is gone", "the coordinator does not get ready");
+        return cli_fail(CLI_UNEXPECTED, "steerctl down, and up again when the reason is gone",
+                        "the coordinator does not get ready");
     return cli_fail(CLI_UNEXPECTED, "steerctl down, and up again when the reason is gone",
-                    "%d of %" PRId64 " workers have joined; %s does not stay up", n, workers, failing);
+                    "%d of %" PRId64 " workers have joined; %s does not stay up", n, workers,
+                    failing);
 }
 
 /* STEER_SERVER names another coordinator; up and down are about this machine. */
@@ -174,7 +177,8 @@ int verb_up(struct cli *c)
     int code = cli_int(c, OPT_WORKERS, 0, SUPERVISE_WORKERS_MAX, cores > 1 ? 2 : 1, &workers);
 
     if (code == CLI_OK)
-        code = cli_int(c, OPT_THREADS, 1, 256, workers > 0 && cores / workers > 1 ? cores / workers : 1, &threads);
+        code = cli_int(c, OPT_THREADS, 1, 256,
+                       workers > 0 && cores / workers > 1 ? cores / workers : 1, &threads);
     if (code == CLI_OK)
         code = cli_int(c, OPT_HTTP, 0, 65535, 7780, &port);
     if (code != CLI_OK)
@@ -182,10 +186,12 @@ int verb_up(struct cli *c)
     here_only(c);
     cli_state_dir(c, dir, sizeof dir);
     if (file_make_dirs(dir, &e) != 0 || realpath(dir, whole) == NULL)
-        return cli_fail(CLI_UNEXPECTED, "steerctl up --dir DIR", "state directory %s: %s", dir, e.code != 0 ? e.msg : "cannot be used");
+        return cli_fail(CLI_UNEXPECTED, "steerctl up --dir DIR", "state directory %s: %s", dir,
+                        e.code != 0 ? e.msg : "cannot be used");
     c->opt[OPT_DIR] = whole;
     if (!bin_dir_find(bin, sizeof bin))
-        return cli_fail(CLI_NOT_FOUND, "make, or export STEER_BIN_DIR=DIR", "steer-coordinator is neither beside steerctl nor in PATH");
+        return cli_fail(CLI_NOT_FOUND, "make, or export STEER_BIN_DIR=DIR",
+                        "steer-coordinator is neither beside steerctl nor in PATH");
     config.workers = (int)workers;
     config.threads = (int)threads;
     config.http_port = (int)port;
@@ -214,12 +220,15 @@ int verb_down(struct cli *c)
         return CLI_OK;
     }
     if (kill(pid, SIGTERM) != 0)
-        return cli_fail(CLI_DENIED, "as the user who typed `steerctl up`", "the supervisor (pid %d) cannot be signalled", (int)pid);
+        return cli_fail(CLI_DENIED, "as the user who typed `steerctl up`",
+                        "the supervisor (pid %d) cannot be signalled", (int)pid);
     while (supervise_pid(dir) == pid && clock_ms() - start < DOWN_MS)
         clock_sleep_ms(50);
-    if (supervise_pid(dir) == pid) { /* it stops its children itself, so this is a bug or a stuck disk */
-        kill(pid, SIGKILL);          /* the kernel sends its children SIGTERM */
-        return cli_fail(CLI_UNEXPECTED, "steerctl down again", "the supervisor (pid %d) did not stop in time and was killed", (int)pid);
+    if (supervise_pid(dir) ==
+        pid) {              /* it stops its children itself, so this is a bug or a stuck disk */
+        kill(pid, SIGKILL); /* the kernel sends its children SIGTERM */
+        return cli_fail(CLI_UNEXPECTED, "steerctl down again",
+                        "the supervisor (pid %d) did not stop in time and was killed", (int)pid);
     }
     printf("stopped\n");
     return CLI_OK;

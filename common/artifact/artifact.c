@@ -201,7 +201,8 @@ static size_t on_answer(char *bytes, size_t size, size_t n, void *self)
         x->detail[x->detail_len] = '\0';
         return len;
     }
-    if (!x->started && status == 200 && x->got > 0) { /* the server does not do ranges: from the beginning */
+    if (!x->started && status == 200 &&
+        x->got > 0) { /* the server does not do ranges: from the beginning */
         blob_write_abort(&x->writer);
         x->got = 0;
         x->local_rc = blob_write_begin(x->client->cache, &x->writer, x->e);
@@ -237,7 +238,8 @@ static int on_seek(void *self, curl_off_t offset, int origin)
     return lseek(x->fd, offset, origin) < 0 ? CURL_SEEKFUNC_FAIL : CURL_SEEKFUNC_OK;
 }
 
-static int on_progress(void *self, curl_off_t dl_total, curl_off_t dl, curl_off_t ul_total, curl_off_t ul)
+static int on_progress(void *self, curl_off_t dl_total, curl_off_t dl, curl_off_t ul_total,
+                       curl_off_t ul)
 {
     struct exchange *x = self;
 
@@ -332,7 +334,8 @@ static int status_to_err(const struct exchange *x, long status)
     case 421:
         return err_set(x->e, ERR_DENIED, "the coordinator refuses (%ld): %s", status, safe);
     case 413:
-        return err_set(x->e, ERR_LIMIT, "artefact %s is too large for the coordinator: %s", x->digest, safe);
+        return err_set(x->e, ERR_LIMIT, "artefact %s is too large for the coordinator: %s",
+                       x->digest, safe);
     case 422:
         return err_set(x->e, ERR_CORRUPT, "artefact %s: %s", x->digest, safe);
     case 507:
@@ -358,7 +361,8 @@ static bool backoff(uint64_t deadline, uint64_t *wait_ms)
 
 /* ---- down ---------------------------------------------------------------------------------------------------------- */
 
-static int blob_download(struct artifact_client *c, const char *digest, uint64_t deadline, struct err *e)
+static int blob_download(struct artifact_client *c, const char *digest, uint64_t deadline,
+                         struct err *e)
 {
     struct exchange x = {.client = c, .digest = digest, .deadline = deadline, .fd = -1, .e = e};
     uint64_t wait_ms = BACKOFF_FIRST_MS, got_before;
@@ -383,8 +387,10 @@ static int blob_download(struct artifact_client *c, const char *digest, uint64_t
             x.got = 0;
         }
         if (rc == 0)
-            rc = status == 416 ? err_set(e, ERR_UNREACHABLE, "artefact %s ends before byte %" PRIu64, digest, got_before)
-                               : status_to_err(&x, status);
+            rc = status == 416
+                     ? err_set(e, ERR_UNREACHABLE, "artefact %s ends before byte %" PRIu64, digest,
+                               got_before)
+                     : status_to_err(&x, status);
         if (x.got > got_before)
             wait_ms = BACKOFF_FIRST_MS; /* it moved: not the server's refusal, but a broken wire */
         if (rc != ERR_UNREACHABLE || !backoff(deadline, &wait_ms))
@@ -396,7 +402,8 @@ static int blob_download(struct artifact_client *c, const char *digest, uint64_t
 }
 
 /* In the cache and verified in this process. */
-static int blob_ensure(struct artifact_client *c, const char *digest, uint64_t deadline, struct err *e)
+static int blob_ensure(struct artifact_client *c, const char *digest, uint64_t deadline,
+                       struct err *e)
 {
     bool known;
     int rc = 0;
@@ -422,7 +429,8 @@ static int blob_ensure(struct artifact_client *c, const char *digest, uint64_t d
 }
 
 /* Manifest text of a tree, or *is_tree false: a plain file. Only manifests begin so, and few files are read whole. */
-static int manifest_read(struct artifact_client *c, const char *digest, struct buf *text, bool *is_tree, struct err *e)
+static int manifest_read(struct artifact_client *c, const char *digest, struct buf *text,
+                         bool *is_tree, struct err *e)
 {
     static const char begin[] = "{\"files\":[";
     char path[PATH_BYTES], head[sizeof begin - 1];
@@ -446,8 +454,8 @@ static int manifest_read(struct artifact_client *c, const char *digest, struct b
     return rc;
 }
 
-static int tree_ensure(struct artifact_client *c, const char *digest, const struct buf *text, uint64_t deadline,
-                       const char *dir, struct err *e)
+static int tree_ensure(struct artifact_client *c, const char *digest, const struct buf *text,
+                       uint64_t deadline, const char *dir, struct err *e)
 {
     struct tree_file *files = NULL;
     size_t n = 0;
@@ -479,8 +487,8 @@ static int tree_ensure(struct artifact_client *c, const char *digest, const stru
     return rc;
 }
 
-int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t deadline_ms, char *path, size_t cap,
-                   struct err *e)
+int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t deadline_ms, char *path,
+                   size_t cap, struct err *e)
 {
     uint64_t deadline = clock_ms() + deadline_ms;
     struct buf text = BUF_INIT;
@@ -488,7 +496,8 @@ int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t deadl
     int n, rc;
 
     if (!digest_is_valid(digest))
-        return err_set(e, ERR_INVALID, "\"%.80s\" is not a sha256 digest: 64 lower-case hex digits are", digest);
+        return err_set(e, ERR_INVALID,
+                       "\"%.80s\" is not a sha256 digest: 64 lower-case hex digits are", digest);
     rc = blob_ensure(c, digest, deadline, e);
     if (rc == 0)
         rc = manifest_read(c, digest, &text, &is_tree, e);
@@ -513,7 +522,8 @@ struct upload {
     void *self;
 };
 
-static int blob_upload(struct artifact_client *c, const char *digest, struct upload *up, struct err *e)
+static int blob_upload(struct artifact_client *c, const char *digest, struct upload *up,
+                       struct err *e)
 {
     struct exchange x = {.client = c, .digest = digest, .deadline = up->deadline, .fd = -1, .e = e};
     uint64_t wait_ms = BACKOFF_FIRST_MS, size = 0;
@@ -552,7 +562,8 @@ static int blob_upload(struct artifact_client *c, const char *digest, struct upl
     return rc;
 }
 
-static int tree_upload(struct artifact_client *c, const char *digest, struct upload *up, struct err *e)
+static int tree_upload(struct artifact_client *c, const char *digest, struct upload *up,
+                       struct err *e)
 {
     struct buf text = BUF_INIT;
     struct tree_file *files = NULL;
@@ -568,11 +579,14 @@ static int tree_upload(struct artifact_client *c, const char *digest, struct upl
     }
     free(files);
     buf_free(&text);
-    return rc != 0 ? rc : blob_upload(c, digest, up, e); /* the manifest last: who sees it can have it all */
+    return rc != 0
+               ? rc
+               : blob_upload(c, digest, up, e); /* the manifest last: who sees it can have it all */
 }
 
-int artifact_publish(struct artifact_client *c, const char *path, uint64_t deadline_ms, struct digest *out,
-                     void (*sent)(void *self, uint64_t bytes), void *self, struct err *e)
+int artifact_publish(struct artifact_client *c, const char *path, uint64_t deadline_ms,
+                     struct digest *out, void (*sent)(void *self, uint64_t bytes), void *self,
+                     struct err *e)
 {
     struct upload up = {.deadline = clock_ms() + deadline_ms, .sent = sent, .self = self};
     bool is_dir = file_is_dir(path);

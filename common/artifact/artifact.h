@@ -15,16 +15,21 @@ struct artifact_client;
 int artifact_client_new(const char *base_url, struct blob_store *cache, const char *checkout_dir,
                         struct artifact_client **out, struct err *e);
 void artifact_client_free(struct artifact_client *c);
-void artifact_client_set_url(struct artifact_client *c, const char *base_url); /* the coordinator moved */
-void artifact_client_set_token(struct artifact_client *c, const char *token);  /* bearer key; NULL: none; STEER_TOKEN at first */
+void artifact_client_set_url(struct artifact_client *c,
+                             const char *base_url); /* the coordinator moved */
+void artifact_client_set_token(
+    struct artifact_client *c,
+    const char *token); /* bearer key; NULL: none; STEER_TOKEN at first */
 /* A file or a laid-out tree, verified once a process; path of it (read only: it may be a link to the cache). Two threads that
  * want the same artefact load it once. Retries with back-off for deadline_ms from now.
  * ERR_NOT_FOUND, ERR_UNREACHABLE, ERR_CORRUPT, ERR_DENIED, ERR_NO_SPACE (here). */
-int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t deadline_ms, char *path, size_t cap, struct err *e);
+int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t deadline_ms, char *path,
+                   size_t cap, struct err *e);
 /* Uploads a file or a directory (tree); blobs that the coordinator already has are not sent again. Durable there on return.
  * ERR_NO_SPACE when the coordinator's disk is full (507). sent: progress, bytes of this call so far (may step back when a
  * transfer is repeated); may be NULL. */
-int artifact_publish(struct artifact_client *c, const char *path, uint64_t deadline_ms, struct digest *out,
-                     void (*sent)(void *self, uint64_t bytes), void *self, struct err *e);
+int artifact_publish(struct artifact_client *c, const char *path, uint64_t deadline_ms,
+                     struct digest *out, void (*sent)(void *self, uint64_t bytes), void *self,
+                     struct err *e);
 
 #endif

@@ -15,7 +15,10 @@ struct buf {
     size_t cap;
 };
 
-#define BUF_INIT {NULL, 0, 0}
+#define BUF_INIT                                                                                   \
+    {                                                                                              \
+        NULL, 0, 0                                                                                 \
+    }
 
 void buf_reserve(struct buf *b, size_t more);
 void buf_add(struct buf *b, const void *bytes, size_t len);
@@ -26,7 +29,7 @@ void buf_clear(struct buf *b); /* len = 0, memory kept */
 void buf_free(struct buf *b);
 char *buf_take(struct buf *b); /* gives the bytes (free() them) and leaves b empty; never NULL */
 
-void *mem_alloc(size_t size);               /* aborts on failure */
+void *mem_alloc(size_t size);                /* aborts on failure */
 void *mem_zalloc(size_t count, size_t size); /* zeroed; checks the product; aborts on failure */
 void *mem_grow(void *p, size_t count, size_t size);
 char *mem_strdup(const char *s);

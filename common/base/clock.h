@@ -4,9 +4,9 @@
 
 #include <stdint.h>
 
-uint64_t clock_ms(void); /* monotonic, milliseconds */
-uint64_t clock_ns(void); /* monotonic, nanoseconds */
-uint64_t clock_wall_ms(void); /* since 1970, UTC */
+uint64_t clock_ms(void);            /* monotonic, milliseconds */
+uint64_t clock_ns(void);            /* monotonic, nanoseconds */
+uint64_t clock_wall_ms(void);       /* since 1970, UTC */
 void clock_wall_text(char out[32]); /* now, RFC 3339 with milliseconds, UTC */
 void clock_wall_format(uint64_t wall_ms, char out[32]);
 void clock_sleep_ms(uint64_t ms);

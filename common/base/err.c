@@ -64,8 +64,8 @@ int err_wrap(struct err *e, const char *fmt, ...)
     if (used < 0)
         used = 0;
     if ((size_t)used < sizeof e->msg)
-        snprintf(e->msg + used, sizeof e->msg - (size_t)used, ": %.*s",
-                 (int)(sizeof inner - 3), inner);
+        snprintf(e->msg + used, sizeof e->msg - (size_t)used, ": %.*s", (int)(sizeof inner - 3),
+                 inner);
     return (int)e->code;
 }
 

@@ -12,22 +12,22 @@
 #include <stdbool.h>
 
 #define ERR_CODES(X)                                                                               \
-    X(ERR_INVALID, 1, "invalid")         /* a person or a peer gave something out of bounds */     \
-    X(ERR_SYSTEM, 2, "system")           /* a system call failed */                                \
-    X(ERR_CORRUPT, 3, "corrupt")         /* bytes do not agree with their digest or format */      \
-    X(ERR_LIMIT, 4, "limit")             /* a size from outside is above its bound */              \
+    X(ERR_INVALID, 1, "invalid") /* a person or a peer gave something out of bounds */             \
+    X(ERR_SYSTEM, 2, "system")   /* a system call failed */                                        \
+    X(ERR_CORRUPT, 3, "corrupt") /* bytes do not agree with their digest or format */              \
+    X(ERR_LIMIT, 4, "limit")     /* a size from outside is above its bound */                      \
     X(ERR_NOT_FOUND, 5, "not_found")                                                               \
     X(ERR_CONFLICT, 6, "conflict")                                                                 \
-    X(ERR_STALE, 7, "stale")             /* older term, epoch or attempt: expected, counted */     \
+    X(ERR_STALE, 7, "stale") /* older term, epoch or attempt: expected, counted */                 \
     X(ERR_UNREACHABLE, 8, "unreachable")                                                           \
     X(ERR_TIMEOUT, 9, "timeout")                                                                   \
     X(ERR_CANCELLED, 10, "cancelled")                                                              \
     X(ERR_NO_SPACE, 11, "no_space")                                                                \
-    X(ERR_IO, 12, "io")                  /* EIO or a failed fsync: the daemon must stop */         \
+    X(ERR_IO, 12, "io") /* EIO or a failed fsync: the daemon must stop */                          \
     X(ERR_DENIED, 13, "denied")                                                                    \
     X(ERR_UNSUPPORTED, 14, "unsupported")                                                          \
     X(ERR_BUSY, 15, "busy")                                                                        \
-    X(ERR_NUMERIC, 16, "numeric")        /* a value that must be finite is not */
+    X(ERR_NUMERIC, 16, "numeric") /* a value that must be finite is not */
 
 enum err_code {
     ERR_OK = 0,

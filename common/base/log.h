@@ -8,7 +8,8 @@
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 
-void log_set_level(enum log_level level); /* default LOG_INFO; STEER_LOG=debug|info|warn|error sets it too */
+void log_set_level(
+    enum log_level level); /* default LOG_INFO; STEER_LOG=debug|info|warn|error sets it too */
 /* event: dotted name, a literal. fmt: "key=%s key=%d", may be "". Writes to stderr. */
 void log_event(enum log_level level, const char *event, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

@@ -28,9 +28,12 @@ struct rng_block rng_philox(const uint32_t key[2], const uint32_t counter[4]);
 /* 128 bits for (seed, use, a, b, i). */
 struct rng_block rng_at(uint64_t seed, enum rng_use use, uint32_t a, uint32_t b, uint32_t i);
 uint64_t rng_u64(uint64_t seed, enum rng_use use, uint32_t a, uint32_t b, uint32_t i);
-double rng_unit(uint64_t seed, enum rng_use use, uint32_t a, uint32_t b, uint32_t i); /* [0, 1), 53 bits */
-double rng_normal(uint64_t seed, enum rng_use use, uint32_t a, uint32_t b, uint32_t i); /* N(0, 1) */
-uint32_t rng_below(uint64_t seed, enum rng_use use, uint32_t a, uint32_t b, uint32_t i, uint32_t n); /* [0, n) */
+double rng_unit(uint64_t seed, enum rng_use use, uint32_t a, uint32_t b,
+                uint32_t i); /* [0, 1), 53 bits */
+double rng_normal(uint64_t seed, enum rng_use use, uint32_t a, uint32_t b,
+                  uint32_t i); /* N(0, 1) */
+uint32_t rng_below(uint64_t seed, enum rng_use use, uint32_t a, uint32_t b, uint32_t i,
+                   uint32_t n); /* [0, n) */
 /* Keyed permutation of [0, n): image of i. Feistel network with cycle walking: no table, no state. n >= 1. */
 uint32_t rng_permute(uint64_t seed, enum rng_use use, uint32_t a, uint32_t n, uint32_t i);
 

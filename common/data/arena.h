@@ -10,11 +10,14 @@ struct arena {
     struct arena_block *block;
 };
 
-#define ARENA_INIT {NULL}
+#define ARENA_INIT                                                                                 \
+    {                                                                                              \
+        NULL                                                                                       \
+    }
 
-void *arena_alloc(struct arena *a, size_t size); /* zeroed, aligned to 16 */
+void *arena_alloc(struct arena *a, size_t size);                  /* zeroed, aligned to 16 */
 char *arena_text(struct arena *a, const char *bytes, size_t len); /* a copy with a NUL behind it */
-void arena_clear(struct arena *a); /* keeps one block for reuse */
+void arena_clear(struct arena *a);                                /* keeps one block for reuse */
 void arena_free(struct arena *a);
 
 #endif

@@ -83,7 +83,8 @@ void clean_text(unsigned flags, const char *text, size_t len, struct buf *out)
         }
         run = c == last ? run + 1 : 1;
         last = c;
-        if ((flags & CLEAN_SQUEEZE_PUNCTUATION) != 0 && run > 2 && (c == '!' || c == '?' || c == '.'))
+        if ((flags & CLEAN_SQUEEZE_PUNCTUATION) != 0 && run > 2 &&
+            (c == '!' || c == '?' || c == '.'))
             continue;
         if ((flags & CLEAN_COLLAPSE_SPACES) != 0 && is_blank(c)) {
             blank = out->len > begin;

@@ -16,7 +16,8 @@ enum {
     CLEAN_COLLAPSE_SPACES = 8
 };
 
-int clean_find(const char *name, unsigned *flag, struct err *e); /* ERR_INVALID names what there is */
+int clean_find(const char *name, unsigned *flag,
+               struct err *e); /* ERR_INVALID names what there is */
 const char *clean_name(unsigned flag);
 void clean_text(unsigned flags, const char *text, size_t len, struct buf *out); /* appends */
 

@@ -69,7 +69,8 @@ static int levels_read(const cJSON *list, const struct schema *s, int8_t *out, s
     return 0;
 }
 
-static int turn_read(const cJSON *j, const struct schema *s, struct arena *a, struct turn *t, struct err *e)
+static int turn_read(const cJSON *j, const struct schema *s, struct arena *a, struct turn *t,
+                     struct err *e)
 {
     const char *role, *text;
     int64_t tokens;
@@ -194,7 +195,8 @@ static int rows_load(struct dataset *d, struct store *s, const char *path, struc
         }
         if (d->conversations == s->conversations_cap) {
             s->conversations_cap = s->conversations_cap * 2 + 256;
-            d->conversation = mem_grow(d->conversation, s->conversations_cap, sizeof *d->conversation);
+            d->conversation =
+                mem_grow(d->conversation, s->conversations_cap, sizeof *d->conversation);
         }
         rc = dataset_parse_row(line.text, line.len, &d->schema, &s->arena,
                                &d->conversation[d->conversations], e);
@@ -269,7 +271,8 @@ struct dataset_writer {
     size_t conversations[2], responses[2];
 };
 
-int dataset_writer_new(const char *dir, const struct schema *s, struct dataset_writer **out, struct err *e)
+int dataset_writer_new(const char *dir, const struct schema *s, struct dataset_writer **out,
+                       struct err *e)
 {
     struct dataset_writer *w = NULL;
     char *path = mem_printf("%s/rows.jsonl", dir);
@@ -375,7 +378,8 @@ void dataset_row_text(const struct conversation *c, const struct schema *s, stru
     json_quote(c->id, strlen(c->id), out);
     buf_str(out, ",\"source\":");
     json_quote(c->source, strlen(c->source), out);
-    buf_printf(out, ",\"split\":\"%s\",\"turns\":[", c->split == SPLIT_TRAIN ? "train" : "held_out");
+    buf_printf(out, ",\"split\":\"%s\",\"turns\":[",
+               c->split == SPLIT_TRAIN ? "train" : "held_out");
     for (uint32_t i = 0; i < c->turns; i++) {
         if (i > 0)
             buf_char(out, ',');

@@ -24,20 +24,22 @@ struct turn {
     const char *speaker; /* as the data names it; "" if it does not */
     const char *text;    /* UTF-8, cleaned as the data spec says, no NUL */
     uint32_t text_len;
-    bool respond;        /* a response to learn from, label and score */
-    bool kept;           /* set by annotate: within keep.max_reply_tokens of its tokenizer; true before annotation */
-    bool truncated;      /* set by annotate: the attribute model saw it cut */
-    uint32_t tokens;     /* set by annotate: length in tokens of its tokenizer; 0 before */
-    float *human;        /* [schema.labels] class index or number; NaN = missing */
-    float *value;        /* [schema.attrs] predicted probability or number, or computed measure; NaN = missing */
-    int8_t *level;       /* [schema.attrs] conditioning level; -1 = missing */
+    bool respond; /* a response to learn from, label and score */
+    bool
+        kept; /* set by annotate: within keep.max_reply_tokens of its tokenizer; true before annotation */
+    bool truncated;  /* set by annotate: the attribute model saw it cut */
+    uint32_t tokens; /* set by annotate: length in tokens of its tokenizer; 0 before */
+    float *human;    /* [schema.labels] class index or number; NaN = missing */
+    float *
+        value; /* [schema.attrs] predicted probability or number, or computed measure; NaN = missing */
+    int8_t *level; /* [schema.attrs] conditioning level; -1 = missing */
 };
 
 struct conversation {
     const char *id;
     const char *source; /* "file:line" */
     enum split split;
-    uint32_t fold;      /* keyed by id; taken modulo the number of folds */
+    uint32_t fold; /* keyed by id; taken modulo the number of folds */
     uint32_t turns;
     struct turn *turn;
 };
@@ -57,14 +59,18 @@ void dataset_response(const struct dataset *d, size_t i, size_t *conversation, u
 
 /* One conversation as its line of rows.jsonl (without the line end), and back: for part files of row ranges. */
 void dataset_row_text(const struct conversation *c, const struct schema *s, struct buf *out);
-int dataset_parse_row(const char *line, size_t len, const struct schema *s, struct arena *a, struct conversation *out, struct err *e);
-void dataset_turn_init(struct turn *t, const struct schema *s, struct arena *a); /* human, value and level: all missing */
+int dataset_parse_row(const char *line, size_t len, const struct schema *s, struct arena *a,
+                      struct conversation *out, struct err *e);
+void dataset_turn_init(struct turn *t, const struct schema *s,
+                       struct arena *a); /* human, value and level: all missing */
 
 /* Writing: header once, conversations in order, end writes meta.json (counts filled in) and syncs. */
 struct dataset_writer;
-int dataset_writer_new(const char *dir, const struct schema *s, struct dataset_writer **out, struct err *e);
+int dataset_writer_new(const char *dir, const struct schema *s, struct dataset_writer **out,
+                       struct err *e);
 int dataset_write(struct dataset_writer *w, const struct conversation *c, struct err *e);
-int dataset_writer_end(struct dataset_writer **w, const cJSON *extra_meta, struct err *e); /* frees w */
+int dataset_writer_end(struct dataset_writer **w, const cJSON *extra_meta,
+                       struct err *e); /* frees w */
 void dataset_writer_abort(struct dataset_writer **w);
 
 #endif

@@ -34,11 +34,13 @@ static int bad(struct err *e, const char *what, uint64_t at)
     return err_set(e, ERR_CORRUPT, "%s %llu is out of bounds", what, (unsigned long long)at);
 }
 
-static const void *section_at(const struct examples *x, enum examples_section s, size_t size, int *rc, struct err *e)
+static const void *section_at(const struct examples *x, enum examples_section s, size_t size,
+                              int *rc, struct err *e)
 {
     uint64_t offset = x->head->offset[s], count = x->head->count[s];
 
-    if (offset % 16 != 0 || offset > x->bytes || count > UINT32_MAX || count * size > x->bytes - offset) {
+    if (offset % 16 != 0 || offset > x->bytes || count > UINT32_MAX ||
+        count * size > x->bytes - offset) {
         *rc = bad(e, "section", (uint64_t)s);
         return NULL;
     }
@@ -62,7 +64,8 @@ static int labels_check(struct examples *x, struct err *e)
     uint64_t ids;
     bool good;
 
-    if (h->attrs > SCHEMA_ATTRS_MAX || h->outputs > SCHEMA_ATTRS_MAX || h->label_ids > h->count[SECTION_IDS])
+    if (h->attrs > SCHEMA_ATTRS_MAX || h->outputs > SCHEMA_ATTRS_MAX ||
+        h->label_ids > h->count[SECTION_IDS])
         return bad(e, "attribute", h->attrs);
     ids = h->count[SECTION_IDS] - h->label_ids;
     good = span_check(h->open, ids) && span_check(h->close, ids) && span_check(h->comma, ids);
@@ -88,8 +91,8 @@ static int labels_check(struct examples *x, struct err *e)
     return good ? 0 : bad(e, "label span", 0);
 }
 
-static int piece_check(const struct examples *x, const struct examples_piece *p, uint64_t *rows, uint64_t *learnt,
-                       struct err *e)
+static int piece_check(const struct examples *x, const struct examples_piece *p, uint64_t *rows,
+                       uint64_t *learnt, struct err *e)
 {
     const struct examples_header *h = x->head;
     uint64_t n;
@@ -128,7 +131,8 @@ static int entry_check(const struct examples *x, uint32_t i, struct err *e)
         rc = piece_check(x, &x->piece[n->piece_begin + k], &rows, &learnt, e);
     if (rc != 0)
         return rc;
-    if (rows != n->length || learnt != n->learnt || rows > h->length_max || learnt > h->targets_max || learnt == 0)
+    if (rows != n->length || learnt != n->learnt || rows > h->length_max ||
+        learnt > h->targets_max || learnt == 0)
         return bad(e, "length of example", i);
     for (uint32_t k = 0; k < n->targets; k++) {
         const struct examples_target *t = &x->target[n->target_begin + k];
@@ -150,7 +154,8 @@ static int content_check(struct examples *x, struct err *e)
     if (x->bytes < sizeof *h || memcmp(h->magic, EXAMPLES_MAGIC, sizeof h->magic) != 0)
         return err_set(e, ERR_CORRUPT, "is no examples file");
     if (h->version != EXAMPLES_VERSION)
-        return err_set(e, ERR_UNSUPPORTED, "has version %u, must be %d", h->version, EXAMPLES_VERSION);
+        return err_set(e, ERR_UNSUPPORTED, "has version %u, must be %d", h->version,
+                       EXAMPLES_VERSION);
     if (h->vocab > 1u << 20)
         return bad(e, "vocabulary", h->vocab);
     x->entry = section_at(x, SECTION_EXAMPLES, sizeof *x->entry, &rc, e);
@@ -256,8 +261,8 @@ int32_t examples_outputs(const struct examples *x)
 
 /* ---- assembling ------------------------------------------------------------------------------- */
 /* One decision for all label slots of the example: all attributes first, then each. */
-static void drop_decide(const struct examples *x, uint64_t seed, uint64_t draw, const struct drop *drop,
-                        bool dropped[SCHEMA_ATTRS_MAX])
+static void drop_decide(const struct examples *x, uint64_t seed, uint64_t draw,
+                        const struct drop *drop, bool dropped[SCHEMA_ATTRS_MAX])
 {
     uint32_t hi = (uint32_t)(draw >> 32), lo = (uint32_t)draw;
     bool all;
@@ -270,7 +275,8 @@ static void drop_decide(const struct examples *x, uint64_t seed, uint64_t draw, 
         dropped[a] = all || rng_unit(seed, RNG_DROP, hi, lo, a + 1) < (double)drop->each;
 }
 
-static void tokens_append(const struct examples *x, const struct examples_piece *p, int32_t begin, struct batch *b)
+static void tokens_append(const struct examples *x, const struct examples_piece *p, int32_t begin,
+                          struct batch *b)
 {
     uint32_t n = p->end - p->begin;
 
@@ -290,8 +296,8 @@ static void tokens_append(const struct examples *x, const struct examples_piece 
     b->rows += (int32_t)n;
 }
 
-static void labels_append(const struct examples *x, const struct examples_piece *p, const bool *dropped,
-                          struct batch *b)
+static void labels_append(const struct examples *x, const struct examples_piece *p,
+                          const bool *dropped, struct batch *b)
 {
     int8_t level[SCHEMA_ATTRS_MAX];
 
@@ -301,24 +307,27 @@ static void labels_append(const struct examples *x, const struct examples_piece 
     b->rows += (int32_t)label_table_write(&x->labels, level, b->token + b->rows);
 }
 
-static void target_append(const struct examples *x, const struct examples_target *t, int32_t begin, struct batch *b)
+static void target_append(const struct examples *x, const struct examples_target *t, int32_t begin,
+                          struct batch *b)
 {
     uint32_t outputs = x->head->outputs;
     struct batch_target *out;
 
     CHECK(b->targets < b->targets_cap);
     out = &b->target[b->targets];
-    *out = (struct batch_target){.row = begin + (int32_t)t->row, .id = t->id, .lo = t->lo, .hi = t->hi, .weight = 1.0f};
+    *out = (struct batch_target){
+        .row = begin + (int32_t)t->row, .id = t->id, .lo = t->lo, .hi = t->hi, .weight = 1.0f};
     if (outputs > 0) { /* every target of the batch has a group of its own */
         out->id = b->targets;
         CHECK((uint64_t)(b->targets + 1) * outputs <= (uint64_t)b->scores_cap);
-        memcpy(b->score + (size_t)b->targets * outputs, x->score + t->score, outputs * sizeof *b->score);
+        memcpy(b->score + (size_t)b->targets * outputs, x->score + t->score,
+               outputs * sizeof *b->score);
     }
     b->targets++;
 }
 
-void examples_append(const struct examples *x, uint32_t index, uint64_t seed, uint64_t draw, const struct drop *drop,
-                     struct batch *b)
+void examples_append(const struct examples *x, uint32_t index, uint64_t seed, uint64_t draw,
+                     const struct drop *drop, struct batch *b)
 {
     const struct examples_entry *n;
     bool dropped[SCHEMA_ATTRS_MAX];

@@ -37,11 +37,12 @@ struct examples_header {
 struct examples_entry {
     uint32_t piece_begin, pieces;
     uint32_t target_begin, targets;
-    uint32_t length;   /* rows with nothing dropped */
-    uint32_t learnt;   /* targets of the assembled sequence */
+    uint32_t length; /* rows with nothing dropped */
+    uint32_t learnt; /* targets of the assembled sequence */
 };
 struct examples_piece {
-    uint32_t labels; /* 1: a label slot; begin is then its index in SECTION_LEVELS, end is not used */
+    uint32_t
+        labels; /* 1: a label slot; begin is then its index in SECTION_LEVELS, end is not used */
     uint32_t begin, end;
     float weight;
 };

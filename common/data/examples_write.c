@@ -14,9 +14,12 @@ struct examples_writer {
     struct buf section[SECTIONS];
 };
 
-static const size_t element_bytes[SECTIONS] = {
-    sizeof(struct examples_entry), sizeof(struct examples_piece), sizeof(struct examples_target),
-    sizeof(int32_t),               sizeof(float),                 1};
+static const size_t element_bytes[SECTIONS] = {sizeof(struct examples_entry),
+                                               sizeof(struct examples_piece),
+                                               sizeof(struct examples_target),
+                                               sizeof(int32_t),
+                                               sizeof(float),
+                                               1};
 
 static struct examples_span span_of(struct span s)
 {
@@ -61,7 +64,8 @@ static uint32_t elements(const struct examples_writer *w, enum examples_section 
 }
 
 /* Rows and learnt tokens of the sequence with nothing dropped. A token that nothing stands before can't be learnt. */
-static void entry_measure(const struct examples_writer *w, const struct sequence *s, struct examples_entry *x)
+static void entry_measure(const struct examples_writer *w, const struct sequence *s,
+                          struct examples_entry *x)
 {
     for (int i = 0; i < s->pieces; i++) {
         const struct piece *p = &s->piece[i];
@@ -84,7 +88,8 @@ static void piece_put(struct examples_writer *w, const struct sequence *s, const
         buf_add(&w->section[SECTION_LEVELS], p->level, w->head.attrs);
     } else {
         x.begin = elements(w, SECTION_IDS);
-        buf_add(&w->section[SECTION_IDS], s->ids.v + p->begin, (p->end - p->begin) * sizeof(int32_t));
+        buf_add(&w->section[SECTION_IDS], s->ids.v + p->begin,
+                (p->end - p->begin) * sizeof(int32_t));
         x.end = elements(w, SECTION_IDS);
     }
     buf_add(&w->section[SECTION_PIECES], &x, sizeof x);
@@ -134,8 +139,8 @@ static int file_make(struct examples_writer *w, const char *path, struct err *e)
         static const char zero[16];
         if (w->section[s].len / element_bytes[s] > UINT32_MAX) {
             buf_free(&file);
-            return err_set(e, ERR_LIMIT, "examples: %zu elements in section %d, at most %u", w->section[s].len,
-                           s, UINT32_MAX);
+            return err_set(e, ERR_LIMIT, "examples: %zu elements in section %d, at most %u",
+                           w->section[s].len, s, UINT32_MAX);
         }
         buf_add(&file, zero, (16 - file.len % 16) % 16);
         w->head.offset[s] = file.len;

@@ -49,8 +49,8 @@ static uint32_t span_len(struct span s)
 }
 
 /* How far `generated` follows span s from `at` on: up to its length. */
-static uint32_t follows(const struct template_grammar *g, struct span s, const int32_t *generated, size_t n,
-                        size_t at)
+static uint32_t follows(const struct template_grammar *g, struct span s, const int32_t *generated,
+                        size_t n, size_t at)
 {
     uint32_t k = 0;
 
@@ -61,15 +61,15 @@ static uint32_t follows(const struct template_grammar *g, struct span s, const i
 
 /* Where a walk over the string came to. */
 struct walk {
-    size_t at;        /* tokens that were consumed */
+    size_t at; /* tokens that were consumed */
     bool done, broken;
     struct span rest; /* what must come next, if it is one thing */
     int attr;         /* else one of this attribute's values, of which `value_tokens` are there */
     size_t value_tokens;
 };
 
-static void walk_span(const struct template_grammar *g, struct span s, const int32_t *generated, size_t n,
-                      struct walk *w, bool *stop)
+static void walk_span(const struct template_grammar *g, struct span s, const int32_t *generated,
+                      size_t n, struct walk *w, bool *stop)
 {
     uint32_t k = follows(g, s, generated, n, w->at);
 
@@ -82,8 +82,8 @@ static void walk_span(const struct template_grammar *g, struct span s, const int
 }
 
 /* The value whose tokens stand at w->at: the longest that fits wholly. -1: none yet. */
-static int walk_value(const struct template_grammar *g, int attr, const int32_t *generated, size_t n,
-                      const struct walk *w)
+static int walk_value(const struct template_grammar *g, int attr, const int32_t *generated,
+                      size_t n, const struct walk *w)
 {
     int best = -1;
     uint32_t best_len = 0;
@@ -98,7 +98,8 @@ static int walk_value(const struct template_grammar *g, int attr, const int32_t 
     return best;
 }
 
-static struct walk walk(const struct template_grammar *g, const int32_t *generated, size_t n, int8_t *level)
+static struct walk walk(const struct template_grammar *g, const int32_t *generated, size_t n,
+                        int8_t *level)
 {
     struct walk w = {.attr = -1};
     bool stop = false;
@@ -149,8 +150,8 @@ static size_t id_put(int32_t *ids, size_t n, size_t cap, int32_t id)
     return n + 1;
 }
 
-size_t template_grammar_allowed(void *grammar, uint64_t key, const int32_t *generated, size_t n, int32_t *ids,
-                                size_t cap)
+size_t template_grammar_allowed(void *grammar, uint64_t key, const int32_t *generated, size_t n,
+                                int32_t *ids, size_t cap)
 {
     const struct template_grammar *g = grammar;
     struct walk w;
@@ -172,7 +173,8 @@ size_t template_grammar_allowed(void *grammar, uint64_t key, const int32_t *gene
     return count;
 }
 
-void template_grammar_levels(const struct template_grammar *g, const int32_t *generated, size_t n, int8_t *level)
+void template_grammar_levels(const struct template_grammar *g, const int32_t *generated, size_t n,
+                             int8_t *level)
 {
     memset(level, -1, (size_t)g->table.attrs);
     walk(g, generated, n, level);

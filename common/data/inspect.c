@@ -36,8 +36,8 @@ static void token_print(const struct tokenizer *tok, int32_t id, FILE *out)
     }
 }
 
-static void tokens_print(const struct tokenizer *tok, const int32_t *ids, size_t n, bool learnt, bool slot,
-                         const struct inspect_show *what, FILE *out)
+static void tokens_print(const struct tokenizer *tok, const int32_t *ids, size_t n, bool learnt,
+                         bool slot, const struct inspect_show *what, FILE *out)
 {
     const char *colour = learnt ? GREEN : slot ? BLUE : "";
 
@@ -53,8 +53,9 @@ static void tokens_print(const struct tokenizer *tok, const int32_t *ids, size_t
         fputs(PLAIN, out);
 }
 
-static int sequence_print(const struct template_config *t, const struct tokenizer *tok, const struct sequence *s,
-                          const struct inspect_show *what, FILE *out, struct err *e)
+static int sequence_print(const struct template_config *t, const struct tokenizer *tok,
+                          const struct sequence *s, const struct inspect_show *what, FILE *out,
+                          struct err *e)
 {
     struct label_table table = {0};
     struct ids said = {NULL, 0, 0};
@@ -69,7 +70,8 @@ static int sequence_print(const struct template_config *t, const struct tokenize
             label_table_say(&table, p->level, &said);
             tokens_print(tok, said.v, said.n, false, true, what, out);
         } else {
-            tokens_print(tok, s->ids.v + p->begin, p->end - p->begin, p->weight > 0.0f, false, what, out);
+            tokens_print(tok, s->ids.v + p->begin, p->end - p->begin, p->weight > 0.0f, false, what,
+                         out);
         }
     }
     fputc('\n', out);
@@ -94,21 +96,24 @@ static void targets_print(const struct template_config *t, const struct sequence
         if (x->id < 0)
             fputs("has no label\n", out);
         else if (t->schema.label[i].type == LABEL_CLASSES)
-            fprintf(out, "is \"%s\" (class %d)\n", t->schema.label[i].class_name[x->id - x->lo], x->id - x->lo);
+            fprintf(out, "is \"%s\" (class %d)\n", t->schema.label[i].class_name[x->id - x->lo],
+                    x->id - x->lo);
         else
             fprintf(out, "is %g\n", rint(t->schema.label[i].min) + x->id - x->lo);
     }
 }
 
-static int response_layout(const struct template_config *t, const struct tokenizer *tok, const struct conversation *c,
-                           uint32_t turn, struct sequence *s, struct err *e)
+static int response_layout(const struct template_config *t, const struct tokenizer *tok,
+                           const struct conversation *c, uint32_t turn, struct sequence *s,
+                           struct err *e)
 {
     return t->head == TEMPLATE_POLICY ? template_example(t, tok, c, turn, NULL, s, e)
                                       : template_score(t, tok, c, turn, s, e);
 }
 
-int inspect_show(const struct dataset *d, const struct template_config *t, const struct tokenizer *tok,
-                 const struct inspect_show *what, FILE *out, struct err *e)
+int inspect_show(const struct dataset *d, const struct template_config *t,
+                 const struct tokenizer *tok, const struct inspect_show *what, FILE *out,
+                 struct err *e)
 {
     struct sequence *s = mem_zalloc(1, sizeof *s);
     size_t shown = 0, seen = 0;
@@ -125,8 +130,9 @@ int inspect_show(const struct dataset *d, const struct template_config *t, const
         rc = response_layout(t, tok, c, turn, s, e);
         if (rc != 0)
             break;
-        fprintf(out, "%s turn %u, %s%s%s\n", c->source, turn, c->split == SPLIT_TRAIN ? "train" : "held out",
-                s->truncated ? ", cut" : "", s->over_long ? ", reply too long: not used" : "");
+        fprintf(out, "%s turn %u, %s%s%s\n", c->source, turn,
+                c->split == SPLIT_TRAIN ? "train" : "held out", s->truncated ? ", cut" : "",
+                s->over_long ? ", reply too long: not used" : "");
         rc = sequence_print(t, tok, s, what, out, e);
         targets_print(t, s, out);
         shown++;
@@ -139,19 +145,24 @@ int inspect_show(const struct dataset *d, const struct template_config *t, const
 /* ---- the check -------------------------------------------------------------------------------- */
 static void problems_print(const struct problems *p, const struct read_counts *c, FILE *out)
 {
-    fprintf(out, "rows: %" PRIu64 ", bad: %" PRIu64 ", problems: %zu\n", c->rows, c->rows_bad, p->total);
+    fprintf(out, "rows: %" PRIu64 ", bad: %" PRIu64 ", problems: %zu\n", c->rows, c->rows_bad,
+            p->total);
     for (size_t i = 0; i < p->n && i < LISTED_MAX; i++)
         fprintf(out, "  %s:%" PRIu64 ": %s%s%s\n", p->v[i].file, p->v[i].line, p->v[i].path,
                 p->v[i].path[0] != '\0' ? ": " : "", p->v[i].text);
     if (p->total > LISTED_MAX)
         fprintf(out, "  ... and %zu more\n", p->total - (p->n < LISTED_MAX ? p->n : LISTED_MAX));
-    fprintf(out, "train: %" PRIu64 " conversations, %" PRIu64 " responses; held out: %" PRIu64 " and %" PRIu64 "\n",
-            c->conversations[SPLIT_TRAIN], c->responses[SPLIT_TRAIN], c->conversations[SPLIT_HELD_OUT],
-            c->responses[SPLIT_HELD_OUT]);
+    fprintf(out,
+            "train: %" PRIu64 " conversations, %" PRIu64 " responses; held out: %" PRIu64
+            " and %" PRIu64 "\n",
+            c->conversations[SPLIT_TRAIN], c->responses[SPLIT_TRAIN],
+            c->conversations[SPLIT_HELD_OUT], c->responses[SPLIT_HELD_OUT]);
     if (c->turns_empty > 0)
-        fprintf(out, "turns without text: %" PRIu64 " (kept as context, no responses)\n", c->turns_empty);
+        fprintf(out, "turns without text: %" PRIu64 " (kept as context, no responses)\n",
+                c->turns_empty);
     if (c->threads_short + c->threads_repeated > 0)
-        fprintf(out, "threads without a reply: %" PRIu64 "; with no reply of their own: %" PRIu64 "\n",
+        fprintf(out,
+                "threads without a reply: %" PRIu64 "; with no reply of their own: %" PRIu64 "\n",
                 c->threads_short, c->threads_repeated);
 }
 
@@ -171,7 +182,8 @@ static void classes_print(const struct dataset *d, int label, FILE *out)
     }
     fprintf(out, "label %s:", l->name);
     for (int k = 0; k <= l->classes; k++)
-        fprintf(out, "%s %s %zu (%.1f %%)", k > 0 ? "," : "", k < l->classes ? l->class_name[k] : "missing", count[k],
+        fprintf(out, "%s %s %zu (%.1f %%)", k > 0 ? "," : "",
+                k < l->classes ? l->class_name[k] : "missing", count[k],
                 total > 0 ? 100.0 * (double)count[k] / (double)total : 0.0);
     fputc('\n', out);
 }
@@ -205,7 +217,8 @@ static void scale_print(const struct dataset *d, int label, FILE *out)
 }
 
 /* Replies that say the same after the same turn before. */
-static bool is_duplicate(struct hash_set *seen, const struct conversation *c, uint32_t turn, struct buf *scratch)
+static bool is_duplicate(struct hash_set *seen, const struct conversation *c, uint32_t turn,
+                         struct buf *scratch)
 {
     buf_clear(scratch);
     buf_str(scratch, turn > 0 ? c->turn[turn - 1].text : "");
@@ -226,7 +239,8 @@ static bool has_loss(const struct sequence *s)
     return false;
 }
 
-static void odd_print(const struct conversation *c, uint32_t turn, const char *what, size_t listed, FILE *out)
+static void odd_print(const struct conversation *c, uint32_t turn, const char *what, size_t listed,
+                      FILE *out)
 {
     if (listed <= ODD_LISTED_MAX)
         fprintf(out, "  %s turn %u: %s\n", c->source, turn, what);
@@ -257,8 +271,9 @@ static void layout_judge(const struct conversation *c, uint32_t turn, const stru
         odd_print(c, turn, "does not fit, cut", ++sum->cut, out);
 }
 
-int inspect_check(const struct dataset *d, const struct problems *problems, const struct read_counts *counts,
-                  const struct template_config *t, const struct tokenizer *tok, FILE *out, struct inspect_summary *sum,
+int inspect_check(const struct dataset *d, const struct problems *problems,
+                  const struct read_counts *counts, const struct template_config *t,
+                  const struct tokenizer *tok, FILE *out, struct inspect_summary *sum,
                   struct err *e)
 {
     struct sequence *s = mem_zalloc(1, sizeof *s);
@@ -279,7 +294,8 @@ int inspect_check(const struct dataset *d, const struct problems *problems, cons
         dataset_response(d, i, &index, &turn);
         c = &d->conversation[index];
         if (is_duplicate(&seen, c, turn, &scratch))
-            odd_print(c, turn, "says the same after the same turn as an earlier one", ++sum->duplicates, out);
+            odd_print(c, turn, "says the same after the same turn as an earlier one",
+                      ++sum->duplicates, out);
         if (t == NULL)
             continue;
         rc = response_layout(t, tok, c, turn, s, e);
@@ -294,7 +310,9 @@ int inspect_check(const struct dataset *d, const struct problems *problems, cons
     }
     fprintf(out, "duplicates: %zu\n", sum->duplicates);
     if (t != NULL && rc == 0)
-        fprintf(out, "too long: %zu, cut: %zu, nothing to learn: %zu, usable for training: %zu (%zu tokens)\n",
+        fprintf(out,
+                "too long: %zu, cut: %zu, nothing to learn: %zu, usable for training: %zu (%zu "
+                "tokens)\n",
                 sum->over_long, sum->cut, sum->nothing_learnt, sum->usable, sum->tokens);
     label_table_free(&labels);
     free(seen.slot);

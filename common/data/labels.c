@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static int piece_add(struct label_table *l, const struct tokenizer *t, const char *text, struct span *out,
-                     struct err *e)
+static int piece_add(struct label_table *l, const struct tokenizer *t, const char *text,
+                     struct span *out, struct err *e)
 {
     int rc;
 
@@ -30,8 +30,8 @@ static void control_build(const struct template_config *c, struct label_table *l
     }
 }
 
-static int text_build(const struct template_config *c, const struct tokenizer *t, const int8_t *only,
-                      struct label_table *l, struct err *e)
+static int text_build(const struct template_config *c, const struct tokenizer *t,
+                      const int8_t *only, struct label_table *l, struct err *e)
 {
     bool nemo = c->name == TEMPLATE_NEMO || c->name == TEMPLATE_PAPER;
     int rc = 0;
@@ -62,8 +62,8 @@ static int text_build(const struct template_config *c, const struct tokenizer *t
     return rc;
 }
 
-int label_table_build(const struct template_config *c, const struct tokenizer *t, const int8_t *only,
-                      struct label_table *out, struct err *e)
+int label_table_build(const struct template_config *c, const struct tokenizer *t,
+                      const int8_t *only, struct label_table *out, struct err *e)
 {
     int rc = 0;
 

@@ -28,12 +28,13 @@ struct label_table { /* the pieces, encoded once */
 };
 
 /* only: the levels that will be said, to spare the encoding of all others; NULL: everything. */
-int label_table_build(const struct template_config *c, const struct tokenizer *t, const int8_t *only,
-                      struct label_table *out, struct err *e);
+int label_table_build(const struct template_config *c, const struct tokenizer *t,
+                      const int8_t *only, struct label_table *out, struct err *e);
 void label_table_free(struct label_table *l);
 /* Writes the tokens of level[attrs] (-1 = missing) to out; returns how many. out NULL: only counts. */
 uint32_t label_table_write(const struct label_table *l, const int8_t *level, int32_t *out);
-uint32_t label_table_say(const struct label_table *l, const int8_t *level, struct ids *out); /* the same, appended */
+uint32_t label_table_say(const struct label_table *l, const int8_t *level,
+                         struct ids *out);                 /* the same, appended */
 uint32_t label_table_longest(const struct label_table *l); /* whatever the levels */
 
 #endif

@@ -17,7 +17,7 @@ enum { WINDOW_BYTES = 256 << 10, INPUT_BYTES = 128 << 10, ZSTD_WINDOW_LOG_MAX = 
 
 struct lines {
     struct lines_limits limits;
-    gzFile gz; /* plain and gzip */
+    gzFile gz;  /* plain and gzip */
     FILE *file; /* zstd */
     ZSTD_DStream *zstd;
     char *input;
@@ -66,9 +66,10 @@ int lines_open(const char *path, struct lines_limits limits, struct lines **out,
     if (rc != 0)
         return rc;
     if (memcmp(magic, "PAR1", 4) == 0)
-        return err_set(e, ERR_UNSUPPORTED,
-                       "a Parquet file; convert it with python: "
-                       "datasets.load_dataset('parquet', data_files=...)['train'].to_json('x.jsonl')");
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "a Parquet file; convert it with python: "
+            "datasets.load_dataset('parquet', data_files=...)['train'].to_json('x.jsonl')");
     l = mem_zalloc(1, sizeof *l);
     l->limits = limits;
     l->window = mem_alloc(WINDOW_BYTES);
@@ -112,7 +113,8 @@ static int gzip_fill(struct lines *l, size_t *got, struct err *e)
         const char *text = gzerror(l->gz, &code);
         if (code == Z_ERRNO)
             return err_sys(e, "read");
-        return err_set(e, ERR_CORRUPT, "gzip after %llu bytes: %s", (unsigned long long)l->total, text);
+        return err_set(e, ERR_CORRUPT, "gzip after %llu bytes: %s", (unsigned long long)l->total,
+                       text);
     }
     if (n == 0) {
         gzerror(l->gz, &code);
@@ -143,8 +145,8 @@ static int zstd_fill(struct lines *l, size_t *got, struct err *e)
         }
         rest = ZSTD_decompressStream(l->zstd, &out, &l->in);
         if (ZSTD_isError(rest))
-            return err_set(e, ERR_CORRUPT, "zstd after %llu bytes: %s", (unsigned long long)l->total,
-                           ZSTD_getErrorName(rest));
+            return err_set(e, ERR_CORRUPT, "zstd after %llu bytes: %s",
+                           (unsigned long long)l->total, ZSTD_getErrorName(rest));
         l->frame_open = rest != 0;
     }
     *got = out.pos;

@@ -21,8 +21,8 @@ struct lines_limits {
 struct line {
     const char *text; /* valid until the next call; NUL-terminated */
     size_t len;
-    uint64_t number;  /* from 1 */
-    bool too_long;    /* text is then its head */
+    uint64_t number; /* from 1 */
+    bool too_long;   /* text is then its head */
 };
 
 struct lines;

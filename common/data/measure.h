@@ -10,16 +10,18 @@
  * A word is a run of non-blanks with a letter, digit or non-ASCII byte in it, compared in lower case without the punctuation around it.
  * chars: code points. A text without words or sentences measures 0, so that nothing is ever NaN. */
 #define MEASURES(X)                                                                                \
-    X(MEASURE_WORDS, "words") X(MEASURE_CHARS, "chars") X(MEASURE_SENTENCES, "sentences")          \
-    X(MEASURE_QUESTION, "question") X(MEASURE_QUESTIONS, "questions")                              \
-    X(MEASURE_EXCLAMATION, "exclamation") X(MEASURE_WOW, "wow") X(MEASURE_DIGIT, "digit")          \
-    X(MEASURE_FIRST_PERSON, "first_person") X(MEASURE_RICHNESS, "richness")                        \
-    X(MEASURE_VALENCE, "valence") X(MEASURE_JOY, "joy") X(MEASURE_DIALOGUE, "dialogue")
+    X(MEASURE_WORDS, "words")                                                                      \
+    X(MEASURE_CHARS, "chars") X(MEASURE_SENTENCES, "sentences") X(MEASURE_QUESTION, "question")    \
+        X(MEASURE_QUESTIONS, "questions") X(MEASURE_EXCLAMATION, "exclamation")                    \
+            X(MEASURE_WOW, "wow") X(MEASURE_DIGIT, "digit")                                        \
+                X(MEASURE_FIRST_PERSON, "first_person") X(MEASURE_RICHNESS, "richness")            \
+                    X(MEASURE_VALENCE, "valence") X(MEASURE_JOY, "joy")                            \
+                        X(MEASURE_DIALOGUE, "dialogue")
 enum measure {
 #define X(name, text) name,
     MEASURES(X)
 #undef X
-    MEASURE_COUNT
+        MEASURE_COUNT
 };
 const char *measure_name(enum measure m);
 int measure_find(const char *name); /* -1 if unknown */

@@ -232,7 +232,8 @@ static bool class_read(const struct label *l, const cJSON *value, float *out)
     return true;
 }
 
-bool draft_label(struct reader *r, struct turn *t, int label, const cJSON *value, const char *prefix)
+bool draft_label(struct reader *r, struct turn *t, int label, const cJSON *value,
+                 const char *prefix)
 {
     const struct label *l = &r->config->schema->label[label];
     char path[160];
@@ -325,9 +326,10 @@ bool draft_end(struct reader *r)
         return row_bad(r, "", "id \"%.200s\" was seen before", c.id);
     key = text_hash(d->split_key != NULL ? d->split_key : c.id);
     c.source = source;
-    c.split = rng_unit(cfg->seed, RNG_SPLIT, (uint32_t)(key >> 32), (uint32_t)key, 0) < cfg->held_out
-                  ? SPLIT_HELD_OUT
-                  : SPLIT_TRAIN;
+    c.split =
+        rng_unit(cfg->seed, RNG_SPLIT, (uint32_t)(key >> 32), (uint32_t)key, 0) < cfg->held_out
+            ? SPLIT_HELD_OUT
+            : SPLIT_TRAIN;
     c.fold = rng_at(cfg->seed, RNG_SPLIT, (uint32_t)(key >> 32), (uint32_t)key, 1).v[0] >> 1;
     c.turns = d->turns;
     c.turn = d->turn;
@@ -370,7 +372,8 @@ static int format_unknown(const struct reader *r, const cJSON *row, struct err *
 }
 
 /* format: READ_AUTO until the first good row says which. */
-static int line_read(struct reader *r, const struct line *line, enum read_format *format, struct err *e)
+static int line_read(struct reader *r, const struct line *line, enum read_format *format,
+                     struct err *e)
 {
     struct err why = {0};
     cJSON *row = NULL;
@@ -404,7 +407,8 @@ static int line_read(struct reader *r, const struct line *line, enum read_format
 
 static bool limit_reached(const struct reader *r)
 {
-    return r->config->limit > 0 && r->counts->conversations[0] + r->counts->conversations[1] >= r->config->limit;
+    return r->config->limit > 0 &&
+           r->counts->conversations[0] + r->counts->conversations[1] >= r->config->limit;
 }
 
 static int file_rows(struct reader *r, const char *path, struct err *e)
@@ -465,8 +469,8 @@ static int problems_judge(const struct reader *r, struct err *e)
     return rc;
 }
 
-int read_files(const struct read_config *c, const char *const *paths, const char *const *names, int n,
-               struct problems *problems, struct read_counts *counts, struct err *e)
+int read_files(const struct read_config *c, const char *const *paths, const char *const *names,
+               int n, struct problems *problems, struct read_counts *counts, struct err *e)
 {
     struct reader r = {.config = c, .problems = problems, .counts = counts, .e = e};
     int rc = 0;

@@ -100,7 +100,8 @@ static void turns_split(struct reader *r, const char *text, enum role first)
 
 /* prompt, response and one label a column. HelpSteer2's prompts may hold earlier turns behind <extra_id_1> marks. The split goes by the
  * prompt, so that the two responses to one prompt stay on one side. */
-static bool pair_read(struct reader *r, const cJSON *row, const char *prompt_key, const char *response_key)
+static bool pair_read(struct reader *r, const cJSON *row, const char *prompt_key,
+                      const char *response_key)
 {
     const char *prompt, *response;
     struct turn *t;
@@ -115,7 +116,8 @@ static bool pair_read(struct reader *r, const cJSON *row, const char *prompt_key
 
 static bool row_helpsteer(struct reader *r, const cJSON *row)
 {
-    return pair_read(r, row, "prompt", json_get(row, "completion") != NULL ? "completion" : "response");
+    return pair_read(r, row, "prompt",
+                     json_get(row, "completion") != NULL ? "completion" : "response");
 }
 
 /* OpenAI content: text, or a list of {"type": "text", "text": ...}, joined. */
@@ -146,8 +148,9 @@ static bool message_read(struct reader *r, const cJSON *m, int i, struct buf *te
     static const struct {
         const char *name;
         enum role role;
-    } roles[] = {{"system", ROLE_SYSTEM},  {"developer", ROLE_SYSTEM},     {"user", ROLE_USER},
-                 {"tool", ROLE_USER},      {"function", ROLE_USER},        {"assistant", ROLE_ASSISTANT}};
+    } roles[] = {{"system", ROLE_SYSTEM}, {"developer", ROLE_SYSTEM},
+                 {"user", ROLE_USER},     {"tool", ROLE_USER},
+                 {"function", ROLE_USER}, {"assistant", ROLE_ASSISTANT}};
     const size_t n = sizeof roles / sizeof roles[0];
     const char *role;
     const cJSON *attributes = json_get(m, "attributes");
@@ -197,7 +200,8 @@ static bool row_messages(struct reader *r, const cJSON *row)
 static bool row_sharegpt(struct reader *r, const cJSON *row)
 {
     static const char *const user[] = {"human", "user", "User", "prompter", "tool", NULL};
-    static const char *const assistant[] = {"gpt", "assistant", "Assistant", "bot", "chatgpt", "model", NULL};
+    static const char *const assistant[] = {"gpt",     "assistant", "Assistant", "bot",
+                                            "chatgpt", "model",     NULL};
     const cJSON *list = list_of(r, row, "conversations"), *item;
     int i = 0;
 
@@ -263,7 +267,8 @@ static bool label_string_read(struct reader *r, struct turn *t, const char *text
 static bool row_nemo_chat(struct reader *r, const cJSON *row)
 {
     const cJSON *list = list_of(r, row, "conversations"), *item;
-    const char *mask = json_string_or(row, "mask", "User"), *system = json_string_or(row, "system", "");
+    const char *mask = json_string_or(row, "mask", "User"),
+               *system = json_string_or(row, "system", "");
     int i = 0;
 
     if (list == NULL)
@@ -297,8 +302,9 @@ static bool row_nemo_chat(struct reader *r, const cJSON *row)
 /* NeMo-Aligner's regression form: {"text": "<extra_id_0>System\n...<extra_id_2>", "label": [9 numbers]}, -100 = missing. */
 static bool row_nemo_regression(struct reader *r, const cJSON *row)
 {
-    static const char *const order[] = {"quality",     "toxicity",    "humor",     "creativity", "helpfulness",
-                                        "correctness", "coherence",   "complexity", "verbosity"};
+    static const char *const order[] = {"quality",    "toxicity",    "humor",
+                                        "creativity", "helpfulness", "correctness",
+                                        "coherence",  "complexity",  "verbosity"};
     const cJSON *label = list_of(r, row, "label");
     const char *text;
     char *copy;
@@ -419,12 +425,12 @@ enum read_format row_detect(const cJSON *row)
     if (cJSON_IsArray(list)) {
         const cJSON *first = cJSON_GetArrayItem(list, 0);
         return json_get(row, "mask") != NULL || json_get(first, "label") != NULL ? READ_NEMO_CHAT
-                                                                               : READ_SHAREGPT;
+                                                                                 : READ_SHAREGPT;
     }
     if (cJSON_IsString(json_get(row, "text")) && cJSON_IsArray(json_get(row, "label")))
         return READ_NEMO_REGRESSION;
-    if (cJSON_IsString(json_get(row, "prompt")) && (cJSON_IsString(json_get(row, "response")) ||
-                                                    cJSON_IsString(json_get(row, "completion"))))
+    if (cJSON_IsString(json_get(row, "prompt")) &&
+        (cJSON_IsString(json_get(row, "response")) || cJSON_IsString(json_get(row, "completion"))))
         return READ_HELPSTEER;
     if (cJSON_IsString(json_get(row, "text")))
         return READ_TEXT;

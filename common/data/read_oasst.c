@@ -168,7 +168,8 @@ static bool thread_emit(struct reader *r, uint32_t leaf)
         struct node *m = &o->node[way[i]];
         bool respond = m->assistant && !m->used &&
                        (m->id[0] == '\0' || hash_set_add(&r->replies, text_hash(m->id)));
-        struct turn *t = draft_turn(r, m->assistant ? ROLE_ASSISTANT : ROLE_USER, "", m->text, respond);
+        struct turn *t =
+            draft_turn(r, m->assistant ? ROLE_ASSISTANT : ROLE_USER, "", m->text, respond);
         m->used = m->used || m->assistant;
         answered = answered || m->assistant;
         fresh = fresh || respond;

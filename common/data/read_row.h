@@ -4,7 +4,7 @@
 
 #include "data/read.h"
 
-struct hash_set { /* of 64-bit hashes */
+struct hash_set {   /* of 64-bit hashes */
     uint64_t *slot; /* 0 = free */
     size_t used, cap;
 };
@@ -35,11 +35,14 @@ struct reader {
 };
 
 /* Records a problem of the row; always false, so that `return row_bad(...)` reads well. path may be "". */
-bool row_bad(struct reader *r, const char *path, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+bool row_bad(struct reader *r, const char *path, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 void draft_begin(struct reader *r);
-struct turn *draft_turn(struct reader *r, enum role role, const char *speaker, const char *text, bool respond);
+struct turn *draft_turn(struct reader *r, enum role role, const char *speaker, const char *text,
+                        bool respond);
 /* Sets turn's label from a member of the data; NULL and null are "missing". prefix: path of what holds the member. */
-bool draft_label(struct reader *r, struct turn *t, int label, const cJSON *value, const char *prefix);
+bool draft_label(struct reader *r, struct turn *t, int label, const cJSON *value,
+                 const char *prefix);
 /* All labels of the schema that object has as members. */
 bool draft_labels(struct reader *r, struct turn *t, const cJSON *object, const char *prefix);
 /* Cleans, checks, splits, measures and emits the draft. False: it was a bad row, or r->rc is set. */

@@ -72,7 +72,8 @@ double schema_human_value(const struct schema *s, int attr, const float *human)
         return v;
     if (label->min == (double)a->min && label->max == (double)a->max)
         return v;
-    return (double)a->min + (v - label->min) / (label->max - label->min) * (double)(a->max - a->min);
+    return (double)a->min +
+           (v - label->min) / (label->max - label->min) * (double)(a->max - a->min);
 }
 
 int schema_human_level(const struct schema *s, int attr, const float *human)
@@ -87,9 +88,10 @@ int schema_human_level(const struct schema *s, int attr, const float *human)
     if (a->binned && a->has_edges)
         return schema_level(a, v);
     if (a->binned) /* no edges yet: spread the scale over the levels */
-        return a->max > a->min ? level_clamped(a, rint((v - (double)a->min) / (double)(a->max - a->min) *
-                                                       (double)(a->levels - 1)))
-                               : 0;
+        return a->max > a->min
+                   ? level_clamped(a, rint((v - (double)a->min) / (double)(a->max - a->min) *
+                                           (double)(a->levels - 1)))
+                   : 0;
     return level_clamped(a, rint(v) - (double)a->min);
 }
 
@@ -122,7 +124,8 @@ int schema_same(const struct schema *a, const struct schema *b, struct err *e)
     for (int i = 0; i < a->attrs; i++) {
         const struct attr *x = &a->attr[i], *y = &b->attr[i];
         if (strcmp(x->name, y->name) != 0)
-            return err_set(e, ERR_INVALID, "attribute %d is \"%s\" against \"%s\"", i, x->name, y->name);
+            return err_set(e, ERR_INVALID, "attribute %d is \"%s\" against \"%s\"", i, x->name,
+                           y->name);
         if (x->type != y->type)
             return err_set(e, ERR_INVALID, "attribute \"%s\" is %s against %s", x->name,
                            type_names[x->type], type_names[y->type]);
@@ -130,8 +133,8 @@ int schema_same(const struct schema *a, const struct schema *b, struct err *e)
             return err_set(e, ERR_INVALID, "attribute \"%s\" has %d levels against %d", x->name,
                            x->levels, y->levels);
         if (x->type != ATTR_CATEGORICAL && !x->binned && !y->binned && x->min != y->min)
-            return err_set(e, ERR_INVALID, "attribute \"%s\" begins at %d against %d", x->name, x->min,
-                           y->min);
+            return err_set(e, ERR_INVALID, "attribute \"%s\" begins at %d against %d", x->name,
+                           x->min, y->min);
     }
     return 0;
 }
@@ -203,7 +206,8 @@ static int name_read(const cJSON *j, const char *key, char *out, size_t cap, str
     if (rc != 0)
         return rc;
     if (text[0] == '\0' || strlen(text) >= cap)
-        return err_set(e, ERR_LIMIT, "%s has %zu bytes, must be 1..%zu", key, strlen(text), cap - 1);
+        return err_set(e, ERR_LIMIT, "%s has %zu bytes, must be 1..%zu", key, strlen(text),
+                       cap - 1);
     snprintf(out, cap, "%s", text);
     return 0;
 }
@@ -248,15 +252,16 @@ static int label_read(const cJSON *j, struct label *l, struct err *e)
         return classes_read(j, l, e);
     }
     if (strcmp(type, "scale") != 0)
-        return err_set(e, ERR_INVALID, "label \"%s\": type \"%s\" is neither classes nor scale", l->name,
-                       type);
+        return err_set(e, ERR_INVALID, "label \"%s\": type \"%s\" is neither classes nor scale",
+                       l->name, type);
     l->type = LABEL_SCALE;
     l->other = -1;
     rc = json_need_number(j, "min", &l->min, e);
     if (rc == 0)
         rc = json_need_number(j, "max", &l->max, e);
     if (rc == 0 && !(l->min < l->max))
-        rc = err_set(e, ERR_INVALID, "label \"%s\": min %g must be below max %g", l->name, l->min, l->max);
+        rc = err_set(e, ERR_INVALID, "label \"%s\": min %g must be below max %g", l->name, l->min,
+                     l->max);
     return rc;
 }
 
@@ -268,12 +273,13 @@ static int edges_read(const cJSON *j, struct attr *a, struct err *e)
     if (edges == NULL)
         return 0;
     if (!cJSON_IsArray(edges) || cJSON_GetArraySize(edges) != a->levels - 1)
-        return err_set(e, ERR_INVALID, "attribute \"%s\": edges must be a list of %d numbers", a->name,
-                       a->levels - 1);
+        return err_set(e, ERR_INVALID, "attribute \"%s\": edges must be a list of %d numbers",
+                       a->name, a->levels - 1);
     cJSON_ArrayForEach(item, edges)
     {
         if (!cJSON_IsNumber(item) || (n > 0 && item->valuedouble < a->edge[n - 1]))
-            return err_set(e, ERR_INVALID, "attribute \"%s\": edge %d is no number or falls", a->name, n);
+            return err_set(e, ERR_INVALID, "attribute \"%s\": edge %d is no number or falls",
+                           a->name, n);
         a->edge[n++] = item->valuedouble;
     }
     a->has_edges = true;
@@ -292,19 +298,22 @@ static int attr_source_read(const struct schema *s, const cJSON *j, struct attr 
         if (rc != 0)
             return rc;
         a->measure = measure_find(text);
-        return a->measure >= 0 ? 0
-                               : err_set(e, ERR_INVALID, "attribute \"%s\": no measure is called \"%s\"",
-                                         a->name, text);
+        return a->measure >= 0
+                   ? 0
+                   : err_set(e, ERR_INVALID, "attribute \"%s\": no measure is called \"%s\"",
+                             a->name, text);
     }
     rc = json_need_string(j, "label", &text, e);
     if (rc != 0)
         return rc;
     a->label = schema_find_label(s, text);
     if (a->label < 0)
-        return err_set(e, ERR_INVALID, "attribute \"%s\": no label is called \"%s\"", a->name, text);
+        return err_set(e, ERR_INVALID, "attribute \"%s\": no label is called \"%s\"", a->name,
+                       text);
     if (a->type == ATTR_CATEGORICAL) {
         if (s->label[a->label].type != LABEL_CLASSES)
-            return err_set(e, ERR_INVALID, "attribute \"%s\": label \"%s\" has no classes", a->name, text);
+            return err_set(e, ERR_INVALID, "attribute \"%s\": label \"%s\" has no classes", a->name,
+                           text);
         rc = json_need_int(j, "class", 0, s->label[a->label].classes - 1, &n, e);
         a->class_index = (int)n;
     }

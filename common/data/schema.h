@@ -24,11 +24,11 @@ enum label_type { LABEL_CLASSES, LABEL_SCALE };
 struct label {
     char name[SCHEMA_NAME_MAX]; /* field of the data, "sentiment" */
     enum label_type type;
-    int classes;                /* LABEL_CLASSES: class 0.. are named; a value that is none of them: */
+    int classes; /* LABEL_CLASSES: class 0.. are named; a value that is none of them: */
     char class_name[SCHEMA_CLASSES_MAX][SCHEMA_NAME_MAX];
-    int other;                  /* index of the class that takes all other values, or -1: such rows have no label */
-    bool exact;                 /* list-valued fields: the list must be exactly [class] to be that class */
-    double min, max;            /* LABEL_SCALE */
+    int other;  /* index of the class that takes all other values, or -1: such rows have no label */
+    bool exact; /* list-valued fields: the list must be exactly [class] to be that class */
+    double min, max; /* LABEL_SCALE */
 };
 
 enum attr_type { ATTR_INTEGER, ATTR_CATEGORICAL, ATTR_COMPUTED };
@@ -37,14 +37,16 @@ struct attr {
     char name[SCHEMA_NAME_MAX]; /* [a-z][a-z0-9_]* */
     char description[160];
     enum attr_type type;
-    int label;   /* index into labels; -1 for ATTR_COMPUTED */
+    int label;       /* index into labels; -1 for ATTR_COMPUTED */
     int class_index; /* ATTR_CATEGORICAL: its probability is the value */
-    int measure; /* ATTR_COMPUTED: enum measure (data/measure.h) */
-    int min, max; /* ATTR_INTEGER: level = value - min */
-    int levels;  /* max - min + 1, or the number of quantile bins */
-    bool binned; /* by quantile: level = number of edges <= value */
+    int measure;     /* ATTR_COMPUTED: enum measure (data/measure.h) */
+    int min, max;    /* ATTR_INTEGER: level = value - min */
+    int levels;      /* max - min + 1, or the number of quantile bins */
+    bool binned;     /* by quantile: level = number of edges <= value */
     bool has_edges;
-    double edge[SCHEMA_LEVELS_MAX - 1]; /* levels - 1 of them, not falling; set by annotate's reduce from training rows */
+    double
+        edge[SCHEMA_LEVELS_MAX -
+             1]; /* levels - 1 of them, not falling; set by annotate's reduce from training rows */
     int default_level; /* -1 = missing */
 };
 
@@ -54,7 +56,7 @@ struct schema {
     struct attr attr[SCHEMA_ATTRS_MAX];
 };
 
-int schema_find_attr(const struct schema *s, const char *name);   /* index or -1 */
+int schema_find_attr(const struct schema *s, const char *name); /* index or -1 */
 int schema_find_label(const struct schema *s, const char *name);
 cJSON *schema_to_json(const struct schema *s);
 int schema_from_json(const cJSON *j, struct schema *out, struct err *e);

@@ -7,7 +7,10 @@
 
 static const char *const template_names[] = {"plain", "control", "nemo", "paper"};
 static const char *const head_names[] = {"policy", "lm", "classes", "regression"};
-enum { TOKENS_MAX = SCHEMA_ATTRS_MAX * (SCHEMA_LEVELS_MAX + 1) + SCHEMA_LABELS_MAX * (SCHEMA_CLASSES_MAX + 1) };
+enum {
+    TOKENS_MAX =
+        SCHEMA_ATTRS_MAX * (SCHEMA_LEVELS_MAX + 1) + SCHEMA_LABELS_MAX * (SCHEMA_CLASSES_MAX + 1)
+};
 
 /* ---- new tokens ------------------------------------------------------------------------------- */
 struct names {
@@ -35,10 +38,11 @@ static int names_place(struct names *x, struct tokenizer *t, int32_t *first, str
         int32_t id = tokenizer_id(t, x->v[i]);
         present += id >= 0;
         if (*first >= 0 && id != *first + (int32_t)i)
-            return err_set(e, ERR_CONFLICT,
-                           "token %s is in the vocabulary without the tokens that belong to it: other "
-                           "attributes or levels were taught before",
-                           x->v[0]);
+            return err_set(
+                e, ERR_CONFLICT,
+                "token %s is in the vocabulary without the tokens that belong to it: other "
+                "attributes or levels were taught before",
+                x->v[0]);
     }
     if (present == x->n)
         return 0;
@@ -74,9 +78,10 @@ static int classes_place(struct template_config *c, struct tokenizer *t, struct 
     for (int i = 0; i < c->schema.labels; i++) {
         const struct label *l = &c->schema.label[i];
         if (l->type == LABEL_SCALE && !(l->max - l->min < (double)SCHEMA_CLASSES_MAX))
-            return err_set(e, ERR_UNSUPPORTED,
-                           "head classes: label \"%s\" has a scale %g..%g, at most %d whole numbers fit",
-                           l->name, l->min, l->max, SCHEMA_CLASSES_MAX);
+            return err_set(
+                e, ERR_UNSUPPORTED,
+                "head classes: label \"%s\" has a scale %g..%g, at most %d whole numbers fit",
+                l->name, l->min, l->max, SCHEMA_CLASSES_MAX);
         x.v[x.n++] = mem_printf("<|%s?|>", l->name);
     }
     for (int i = 0; i < c->schema.labels; i++)
@@ -164,7 +169,8 @@ static void range_put(int32_t *ids, size_t cap, size_t *n, int32_t first, int32_
     }
 }
 
-size_t template_banned(const struct template_config *c, const struct tokenizer *t, int32_t *ids, size_t cap)
+size_t template_banned(const struct template_config *c, const struct tokenizer *t, int32_t *ids,
+                       size_t cap)
 {
     size_t n = 0;
     int32_t count = 0;
@@ -184,7 +190,8 @@ size_t template_banned(const struct template_config *c, const struct tokenizer *
     return ids_sorted(ids, n);
 }
 
-size_t template_stops(const struct template_config *c, const struct tokenizer *t, int32_t *ids, size_t cap)
+size_t template_stops(const struct template_config *c, const struct tokenizer *t, int32_t *ids,
+                      size_t cap)
 {
     size_t n = 0;
 
@@ -214,7 +221,8 @@ cJSON *template_to_json(const struct template_config *t)
     return j;
 }
 
-static int name_find(const cJSON *j, const char *key, const char *const *names, int n, int *out, struct err *e)
+static int name_find(const cJSON *j, const char *key, const char *const *names, int n, int *out,
+                     struct err *e)
 {
     const char *text;
     int rc = json_need_string(j, key, &text, e);

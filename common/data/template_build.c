@@ -68,9 +68,11 @@ void sequence_free(struct sequence *s)
 
 /* ---- text ------------------------------------------------------------------------------------- */
 /* Appends text so that it can't be read as markup: "<attr" and NeMo's marks lose their shape, and no line begins like a turn. */
-static void text_escape(const struct template_config *c, const char *text, size_t len, struct buf *out)
+static void text_escape(const struct template_config *c, const char *text, size_t len,
+                        struct buf *out)
 {
-    static const char *const plain[] = {"<attr", "</attr", "\nUser:", "\nAssistant:", "\nSystem:", NULL};
+    static const char *const plain[] = {
+        "<attr", "</attr", "\nUser:", "\nAssistant:", "\nSystem:", NULL};
     static const char *const nemo[] = {"<extra_id_", NULL};
     const char *const *marks = is_nemo(c) ? nemo : plain;
 
@@ -110,7 +112,8 @@ static enum role role_of(const struct build *b, uint32_t i)
     if (t->role != ROLE_ASSISTANT || t->speaker[0] == '\0')
         return t->role;
     if (b->turn < c->turns)
-        return strcmp(t->speaker, c->turn[b->turn].speaker) == 0 || c->turn[b->turn].speaker[0] == '\0'
+        return strcmp(t->speaker, c->turn[b->turn].speaker) == 0 ||
+                       c->turn[b->turn].speaker[0] == '\0'
                    ? ROLE_ASSISTANT
                    : ROLE_USER;
     if (last->role != ROLE_ASSISTANT)
@@ -127,12 +130,14 @@ static void piece_close(struct sequence *s, uint32_t begin, float weight)
 
     if (begin == end)
         return;
-    if (last != NULL && last->kind == PIECE_TOKENS && last->weight == weight && last->end == begin) {
+    if (last != NULL && last->kind == PIECE_TOKENS && last->weight == weight &&
+        last->end == begin) {
         last->end = end;
         return;
     }
     CHECK(s->pieces < (int)(sizeof s->piece / sizeof s->piece[0]));
-    s->piece[s->pieces++] = (struct piece){.kind = PIECE_TOKENS, .begin = begin, .end = end, .weight = weight};
+    s->piece[s->pieces++] =
+        (struct piece){.kind = PIECE_TOKENS, .begin = begin, .end = end, .weight = weight};
 }
 
 static void piece_labels(struct sequence *s, const struct schema *schema, const int8_t *level)
@@ -213,7 +218,11 @@ static int turn_nemo(struct build *b, uint32_t i, struct context *x, struct part
         mark_push(b, "<extra_id_0>", &x->ids);
     else
         mark_push(b, role == ROLE_USER ? mark_of_user(b->cfg) : "<extra_id_1>", &x->ids);
-    rc = encode_text(b, role == ROLE_SYSTEM ? "System\n" : role == ROLE_USER ? "User\n" : "Assistant\n", &x->ids);
+    rc = encode_text(b,
+                     role == ROLE_SYSTEM ? "System\n"
+                     : role == ROLE_USER ? "User\n"
+                                         : "Assistant\n",
+                     &x->ids);
     if (rc != 0)
         return rc;
     p->head_end = (uint32_t)x->ids.n;
@@ -225,7 +234,8 @@ static int turn_nemo(struct build *b, uint32_t i, struct context *x, struct part
     return encode(b, TOKENIZE_CONTINUE, &x->ids);
 }
 
-static int turn_read(struct build *b, uint32_t i, bool labelled, struct context *x, struct part *p, uint32_t *tokens)
+static int turn_read(struct build *b, uint32_t i, bool labelled, struct context *x, struct part *p,
+                     uint32_t *tokens)
 {
     uint32_t labels = 0;
     int rc;
@@ -418,7 +428,8 @@ static int policy_build(struct build *b, const int8_t *level, const struct ids *
         s->truncated = s->truncated || reply != NULL;
         n = room;
     }
-    s->over_long = reply != NULL && c->max_reply_tokens > 0 && reply->n > (size_t)c->max_reply_tokens;
+    s->over_long =
+        reply != NULL && c->max_reply_tokens > 0 && reply->n > (size_t)c->max_reply_tokens;
     rc = before_put(b, room - (uint32_t)n, true, before);
     if (rc != 0)
         goto out;
@@ -441,7 +452,8 @@ out:
 }
 
 static struct build build_init(const struct template_config *t, const struct tokenizer *tok,
-                               const struct conversation *c, uint32_t turn, struct sequence *out, struct err *e)
+                               const struct conversation *c, uint32_t turn, struct sequence *out,
+                               struct err *e)
 {
     CHECK(turn <= c->turns);
     sequence_clear(out);
@@ -454,8 +466,9 @@ static int build_end(struct build *b, int rc)
     return rc != 0 ? err_wrap(b->e, "%s turn %u", b->c->source, b->turn) : 0;
 }
 
-int template_example(const struct template_config *t, const struct tokenizer *tok, const struct conversation *c,
-                     uint32_t turn, const int8_t *level, struct sequence *out, struct err *e)
+int template_example(const struct template_config *t, const struct tokenizer *tok,
+                     const struct conversation *c, uint32_t turn, const int8_t *level,
+                     struct sequence *out, struct err *e)
 {
     struct build b = build_init(t, tok, c, turn, out, e);
     struct ids reply = {NULL, 0, 0};
@@ -469,8 +482,9 @@ int template_example(const struct template_config *t, const struct tokenizer *to
     return build_end(&b, rc);
 }
 
-int template_prompt(const struct template_config *t, const struct tokenizer *tok, const struct conversation *c,
-                    uint32_t turn, const int8_t *level, struct ids *out, struct err *e)
+int template_prompt(const struct template_config *t, const struct tokenizer *tok,
+                    const struct conversation *c, uint32_t turn, const int8_t *level,
+                    struct ids *out, struct err *e)
 {
     struct sequence *s = mem_zalloc(1, sizeof *s);
     struct build b = build_init(t, tok, c, turn, s, e);
@@ -641,8 +655,8 @@ static int score_build(struct build *b, const char *reply, size_t len, const flo
                                                               : reader_build(b, reply, len, human));
 }
 
-int template_score(const struct template_config *t, const struct tokenizer *tok, const struct conversation *c,
-                   uint32_t turn, struct sequence *out, struct err *e)
+int template_score(const struct template_config *t, const struct tokenizer *tok,
+                   const struct conversation *c, uint32_t turn, struct sequence *out, struct err *e)
 {
     struct build b = build_init(t, tok, c, turn, out, e);
 
@@ -650,8 +664,9 @@ int template_score(const struct template_config *t, const struct tokenizer *tok,
     return score_build(&b, c->turn[turn].text, c->turn[turn].text_len, c->turn[turn].human);
 }
 
-int template_score_text(const struct template_config *t, const struct tokenizer *tok, const struct conversation *c,
-                        uint32_t turn, const char *reply, size_t len, struct sequence *out, struct err *e)
+int template_score_text(const struct template_config *t, const struct tokenizer *tok,
+                        const struct conversation *c, uint32_t turn, const char *reply, size_t len,
+                        struct sequence *out, struct err *e)
 {
     struct build b = build_init(t, tok, c, turn, out, e);
 

@@ -122,7 +122,8 @@ void figures_build(struct results *r)
     }
 }
 
-void figures_promise(struct results *r, const char *metric, double value, bool at_least, double bound)
+void figures_promise(struct results *r, const char *metric, double value, bool at_least,
+                     double bound)
 {
     struct interval v = {value, (double)NAN, (double)NAN};
     char text[32];

@@ -23,7 +23,8 @@
 void figures_build(
     struct results *r); /* after everything else is filled; steering_leads() included */
 /* The author's own figure in place of those: a value (NaN: there is no such metric, not kept) and a bound. */
-void figures_promise(struct results *r, const char *metric, double value, bool at_least, double bound);
+void figures_promise(struct results *r, const char *metric, double value, bool at_least,
+                     double bound);
 /* Largest |effect| of a model on rates, over guidance and attributes: on claimed ones, or (any) on
  * all; NaN if it has none. */
 double figures_largest_rate(const struct results *r, int model, bool any);

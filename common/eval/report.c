@@ -316,10 +316,11 @@ static void effect_metrics(const struct results *r, const struct sink *s, int mo
             continue; /* the whole leakage matrix is in report.json */
         snprintf(name, sizeof name, "effect.%s.%s.%s.%s", r->model[model], guide, r->attr[attr],
                  r->measure[m].name);
-        metric_interval(s, &effect->measure[m], s->all || ((own || lead) && (few || model == 0)), name);
+        metric_interval(s, &effect->measure[m], s->all || ((own || lead) && (few || model == 0)),
+                        name);
         if (own && r->computed[attr]) {
-            metric(s, smallest_step(r, model, g, attr, m), "step.%s.%s.%s.%s", r->model[model], guide,
-                   r->attr[attr], r->measure[m].name);
+            metric(s, smallest_step(r, model, g, attr, m), "step.%s.%s.%s.%s", r->model[model],
+                   guide, r->attr[attr], r->measure[m].name);
             metric(s, effect->rho[m], "spearman.%s.%s.%s.%s", r->model[model], guide, r->attr[attr],
                    r->measure[m].name);
         }

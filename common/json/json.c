@@ -356,11 +356,13 @@ int json_need_string(const cJSON *object, const char *key, const char **out, str
     return 0;
 }
 
-int json_need_int(const cJSON *object, const char *key, int64_t min, int64_t max, int64_t *out, struct err *e)
+int json_need_int(const cJSON *object, const char *key, int64_t min, int64_t max, int64_t *out,
+                  struct err *e)
 {
     const cJSON *v = json_get(object, key);
 
-    if (!cJSON_IsNumber(v) || v->valuedouble != floor(v->valuedouble) || fabs(v->valuedouble) > 0x1p53)
+    if (!cJSON_IsNumber(v) || v->valuedouble != floor(v->valuedouble) ||
+        fabs(v->valuedouble) > 0x1p53)
         return missing(key, "an integer", v, e);
     if ((int64_t)v->valuedouble < min || (int64_t)v->valuedouble > max)
         return err_set(e, ERR_INVALID, "\"%s\" is %lld, must be %lld..%lld", key,
@@ -447,7 +449,8 @@ static void number_canonical(double v, struct buf *out)
         buf_printf(out, "%lld", (long long)v);
         return;
     }
-    for (int digits = 1; digits <= 17; digits++) { /* the shortest that reads back as the same double */
+    for (int digits = 1; digits <= 17;
+         digits++) { /* the shortest that reads back as the same double */
         snprintf(text, sizeof text, "%.*g", digits, v);
         if (strtod(text, NULL) == v)
             break;

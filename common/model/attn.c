@@ -97,7 +97,8 @@ VM_INLINE void pack_block(size_t d, const real *src, size_t ld, size_t n, real s
 }
 
 /* acc[i][] = sum over d of q[i][d] * columns[d][j ..]. */
-VM_INLINE void tile_products(size_t d, size_t tp, const real *q, const real *columns, vreal acc[QB][2])
+VM_INLINE void tile_products(size_t d, size_t tp, const real *q, const real *columns,
+                             vreal acc[QB][2])
 {
     for (size_t i = 0; i < QB; i++)
         acc[i][0] = acc[i][1] = vm_set(0);
@@ -151,7 +152,8 @@ VM_INLINE void tile_mask(vreal acc[QB][2], size_t j, size_t i0, real fill)
 }
 
 /* sums[i][0 .. dp) = sum over keys j < n of weights[i][j] * rows[j][]; n even. Even and odd keys are summed apart. */
-VM_INLINE void block_sums(size_t dp, size_t tp, const real *weights, const real *rows, size_t n, real *sums)
+VM_INLINE void block_sums(size_t dp, size_t tp, const real *weights, const real *rows, size_t n,
+                          real *sums)
 {
     for (size_t c = 0; c < dp; c += VM_LANES) {
         vreal even[QB], odd[QB];
@@ -171,7 +173,8 @@ VM_INLINE void block_sums(size_t dp, size_t tp, const real *weights, const real 
     }
 }
 
-VM_INLINE void block_store(const real *sums, size_t dp, size_t d, const real *factor, size_t n, real *dst, size_t ld)
+VM_INLINE void block_store(const real *sums, size_t dp, size_t d, const real *factor, size_t n,
+                           real *dst, size_t ld)
 {
     for (size_t i = 0; i < n; i++)
         for (size_t c = 0; c < d; c++)
@@ -228,8 +231,8 @@ VM_INLINE void forward_exp(const struct pack *x, size_t end, const real *top, re
         sum[i] = vm_sum(total[i]);
 }
 
-VM_INLINE void forward_head(const struct pack *x, size_t d, const real *q, size_t ldq, real scale, real *out,
-                            size_t ldo, real *lse)
+VM_INLINE void forward_head(const struct pack *x, size_t d, const real *q, size_t ldq, real scale,
+                            real *out, size_t ldo, real *lse)
 {
     for (size_t i0 = 0; i0 < x->t; i0 += QB) {
         size_t n = x->t - i0 < QB ? x->t - i0 : QB, end = tile_round(i0 + QB);
@@ -250,10 +253,11 @@ VM_INLINE void forward_head(const struct pack *x, size_t d, const real *q, size_
     }
 }
 
-VM_INLINE void forward_all(const struct attn_shape *s, size_t d, const struct attn_rows *in, const real *qkv, real *out,
-                           real *lse, real *scratch)
+VM_INLINE void forward_all(const struct attn_shape *s, size_t d, const struct attn_rows *in,
+                           const real *qkv, real *out, real *lse, real *scratch)
 {
-    size_t ld = (s->heads + 2 * s->kv_heads) * d, ldo = s->heads * d, group = s->heads / s->kv_heads;
+    size_t ld = (s->heads + 2 * s->kv_heads) * d, ldo = s->heads * d,
+           group = s->heads / s->kv_heads;
     size_t rows = (size_t)in->seq_begin[in->seqs];
     real scale = 1 / (real)sqrt((double)d);
 
@@ -268,7 +272,8 @@ VM_INLINE void forward_all(const struct attn_shape *s, size_t d, const struct at
             pack_columns(&x, d, k + g * d, ld, x.kt);
             pack_rows(&x, d, v + g * d, ld, x.v);
             for (size_t h = g * group; h < (g + 1) * group; h++)
-                forward_head(&x, d, q + h * d, ld, scale, out + begin * ldo + h * d, ldo, lse + h * rows + begin);
+                forward_head(&x, d, q + h * d, ld, scale, out + begin * ldo + h * d, ldo,
+                             lse + h * rows + begin);
         }
     }
 }
@@ -276,8 +281,8 @@ VM_INLINE void forward_all(const struct attn_shape *s, size_t d, const struct at
 /* ---- backward ---- */
 
 /* One tile of keys: p, then dV, then ds = p (dout . v - delta), then dK; ds stays in x->p for dq. */
-VM_INLINE void backward_tile(const struct pack *x, size_t d, size_t j, size_t i0, bool diagonal, const real *lse,
-                             const real *delta)
+VM_INLINE void backward_tile(const struct pack *x, size_t d, size_t j, size_t i0, bool diagonal,
+                             const real *lse, const real *delta)
 {
     vreal p[QB][2], ds[QB][2];
 
@@ -335,14 +340,17 @@ VM_INLINE void backward_head(const struct pack *x, size_t d, const struct backwa
     }
 }
 
-VM_INLINE void backward_all(const struct attn_shape *s, size_t d, const struct attn_rows *in, const real *qkv,
-                            const real *out, const real *lse, const real *dout, real *dqkv, real *scratch)
+VM_INLINE void backward_all(const struct attn_shape *s, size_t d, const struct attn_rows *in,
+                            const real *qkv, const real *out, const real *lse, const real *dout,
+                            real *dqkv, real *scratch)
 {
-    size_t ld = (s->heads + 2 * s->kv_heads) * d, ldo = s->heads * d, group = s->heads / s->kv_heads;
+    size_t ld = (s->heads + 2 * s->kv_heads) * d, ldo = s->heads * d,
+           group = s->heads / s->kv_heads;
     size_t rows = (size_t)in->seq_begin[in->seqs];
 
     for (size_t b = 0; b < in->seqs; b++) {
-        size_t begin = (size_t)in->seq_begin[b], k = begin * ld + s->heads * d, v = k + s->kv_heads * d;
+        size_t begin = (size_t)in->seq_begin[b], k = begin * ld + s->heads * d,
+               v = k + s->kv_heads * d;
         struct pack x;
 
         pack_init(&x, d, (size_t)in->seq_begin[b + 1] - begin, scratch);
@@ -354,8 +362,9 @@ VM_INLINE void backward_all(const struct attn_shape *s, size_t d, const struct a
             memset(x.dkt, 0, 2 * d * x.tp * sizeof *x.dkt); /* and dvt, which follows */
             for (size_t h = g * group; h < (g + 1) * group; h++) {
                 size_t at = begin * ldo + h * d;
-                struct backward_rows r = {qkv + begin * ld + h * d,  out + at, dout + at, lse + h * rows + begin,
-                                          dqkv + begin * ld + h * d, ld,       ldo,       1 / (real)sqrt((double)d)};
+                struct backward_rows r = {
+                    qkv + begin * ld + h * d,  out + at, dout + at, lse + h * rows + begin,
+                    dqkv + begin * ld + h * d, ld,       ldo,       1 / (real)sqrt((double)d)};
 
                 backward_head(&x, d, &r);
             }
@@ -366,8 +375,8 @@ VM_INLINE void backward_all(const struct attn_shape *s, size_t d, const struct a
 }
 
 /* Common head sizes get their own unrolled code; the arithmetic is the same. */
-void attn_forward(const struct attn_shape *s, const struct attn_rows *rows, const real *qkv, real *out, real *lse,
-                  real *scratch)
+void attn_forward(const struct attn_shape *s, const struct attn_rows *rows, const real *qkv,
+                  real *out, real *lse, real *scratch)
 {
     if (s->head_dim == 8)
         forward_all(s, 8, rows, qkv, out, lse, scratch);
@@ -377,8 +386,8 @@ void attn_forward(const struct attn_shape *s, const struct attn_rows *rows, cons
         forward_all(s, s->head_dim, rows, qkv, out, lse, scratch);
 }
 
-void attn_backward(const struct attn_shape *s, const struct attn_rows *rows, const real *qkv, const real *out,
-                   const real *lse, const real *dout, real *dqkv, real *scratch)
+void attn_backward(const struct attn_shape *s, const struct attn_rows *rows, const real *qkv,
+                   const real *out, const real *lse, const real *dout, real *dqkv, real *scratch)
 {
     if (s->head_dim == 8)
         backward_all(s, 8, rows, qkv, out, lse, dout, dqkv, scratch);

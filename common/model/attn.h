@@ -28,11 +28,11 @@ struct attn_rows {
 };
 
 /* qkv [N, (H + 2 G) D]; out [N, H D]; lse [H, N]. out and lse of rows not wanted are written or not. */
-void attn_forward(const struct attn_shape *s, const struct attn_rows *rows, const real *qkv, real *out, real *lse,
-                  real *scratch);
+void attn_forward(const struct attn_shape *s, const struct attn_rows *rows, const real *qkv,
+                  real *out, real *lse, real *scratch);
 /* dqkv [N, (H + 2 G) D] overwritten, from dout and what the forward had and gave, with the same rows wanted; dout of rows
  * not wanted must be 0. */
-void attn_backward(const struct attn_shape *s, const struct attn_rows *rows, const real *qkv, const real *out,
-                   const real *lse, const real *dout, real *dqkv, real *scratch);
+void attn_backward(const struct attn_shape *s, const struct attn_rows *rows, const real *qkv,
+                   const real *out, const real *lse, const real *dout, real *dqkv, real *scratch);
 
 #endif

@@ -20,9 +20,10 @@ int dims_check(const struct dims *d, struct err *e)
         const char *name;
         int32_t value, low, high;
     } row[] = {
-        {"vocab", d->vocab, 1, 1 << 20}, {"width", d->width, 1, 16384},       {"layers", d->layers, 1, 256},
-        {"heads", d->heads, 1, 256},     {"kv_heads", d->kv_heads, 1, 256},   {"head_dim", d->head_dim, 2, 512},
-        {"ffn", d->ffn, 1, 65536},       {"context", d->context, 1, 1 << 20},
+        {"vocab", d->vocab, 1, 1 << 20},   {"width", d->width, 1, 16384},
+        {"layers", d->layers, 1, 256},     {"heads", d->heads, 1, 256},
+        {"kv_heads", d->kv_heads, 1, 256}, {"head_dim", d->head_dim, 2, 512},
+        {"ffn", d->ffn, 1, 65536},         {"context", d->context, 1, 1 << 20},
     };
 
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
@@ -31,7 +32,8 @@ int dims_check(const struct dims *d, struct err *e)
             return rc;
     }
     if (d->heads % d->kv_heads != 0)
-        return err_set(e, ERR_INVALID, "heads is %d, must be a multiple of kv_heads %d", d->heads, d->kv_heads);
+        return err_set(e, ERR_INVALID, "heads is %d, must be a multiple of kv_heads %d", d->heads,
+                       d->kv_heads);
     if (d->head_dim % 2 != 0)
         return err_set(e, ERR_INVALID, "head_dim is %d, must be even", d->head_dim);
     if (!(d->norm_eps >= 0.0f && d->norm_eps <= 1.0f))
@@ -39,8 +41,8 @@ int dims_check(const struct dims *d, struct err *e)
     if (!(d->rope_theta >= 1.0f && d->rope_theta <= 1e12f))
         return err_set(e, ERR_INVALID, "rope_theta is %g, must be 1..1e12", (double)d->rope_theta);
     if (d->head != HEAD_LM && d->head != HEAD_REGRESSION)
-        return err_set(e, ERR_INVALID, "head is %d, must be %d (lm) or %d (regression)", (int)d->head, HEAD_LM,
-                       HEAD_REGRESSION);
+        return err_set(e, ERR_INVALID, "head is %d, must be %d (lm) or %d (regression)",
+                       (int)d->head, HEAD_LM, HEAD_REGRESSION);
     if (d->head == HEAD_REGRESSION) {
         if (d->tied)
             return err_set(e, ERR_INVALID, "a regression head cannot be tied to the embedding");
@@ -52,7 +54,8 @@ int dims_check(const struct dims *d, struct err *e)
 void dims_offsets(const struct dims *d, struct offsets *o)
 {
     size_t c = (size_t)d->width, f = (size_t)d->ffn, v = (size_t)d->vocab;
-    size_t hd = (size_t)d->heads * (size_t)d->head_dim, gd = (size_t)d->kv_heads * (size_t)d->head_dim;
+    size_t hd = (size_t)d->heads * (size_t)d->head_dim,
+           gd = (size_t)d->kv_heads * (size_t)d->head_dim;
     size_t head = d->head == HEAD_REGRESSION ? (size_t)d->head_out * c : d->tied ? 0 : v * c;
 
     memset(o, 0, sizeof *o);
@@ -95,9 +98,11 @@ static void layer_add(struct layout *l, const struct dims *d, int32_t layer)
         const char *name;
         int32_t rows, cols;
     } part[] = {
-        {"input_layernorm", c, 0},    {"self_attn.q_proj", hd, c}, {"self_attn.k_proj", gd, c},
-        {"self_attn.v_proj", gd, c},  {"self_attn.o_proj", c, hd}, {"post_attention_layernorm", c, 0},
-        {"mlp.gate_proj", d->ffn, c}, {"mlp.up_proj", d->ffn, c},  {"mlp.down_proj", c, d->ffn},
+        {"input_layernorm", c, 0},    {"self_attn.q_proj", hd, c},
+        {"self_attn.k_proj", gd, c},  {"self_attn.v_proj", gd, c},
+        {"self_attn.o_proj", c, hd},  {"post_attention_layernorm", c, 0},
+        {"mlp.gate_proj", d->ffn, c}, {"mlp.up_proj", d->ffn, c},
+        {"mlp.down_proj", c, d->ffn},
     };
     char name[LAYOUT_NAME_MAX];
 

@@ -33,14 +33,16 @@ int dims_check(const struct dims *d, struct err *e);
 struct tensor {
     char name[LAYOUT_NAME_MAX]; /* Hugging Face name, "model.layers.0.self_attn.q_proj.weight" */
     size_t begin;               /* offset in the flat vector, in elements */
-    int32_t rows, cols;         /* [rows, cols] row-major, y = x W^T; a vector has cols == 0 (rows elements) */
-    bool decay;                 /* weight decay applies: all matrices, no norm vectors */
+    int32_t rows,
+        cols;   /* [rows, cols] row-major, y = x W^T; a vector has cols == 0 (rows elements) */
+    bool decay; /* weight decay applies: all matrices, no norm vectors */
 };
 
 struct layout {
     size_t count; /* elements of the flat vector */
     int32_t tensors;
-    struct tensor *tensor; /* in flat order: embedding, layers 0..L-1, final norm, then lm_head or score */
+    struct tensor
+        *tensor; /* in flat order: embedding, layers 0..L-1, final norm, then lm_head or score */
 };
 
 /* Order inside a layer: input_layernorm, q, k, v, o, post_attention_layernorm, gate, up, down. */

@@ -26,8 +26,9 @@ size_t head_chunk(const struct dims *d)
 void head_carve(struct head_work *h, struct carve *c, const struct dims *d, size_t targets_max)
 {
     size_t width = (size_t)d->width, chunk = head_chunk(d);
-    size_t logits = d->head == HEAD_REGRESSION ? targets_max * (size_t)d->head_out
-                                               : (chunk < targets_max ? chunk : targets_max) * (size_t)d->vocab;
+    size_t logits = d->head == HEAD_REGRESSION
+                        ? targets_max * (size_t)d->head_out
+                        : (chunk < targets_max ? chunk : targets_max) * (size_t)d->vocab;
 
     h->order = carve_int(c, targets_max);
     h->x = carve_real(c, targets_max * width);
@@ -48,7 +49,8 @@ static bool same_range(const struct batch_target *a, const struct batch_target *
     return a->lo == b->lo && a->hi == b->hi;
 }
 
-static void order_targets(struct head_work *h, const struct dims *d, const struct batch *b, bool weighted_only)
+static void order_targets(struct head_work *h, const struct dims *d, const struct batch *b,
+                          bool weighted_only)
 {
     size_t kept = 0, done = 0;
 
@@ -56,7 +58,8 @@ static void order_targets(struct head_work *h, const struct dims *d, const struc
         if (!weighted_only || b->target[i].weight != 0.0f)
             h->order[kept++] = i;
     h->targets = kept;
-    while (d->head == HEAD_LM && done < kept) { /* rotate the targets of the next range to the front */
+    while (d->head == HEAD_LM &&
+           done < kept) { /* rotate the targets of the next range to the front */
         const struct batch_target *first = &b->target[h->order[done]];
         size_t end = done + 1, at;
 
@@ -74,13 +77,14 @@ static void order_targets(struct head_work *h, const struct dims *d, const struc
     }
 }
 
-static size_t target_place(const struct head_work *h, const struct head_rows *rows, const struct batch *b, size_t i)
+static size_t target_place(const struct head_work *h, const struct head_rows *rows,
+                           const struct batch *b, size_t i)
 {
     return (size_t)rows->place[b->target[h->order[i]].row];
 }
 
-static void rows_gather(struct head_work *h, const struct dims *d, const struct offsets *o, const real *params,
-                        const struct head_rows *rows, const struct batch *b)
+static void rows_gather(struct head_work *h, const struct dims *d, const struct offsets *o,
+                        const real *params, const struct head_rows *rows, const struct batch *b)
 {
     size_t c = (size_t)d->width;
 
@@ -95,7 +99,8 @@ struct run {
     size_t lo, n; /* vocabulary rows [lo, lo + n) */
 };
 
-static bool run_next(const struct head_work *h, const struct dims *d, const struct batch *b, struct run *r)
+static bool run_next(const struct head_work *h, const struct dims *d, const struct batch *b,
+                     struct run *r)
 {
     size_t chunk = head_chunk(d);
     const struct batch_target *first;
@@ -104,20 +109,21 @@ static bool run_next(const struct head_work *h, const struct dims *d, const stru
         return false;
     r->begin = r->end;
     first = &b->target[h->order[r->begin]];
-    while (r->end < h->targets && r->end - r->begin < chunk && same_range(first, &b->target[h->order[r->end]]))
+    while (r->end < h->targets && r->end - r->begin < chunk &&
+           same_range(first, &b->target[h->order[r->end]]))
         r->end++;
     r->lo = (size_t)first->lo;
     r->n = (size_t)(first->hi - first->lo);
     return true;
 }
 
-static void run_logits(const struct head_work *h, const struct dims *d, const struct offsets *o, const real *params,
-                       const struct run *r)
+static void run_logits(const struct head_work *h, const struct dims *d, const struct offsets *o,
+                       const real *params, const struct run *r)
 {
     size_t c = (size_t)d->width;
 
-    ops_linear(h->y + r->begin * c, c, params + o->head + r->lo * c, h->logits, r->n, r->end - r->begin, c, r->n,
-               false);
+    ops_linear(h->y + r->begin * c, c, params + o->head + r->lo * c, h->logits, r->n,
+               r->end - r->begin, c, r->n, false);
     progress_bump(h);
 }
 
@@ -134,8 +140,8 @@ static void xent_gradient(real *p, size_t n, size_t target, real weight)
     p[target] -= weight;
 }
 
-static void lm_train(struct head_work *h, const struct dims *d, const struct offsets *o, const real *params,
-                     const struct batch *b, real *grad, struct loss_out *out)
+static void lm_train(struct head_work *h, const struct dims *d, const struct offsets *o,
+                     const real *params, const struct batch *b, real *grad, struct loss_out *out)
 {
     size_t c = (size_t)d->width;
     struct run r = {0, 0, 0, 0};
@@ -157,7 +163,8 @@ static void lm_train(struct head_work *h, const struct dims *d, const struct off
         }
         if (grad == NULL)
             continue;
-        ops_linear_dx(h->logits, r.n, params + o->head + r.lo * c, h->dy + r.begin * c, c, n, c, r.n, false);
+        ops_linear_dx(h->logits, r.n, params + o->head + r.lo * c, h->dy + r.begin * c, c, n, c,
+                      r.n, false);
         ops_linear_dw(h->logits, r.n, h->y + r.begin * c, c, grad + o->head + r.lo * c, n, c, r.n);
     }
 }
@@ -182,15 +189,17 @@ static double squared_error(real *pred, const float *score, size_t k, real weigh
     return sum;
 }
 
-static void regression_train(struct head_work *h, const struct dims *d, const struct offsets *o, const real *params,
-                             const struct batch *b, real *grad, struct loss_out *out)
+static void regression_train(struct head_work *h, const struct dims *d, const struct offsets *o,
+                             const real *params, const struct batch *b, real *grad,
+                             struct loss_out *out)
 {
     size_t c = (size_t)d->width, k = (size_t)d->head_out, present;
 
     ops_linear(h->y, c, params + o->head, h->logits, k, h->targets, c, k, false);
     for (size_t i = 0; i < h->targets; i++) {
         const struct batch_target *t = &b->target[h->order[i]];
-        double sum = squared_error(h->logits + i * k, b->score + (size_t)t->id * k, k, (real)t->weight, &present);
+        double sum = squared_error(h->logits + i * k, b->score + (size_t)t->id * k, k,
+                                   (real)t->weight, &present);
 
         out->loss_sum += (double)t->weight * sum;
         out->weight_sum += (double)t->weight * (double)present;
@@ -202,8 +211,9 @@ static void regression_train(struct head_work *h, const struct dims *d, const st
     ops_linear_dw(h->logits, k, h->y, c, grad + o->head, h->targets, c, k);
 }
 
-void head_train(struct head_work *h, const struct dims *d, const real *params, const struct head_rows *rows,
-                const struct batch *b, real *dhidden, real *grad, struct loss_out *out)
+void head_train(struct head_work *h, const struct dims *d, const real *params,
+                const struct head_rows *rows, const struct batch *b, real *dhidden, real *grad,
+                struct loss_out *out)
 {
     struct offsets o;
     size_t c = (size_t)d->width;
@@ -227,8 +237,8 @@ void head_train(struct head_work *h, const struct dims *d, const real *params, c
                              dhidden + target_place(h, rows, b, i) * c, grad + o.final_norm, 1, c);
 }
 
-void head_losses(struct head_work *h, const struct dims *d, const real *params, const struct head_rows *rows,
-                 const struct batch *b, real *loss)
+void head_losses(struct head_work *h, const struct dims *d, const real *params,
+                 const struct head_rows *rows, const struct batch *b, real *loss)
 {
     struct offsets o;
     struct run r = {0, 0, 0, 0};
@@ -240,8 +250,9 @@ void head_losses(struct head_work *h, const struct dims *d, const real *params, 
     if (d->head == HEAD_REGRESSION) {
         ops_linear(h->y, c, params + o.head, h->logits, k, h->targets, c, k, false);
         for (size_t i = 0; i < h->targets; i++)
-            loss[h->order[i]] = (real)squared_error(h->logits + i * k, b->score + (size_t)b->target[h->order[i]].id * k,
-                                                    k, 1, &present);
+            loss[h->order[i]] = (real)squared_error(
+                h->logits + i * k, b->score + (size_t)b->target[h->order[i]].id * k, k, 1,
+                &present);
         return;
     }
     while (run_next(h, d, b, &r)) {
@@ -249,13 +260,14 @@ void head_losses(struct head_work *h, const struct dims *d, const real *params, 
         for (size_t i = r.begin; i < r.end; i++) {
             const real *row = h->logits + (i - r.begin) * r.n;
 
-            loss[h->order[i]] = ops_logsumexp(row, r.n) - row[(size_t)b->target[h->order[i]].id - r.lo];
+            loss[h->order[i]] =
+                ops_logsumexp(row, r.n) - row[(size_t)b->target[h->order[i]].id - r.lo];
         }
     }
 }
 
-void head_outputs(struct head_work *h, const struct dims *d, const real *params, const struct head_rows *rows,
-                  const struct batch *b, real *out, size_t stride)
+void head_outputs(struct head_work *h, const struct dims *d, const real *params,
+                  const struct head_rows *rows, const struct batch *b, real *out, size_t stride)
 {
     struct offsets o;
     struct run r = {0, 0, 0, 0};

@@ -13,11 +13,12 @@
 #include "model/transformer.h"
 
 struct head_work {
-    int32_t *order;         /* targets, those of one range [lo, hi) together */
-    real *x, *y, *dy, *inv; /* [targets, C] three times, [targets]: gathered rows, normed rows, their gradient */
-    real *logits;           /* [chunk, V] or [targets, head_out] */
-    size_t targets;         /* in order[]; rows of weight 0 are left out when training */
-    uint64_t *progress;     /* may be NULL */
+    int32_t *order; /* targets, those of one range [lo, hi) together */
+    real *x, *y, *dy,
+        *inv; /* [targets, C] three times, [targets]: gathered rows, normed rows, their gradient */
+    real *logits;       /* [chunk, V] or [targets, head_out] */
+    size_t targets;     /* in order[]; rows of weight 0 are left out when training */
+    uint64_t *progress; /* may be NULL */
 };
 
 /* Rows of one chunk of logits: enough for a GEMM that pays, few enough to stay in cache for small vocabularies. */
@@ -33,11 +34,12 @@ struct head_rows {
 
 /* dhidden [n, C] is overwritten, and gradients of norm and head are added into grad; with grad NULL only the loss is made
  * and dhidden may be NULL. */
-void head_train(struct head_work *h, const struct dims *d, const real *params, const struct head_rows *rows,
-                const struct batch *b, real *dhidden, real *grad, struct loss_out *out);
-void head_losses(struct head_work *h, const struct dims *d, const real *params, const struct head_rows *rows,
-                 const struct batch *b, real *loss);
-void head_outputs(struct head_work *h, const struct dims *d, const real *params, const struct head_rows *rows,
-                  const struct batch *b, real *out, size_t stride);
+void head_train(struct head_work *h, const struct dims *d, const real *params,
+                const struct head_rows *rows, const struct batch *b, real *dhidden, real *grad,
+                struct loss_out *out);
+void head_losses(struct head_work *h, const struct dims *d, const real *params,
+                 const struct head_rows *rows, const struct batch *b, real *loss);
+void head_outputs(struct head_work *h, const struct dims *d, const real *params,
+                  const struct head_rows *rows, const struct batch *b, real *out, size_t stride);
 
 #endif

@@ -39,24 +39,25 @@ const char *model_blas_core(void)
     return openblas_get_corename();
 }
 
-void ops_linear(const real *x, size_t ldx, const real *w, real *y, size_t ldy, size_t n, size_t in, size_t out,
-                bool add)
+void ops_linear(const real *x, size_t ldx, const real *w, real *y, size_t ldy, size_t n, size_t in,
+                size_t out, bool add)
 {
-    GEMM(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)n, (blasint)out, (blasint)in, 1, x, (blasint)ldx, w,
-         (blasint)in, add ? 1 : 0, y, (blasint)ldy);
+    GEMM(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)n, (blasint)out, (blasint)in, 1, x,
+         (blasint)ldx, w, (blasint)in, add ? 1 : 0, y, (blasint)ldy);
 }
 
-void ops_linear_dx(const real *dy, size_t ldy, const real *w, real *dx, size_t ldx, size_t n, size_t in, size_t out,
-                   bool add)
+void ops_linear_dx(const real *dy, size_t ldy, const real *w, real *dx, size_t ldx, size_t n,
+                   size_t in, size_t out, bool add)
 {
-    GEMM(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)n, (blasint)in, (blasint)out, 1, dy, (blasint)ldy, w,
-         (blasint)in, add ? 1 : 0, dx, (blasint)ldx);
+    GEMM(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)n, (blasint)in, (blasint)out, 1, dy,
+         (blasint)ldy, w, (blasint)in, add ? 1 : 0, dx, (blasint)ldx);
 }
 
-void ops_linear_dw(const real *dy, size_t ldy, const real *x, size_t ldx, real *dw, size_t n, size_t in, size_t out)
+void ops_linear_dw(const real *dy, size_t ldy, const real *x, size_t ldx, real *dw, size_t n,
+                   size_t in, size_t out)
 {
-    GEMM(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)out, (blasint)in, (blasint)n, 1, dy, (blasint)ldy, x,
-         (blasint)ldx, 1, dw, (blasint)in);
+    GEMM(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)out, (blasint)in, (blasint)n, 1, dy,
+         (blasint)ldy, x, (blasint)ldx, 1, dw, (blasint)in);
 }
 
 real ops_dot(const real *a, const real *b, size_t n)
@@ -79,7 +80,8 @@ void ops_axpy(real a, const real *x, real *y, size_t n)
     for (; i + VM_LANES <= n; i += VM_LANES)
         vm_store(y + i, vm_fma(va, vm_load(x + i), vm_load(y + i)));
     if (i < n)
-        vm_store_part(y + i, n - i, vm_fma(va, vm_load_part(x + i, n - i, 0), vm_load_part(y + i, n - i, 0)));
+        vm_store_part(y + i, n - i,
+                      vm_fma(va, vm_load_part(x + i, n - i, 0), vm_load_part(y + i, n - i, 0)));
 }
 
 /* ---- RMSNorm ---- */
@@ -92,7 +94,8 @@ static void norm_row(const real *x, const real *w, real inv, real *y, size_t c)
     for (; i + VM_LANES <= c; i += VM_LANES)
         vm_store(y + i, vm_load(x + i) * s * vm_load(w + i));
     if (i < c)
-        vm_store_part(y + i, c - i, vm_load_part(x + i, c - i, 0) * s * vm_load_part(w + i, c - i, 0));
+        vm_store_part(y + i, c - i,
+                      vm_load_part(x + i, c - i, 0) * s * vm_load_part(w + i, c - i, 0));
 }
 
 void ops_rmsnorm(const real *x, const real *w, real *y, real *inv, size_t n, size_t c, real eps)
@@ -119,7 +122,8 @@ VM_INLINE void norm_grad(vreal dy, vreal x, vreal w, vreal inv, vreal k, vreal *
     *dw = vm_fma(dy, x * inv, *dw);
 }
 
-static void norm_row_backward(const real *dy, const real *x, const real *w, real inv, real *dx, real *dw, size_t c)
+static void norm_row_backward(const real *dy, const real *x, const real *w, real inv, real *dx,
+                              real *dw, size_t c)
 {
     vreal dot = vm_set(0), s = vm_set(inv), k, gx, gw;
     size_t i = 0, left;
@@ -128,7 +132,8 @@ static void norm_row_backward(const real *dy, const real *x, const real *w, real
         dot = vm_fma(vm_load(dy + i) * vm_load(w + i), vm_load(x + i), dot);
     left = c - i;
     if (left > 0)
-        dot = vm_fma(vm_load_part(dy + i, left, 0) * vm_load_part(w + i, left, 0), vm_load_part(x + i, left, 0), dot);
+        dot = vm_fma(vm_load_part(dy + i, left, 0) * vm_load_part(w + i, left, 0),
+                     vm_load_part(x + i, left, 0), dot);
     k = vm_set(inv * inv * inv * (vm_sum(dot) / (real)c));
     for (i = 0; i + VM_LANES <= c; i += VM_LANES) {
         gx = vm_load(dx + i);
@@ -140,15 +145,15 @@ static void norm_row_backward(const real *dy, const real *x, const real *w, real
     if (left > 0) {
         gx = vm_load_part(dx + i, left, 0);
         gw = vm_load_part(dw + i, left, 0);
-        norm_grad(vm_load_part(dy + i, left, 0), vm_load_part(x + i, left, 0), vm_load_part(w + i, left, 0), s, k, &gx,
-                  &gw);
+        norm_grad(vm_load_part(dy + i, left, 0), vm_load_part(x + i, left, 0),
+                  vm_load_part(w + i, left, 0), s, k, &gx, &gw);
         vm_store_part(dx + i, left, gx);
         vm_store_part(dw + i, left, gw);
     }
 }
 
-void ops_rmsnorm_backward(const real *dy, const real *x, const real *w, const real *inv, real *dx, real *dw, size_t n,
-                          size_t c)
+void ops_rmsnorm_backward(const real *dy, const real *x, const real *w, const real *inv, real *dx,
+                          real *dw, size_t n, size_t c)
 {
     for (size_t r = 0; r < n; r++)
         norm_row_backward(dy + r * c, x + r * c, w, inv[r], dx + r * c, dw, c);
@@ -175,7 +180,8 @@ void ops_rope_table(real *table, size_t positions, size_t d, double theta)
 }
 
 /* sign -1 turns back. A half of a small head is a whole number of 16-byte vectors only by luck: plain loops. */
-VM_INLINE void rope_row(real *x, const real *cosine, const real *sine, real sign, size_t heads, size_t d)
+VM_INLINE void rope_row(real *x, const real *cosine, const real *sine, real sign, size_t heads,
+                        size_t d)
 {
     size_t half = d / 2;
 
@@ -192,8 +198,8 @@ VM_INLINE void rope_row(real *x, const real *cosine, const real *sine, real sign
     }
 }
 
-static void rope_turn(real *x, size_t ldx, const real *table, const int32_t *pos, real sign, size_t n, size_t heads,
-                      size_t d)
+static void rope_turn(real *x, size_t ldx, const real *table, const int32_t *pos, real sign,
+                      size_t n, size_t heads, size_t d)
 {
     for (size_t r = 0; r < n; r++) {
         const real *t = table + (size_t)pos[r] * d;
@@ -205,12 +211,14 @@ static void rope_turn(real *x, size_t ldx, const real *table, const int32_t *pos
     }
 }
 
-void ops_rope(real *x, size_t ldx, const real *table, const int32_t *pos, size_t n, size_t heads, size_t d)
+void ops_rope(real *x, size_t ldx, const real *table, const int32_t *pos, size_t n, size_t heads,
+              size_t d)
 {
     rope_turn(x, ldx, table, pos, 1, n, heads, d);
 }
 
-void ops_rope_backward(real *dx, size_t ldx, const real *table, const int32_t *pos, size_t n, size_t heads, size_t d)
+void ops_rope_backward(real *dx, size_t ldx, const real *table, const int32_t *pos, size_t n,
+                       size_t heads, size_t d)
 {
     rope_turn(dx, ldx, table, pos, -1, n, heads, d);
 }
@@ -260,8 +268,8 @@ void ops_swiglu_backward(const real *dh, const real *gu, real *dgu, size_t n, si
         }
         left = f - i;
         if (left > 0) {
-            swiglu_grad(vm_load_part(top + i, left, 0), vm_load_part(g + i, left, 0), vm_load_part(u + i, left, 0), &a,
-                        &b);
+            swiglu_grad(vm_load_part(top + i, left, 0), vm_load_part(g + i, left, 0),
+                        vm_load_part(u + i, left, 0), &a, &b);
             vm_store_part(dg + i, left, a);
             vm_store_part(du + i, left, b);
         }

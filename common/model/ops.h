@@ -17,32 +17,36 @@
 
 /* BLAS runs inside the calling thread. Call once per process before any numerics; thread-safe, later calls do nothing. */
 void model_blas_init(void);
-const char *model_blas_core(void); /* kernel family of OpenBLAS, "Haswell": part of the numerics class */
+const char *
+model_blas_core(void); /* kernel family of OpenBLAS, "Haswell": part of the numerics class */
 
 /* y[n,out] = x[n,in] W^T, or y += with add. */
-void ops_linear(const real *x, size_t ldx, const real *w, real *y, size_t ldy, size_t n, size_t in, size_t out,
-                bool add);
+void ops_linear(const real *x, size_t ldx, const real *w, real *y, size_t ldy, size_t n, size_t in,
+                size_t out, bool add);
 /* dx[n,in] = dy[n,out] W, or dx += with add. */
-void ops_linear_dx(const real *dy, size_t ldy, const real *w, real *dx, size_t ldx, size_t n, size_t in, size_t out,
-                   bool add);
+void ops_linear_dx(const real *dy, size_t ldy, const real *w, real *dx, size_t ldx, size_t n,
+                   size_t in, size_t out, bool add);
 /* dw[out,in] += dy^T x. */
-void ops_linear_dw(const real *dy, size_t ldy, const real *x, size_t ldx, real *dw, size_t n, size_t in, size_t out);
+void ops_linear_dw(const real *dy, size_t ldy, const real *x, size_t ldx, real *dw, size_t n,
+                   size_t in, size_t out);
 
 /* y = x / sqrt(mean(x^2) + eps) * w per row of c; inv[n] gets the reciprocal roots (NULL: not wanted). y may be x. */
 void ops_rmsnorm(const real *x, const real *w, real *y, real *inv, size_t n, size_t c, real eps);
 /* y from the saved inv: the same bits as ops_rmsnorm() gave. */
 void ops_rmsnorm_again(const real *x, const real *w, const real *inv, real *y, size_t n, size_t c);
 /* dx += (residual stream), dw += . */
-void ops_rmsnorm_backward(const real *dy, const real *x, const real *w, const real *inv, real *dx, real *dw, size_t n,
-                          size_t c);
+void ops_rmsnorm_backward(const real *dy, const real *x, const real *w, const real *inv, real *dx,
+                          real *dw, size_t n, size_t c);
 
 /* Rotary positions. table[positions, d]: for each position d/2 cosines, then d/2 sines of p * theta^(-2i/d). */
 void ops_rope_table(real *table, size_t positions, size_t d, double theta);
 /* Rotates `heads` heads of d in each of n rows of x (stride ldx), in place: pair (i, i + d/2), Hugging Face convention.
  * pos[n]: position of each row, a row of the table. */
-void ops_rope(real *x, size_t ldx, const real *table, const int32_t *pos, size_t n, size_t heads, size_t d);
+void ops_rope(real *x, size_t ldx, const real *table, const int32_t *pos, size_t n, size_t heads,
+              size_t d);
 /* Gradient in place: the rotation by minus the angle. */
-void ops_rope_backward(real *dx, size_t ldx, const real *table, const int32_t *pos, size_t n, size_t heads, size_t d);
+void ops_rope_backward(real *dx, size_t ldx, const real *table, const int32_t *pos, size_t n,
+                       size_t heads, size_t d);
 
 /* h[n,f] = silu(g) * u where gu[n,2f] holds g, then u, in each row. */
 void ops_swiglu(const real *gu, real *h, size_t n, size_t f);

@@ -27,8 +27,8 @@ struct update {
     real rate, root;                     /* lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t) */
 };
 
-static void update_run(const struct update *u, size_t n, real *restrict p, real *restrict m, real *restrict v,
-                       const real *restrict grad)
+static void update_run(const struct update *u, size_t n, real *restrict p, real *restrict m,
+                       real *restrict v, const real *restrict grad)
 {
     for (size_t i = 0; i < n; i++) {
         real g = grad[i] * u->scale;
@@ -46,11 +46,14 @@ static void update_run(const struct update *u, size_t n, real *restrict p, real 
     }
 }
 
-void adamw_step(const struct adamw *a, const struct layout *l, size_t offset, size_t n, real *p, real *m, real *v,
-                const real *grad, float scale, float lr, uint64_t step)
+void adamw_step(const struct adamw *a, const struct layout *l, size_t offset, size_t n, real *p,
+                real *m, real *v, const real *grad, float scale, float lr, uint64_t step)
 {
     size_t at = offset, end = offset + n;
-    struct update u = {.scale = (real)scale, .beta1 = (real)a->beta1, .beta2 = (real)a->beta2, .eps = (real)a->eps};
+    struct update u = {.scale = (real)scale,
+                       .beta1 = (real)a->beta1,
+                       .beta2 = (real)a->beta2,
+                       .eps = (real)a->eps};
 
     CHECK(step >= 1 && end >= offset && end <= l->count);
     u.rate = (real)((double)lr / (1.0 - power((double)a->beta1, step)));
@@ -63,7 +66,8 @@ void adamw_step(const struct adamw *a, const struct layout *l, size_t offset, si
         if (stop > end)
             stop = end;
         u.keep = l->tensor[i].decay ? (real)(1.0 - (double)lr * (double)a->weight_decay) : 1;
-        update_run(&u, stop - at, p + (at - offset), m + (at - offset), v + (at - offset), grad + (at - offset));
+        update_run(&u, stop - at, p + (at - offset), m + (at - offset), v + (at - offset),
+                   grad + (at - offset));
         at = stop;
     }
 }
@@ -77,7 +81,9 @@ double schedule_lr(const struct schedule *s, double peak, uint64_t step, uint64_
         return peak * (double)step / (double)s->warmup_steps;
     if (s->name == SCHEDULE_CONSTANT)
         return peak;
-    done = total > s->warmup_steps ? (double)(step - s->warmup_steps) / (double)(total - s->warmup_steps) : 1.0;
+    done = total > s->warmup_steps
+               ? (double)(step - s->warmup_steps) / (double)(total - s->warmup_steps)
+               : 1.0;
     if (done > 1.0)
         done = 1.0;
     if (s->name == SCHEDULE_LINEAR)
@@ -101,5 +107,6 @@ double sum_squares(const real *x, size_t n)
             lane[j] += (double)x[i + j] * (double)x[i + j];
     for (size_t j = 0; i < n; i++, j++)
         lane[j] += (double)x[i] * (double)x[i];
-    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
+           ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }

@@ -18,8 +18,8 @@ struct adamw {
 /* One update of elements [0, n): g = grad * scale; m, v moments; p -= lr * (mhat / (sqrt(vhat) + eps) + wd * p where decay).
  * decay_begin..: the decay flag of element i is that of the tensor it lies in; offset is the flat index of element 0.
  * step: 1-based (bias correction). scale: clip scale / global weight, applied to the raw summed gradient. */
-void adamw_step(const struct adamw *a, const struct layout *l, size_t offset, size_t n, real *p, real *m, real *v,
-                const real *grad, float scale, float lr, uint64_t step);
+void adamw_step(const struct adamw *a, const struct layout *l, size_t offset, size_t n, real *p,
+                real *m, real *v, const real *grad, float scale, float lr, uint64_t step);
 
 enum schedule_name { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE };
 struct schedule {

@@ -40,7 +40,8 @@ struct workspace {
     int32_t *place;            /* [N] its index among the wanted rows */
     int32_t *row;              /* [wanted] back again */
     size_t n_wanted;
-    real *last_att, *last;   /* [wanted, H D], [wanted, C]: input of the last o projection, output of the last layer */
+    real *last_att,
+        *last; /* [wanted, H D], [wanted, C]: input of the last o projection, output of the last layer */
     real *norm, *dnorm, *dx; /* [N, C] */
     real *dqkv, *datt, *dh;
     real *scratch;
@@ -89,8 +90,8 @@ static void workspace_carve(struct workspace *w, struct carve *c)
     head_carve(&w->head, c, &w->dims, (size_t)w->targets_max);
 }
 
-static void workspace_shape(struct workspace *w, const struct dims *d, int32_t rows_max, int32_t seqs_max,
-                            int32_t targets_max)
+static void workspace_shape(struct workspace *w, const struct dims *d, int32_t rows_max,
+                            int32_t seqs_max, int32_t targets_max)
 {
     CHECK(rows_max > 0 && seqs_max > 0 && targets_max >= 0);
     memset(w, 0, sizeof *w);
@@ -103,7 +104,8 @@ static void workspace_shape(struct workspace *w, const struct dims *d, int32_t r
     dims_offsets(d, &w->at);
 }
 
-size_t workspace_bytes(const struct dims *d, int32_t rows_max, int32_t seqs_max, int32_t targets_max)
+size_t workspace_bytes(const struct dims *d, int32_t rows_max, int32_t seqs_max,
+                       int32_t targets_max)
 {
     struct workspace w;
     struct carve c = {NULL, 0};
@@ -113,7 +115,8 @@ size_t workspace_bytes(const struct dims *d, int32_t rows_max, int32_t seqs_max,
     return c.used + sizeof w;
 }
 
-struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t seqs_max, int32_t targets_max)
+struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t seqs_max,
+                                int32_t targets_max)
 {
     struct workspace *w = mem_alloc(sizeof *w);
     size_t bytes = workspace_bytes(d, rows_max, seqs_max, targets_max) - sizeof *w;
@@ -147,7 +150,8 @@ static void progress_bump(const struct workspace *w)
         __atomic_fetch_add(w->progress, 1, __ATOMIC_RELAXED);
 }
 
-void batch_init(struct batch *b, int32_t rows_cap, int32_t seqs_cap, int32_t targets_cap, int32_t scores_cap)
+void batch_init(struct batch *b, int32_t rows_cap, int32_t seqs_cap, int32_t targets_cap,
+                int32_t scores_cap)
 {
     CHECK(rows_cap >= 0 && seqs_cap >= 0 && targets_cap >= 0 && scores_cap >= 0);
     memset(b, 0, sizeof *b);
@@ -172,9 +176,10 @@ void batch_fini(struct batch *b)
 
 static bool dims_same(const struct dims *a, const struct dims *b)
 {
-    return a->vocab == b->vocab && a->width == b->width && a->layers == b->layers && a->heads == b->heads &&
-           a->kv_heads == b->kv_heads && a->head_dim == b->head_dim && a->ffn == b->ffn && a->context == b->context &&
-           a->norm_eps == b->norm_eps && a->rope_theta == b->rope_theta && a->tied == b->tied && a->head == b->head &&
+    return a->vocab == b->vocab && a->width == b->width && a->layers == b->layers &&
+           a->heads == b->heads && a->kv_heads == b->kv_heads && a->head_dim == b->head_dim &&
+           a->ffn == b->ffn && a->context == b->context && a->norm_eps == b->norm_eps &&
+           a->rope_theta == b->rope_theta && a->tied == b->tied && a->head == b->head &&
            a->head_out == b->head_out;
 }
 
@@ -182,10 +187,12 @@ static bool dims_same(const struct dims *a, const struct dims *b)
 static void batch_check(const struct workspace *w, const struct dims *d, const struct batch *b)
 {
     CHECK(dims_same(d, &w->dims));
-    CHECK(b->rows >= 0 && b->rows <= w->rows_max && b->seqs <= w->seqs_max && b->targets <= w->targets_max);
+    CHECK(b->rows >= 0 && b->rows <= w->rows_max && b->seqs <= w->seqs_max &&
+          b->targets <= w->targets_max);
     CHECK(b->seq_begin[0] == 0 && b->seq_begin[b->seqs] == b->rows);
     for (int32_t i = 0; i < b->seqs; i++)
-        CHECK(b->seq_begin[i] <= b->seq_begin[i + 1] && b->seq_begin[i + 1] - b->seq_begin[i] <= d->context);
+        CHECK(b->seq_begin[i] <= b->seq_begin[i + 1] &&
+              b->seq_begin[i + 1] - b->seq_begin[i] <= d->context);
     for (int32_t i = 0; i < b->rows; i++)
         CHECK(b->token[i] >= 0 && b->token[i] < d->vocab);
     for (int32_t i = 0; i < b->targets; i++) {
@@ -221,7 +228,8 @@ static void rows_gather(const struct workspace *w, const real *all, real *wanted
         memcpy(wanted + i * width, all + (size_t)w->row[i] * width, width * sizeof *all);
 }
 
-static void rows_scatter(const struct workspace *w, const real *wanted, real *all, size_t rows, size_t width)
+static void rows_scatter(const struct workspace *w, const real *wanted, real *all, size_t rows,
+                         size_t width)
 {
     memset(all, 0, rows * width * sizeof *all);
     for (size_t i = 0; i < w->n_wanted; i++)
@@ -262,11 +270,12 @@ static void attention_backward(const struct workspace *w, const real *p, const s
 }
 
 /* s->mid holds the residual stream of n rows and gets att's projection added; next = mid + mlp(mid). */
-static void mlp_forward(const struct workspace *w, const real *p, const struct layer_state *s, const real *att,
-                        size_t n, real *next)
+static void mlp_forward(const struct workspace *w, const real *p, const struct layer_state *s,
+                        const real *att, size_t n, real *next)
 {
     const struct offsets *at = &w->at;
-    size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn, hd = w->attn.heads * w->attn.head_dim;
+    size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn,
+           hd = w->attn.heads * w->attn.head_dim;
 
     ops_linear(att, hd, p + at->o, s->mid, c, n, hd, c, true);
     ops_rmsnorm(s->mid, p + at->norm2, w->norm, s->inv2, n, c, (real)w->dims.norm_eps);
@@ -277,11 +286,12 @@ static void mlp_forward(const struct workspace *w, const real *p, const struct l
 }
 
 /* w->dx [n, C]: gradient of next, becomes that of the residual stream; datt [n, H D] gets that of att. */
-static void mlp_backward(const struct workspace *w, const real *p, const struct layer_state *s, const real *att,
-                         size_t n, real *datt, real *g)
+static void mlp_backward(const struct workspace *w, const real *p, const struct layer_state *s,
+                         const real *att, size_t n, real *datt, real *g)
 {
     const struct offsets *at = &w->at;
-    size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn, hd = w->attn.heads * w->attn.head_dim;
+    size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn,
+           hd = w->attn.heads * w->attn.head_dim;
 
     ops_linear_dw(w->dx, c, s->h, f, g + at->down, n, f, c);
     ops_linear_dx(w->dx, c, p + at->down, w->dh, f, n, f, c, false);
@@ -295,8 +305,8 @@ static void mlp_backward(const struct workspace *w, const real *p, const struct 
 }
 
 /* next [N, C] = layer(s->x); next may be s->x, which is read before next is written. */
-static void layer_forward(const struct workspace *w, const real *p, const struct batch *b, const struct layer_state *s,
-                          real *next)
+static void layer_forward(const struct workspace *w, const real *p, const struct batch *b,
+                          const struct layer_state *s, real *next)
 {
     size_t n = (size_t)b->rows;
 
@@ -306,8 +316,8 @@ static void layer_forward(const struct workspace *w, const real *p, const struct
     progress_bump(w);
 }
 
-static void layer_backward(const struct workspace *w, const real *p, const struct batch *b, const struct layer_state *s,
-                           real *g)
+static void layer_backward(const struct workspace *w, const real *p, const struct batch *b,
+                           const struct layer_state *s, real *g)
 {
     mlp_backward(w, p, s, s->att, (size_t)b->rows, w->datt, g);
     attention_backward(w, p, b, s, NULL, g);
@@ -315,7 +325,8 @@ static void layer_backward(const struct workspace *w, const real *p, const struc
 }
 
 /* w->last [wanted, C]. */
-static void last_forward(const struct workspace *w, const real *p, const struct batch *b, const struct layer_state *s)
+static void last_forward(const struct workspace *w, const real *p, const struct batch *b,
+                         const struct layer_state *s)
 {
     attention_forward(w, p, b, s, w->wanted);
     rows_gather(w, s->x, s->mid, (size_t)w->dims.width);
@@ -325,8 +336,8 @@ static void last_forward(const struct workspace *w, const real *p, const struct 
 }
 
 /* w->dx: [wanted, C] before, [N, C] after. dqkv and dnorm are free in between and lend their space. */
-static void last_backward(const struct workspace *w, const real *p, const struct batch *b, const struct layer_state *s,
-                          real *g)
+static void last_backward(const struct workspace *w, const real *p, const struct batch *b,
+                          const struct layer_state *s, real *g)
 {
     size_t n = (size_t)b->rows, c = (size_t)w->dims.width, hd = w->attn.heads * w->attn.head_dim;
 
@@ -341,7 +352,8 @@ static void last_backward(const struct workspace *w, const real *p, const struct
 /* ---- the whole ---- */
 
 /* Runs all layers; keep: every layer's state for a backward. */
-static struct head_rows trunk_forward(struct workspace *w, const real *params, const struct batch *b, bool keep)
+static struct head_rows trunk_forward(struct workspace *w, const real *params,
+                                      const struct batch *b, bool keep)
 {
     size_t layers = (size_t)w->dims.layers, c = (size_t)w->dims.width;
 
@@ -361,8 +373,8 @@ static struct head_rows trunk_forward(struct workspace *w, const real *params, c
 }
 
 /* From w->dx, the gradient of the wanted rows. */
-static void trunk_backward(struct workspace *w, const real *params, const struct batch *b, real *grad,
-                           const struct grad_sink *sink)
+static void trunk_backward(struct workspace *w, const real *params, const struct batch *b,
+                           real *grad, const struct grad_sink *sink)
 {
     for (size_t l = (size_t)w->dims.layers; l-- > 0;) {
         size_t begin = w->at.layers + l * w->at.layer_size;
@@ -412,8 +424,8 @@ void transformer_losses(const struct dims *d, const real *params, const struct b
     head_losses(&w->head, d, params, &rows, b, loss);
 }
 
-void transformer_outputs(const struct dims *d, const real *params, const struct batch *b, real *out, size_t stride,
-                         struct workspace *w)
+void transformer_outputs(const struct dims *d, const real *params, const struct batch *b, real *out,
+                         size_t stride, struct workspace *w)
 {
     struct head_rows rows;
 

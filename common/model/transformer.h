@@ -15,28 +15,34 @@
 #include "model/real.h"
 
 struct batch_target {
-    int32_t row;    /* position in [0, N) whose hidden state is read */
-    int32_t id;     /* HEAD_LM: token that should come out, lo <= id < hi. HEAD_REGRESSION: index into scores */
-    int32_t lo, hi; /* HEAD_LM: softmax over vocabulary rows [lo, hi); the whole vocabulary is [0, V) */
-    float weight;   /* >= 0; a target of weight 0 is left out of training */
+    int32_t row; /* position in [0, N) whose hidden state is read */
+    int32_t
+        id; /* HEAD_LM: token that should come out, lo <= id < hi. HEAD_REGRESSION: index into scores */
+    int32_t lo,
+        hi; /* HEAD_LM: softmax over vocabulary rows [lo, hi); the whole vocabulary is [0, V) */
+    float weight; /* >= 0; a target of weight 0 is left out of training */
 };
 
 struct batch {
     int32_t rows, seqs, targets;
     int32_t rows_cap, seqs_cap, targets_cap, scores_cap; /* capacities of the arrays below */
     int32_t *token;                                      /* [rows] */
-    int32_t *seq_begin; /* [seqs + 1], seq_begin[0] = 0, seq_begin[seqs] = rows; a sequence has at most context rows */
+    int32_t *
+        seq_begin; /* [seqs + 1], seq_begin[0] = 0, seq_begin[seqs] = rows; a sequence has at most context rows */
     struct batch_target *target; /* [targets], rows ascending */
-    float *score; /* HEAD_REGRESSION: [.. * head_out], target.id selects a group of head_out; NaN = missing, masked */
+    float *
+        score; /* HEAD_REGRESSION: [.. * head_out], target.id selects a group of head_out; NaN = missing, masked */
 };
 
-void batch_init(struct batch *b, int32_t rows_cap, int32_t seqs_cap, int32_t targets_cap, int32_t scores_cap);
+void batch_init(struct batch *b, int32_t rows_cap, int32_t seqs_cap, int32_t targets_cap,
+                int32_t scores_cap);
 void batch_fini(struct batch *b);
 
 struct loss_out {
-    double loss_sum;   /* sum of weight * loss: nats (LM) or squared error (regression) */
-    double weight_sum; /* LM: sum of weights. Regression: sum of weight * (number of present scores) */
-    int64_t tokens;    /* rows processed, every token of the sequences */
+    double loss_sum; /* sum of weight * loss: nats (LM) or squared error (regression) */
+    double
+        weight_sum; /* LM: sum of weights. Regression: sum of weight * (number of present scores) */
+    int64_t tokens; /* rows processed, every token of the sequences */
 };
 
 /* Where a gradient becomes final while the backward runs: elements [begin, end) will not change again. Called from the
@@ -47,9 +53,11 @@ struct grad_sink {
 };
 
 struct workspace; /* sized once for (dims, rows, seqs, targets), used for ever */
-struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t seqs_max, int32_t targets_max);
+struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t seqs_max,
+                                int32_t targets_max);
 void workspace_free(struct workspace *w);
-size_t workspace_bytes(const struct dims *d, int32_t rows_max, int32_t seqs_max, int32_t targets_max);
+size_t workspace_bytes(const struct dims *d, int32_t rows_max, int32_t seqs_max,
+                       int32_t targets_max);
 /* A counter that the numerics bump at least once per layer, read by the control thread (liveness). May stay NULL. */
 void workspace_set_progress(struct workspace *w, uint64_t *counter);
 
@@ -61,7 +69,7 @@ void transformer_losses(const struct dims *d, const real *params, const struct b
                         struct workspace *w);
 /* Log-probabilities over [lo, hi) (HEAD_LM) or raw scores (HEAD_REGRESSION: head_out of them) at each target row:
  * out[t * stride + j]. stride >= hi - lo or head_out. */
-void transformer_outputs(const struct dims *d, const real *params, const struct batch *b, real *out, size_t stride,
-                         struct workspace *w);
+void transformer_outputs(const struct dims *d, const real *params, const struct batch *b, real *out,
+                         size_t stride, struct workspace *w);
 
 #endif

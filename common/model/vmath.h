@@ -141,9 +141,10 @@ VM_INLINE vreal vm_exp(vreal x)
 {
 #ifdef REAL_DOUBLE
     const vreal shift = vm_set(0x1.8p52);
-    static const double c[] = {1.0 / 6227020800.0, 1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0,
-                               1.0 / 362880.0,     1.0 / 40320.0,     1.0 / 5040.0,     1.0 / 720.0,
-                               1.0 / 120.0,        1.0 / 24.0,        1.0 / 6.0,        0.5};
+    static const double c[] = {1.0 / 6227020800.0, 1.0 / 479001600.0, 1.0 / 39916800.0,
+                               1.0 / 3628800.0,    1.0 / 362880.0,    1.0 / 40320.0,
+                               1.0 / 5040.0,       1.0 / 720.0,       1.0 / 120.0,
+                               1.0 / 24.0,         1.0 / 6.0,         0.5};
     vreal z = vm_fma(x, vm_set(0x1.71547652b82fep0), shift);
     vreal k = z - shift;
     vreal r = vm_fma(k, vm_set(-0x1.62e42fefa39efp-1), x);
@@ -199,7 +200,8 @@ VM_INLINE vreal vm_log(vreal x)
     for (int i = 21; i >= 3; i -= 2)
         p = vm_fma(p, s2, vm_set(1.0 / (double)i));
     vreal tail = 2.0 * s * s2 * p;
-    vreal y = vm_fma(kf, vm_set(0x1.62e42fefa39efp-1), vm_fma(kf, vm_set(0x1.abc9e3b39803fp-56), tail) + 2.0 * s);
+    vreal y = vm_fma(kf, vm_set(0x1.62e42fefa39efp-1),
+                     vm_fma(kf, vm_set(0x1.abc9e3b39803fp-56), tail) + 2.0 * s);
     return vm_select(x >= 0.0, y, vm_set(__builtin_nan("")));
 #else
     const vm_word half_root = 0x3f3504f3;

@@ -47,8 +47,8 @@ static void temps_sweep(const char *dir)
         return;
     for (struct dirent *entry; (entry = readdir(d)) != NULL;) {
         struct stat st;
-        if (fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-            now - st.st_mtime > TEMP_AGE_S)
+        if (fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            S_ISREG(st.st_mode) && now - st.st_mtime > TEMP_AGE_S)
             unlinkat(dirfd(d), entry->d_name, 0);
     }
     closedir(d);
@@ -182,8 +182,8 @@ static int writer_publish(struct blob_writer *w, const char *digest, struct err 
     if (fchmod(w->fd, 0444) != 0)
         rc = err_sys(e, "chmod %s", w->temp);
     if (rc == 0 && fsync(w->fd) != 0)
-        rc = err_set(e, errno == ENOSPC || errno == EDQUOT ? ERR_NO_SPACE : ERR_IO, "fsync %s: %s", w->temp,
-                     strerror(errno));
+        rc = err_set(e, errno == ENOSPC || errno == EDQUOT ? ERR_NO_SPACE : ERR_IO, "fsync %s: %s",
+                     w->temp, strerror(errno));
     if (rc == 0 && rename(w->temp, path) != 0)
         rc = err_sys(e, "rename %s to %s", w->temp, path);
     if (rc == 0)
@@ -227,7 +227,8 @@ void blob_write_abort(struct blob_writer **pw)
     writer_free(pw);
 }
 
-int blob_put_bytes(struct blob_store *s, const void *bytes, size_t len, struct digest *out, struct err *e)
+int blob_put_bytes(struct blob_store *s, const void *bytes, size_t len, struct digest *out,
+                   struct err *e)
 {
     struct blob_writer *w = NULL;
     int rc = blob_write_begin(s, &w, e);
@@ -275,7 +276,8 @@ out:
     return rc;
 }
 
-static int file_put(struct blob_store *s, const char *path, struct digest *out, uint64_t *size, struct err *e)
+static int file_put(struct blob_store *s, const char *path, struct digest *out, uint64_t *size,
+                    struct err *e)
 {
     struct blob_writer *w = NULL;
     int rc = blob_write_begin(s, &w, e);
@@ -302,7 +304,8 @@ int blob_put_tree_file(struct blob_store *s, const char *path, struct tree_file 
     return file_put(s, path, &out->digest, &out->size, e);
 }
 
-int blob_read(const struct blob_store *s, const char *digest, size_t max, struct buf *out, struct err *e)
+int blob_read(const struct blob_store *s, const char *digest, size_t max, struct buf *out,
+              struct err *e)
 {
     struct digest found;
     char *path;

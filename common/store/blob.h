@@ -20,20 +20,24 @@ struct blob_store; /* thread-safe */
 int blob_open(const char *dir, struct blob_store **out, struct err *e);
 void blob_close(struct blob_store *s);
 bool blob_has(const struct blob_store *s, const char *digest);
-void blob_path(const struct blob_store *s, const char *digest, char *path, size_t cap); /* where it is or would be */
+void blob_path(const struct blob_store *s, const char *digest, char *path,
+               size_t cap); /* where it is or would be */
 
 /* Streaming in: bytes arrive, are hashed on the way; end compares with `expect` (NULL: whatever it is), syncs, renames. */
 struct blob_writer;
 int blob_write_begin(struct blob_store *s, struct blob_writer **out, struct err *e);
 int blob_write(struct blob_writer *w, const void *bytes, size_t len, struct err *e);
-int blob_write_end(struct blob_writer **w, const char *expect, struct digest *out, struct err *e); /* ERR_CORRUPT on a mismatch */
+int blob_write_end(struct blob_writer **w, const char *expect, struct digest *out,
+                   struct err *e); /* ERR_CORRUPT on a mismatch */
 void blob_write_abort(struct blob_writer **w);
 
-int blob_put_bytes(struct blob_store *s, const void *bytes, size_t len, struct digest *out, struct err *e);
+int blob_put_bytes(struct blob_store *s, const void *bytes, size_t len, struct digest *out,
+                   struct err *e);
 int blob_put_file(struct blob_store *s, const char *path, struct digest *out, struct err *e);
 /* Whole directory (regular files, recursively, sorted) as blobs plus its tree manifest. */
 int blob_put_tree(struct blob_store *s, const char *dir, struct digest *out, struct err *e);
-int blob_read(const struct blob_store *s, const char *digest, size_t max, struct buf *out, struct err *e); /* verified */
+int blob_read(const struct blob_store *s, const char *digest, size_t max, struct buf *out,
+              struct err *e); /* verified */
 int blob_verify(const struct blob_store *s, const char *digest, struct err *e);
 
 /* Tree manifests as nouns. */
@@ -44,8 +48,10 @@ struct tree_file {
 };
 bool blob_text_is_tree(const char *text, size_t len);
 /* Hostile manifests are refused: names that leave the directory, unsorted or duplicate names, a file that is also a directory. */
-int blob_tree_parse(const char *text, size_t len, struct tree_file **files, size_t *n, struct err *e); /* gives files: free() */
-void blob_tree_print(const struct tree_file *files, size_t n, struct buf *out); /* files sorted by path; the canonical text */
+int blob_tree_parse(const char *text, size_t len, struct tree_file **files, size_t *n,
+                    struct err *e); /* gives files: free() */
+void blob_tree_print(const struct tree_file *files, size_t n,
+                     struct buf *out); /* files sorted by path; the canonical text */
 /* Makes dir hold the tree's files (hard links to blobs where possible, else copies). All its blobs must be in the store. */
 int blob_tree_checkout(struct blob_store *s, const char *digest, const char *dir, struct err *e);
 

@@ -7,6 +7,7 @@
 #define PATH_BYTES 4608
 
 /* A regular file as a blob; fills digest and size. */
-int blob_put_tree_file(struct blob_store *s, const char *path, struct tree_file *out, struct err *e);
+int blob_put_tree_file(struct blob_store *s, const char *path, struct tree_file *out,
+                       struct err *e);
 
 #endif

@@ -30,7 +30,8 @@ bool blob_text_is_tree(const char *text, size_t len)
 {
     size_t nb = sizeof tree_begin - 1, ne = sizeof tree_end - 1;
 
-    return len >= nb + ne && memcmp(text, tree_begin, nb) == 0 && memcmp(text + len - ne, tree_end, ne) == 0;
+    return len >= nb + ne && memcmp(text, tree_begin, nb) == 0 &&
+           memcmp(text + len - ne, tree_end, ne) == 0;
 }
 
 /* Why a path must not be in a manifest, or NULL. */
@@ -73,13 +74,15 @@ static int paths_check(const struct tree_file *files, size_t n, struct err *e)
 
     for (size_t i = 0; rc == 0 && i < n; i++) {
         if (i > 0 && by_path(&files[i - 1], &files[i]) >= 0)
-            rc = err_set(e, ERR_INVALID, "files[%zu]: path \"%s\" is not after \"%s\"", i, files[i].path,
-                         files[i - 1].path);
-        for (const char *slash = files[i].path; rc == 0 && (slash = strchr(slash, '/')) != NULL; slash++) {
+            rc = err_set(e, ERR_INVALID, "files[%zu]: path \"%s\" is not after \"%s\"", i,
+                         files[i].path, files[i - 1].path);
+        for (const char *slash = files[i].path; rc == 0 && (slash = strchr(slash, '/')) != NULL;
+             slash++) {
             memcpy(dir->path, files[i].path, (size_t)(slash - files[i].path));
             dir->path[slash - files[i].path] = '\0';
             if (bsearch(dir, files, n, sizeof *files, by_path) != NULL)
-                rc = err_set(e, ERR_INVALID, "files[%zu]: \"%s\" is a file and a directory", i, dir->path);
+                rc = err_set(e, ERR_INVALID, "files[%zu]: \"%s\" is a file and a directory", i,
+                             dir->path);
         }
     }
     free(dir);
@@ -119,7 +122,8 @@ out:
     return rc;
 }
 
-int blob_tree_parse(const char *text, size_t len, struct tree_file **files, size_t *n, struct err *e)
+int blob_tree_parse(const char *text, size_t len, struct tree_file **files, size_t *n,
+                    struct err *e)
 {
     int rc = 0;
     cJSON *j = NULL;
@@ -140,7 +144,8 @@ int blob_tree_parse(const char *text, size_t len, struct tree_file **files, size
         goto out;
     }
     if (cJSON_GetArraySize(list) > TREE_FILES_MAX) {
-        rc = err_set(e, ERR_LIMIT, "%d files, at most %d", cJSON_GetArraySize(list), TREE_FILES_MAX);
+        rc =
+            err_set(e, ERR_LIMIT, "%d files, at most %d", cJSON_GetArraySize(list), TREE_FILES_MAX);
         goto out;
     }
     v = mem_zalloc((size_t)cJSON_GetArraySize(list), sizeof *v);
@@ -171,9 +176,11 @@ struct tree_walk {
     size_t n, cap;
 };
 
-static int walk_dir(struct tree_walk *w, const char *dir, const char *prefix, int depth, struct err *e);
+static int walk_dir(struct tree_walk *w, const char *dir, const char *prefix, int depth,
+                    struct err *e);
 
-static int walk_entry(struct tree_walk *w, const char *path, const char *name, int depth, struct err *e)
+static int walk_entry(struct tree_walk *w, const char *path, const char *name, int depth,
+                      struct err *e)
 {
     struct stat st;
     const char *fault = path_fault(name);
@@ -199,7 +206,8 @@ static int walk_entry(struct tree_walk *w, const char *path, const char *name, i
 }
 
 /* Depth is bounded, which also ends a loop of symbolic links. */
-static int walk_dir(struct tree_walk *w, const char *dir, const char *prefix, int depth, struct err *e)
+static int walk_dir(struct tree_walk *w, const char *dir, const char *prefix, int depth,
+                    struct err *e)
 {
     int rc = 0;
     DIR *d;
@@ -229,7 +237,8 @@ void blob_tree_print(const struct tree_file *files, size_t n, struct buf *out)
     for (size_t i = 0; i < n; i++) {
         buf_str(out, i > 0 ? ",{\"path\":" : "{\"path\":");
         json_quote(files[i].path, strlen(files[i].path), out);
-        buf_printf(out, ",\"sha256\":\"%s\",\"size\":%" PRIu64 "}", files[i].digest.hex, files[i].size);
+        buf_printf(out, ",\"sha256\":\"%s\",\"size\":%" PRIu64 "}", files[i].digest.hex,
+                   files[i].size);
     }
     buf_str(out, tree_end);
 }
@@ -281,7 +290,8 @@ out:
 }
 
 /* One verified blob as path: hard link, or a copy where the file system will not (another device, too many links). */
-static int file_place(struct blob_store *s, const struct tree_file *f, const char *path, struct err *e)
+static int file_place(struct blob_store *s, const struct tree_file *f, const char *path,
+                      struct err *e)
 {
     int rc = blob_verify(s, f->digest.hex, e);
     char *from, *temp;
@@ -296,8 +306,8 @@ static int file_place(struct blob_store *s, const struct tree_file *f, const cha
     if (stat(from, &st) != 0)
         rc = err_sys(e, "%s", from);
     else if ((uint64_t)st.st_size != f->size)
-        rc = err_set(e, ERR_CORRUPT, "%s: its blob has %lld bytes, the manifest says %" PRIu64, f->path,
-                     (long long)st.st_size, f->size);
+        rc = err_set(e, ERR_CORRUPT, "%s: its blob has %lld bytes, the manifest says %" PRIu64,
+                     f->path, (long long)st.st_size, f->size);
     else if (link(from, temp) != 0)
         rc = file_copy(from, temp, e);
     /* rename() of two names of one file does nothing, and leaves both. */
@@ -309,7 +319,8 @@ static int file_place(struct blob_store *s, const struct tree_file *f, const cha
     return rc;
 }
 
-static int tree_fill(struct blob_store *s, const struct tree_file *files, size_t n, const char *dir, struct err *e)
+static int tree_fill(struct blob_store *s, const struct tree_file *files, size_t n, const char *dir,
+                     struct err *e)
 {
     int rc = 0;
 
@@ -327,7 +338,8 @@ static int tree_fill(struct blob_store *s, const struct tree_file *files, size_t
 }
 
 /* A directory that is not there yet appears whole or not at all; one that is there is filled file by file. */
-static int tree_lay_out(struct blob_store *s, const struct tree_file *files, size_t n, const char *dir, struct err *e)
+static int tree_lay_out(struct blob_store *s, const struct tree_file *files, size_t n,
+                        const char *dir, struct err *e)
 {
     int rc = 0;
     struct err ignored;
@@ -349,8 +361,9 @@ static int tree_lay_out(struct blob_store *s, const struct tree_file *files, siz
         goto out;
     rc = chmod(temp, 0755) == 0 ? tree_fill(s, files, n, temp, e) : err_sys(e, "chmod %s", temp);
     if (rc == 0 && rename(temp, dir) != 0)
-        rc = errno == ENOTEMPTY || errno == EEXIST ? tree_fill(s, files, n, dir, e) /* somebody else was faster */
-                                                   : err_sys(e, "rename %s to %s", temp, dir);
+        rc = errno == ENOTEMPTY || errno == EEXIST
+                 ? tree_fill(s, files, n, dir, e) /* somebody else was faster */
+                 : err_sys(e, "rename %s to %s", temp, dir);
     file_remove_tree(temp, &ignored);
 out:
     free(temp);

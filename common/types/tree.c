@@ -58,7 +58,8 @@ size_t tree_cover(uint32_t m, struct tree_span span, struct tree_node *out, size
         /* Rise while the bigger node is aligned here and reaches no further than span.end (or than m, where the
          * tree itself ends: a short right edge is covered by one high node). */
         while (level < tree_height(m) && (at & ((2u << level) - 1)) == 0) {
-            struct tree_span wide = tree_leaves(m, (struct tree_node){level + 1, at >> (level + 1)});
+            struct tree_span wide =
+                tree_leaves(m, (struct tree_node){level + 1, at >> (level + 1)});
             if (wide.end > span.end)
                 break;
             level++;

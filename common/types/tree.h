@@ -23,11 +23,12 @@ struct tree_span {
 };
 
 uint32_t tree_height(uint32_t m);                        /* least h with 2^h >= m; m >= 1 */
-bool tree_node_is_valid(uint32_t m, struct tree_node n);  /* exists and covers at least one leaf */
+bool tree_node_is_valid(uint32_t m, struct tree_node n); /* exists and covers at least one leaf */
 struct tree_span tree_leaves(uint32_t m, struct tree_node n);
 struct tree_node tree_parent(struct tree_node n);
 struct tree_node tree_sibling(struct tree_node n);
-bool tree_has_right(uint32_t m, struct tree_node n);      /* level > 0 and the right child covers a leaf */
+bool tree_has_right(uint32_t m,
+                    struct tree_node n); /* level > 0 and the right child covers a leaf */
 /* The fewest aligned nodes that cover exactly [span.begin, span.end), in leaf order; returns how many (<= cap). */
 size_t tree_cover(uint32_t m, struct tree_span span, struct tree_node *out, size_t cap);
 

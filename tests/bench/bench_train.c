@@ -18,14 +18,26 @@ struct shape {
 };
 
 static const struct shape shapes[] = {
-    {"stories260K, every row a target", {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0}, 6, 66, 0},
+    {"stories260K, every row a target",
+     {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0},
+     6,
+     66,
+     0},
     {"stories260K, two rows of three a target",
      {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0},
      6,
      66,
      22},
-    {"stories260K, two targets a sequence", {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0}, 6, 66, 64},
-    {"stories260K, length 256", {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0}, 2, 256, 0},
+    {"stories260K, two targets a sequence",
+     {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0},
+     6,
+     66,
+     64},
+    {"stories260K, length 256",
+     {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0},
+     2,
+     256,
+     0},
     {"width 512, 8 layers, heads of 64, vocabulary 4096",
      {4096, 512, 8, 8, 4, 64, 1376, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
      4,
@@ -43,7 +55,8 @@ static double flops(const struct shape *s)
     dims_offsets(d, &o);
     matrices = (double)d->layers * (double)(o.layer_size - 2 * (size_t)d->width);
     tail = (double)(o.layer_size - o.o - (size_t)d->width);
-    return 6.0 * rows * (matrices - tail) + 6.0 * targets * tail + 6.0 * targets * (double)d->vocab * (double)d->width +
+    return 6.0 * rows * (matrices - tail) + 6.0 * targets * tail +
+           6.0 * targets * (double)d->vocab * (double)d->width +
            14.0 * (double)d->layers * rows * (t + 1.0) / 2.0 * (double)(d->heads * d->head_dim);
 }
 
@@ -74,7 +87,8 @@ static void bench(const struct shape *s, double seconds)
         spent += took;
         best = took < best ? took : best;
     }
-    printf("figure: train %s: %.0f rows/s, %.1f GFLOP/s, one thread, %d rows a unit, workspace %.1f MB, kernels %s\n",
+    printf("figure: train %s: %.0f rows/s, %.1f GFLOP/s, one thread, %d rows a unit, workspace "
+           "%.1f MB, kernels %s\n",
            s->name, (double)b.rows / best, flops(s) / best * 1e-9, b.rows,
            (double)workspace_bytes(d, b.rows, b.seqs, b.targets) * 1e-6, model_blas_core());
     workspace_free(w);

@@ -90,7 +90,8 @@ static void cases_batch(struct batch *b)
         cJSON_ArrayForEach(id, json_get(c, "ids"))
         {
             b->token[row] = id->valueint;
-            fixture_target(b, row++, id->next == NULL ? 0 : id->next->valueint, 0, dims.vocab, 1.0f);
+            fixture_target(b, row++, id->next == NULL ? 0 : id->next->valueint, 0, dims.vocab,
+                           1.0f);
         }
     }
 }
@@ -142,14 +143,16 @@ static void test_last_logits(void **state)
     {
         const float *row = out + 512 * (size_t)(b.seq_begin[++seq] - 1);
         const cJSON *pair, *top = cJSON_GetArrayItem(json_get(c, "last_logits_top10"), 0);
-        double shift = cJSON_GetArrayItem(top, 1)->valuedouble - (double)row[cJSON_GetArrayItem(top, 0)->valueint];
+        double shift = cJSON_GetArrayItem(top, 1)->valuedouble -
+                       (double)row[cJSON_GetArrayItem(top, 0)->valueint];
         double sum = 512.0 * shift;
 
         cJSON_ArrayForEach(pair, json_get(c, "last_logits_top10"))
         {
             double want = cJSON_GetArrayItem(pair, 1)->valuedouble;
 
-            assert_true(fabs((double)row[cJSON_GetArrayItem(pair, 0)->valueint] + shift - want) <= 1e-3);
+            assert_true(fabs((double)row[cJSON_GetArrayItem(pair, 0)->valueint] + shift - want) <=
+                        1e-3);
         }
         for (size_t i = 0; i < 512; i++)
             sum += (double)row[i];

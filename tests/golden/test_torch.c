@@ -94,8 +94,8 @@ static void targets_read(struct batch *b, const struct dims *d)
 
     if (d->head == HEAD_LM) {
         for (size_t i = 0; i < (size_t)t.count; i += 5)
-            fixture_target(b, (int32_t)value(t, i), (int32_t)value(t, i + 1), (int32_t)value(t, i + 2),
-                           (int32_t)value(t, i + 3), value(t, i + 4));
+            fixture_target(b, (int32_t)value(t, i), (int32_t)value(t, i + 1),
+                           (int32_t)value(t, i + 2), (int32_t)value(t, i + 3), value(t, i + 4));
         return;
     }
     for (size_t i = 0; i < (size_t)rows.count; i++) {
@@ -112,8 +112,10 @@ static void subject_init(struct subject *s, const char *prefix, bool tied, int32
     struct record tokens = record_find("tokens", "", "");
 
     s->prefix = prefix;
-    s->dims = (struct dims){
-        48, 32, 2, 4, 2, 8, 40, 64, 1e-5f, 1e4f, tied, head_out > 0 ? HEAD_REGRESSION : HEAD_LM, head_out};
+    s->dims =
+        (struct dims){48,      32, 2,     4,    2,    8,
+                      40,      64, 1e-5f, 1e4f, tied, head_out > 0 ? HEAD_REGRESSION : HEAD_LM,
+                      head_out};
     layout_init(&s->layout, &s->dims);
     fixture_batch(&s->batch, &s->dims, lengths, 4, 1);
     for (int32_t i = 0; i < s->batch.rows; i++)
@@ -154,7 +156,8 @@ static void outputs_compare(struct subject *s)
 
         if (s->dims.head == HEAD_REGRESSION) {
             for (size_t j = 0; j < k; j++)
-                assert_true(fabs((double)out[i * stride + j] - (double)value(want, i * k + j)) <= 1e-5 * 4.0);
+                assert_true(fabs((double)out[i * stride + j] - (double)value(want, i * k + j)) <=
+                            1e-5 * 4.0);
             continue;
         }
         for (int32_t j = t->lo; j < t->hi; j++) {
@@ -182,7 +185,8 @@ static void gradients_compare(struct subject *s)
     for (int32_t t = 0; t < s->layout.tensors; t++) {
         const struct tensor *x = &s->layout.tensor[t];
 
-        compare(x->name, s->grad + x->begin, record_find(s->prefix, "/grad/", x->name), tensor_count(x), 1e-4);
+        compare(x->name, s->grad + x->begin, record_find(s->prefix, "/grad/", x->name),
+                tensor_count(x), 1e-4);
     }
 }
 
@@ -206,7 +210,8 @@ static void steps_compare(struct subject *s)
     for (int32_t t = 0; t < s->layout.tensors; t++) {
         const struct tensor *x = &s->layout.tensor[t];
 
-        compare(x->name, s->params + x->begin, record_find(s->prefix, "/after/", x->name), tensor_count(x), 1e-4);
+        compare(x->name, s->params + x->begin, record_find(s->prefix, "/after/", x->name),
+                tensor_count(x), 1e-4);
     }
     free(m);
     free(v);

@@ -40,7 +40,8 @@ static const char *at(const char *name)
 
 static int server_start(const char *token, uint64_t reserve)
 {
-    struct http_config c = {.listen = "127.0.0.1:0", .blobs = there, .token = token, .disk_reserve_bytes = reserve};
+    struct http_config c = {
+        .listen = "127.0.0.1:0", .blobs = there, .token = token, .disk_reserve_bytes = reserve};
 
     return http_start(&c, &http, &err);
 }
@@ -49,8 +50,8 @@ static int setup(void **state)
 {
     (void)state;
     snprintf(root, sizeof root, "/tmp/test_artifact.XXXXXX");
-    if (mkdtemp(root) == NULL || blob_open(at("there"), &there, &err) != 0 || blob_open(at("here"), &here, &err) != 0 ||
-        server_start(NULL, 0) != 0)
+    if (mkdtemp(root) == NULL || blob_open(at("there"), &there, &err) != 0 ||
+        blob_open(at("here"), &here, &err) != 0 || server_start(NULL, 0) != 0)
         return 1;
     big = mem_zalloc(BIG, 1);
     for (size_t i = 0; i < BIG; i++)
@@ -168,7 +169,8 @@ static void test_what_cannot_be_had_is_named(void **state)
     (void)state;
     assert_int_equal(artifact_fetch(client, ABSENT, 2000, path, sizeof path, &err), ERR_NOT_FOUND);
     assert_int_equal(artifact_fetch(client, "../x", 2000, path, sizeof path, &err), ERR_INVALID);
-    assert_int_equal(artifact_publish(client, at("nothing"), 2000, &d, NULL, NULL, &err), ERR_NOT_FOUND);
+    assert_int_equal(artifact_publish(client, at("nothing"), 2000, &d, NULL, NULL, &err),
+                     ERR_NOT_FOUND);
     assert_ok(blob_put_bytes(there, "hello", 5, &d, &err));
     blob_path(there, d.hex, bad, sizeof bad);
     assert_ok(file_write_atomic(bad, "jello", 5, &err));
@@ -336,8 +338,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_damage_in_the_cache_is_replaced, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_cannot_be_had_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_full_disk_and_a_key, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_broken_download_goes_on_where_it_stopped, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_threads_that_want_the_same_load_it_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_broken_download_goes_on_where_it_stopped, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_threads_that_want_the_same_load_it_once, setup,
+                                        teardown),
     };
     return cmocka_run_group_tests_name("artifact", tests, NULL, NULL);
 }

@@ -55,8 +55,8 @@ static void *reactor_main(void *arg)
             if (r.status == 409)
                 buf_str(&r.body, "{\"code\":\"conflict\"}");
             else
-                buf_printf(&r.body, "%s|%s|%s|%.*s|%s|%s", q.method, q.path, q.query, (int)q.body_len, q.body,
-                           q.content_type, q.idempotency_key);
+                buf_printf(&r.body, "%s|%s|%s|%.*s|%s|%s", q.method, q.path, q.query,
+                           (int)q.body_len, q.body, q.content_type, q.idempotency_key);
             http_answer(http, ticket, &r);
         }
         for (int i = 0; i < parked_n; i++) {
@@ -95,7 +95,8 @@ static int setup(void **state)
 
 static int setup_quick(void **state)
 {
-    config = (struct http_config){.header_ms = 400, .idle_ms = 1000, .answer_ms_max = 300, .connections_per_ip = 8};
+    config = (struct http_config){
+        .header_ms = 400, .idle_ms = 1000, .answer_ms_max = 300, .connections_per_ip = 8};
     return setup(state);
 }
 
@@ -191,11 +192,15 @@ static void test_requests_are_handed_over_decoded(void **state)
     static const struct {
         const char *request, *body;
     } cases[] = {
-        {"GET /v1/jobs?state=RUNNING&x=%20 HTTP/1.1\r\n" H "\r\n", "GET|/v1/jobs|state=RUNNING&x=%20|||"},
+        {"GET /v1/jobs?state=RUNNING&x=%20 HTTP/1.1\r\n" H "\r\n",
+         "GET|/v1/jobs|state=RUNNING&x=%20|||"},
         {"GET /a%20b%2Fc HTTP/1.1\r\n" H "\r\n", "GET|/a b/c||||"},
-        {"POST /v1/jobs HTTP/1.1\r\n" H "Content-Type: application/json\r\nIdempotency-Key: k1\r\nContent-Length: 4\r\n\r\n{\"\"}",
+        {"POST /v1/jobs HTTP/1.1\r\n" H
+         "Content-Type: application/json\r\nIdempotency-Key: k1\r\nContent-Length: 4\r\n\r\n{\"\"}",
          "POST|/v1/jobs||{\"\"}|application/json|k1"},
-        {"POST /x HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "POST|/x||abcde||"},
+        {"POST /x HTTP/1.1\r\n" H
+         "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+         "POST|/x||abcde||"},
         {"PATCH /x HTTP/1.1\r\n" H "Content-Length: 0\r\n\r\n", "PATCH|/x||||"},
     };
 
@@ -218,8 +223,12 @@ static void test_what_is_ambiguous_or_foreign_is_refused(void **state)
     } cases[] = {
         {"POST /x HTTP/1.1\r\n" H "Content-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400},
         {"POST /x HTTP/1.1\r\n" H "Content-Length: 1\r\nContent-Length: 1\r\n\r\na", 400},
-        {"POST /x HTTP/1.1\r\n" H "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
-        {"POST /x HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
+        {"POST /x HTTP/1.1\r\n" H
+         "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+         400},
+        {"POST /x HTTP/1.1\r\n" H
+         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+         400},
         {"GET /x HTTP/1.1\r\n" H "Host: localhost\r\n\r\n", 400},
         {"GET /x HTTP/1.1\r\n" H "Authorization: a\r\nAuthorization: b\r\n\r\n", 400},
         {"GET /x%00y HTTP/1.1\r\n" H "\r\n", 400},
@@ -259,8 +268,10 @@ static void test_what_is_ambiguous_or_foreign_is_refused(void **state)
             fail_msg("%s\nwanted %d, gave\n%s", cases[i].request, cases[i].status, answer);
     }
     assert_int_equal(reactor_seen, 0);
-    assert_int_equal(status_of(talk_text("GET /x HTTP/1.1\r\nHost: [::1]:9\r\nConnection: close\r\n\r\n")), 200);
-    assert_int_equal(status_of(talk_text("GET /x HTTP/1.1\r\n" H "Origin: http://localhost\r\n\r\n")), 200);
+    assert_int_equal(
+        status_of(talk_text("GET /x HTTP/1.1\r\nHost: [::1]:9\r\nConnection: close\r\n\r\n")), 200);
+    assert_int_equal(
+        status_of(talk_text("GET /x HTTP/1.1\r\n" H "Origin: http://localhost\r\n\r\n")), 200);
 }
 
 static void test_a_body_over_the_bound_is_refused_chunk_by_chunk(void **state)
@@ -291,7 +302,8 @@ static void test_later_answers_and_problems(void **state)
     assert_non_null(strstr(answer, "{\"code\":\"conflict\",\"request_id\":\"req_"));
 }
 
-static char *artifact(const char *method, const char *sha, const char *headers, const char *body, size_t len)
+static char *artifact(const char *method, const char *sha, const char *headers, const char *body,
+                      size_t len)
 {
     static struct buf b;
 
@@ -318,12 +330,18 @@ static void test_artefacts_go_in_once_and_come_back(void **state)
         const char *range, *content_range, *body;
         int status;
     } ranges[] = {
-        {"bytes=0-1", "bytes 0-1/5", "he", 206},   {"bytes=1-", "bytes 1-4/5", "ello", 206},
-        {"bytes=-2", "bytes 3-4/5", "lo", 206},    {"bytes=-9", "bytes 0-4/5", "hello", 206},
-        {"bytes=4-99", "bytes 4-4/5", "o", 206},   {"bytes=5-", "bytes */5", "", 416},
-        {"bytes=-0", "bytes */5", "", 416},        {"bytes=3-1", NULL, "hello", 200},
-        {"bytes=0-1,3-4", NULL, "hello", 200},     {"lines=1-2", NULL, "hello", 200},
-        {"bytes=a-b", NULL, "hello", 200},         {"bytes=99999999999999999999-", NULL, "hello", 200},
+        {"bytes=0-1", "bytes 0-1/5", "he", 206},
+        {"bytes=1-", "bytes 1-4/5", "ello", 206},
+        {"bytes=-2", "bytes 3-4/5", "lo", 206},
+        {"bytes=-9", "bytes 0-4/5", "hello", 206},
+        {"bytes=4-99", "bytes 4-4/5", "o", 206},
+        {"bytes=5-", "bytes */5", "", 416},
+        {"bytes=-0", "bytes */5", "", 416},
+        {"bytes=3-1", NULL, "hello", 200},
+        {"bytes=0-1,3-4", NULL, "hello", 200},
+        {"lines=1-2", NULL, "hello", 200},
+        {"bytes=a-b", NULL, "hello", 200},
+        {"bytes=99999999999999999999-", NULL, "hello", 200},
         {"bytes=1-99999999999999999999", NULL, "hello", 200},
     };
     char *answer;
@@ -379,7 +397,8 @@ static void test_a_large_artefact_and_a_broken_upload(void **state)
     assert_int_equal(blob_read(store, d.hex, len, &back, &err), 0);
     assert_memory_equal(back.data, bytes, len);
     buf_clear(&b);
-    buf_printf(&b, "PUT /v1/artifacts/%s HTTP/1.1\r\n" H "Content-Length: %u\r\n\r\n", d.hex, (4u << 20) + 1);
+    buf_printf(&b, "PUT /v1/artifacts/%s HTTP/1.1\r\n" H "Content-Length: %u\r\n\r\n", d.hex,
+               (4u << 20) + 1);
     assert_int_equal(status_of(talk(b.data, b.len)), 413);
     buf_free(&b);
     buf_free(&back);
@@ -405,10 +424,13 @@ static void test_a_key_is_asked_for(void **state)
     (void)state;
     assert_int_equal(status_of(talk_text("GET /x HTTP/1.1\r\n" H "\r\n")), 401);
     assert_int_equal(status_of(artifact("GET", HELLO_SHA, "", NULL, 0)), 401);
-    assert_int_equal(status_of(artifact("GET", HELLO_SHA, "Authorization: Bearer secret2\r\n", NULL, 0)), 401);
-    assert_int_equal(status_of(artifact("GET", HELLO_SHA, "Authorization: Basic secret\r\n", NULL, 0)), 401);
+    assert_int_equal(
+        status_of(artifact("GET", HELLO_SHA, "Authorization: Bearer secret2\r\n", NULL, 0)), 401);
+    assert_int_equal(
+        status_of(artifact("GET", HELLO_SHA, "Authorization: Basic secret\r\n", NULL, 0)), 401);
     assert_int_equal(reactor_seen, 0);
-    assert_int_equal(status_of(artifact("GET", HELLO_SHA, "Authorization: Bearer secret\r\n", NULL, 0)), 404);
+    assert_int_equal(
+        status_of(artifact("GET", HELLO_SHA, "Authorization: Bearer secret\r\n", NULL, 0)), 404);
     assert_int_equal(status_of(talk_text("GET /healthz HTTP/1.1\r\n" H "\r\n")), 200);
 }
 
@@ -432,7 +454,8 @@ static void test_slow_clients_lose_their_socket(void **state)
     (void)state;
     for (int i = 0; i < 6; i++)
         trickle[i] = dial();
-    while (!closed && clock_ms() - start < 4000) { /* a byte now and then never lets an idle timer fire */
+    while (!closed &&
+           clock_ms() - start < 4000) { /* a byte now and then never lets an idle timer fire */
         closed = true;
         for (int i = 0; i < 6; i++) {
             char c;
@@ -476,8 +499,10 @@ static void test_noise_does_no_harm(void **state)
     static const char *const seeds[] = {
         "GET /v1/jobs?limit=3 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nabcd",
-        "POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-        "PUT /v1/artifacts/" HELLO_SHA " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
+        "POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: "
+        "chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "PUT /v1/artifacts/" HELLO_SHA
+        " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello",
         "GET /v1/artifacts/" HELLO_SHA " HTTP/1.1\r\nHost: localhost\r\nRange: bytes=1-2\r\n\r\n",
     };
 
@@ -488,7 +513,8 @@ static void test_noise_does_no_harm(void **state)
         char *text = mem_strndup(seed, len);
         int fd = dial();
         for (uint32_t k = 0; k < 1 + i % 7; k++)
-            text[rng_below(7, RNG_TEST, i, k, 0, (uint32_t)len)] = (char)rng_below(7, RNG_TEST, i, k, 1, 256);
+            text[rng_below(7, RNG_TEST, i, k, 0, (uint32_t)len)] =
+                (char)rng_below(7, RNG_TEST, i, k, 1, 256);
         if (i % 3 == 0)
             len = rng_below(7, RNG_TEST, i, 0, 2, (uint32_t)len + 1);
         send(fd, text, len, MSG_NOSIGNAL);
@@ -510,9 +536,16 @@ static void test_bad_addresses_are_refused(void **state)
         const char *listen;
         int code;
     } cases[] = {
-        {"", ERR_INVALID},          {"127.0.0.1", ERR_INVALID},      {":80", ERR_INVALID},       {"127.0.0.1:", ERR_INVALID},
-        {"127.0.0.1:x", ERR_INVALID}, {"127.0.0.1:65536", ERR_INVALID}, {"host.name:80", ERR_INVALID}, {"[::1:80", ERR_INVALID},
-        {"0.0.0.0:0", ERR_DENIED},  {"[::]:0", ERR_DENIED},
+        {"", ERR_INVALID},
+        {"127.0.0.1", ERR_INVALID},
+        {":80", ERR_INVALID},
+        {"127.0.0.1:", ERR_INVALID},
+        {"127.0.0.1:x", ERR_INVALID},
+        {"127.0.0.1:65536", ERR_INVALID},
+        {"host.name:80", ERR_INVALID},
+        {"[::1:80", ERR_INVALID},
+        {"0.0.0.0:0", ERR_DENIED},
+        {"[::]:0", ERR_DENIED},
     };
     struct http *other = NULL;
     struct http_config c = {.blobs = store};
@@ -532,18 +565,25 @@ static void test_bad_addresses_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_requests_are_handed_over_decoded, setup_default, teardown),
-        cmocka_unit_test_setup_teardown(test_what_is_ambiguous_or_foreign_is_refused, setup_default, teardown),
-        cmocka_unit_test_setup_teardown(test_a_body_over_the_bound_is_refused_chunk_by_chunk, setup_default, teardown),
+        cmocka_unit_test_setup_teardown(test_requests_are_handed_over_decoded, setup_default,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_ambiguous_or_foreign_is_refused, setup_default,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_body_over_the_bound_is_refused_chunk_by_chunk,
+                                        setup_default, teardown),
         cmocka_unit_test_setup_teardown(test_later_answers_and_problems, setup_default, teardown),
-        cmocka_unit_test_setup_teardown(test_artefacts_go_in_once_and_come_back, setup_default, teardown),
-        cmocka_unit_test_setup_teardown(test_a_large_artefact_and_a_broken_upload, setup_default, teardown),
-        cmocka_unit_test_setup_teardown(test_a_full_disk_is_507_and_reads_go_on, setup_full, teardown),
+        cmocka_unit_test_setup_teardown(test_artefacts_go_in_once_and_come_back, setup_default,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_large_artefact_and_a_broken_upload, setup_default,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_full_disk_is_507_and_reads_go_on, setup_full,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_key_is_asked_for, setup_token, teardown),
         cmocka_unit_test_setup_teardown(test_health_and_readiness, setup_default, teardown),
         cmocka_unit_test_setup_teardown(test_slow_clients_lose_their_socket, setup_quick, teardown),
         cmocka_unit_test_setup_teardown(test_a_late_reactor_is_answered_for, setup_quick, teardown),
-        cmocka_unit_test_setup_teardown(test_connections_are_kept_and_reused, setup_default, teardown),
+        cmocka_unit_test_setup_teardown(test_connections_are_kept_and_reused, setup_default,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_noise_does_no_harm, setup_default, teardown),
         cmocka_unit_test_setup_teardown(test_bad_addresses_are_refused, setup_default, teardown),
     };

@@ -20,20 +20,28 @@
 #include "data/read.h"
 #include "data/schema.h"
 
-#define SCHEMA_HELP                                                                                                 \
-    "{\"labels\":[{\"name\":\"quality\",\"type\":\"scale\",\"min\":0,\"max\":4},"                                   \
-    "{\"name\":\"humor\",\"type\":\"scale\",\"min\":0,\"max\":4}],"                                                 \
-    "\"attributes\":[{\"name\":\"quality\",\"type\":\"integer\",\"label\":\"quality\",\"min\":0,\"max\":4,"         \
-    "\"levels\":5,\"binned\":false,\"default\":4},{\"name\":\"humor\",\"type\":\"integer\",\"label\":\"humor\","    \
+#define SCHEMA_HELP                                                                                \
+    "{\"labels\":[{\"name\":\"quality\",\"type\":\"scale\",\"min\":0,\"max\":4},"                  \
+    "{\"name\":\"humor\",\"type\":\"scale\",\"min\":0,\"max\":4}],"                                \
+    "\"attributes\":[{\"name\":\"quality\",\"type\":\"integer\",\"label\":\"quality\",\"min\":0,"  \
+    "\"max\":4,"                                                                                   \
+    "\"levels\":5,\"binned\":false,\"default\":4},{\"name\":\"humor\",\"type\":\"integer\","       \
+    "\"label\":\"humor\","                                                                         \
     "\"min\":0,\"max\":4,\"levels\":5,\"binned\":false,\"default\":-1}]}"
-#define SCHEMA_CHAT                                                                                                 \
-    "{\"labels\":[{\"name\":\"mood\",\"type\":\"classes\",\"classes\":[\"Neutral\",\"Curious\",\"Happy\"],"         \
-    "\"other\":-1,\"exact\":false},{\"name\":\"source\",\"type\":\"classes\",\"classes\":[\"else\",\"Personal\"],"   \
-    "\"other\":0,\"exact\":true}],"                                                                                 \
-    "\"attributes\":[{\"name\":\"curious\",\"type\":\"categorical\",\"label\":\"mood\",\"class\":1,\"min\":0,"      \
-    "\"max\":4,\"levels\":5,\"binned\":true,\"default\":-1},{\"name\":\"personal\",\"type\":\"categorical\","       \
-    "\"label\":\"source\",\"class\":1,\"min\":0,\"max\":4,\"levels\":5,\"binned\":true,\"default\":-1},"            \
-    "{\"name\":\"verbosity\",\"type\":\"computed\",\"measure\":\"words\",\"min\":0,\"max\":4,\"levels\":5,"         \
+#define SCHEMA_CHAT                                                                                \
+    "{\"labels\":[{\"name\":\"mood\",\"type\":\"classes\",\"classes\":[\"Neutral\",\"Curious\","   \
+    "\"Happy\"],"                                                                                  \
+    "\"other\":-1,\"exact\":false},{\"name\":\"source\",\"type\":\"classes\",\"classes\":["        \
+    "\"else\",\"Personal\"],"                                                                      \
+    "\"other\":0,\"exact\":true}],"                                                                \
+    "\"attributes\":[{\"name\":\"curious\",\"type\":\"categorical\",\"label\":\"mood\",\"class\":" \
+    "1,\"min\":0,"                                                                                 \
+    "\"max\":4,\"levels\":5,\"binned\":true,\"default\":-1},{\"name\":\"personal\",\"type\":"      \
+    "\"categorical\","                                                                             \
+    "\"label\":\"source\",\"class\":1,\"min\":0,\"max\":4,\"levels\":5,\"binned\":true,"           \
+    "\"default\":-1},"                                                                             \
+    "{\"name\":\"verbosity\",\"type\":\"computed\",\"measure\":\"words\",\"min\":0,\"max\":4,"     \
+    "\"levels\":5,"                                                                                \
     "\"binned\":true,\"default\":-1}]}"
 
 static inline struct schema schema_of(const char *text)

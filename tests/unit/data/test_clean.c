@@ -10,11 +10,13 @@ static void test_table(void **state)
         const char *in, *out;
     } cases[] = {
         {0, " a \xE2\x80\x99!!!! ", " a \xE2\x80\x99!!!! "},
-        {CLEAN_ASCII_QUOTES, "\xE2\x80\x9CHi\xE2\x80\x9D it\xE2\x80\x99s caf\xC3\xA9", "\"Hi\" it's caf\xC3\xA9"},
+        {CLEAN_ASCII_QUOTES, "\xE2\x80\x9CHi\xE2\x80\x9D it\xE2\x80\x99s caf\xC3\xA9",
+         "\"Hi\" it's caf\xC3\xA9"},
         {CLEAN_ASCII_QUOTES, "\xE2\x80\x94", "\xE2\x80\x94"}, /* a dash is no quote */
         {CLEAN_DROP_NON_ASCII, "caf\xC3\xA9 \xF0\x9F\x98\x80!", "caf !"},
         {CLEAN_DROP_NON_ASCII, "it\xE2\x80\x99s", "its"},
-        {CLEAN_SQUEEZE_PUNCTUATION, "no!!! why???? well... ok.. hm!?!?", "no!! why?? well.. ok.. hm!?!?"},
+        {CLEAN_SQUEEZE_PUNCTUATION, "no!!! why???? well... ok.. hm!?!?",
+         "no!! why?? well.. ok.. hm!?!?"},
         {CLEAN_SQUEEZE_PUNCTUATION, "soooo ---", "soooo ---"},
         {CLEAN_COLLAPSE_SPACES, "  a\t\n b  ", "a b"},
         {CLEAN_COLLAPSE_SPACES, " \n ", ""},
@@ -35,7 +37,8 @@ static void test_table(void **state)
 /* Cleaning twice is cleaning once. */
 static void test_idempotent(void **state)
 {
-    static const char text[] = "  \xE2\x80\x98""A\xE2\x80\x99  !!!!! \xC3\xA9 ...... ? ??? b ";
+    static const char text[] = "  \xE2\x80\x98"
+                               "A\xE2\x80\x99  !!!!! \xC3\xA9 ...... ? ??? b ";
     struct buf one = BUF_INIT, two = BUF_INIT;
 
     (void)state;
@@ -61,7 +64,8 @@ static void test_names(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_table), cmocka_unit_test(test_idempotent),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_table),
+                                       cmocka_unit_test(test_idempotent),
                                        cmocka_unit_test(test_names)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

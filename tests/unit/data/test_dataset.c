@@ -25,7 +25,12 @@ static struct conversation sample(const struct schema *s, struct arena *a, struc
     turn[2].value[1] = 16777217.0f;
     turn[1].level[0] = 4;
     turn[2].level[2] = 0;
-    return (struct conversation){.id = "id/1", .source = "f:1", .split = SPLIT_HELD_OUT, .fold = 4294967295u, .turns = 3, .turn = turn};
+    return (struct conversation){.id = "id/1",
+                                 .source = "f:1",
+                                 .split = SPLIT_HELD_OUT,
+                                 .fold = 4294967295u,
+                                 .turns = 3,
+                                 .turn = turn};
 }
 
 static void turns_equal(const struct schema *s, const struct turn *a, const struct turn *b)
@@ -93,9 +98,11 @@ static void test_what_is_written_comes_back(void **state)
     dataset_response(&d, 3, &conversation, &at);
     assert_int_equal(conversation, 1);
     assert_int_equal(at, 2);
-    assert_int_equal(json_int_or(d.meta, "version", 0), 1); /* the writer's word goes before the caller's */
+    assert_int_equal(json_int_or(d.meta, "version", 0),
+                     1); /* the writer's word goes before the caller's */
     assert_non_null(json_get(d.meta, "clean"));
-    assert_int_equal(json_int_or(json_get(json_get(d.meta, "counts"), "held_out"), "responses", 0), 4);
+    assert_int_equal(json_int_or(json_get(json_get(d.meta, "counts"), "held_out"), "responses", 0),
+                     4);
     dataset_free(&d);
     temp_free(dir);
     arena_free(&a);
@@ -130,17 +137,26 @@ static void test_rows_are_canonical(void **state)
 static void test_bad_rows_are_refused(void **state)
 {
     static const char *const cases[] = {
-        "", "{}", "[]", "null",
+        "",
+        "{}",
+        "[]",
+        "null",
         "{\"id\":\"a\",\"source\":\"f\",\"split\":\"train\",\"fold\":1}",
         "{\"id\":1,\"source\":\"f\",\"split\":\"train\",\"fold\":1,\"turns\":[]}",
         "{\"id\":\"a\",\"source\":\"f\",\"split\":\"train\",\"fold\":-1,\"turns\":[]}",
-#define ROW(turn) "{\"id\":\"a\",\"source\":\"f\",\"split\":\"train\",\"fold\":1,\"turns\":[" turn "]}"
-        ROW("{\"text\":\"x\"}"), ROW("{\"role\":\"user\"}"), ROW("{\"role\":\"king\",\"text\":\"x\"}"),
-        ROW("{\"role\":\"user\",\"text\":\"x\",\"human\":[1]}"), ROW("{\"role\":\"user\",\"text\":\"x\",\"human\":{}}"),
+#define ROW(turn)                                                                                  \
+    "{\"id\":\"a\",\"source\":\"f\",\"split\":\"train\",\"fold\":1,\"turns\":[" turn "]}"
+        ROW("{\"text\":\"x\"}"),
+        ROW("{\"role\":\"user\"}"),
+        ROW("{\"role\":\"king\",\"text\":\"x\"}"),
+        ROW("{\"role\":\"user\",\"text\":\"x\",\"human\":[1]}"),
+        ROW("{\"role\":\"user\",\"text\":\"x\",\"human\":{}}"),
         ROW("{\"role\":\"user\",\"text\":\"x\",\"human\":[\"a\",1]}"),
         ROW("{\"role\":\"user\",\"text\":\"x\",\"value\":[1,2,3,4]}"),
-        ROW("{\"role\":\"user\",\"text\":\"x\",\"level\":[0,0,5]}"), ROW("{\"role\":\"user\",\"text\":\"x\",\"level\":[-2,0,0]}"),
-        ROW("{\"role\":\"user\",\"text\":\"x\",\"level\":[null,0,0]}"), ROW("{\"role\":\"user\",\"text\":\"x\",\"tokens\":-1}"),
+        ROW("{\"role\":\"user\",\"text\":\"x\",\"level\":[0,0,5]}"),
+        ROW("{\"role\":\"user\",\"text\":\"x\",\"level\":[-2,0,0]}"),
+        ROW("{\"role\":\"user\",\"text\":\"x\",\"level\":[null,0,0]}"),
+        ROW("{\"role\":\"user\",\"text\":\"x\",\"tokens\":-1}"),
         ROW("7"),
     };
     struct schema s = schema_of(SCHEMA_CHAT);
@@ -181,9 +197,10 @@ static void test_broken_directories(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_is_written_comes_back), cmocka_unit_test(test_rows_are_canonical),
-        cmocka_unit_test(test_bad_rows_are_refused), cmocka_unit_test(test_broken_directories)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_written_comes_back),
+                                       cmocka_unit_test(test_rows_are_canonical),
+                                       cmocka_unit_test(test_bad_rows_are_refused),
+                                       cmocka_unit_test(test_broken_directories)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

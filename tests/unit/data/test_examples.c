@@ -40,7 +40,10 @@ static void batch_end(struct batch *b)
 static struct conversation chat(struct fixture *f, const char *reply)
 {
     static const char *const texts[] = {"the cat", "the end", "one day"};
-    struct conversation c = {.id = "i", .source = "f:1", .turns = 3, .turn = arena_alloc(&f->arena, 3 * sizeof(struct turn))};
+    struct conversation c = {.id = "i",
+                             .source = "f:1",
+                             .turns = 3,
+                             .turn = arena_alloc(&f->arena, 3 * sizeof(struct turn))};
 
     for (int i = 0; i < 3; i++) {
         struct turn *t = &c.turn[i];
@@ -53,7 +56,8 @@ static struct conversation chat(struct fixture *f, const char *reply)
     return c;
 }
 
-static void open_fixture(struct fixture *f, const char *schema, enum template_name name, enum template_head head)
+static void open_fixture(struct fixture *f, const char *schema, enum template_name name,
+                         enum template_head head)
 {
     struct err e = {0};
 
@@ -69,7 +73,8 @@ static void open_fixture(struct fixture *f, const char *schema, enum template_na
 /* Four replies, the levels and labels of which differ. */
 static void write_fixture(struct fixture *f)
 {
-    static const char *const replies[] = {"the end", "it is a day", "go", "and then the cat was big and the dog was little"};
+    static const char *const replies[] = {"the end", "it is a day", "go",
+                                          "and then the cat was big and the dog was little"};
     struct examples_writer *w = NULL;
     struct sequence *s = mem_zalloc(1, sizeof *s);
     struct err e = {0};
@@ -131,7 +136,8 @@ static void test_control_examples_are_prompt_reply_and_end(void **state)
         assert_int_equal(b.target[i].row, 6 + i);
         assert_int_equal(b.target[i].id, b.token[7 + i]);
         assert_int_equal(b.target[i].lo, 0);
-        assert_int_equal(b.target[i].hi, tokenizer_vocab(f.tok) + 6); /* the softmax goes over the model's vocabulary */
+        assert_int_equal(b.target[i].hi, tokenizer_vocab(f.tok) +
+                                             6); /* the softmax goes over the model's vocabulary */
         assert_true(b.target[i].weight == 1.0f);
     }
     assert_int_equal(b.target[4].row, b.seq_begin[1] + 6);
@@ -201,7 +207,8 @@ static void test_dropped_text_is_left_out(void **state)
     struct err e = {0};
     struct conversation c = chat(&f, "the end");
     assert_int_equal(template_prompt(&f.cfg, f.tok, &c, 1, level, &prompt, &e), 0);
-    assert_memory_equal(prompt.v, b.token, prompt.n * sizeof *prompt.v); /* what is learnt is what will be asked */
+    assert_memory_equal(prompt.v, b.token,
+                        prompt.n * sizeof *prompt.v); /* what is learnt is what will be asked */
     batch_empty(&b);
     examples_append(f.x, 0, 1, 0, &everything, &b);
     prompt.n = 0;
@@ -339,7 +346,8 @@ static void test_damaged_files(void **state)
             path = temp_file(f.dir, "damaged", file.data, file.len);
             if (examples_open(path, &x, &e) == 0) {
                 struct batch b;
-                batch_make(&b, (int32_t)examples_length_max(x), 1, (int32_t)examples_targets_max(x), 0);
+                batch_make(&b, (int32_t)examples_length_max(x), 1, (int32_t)examples_targets_max(x),
+                           0);
                 for (uint32_t k = 0; k < examples_count(x); k++) {
                     batch_empty(&b);
                     examples_append(x, k, 1, k, NULL, &b);
@@ -372,10 +380,14 @@ static void test_damaged_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_control_examples_are_prompt_reply_and_end), cmocka_unit_test(test_drop_out),
-        cmocka_unit_test(test_dropped_text_is_left_out), cmocka_unit_test(test_class_targets),
-        cmocka_unit_test(test_regression_targets), cmocka_unit_test(test_nothing_to_learn_is_not_stored),
-        cmocka_unit_test(test_assembled_length_is_bounded), cmocka_unit_test(test_damaged_files)};
+        cmocka_unit_test(test_control_examples_are_prompt_reply_and_end),
+        cmocka_unit_test(test_drop_out),
+        cmocka_unit_test(test_dropped_text_is_left_out),
+        cmocka_unit_test(test_class_targets),
+        cmocka_unit_test(test_regression_targets),
+        cmocka_unit_test(test_nothing_to_learn_is_not_stored),
+        cmocka_unit_test(test_assembled_length_is_bounded),
+        cmocka_unit_test(test_damaged_files)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,7 +38,8 @@ static void fixture_open(struct fixture *f, enum template_name name, enum templa
     assert_int_equal(dataset_writer_end(&w, NULL, &e), 0);
     assert_int_equal(dataset_load(dir, &f->data, &e), 0);
     assert_int_equal(tokenizer_load("models/stories260K", &f->tok, &e), 0);
-    f->cfg = (struct template_config){.name = name, .head = head, .max_length = 512, .max_reply_tokens = 5};
+    f->cfg = (struct template_config){
+        .name = name, .head = head, .max_length = 512, .max_reply_tokens = 5};
     f->cfg.schema = f->schema;
     assert_int_equal(template_prepare(&f->cfg, f->tok, &e), 0);
     free(path);
@@ -72,8 +73,9 @@ static void test_show_marks_what_is_learnt(void **state)
     (void)state;
     fixture_open(&f, TEMPLATE_CONTROL, TEMPLATE_POLICY);
     text = shown(&f, (struct inspect_show){.first = 0, .count = 1});
-    assert_string_equal(text, "rows.jsonl:1 turn 1, train\n"
-                              "|<s>| the| c|at{<|quality:none|>}{<|humor:none|>}[ the][ e][nd][</s>]\n");
+    assert_string_equal(text,
+                        "rows.jsonl:1 turn 1, train\n"
+                        "|<s>| the| c|at{<|quality:none|>}{<|humor:none|>}[ the][ e][nd][</s>]\n");
     free(text);
     text = shown(&f, (struct inspect_show){.first = 2, .count = 9, .colour = true});
     assert_non_null(strstr(text, "rows.jsonl:4 turn 1, train, reply too long: not used\n"));
@@ -112,7 +114,8 @@ static void test_check_counts_and_names(void **state)
 
     (void)state;
     fixture_open(&f, TEMPLATE_CONTROL, TEMPLATE_POLICY);
-    assert_int_equal(inspect_check(&f.data, &f.problems, &f.counts, &f.cfg, f.tok, out, &sum, &e), 0);
+    assert_int_equal(inspect_check(&f.data, &f.problems, &f.counts, &f.cfg, f.tok, out, &sum, &e),
+                     0);
     fclose(out);
     assert_int_equal(sum.problems, 1);
     assert_int_equal(sum.duplicates, 1);

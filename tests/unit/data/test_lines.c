@@ -62,7 +62,8 @@ static char *read_all(const char *bytes, size_t len, struct lines_limits limits,
     return buf_take(&out);
 }
 
-static void expect(const char *bytes, size_t len, struct lines_limits limits, int code, const char *text)
+static void expect(const char *bytes, size_t len, struct lines_limits limits, int code,
+                   const char *text)
 {
     int rc;
     char *got = read_all(bytes, len, limits, &rc);
@@ -80,12 +81,15 @@ static void test_line_ends(void **state)
     expect("a\nb", 3, LINES_LIMITS, 0, "a|b|");
     expect("a\r\nb\r\n", 6, LINES_LIMITS, 0, "a|b|");
     expect("\n\na", 3, LINES_LIMITS, 0, "||a|");
-    expect("\xEF\xBB\xBF" "a\n", 5, LINES_LIMITS, 0, "a|");
+    expect("\xEF\xBB\xBF"
+           "a\n",
+           5, LINES_LIMITS, 0, "a|");
 }
 
 static void test_compressed(void **state)
 {
-    struct buf z = gzip("one\ntwo\n", 8), two = gzip("three\n", 6), s = zstd("one\ntwo\n", 8), t = zstd("three", 5);
+    struct buf z = gzip("one\ntwo\n", 8), two = gzip("three\n", 6), s = zstd("one\ntwo\n", 8),
+               t = zstd("three", 5);
 
     (void)state;
     expect(z.data, z.len, LINES_LIMITS, 0, "one|two|");
@@ -200,10 +204,13 @@ static void test_parquet_is_named(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_line_ends), cmocka_unit_test(test_compressed), cmocka_unit_test(test_large),
-        cmocka_unit_test(test_caps),      cmocka_unit_test(test_bomb_stops_at_the_cap),
-        cmocka_unit_test(test_damage),    cmocka_unit_test(test_parquet_is_named)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_line_ends),
+                                       cmocka_unit_test(test_compressed),
+                                       cmocka_unit_test(test_large),
+                                       cmocka_unit_test(test_caps),
+                                       cmocka_unit_test(test_bomb_stops_at_the_cap),
+                                       cmocka_unit_test(test_damage),
+                                       cmocka_unit_test(test_parquet_is_named)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

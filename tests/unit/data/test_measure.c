@@ -53,13 +53,15 @@ static void test_values_by_hand(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         double v = measure_text(cases[i].m, cases[i].text, strlen(cases[i].text));
         if (!(fabs(v - cases[i].value) < 1e-12))
-            fail_msg("%s of \"%s\" is %.17g, not %.17g", measure_name(cases[i].m), cases[i].text, v, cases[i].value);
+            fail_msg("%s of \"%s\" is %.17g, not %.17g", measure_name(cases[i].m), cases[i].text, v,
+                     cases[i].value);
     }
 }
 
 static void test_nothing_is_ever_nan(void **state)
 {
-    static const char *const texts[] = {"", " ", "\n", "...", "\"", "\"\"", "?", "a", "\xC3\xA9", "\xFF", "1"};
+    static const char *const texts[] = {"",  " ", "\n",       "...",  "\"", "\"\"",
+                                        "?", "a", "\xC3\xA9", "\xFF", "1"};
 
     (void)state;
     for (int m = 0; m < MEASURE_COUNT; m++)
@@ -98,9 +100,10 @@ static void test_long_words(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_values_by_hand), cmocka_unit_test(test_nothing_is_ever_nan),
-                                       cmocka_unit_test(test_length_is_what_counts_not_a_nul),
-                                       cmocka_unit_test(test_names), cmocka_unit_test(test_long_words)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_values_by_hand), cmocka_unit_test(test_nothing_is_ever_nan),
+        cmocka_unit_test(test_length_is_what_counts_not_a_nul), cmocka_unit_test(test_names),
+        cmocka_unit_test(test_long_words)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

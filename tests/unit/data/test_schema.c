@@ -6,8 +6,9 @@ static void test_levels_round_half_to_even(void **state)
     static const struct {
         double value;
         int level;
-    } cases[] = {{0.5, 0},  {1.5, 2},   {2.5, 2}, {3.5, 4}, {0.125 * 4, 0}, {0.375 * 4, 2}, {0.625 * 4, 2},
-                 {-0.2, 0}, {-1e30, 0}, {4.7, 4}, {1e30, 4}, {1.49, 1},     {2.51, 3},      {4.0, 4}};
+    } cases[] = {{0.5, 0},       {1.5, 2},       {2.5, 2},  {3.5, 4},   {0.125 * 4, 0},
+                 {0.375 * 4, 2}, {0.625 * 4, 2}, {-0.2, 0}, {-1e30, 0}, {4.7, 4},
+                 {1e30, 4},      {1.49, 1},      {2.51, 3}, {4.0, 4}};
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
@@ -140,19 +141,27 @@ static void test_bad_json_is_refused(void **state)
         "{\"labels\":[{\"name\":\"q\",\"type\":\"scale\",\"min\":4,\"max\":4}],\"attributes\":[]}",
         "{\"labels\":[{\"name\":\"\",\"type\":\"scale\",\"min\":0,\"max\":4}],\"attributes\":[]}",
         "{\"labels\":[{\"name\":\"q\",\"type\":\"range\",\"min\":0,\"max\":4}],\"attributes\":[]}",
-        "{\"labels\":[{\"name\":\"q\",\"type\":\"classes\",\"classes\":[],\"other\":-1}],\"attributes\":[]}",
-        "{\"labels\":[{\"name\":\"q\",\"type\":\"classes\",\"classes\":[\"a\"],\"other\":1}],\"attributes\":[]}",
-        "{\"labels\":[],\"attributes\":[{\"name\":\"a\",\"type\":\"integer\",\"label\":\"q\",\"levels\":5,\"min\":0,"
+        "{\"labels\":[{\"name\":\"q\",\"type\":\"classes\",\"classes\":[],\"other\":-1}],"
+        "\"attributes\":[]}",
+        "{\"labels\":[{\"name\":\"q\",\"type\":\"classes\",\"classes\":[\"a\"],\"other\":1}],"
+        "\"attributes\":[]}",
+        "{\"labels\":[],\"attributes\":[{\"name\":\"a\",\"type\":\"integer\",\"label\":\"q\","
+        "\"levels\":5,\"min\":0,"
         "\"max\":4,\"default\":0}]}",
-        "{\"labels\":[],\"attributes\":[{\"name\":\"a\",\"type\":\"computed\",\"measure\":\"wit\",\"levels\":5,\"min\":0,"
+        "{\"labels\":[],\"attributes\":[{\"name\":\"a\",\"type\":\"computed\",\"measure\":\"wit\","
+        "\"levels\":5,\"min\":0,"
         "\"max\":4,\"default\":0}]}",
-        "{\"labels\":[],\"attributes\":[{\"name\":\"a\",\"type\":\"computed\",\"measure\":\"words\",\"levels\":17,"
+        "{\"labels\":[],\"attributes\":[{\"name\":\"a\",\"type\":\"computed\",\"measure\":"
+        "\"words\",\"levels\":17,"
         "\"min\":0,\"max\":4,\"default\":0}]}",
-        "{\"labels\":[],\"attributes\":[{\"name\":\"a\",\"type\":\"computed\",\"measure\":\"words\",\"levels\":5,"
+        "{\"labels\":[],\"attributes\":[{\"name\":\"a\",\"type\":\"computed\",\"measure\":"
+        "\"words\",\"levels\":5,"
         "\"min\":0,\"max\":4,\"default\":5}]}",
-        "{\"labels\":[],\"attributes\":[{\"name\":\"a\",\"type\":\"computed\",\"measure\":\"words\",\"levels\":3,"
+        "{\"labels\":[],\"attributes\":[{\"name\":\"a\",\"type\":\"computed\",\"measure\":"
+        "\"words\",\"levels\":3,"
         "\"min\":0,\"max\":4,\"default\":0,\"edges\":[2,1]}]}",
-        "{\"labels\":[],\"attributes\":[{\"name\":\"a\",\"type\":\"computed\",\"measure\":\"words\",\"levels\":3,"
+        "{\"labels\":[],\"attributes\":[{\"name\":\"a\",\"type\":\"computed\",\"measure\":"
+        "\"words\",\"levels\":3,"
         "\"min\":0,\"max\":4,\"default\":0,\"edges\":[1]}]}",
     };
 
@@ -171,11 +180,14 @@ static void test_bad_json_is_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_levels_round_half_to_even), cmocka_unit_test(test_hundredths_round_as_python_does),
-        cmocka_unit_test(test_scale_that_begins_above_zero), cmocka_unit_test(test_bins_count_the_edges_below),
-        cmocka_unit_test(test_classes_are_all_or_nothing), cmocka_unit_test(test_json_round_trip),
-        cmocka_unit_test(test_differences_are_named), cmocka_unit_test(test_bad_json_is_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_levels_round_half_to_even),
+                                       cmocka_unit_test(test_hundredths_round_as_python_does),
+                                       cmocka_unit_test(test_scale_that_begins_above_zero),
+                                       cmocka_unit_test(test_bins_count_the_edges_below),
+                                       cmocka_unit_test(test_classes_are_all_or_nothing),
+                                       cmocka_unit_test(test_json_round_trip),
+                                       cmocka_unit_test(test_differences_are_named),
+                                       cmocka_unit_test(test_bad_json_is_refused)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,8 @@ static cJSON *json(const char *text)
     return j;
 }
 
-static void next(const struct spec *s, const char *inputs, const char *done, struct phase *out, cJSON **outputs, cJSON **metrics)
+static void next(const struct spec *s, const char *inputs, const char *done, struct phase *out,
+                 cJSON **outputs, cJSON **metrics)
 {
     cJSON *i = json(inputs), *d = json(done);
     struct err e = {0};
@@ -45,7 +46,8 @@ static void test_training_encodes_trains_each_fold_and_exports(void **state)
     struct spec *s = of_kind(KIND_TRAIN_ATTRIBUTE_MODEL);
     struct phase f;
     cJSON *o, *m;
-    const char *encoded = "{\"encode\":{\"outputs\":{},\"metrics\":{\"examples.0\":1000,\"tokens.0\":64000,\"examples.1\":900,\"tokens.1\":60000,\"params\":260032}}";
+    const char *encoded = "{\"encode\":{\"outputs\":{},\"metrics\":{\"examples.0\":1000,\"tokens."
+                          "0\":64000,\"examples.1\":900,\"tokens.1\":60000,\"params\":260032}}";
     char done[600];
     (void)state;
     s->cross_fit = 2;
@@ -66,7 +68,10 @@ static void test_training_encodes_trains_each_fold_and_exports(void **state)
     next(s, "{}", done, &f, &o, &m);
     assert_string_equal(f.name, "export");
     assert_int_equal(f.tasks, 2);
-    snprintf(done, sizeof done, "%s,\"train.0\":{\"metrics\":{\"loss\":1.5}},\"train.1\":{},\"export\":{\"parts\":[\"aa\",\"bb\"],\"metrics\":{\"x\":1}}}", encoded);
+    snprintf(done, sizeof done,
+             "%s,\"train.0\":{\"metrics\":{\"loss\":1.5}},\"train.1\":{},\"export\":{\"parts\":["
+             "\"aa\",\"bb\"],\"metrics\":{\"x\":1}}}",
+             encoded);
     next(s, "{}", done, &f, &o, &m);
     assert_int_equal(f.type, PHASE_END);
     assert_int_equal(cJSON_GetArraySize(json_get(o, "model")), 2);
@@ -82,7 +87,8 @@ static void test_steps_follow_what_the_author_gave(void **state)
     struct spec *s = of_kind(KIND_SFT);
     struct phase f;
     cJSON *o, *m;
-    const char *done = "{\"encode\":{\"metrics\":{\"examples.0\":1000,\"tokens.0\":64000,\"params\":100}}}";
+    const char *done =
+        "{\"encode\":{\"metrics\":{\"examples.0\":1000,\"tokens.0\":64000,\"params\":100}}}";
     (void)state;
     s->train.max_tokens = 0;
     s->train.passes = 2.5;
@@ -117,7 +123,10 @@ static void test_missing_figures_are_errors_not_guesses(void **state)
 {
     struct spec *s = of_kind(KIND_SFT);
     struct phase f;
-    cJSON *o, *m, *done = json("{\"encode\":{\"metrics\":{\"examples.0\":0,\"tokens.0\":64000,\"params\":100}}}"), *in = json("{}");
+    cJSON *o, *m,
+        *done =
+            json("{\"encode\":{\"metrics\":{\"examples.0\":0,\"tokens.0\":64000,\"params\":100}}}"),
+        *in = json("{}");
     struct err e = {0};
     (void)state;
     assert_int_equal(kind_next_phase(s, in, done, &f, &o, &m, &e), ERR_INVALID);

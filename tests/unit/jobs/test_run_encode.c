@@ -5,15 +5,15 @@
 #include "jobs/data_pool.h"
 #include "ps/ckpt.h"
 
-#define MOODS                                                                                                       \
-    "labels:\n"                                                                                                     \
-    "  mood: {classes: [Neutral, Curious, Happy], other: skip}\n"                                                   \
-    "attributes:\n"                                                                                                 \
-    "  curious:   {type: categorical, from: mood, class: Curious, bin: {quantiles: 5}}\n"                           \
+#define MOODS                                                                                      \
+    "labels:\n"                                                                                    \
+    "  mood: {classes: [Neutral, Curious, Happy], other: skip}\n"                                  \
+    "attributes:\n"                                                                                \
+    "  curious:   {type: categorical, from: mood, class: Curious, bin: {quantiles: 5}}\n"          \
     "  verbosity: {type: computed, measure: words, bin: {quantiles: 5}}\n"
-#define SCALES                                                                                                      \
-    "attributes:\n"                                                                                                 \
-    "  quality: {type: integer, min: 0, max: 4}\n"                                                                  \
+#define SCALES                                                                                     \
+    "attributes:\n"                                                                                \
+    "  quality: {type: integer, min: 0, max: 4}\n"                                                 \
     "  humor:   {type: integer, min: 0, max: 4}\n"
 
 static const char head[] = "apiVersion: steerlm/v1\n"
@@ -55,12 +55,13 @@ static char *rows_file(const struct world *w)
     for (int i = 0; i < CONVERSATIONS; i++) {
         buf_printf(&text, "{\"id\":\"c%d\",\"turns\":[", i);
         for (int k = 0; k < TURNS; k++) {
-            buf_printf(&text, "%s{\"who\":\"%c\",\"mood\":\"%s\",\"quality\":%d,\"text\":\"", k > 0 ? "," : "",
-                       "AB"[k % 2], moods[k], k);
+            buf_printf(&text, "%s{\"who\":\"%c\",\"mood\":\"%s\",\"quality\":%d,\"text\":\"",
+                       k > 0 ? "," : "", "AB"[k % 2], moods[k], k);
             for (int n = 0; n < 1 + 2 * k + i % 3; n++)
                 buf_str(&text, n > 0 ? " the" : "one");
             if (k == 3 && i % 10 == 0)
-                buf_str(&text, " and so on and so on and so on and so on and so on and so on and so on"); /* over 20 tokens */
+                buf_str(&text, " and so on and so on and so on and so on and so on and so on and "
+                               "so on"); /* over 20 tokens */
             buf_str(&text, "\"}");
         }
         buf_str(&text, "]}\n");
@@ -78,8 +79,11 @@ static struct world *prepared(const struct spec *s)
 
     world_input(w, "files", path);
     world_phase(w, s, "prepare", 0, 0);
-    assert_int_equal(world_fetch(w, json_string_or(json_get(json_get(w->phases, "prepare"), "outputs"), "data", ""), dataset,
-                                 sizeof dataset, &w->e), 0);
+    assert_int_equal(
+        world_fetch(w,
+                    json_string_or(json_get(json_get(w->phases, "prepare"), "outputs"), "data", ""),
+                    dataset, sizeof dataset, &w->e),
+        0);
     world_input(w, "train", dataset);
     world_input(w, "base", "models/stories260K");
     free(path);
@@ -92,8 +96,10 @@ static struct examples *examples_of(struct world *w, int fold)
     struct examples *x = NULL;
 
     snprintf(name, sizeof name, "examples.%d", fold);
-    assert_int_equal(world_fetch(w, json_string_or(json_get(json_get(w->phases, "encode"), "outputs"), name, ""), path, sizeof path,
-                                 &w->e), 0);
+    assert_int_equal(
+        world_fetch(w, json_string_or(json_get(json_get(w->phases, "encode"), "outputs"), name, ""),
+                    path, sizeof path, &w->e),
+        0);
     if (examples_open(path, &x, &w->e) != 0)
         fail_msg("%s", w->e.msg);
     return x;
@@ -103,8 +109,11 @@ static void init_of(struct world *w, struct model *m)
 {
     char path[256];
 
-    assert_int_equal(world_fetch(w, json_string_or(json_get(json_get(w->phases, "encode"), "outputs"), "init", ""), path, sizeof path,
-                                 &w->e), 0);
+    assert_int_equal(
+        world_fetch(w,
+                    json_string_or(json_get(json_get(w->phases, "encode"), "outputs"), "init", ""),
+                    path, sizeof path, &w->e),
+        0);
     if (model_load(path, MODEL_ALL, m, &w->e) != 0)
         fail_msg("%s", w->e.msg);
 }
@@ -142,11 +151,13 @@ static void test_policy_examples(void **state)
     world_output(w, "prepare", &d);
     for (size_t i = 0; i < d.conversations; i++) {
         train += d.conversation[i].split == SPLIT_TRAIN;
-        dropped += d.conversation[i].split == SPLIT_TRAIN && atoi(d.conversation[i].id + 1) % 10 == 0;
+        dropped +=
+            d.conversation[i].split == SPLIT_TRAIN && atoi(d.conversation[i].id + 1) % 10 == 0;
     }
     world_phase(w, s, "encode", 0, 0);
     x = examples_of(w, 0);
-    assert_int_equal(examples_count(x), train * TURNS - dropped); /* held-out and over-long replies are not in it */
+    assert_int_equal(examples_count(x),
+                     train * TURNS - dropped); /* held-out and over-long replies are not in it */
     assert_true(world_metric(w, "encode", "dropped.over_long") == (double)dropped);
     assert_true(world_metric(w, "encode", "examples.0") == (double)examples_count(x));
     assert_true(world_metric(w, "encode", "tokens.0") == (double)examples_tokens(x));
@@ -157,8 +168,10 @@ static void test_policy_examples(void **state)
     assert_int_equal(m.steer.role, STEER_POLICY);
     assert_int_equal(m.steer.template_config.context_tokens, 8);
     assert_int_equal(m.steer.template_config.control_first, 512);
-    assert_true(m.steer.template_config.schema.attr[1].has_edges); /* quintiles of the pool go with the model */
-    assert_true(m.steer.template_config.max_length > 0 && m.steer.template_config.max_length <= m.dims.context);
+    assert_true(m.steer.template_config.schema.attr[1]
+                    .has_edges); /* quintiles of the pool go with the model */
+    assert_true(m.steer.template_config.max_length > 0 &&
+                m.steer.template_config.max_length <= m.dims.context);
     model_fini(&m);
     examples_close(x);
     dataset_free(&d);
@@ -186,7 +199,8 @@ static void levels_count(struct world *w, size_t count[12], size_t *matches)
             if (b.token[r] < 518)
                 curious = b.token[r] - 512;
         }
-        *matches += (b.token[1] >= 512) == (curious == 4); /* a first turn has no context, and is curious */
+        *matches +=
+            (b.token[1] >= 512) == (curious == 4); /* a first turn has no context, and is curious */
     }
     batch_fini(&b);
     examples_close(x);
@@ -196,7 +210,8 @@ static void levels_count(struct world *w, size_t count[12], size_t *matches)
 static void test_shuffled_labels(void **state)
 {
     struct spec *s = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: human}\n");
-    struct spec *shuffled = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: human, shuffle_labels: true}\n");
+    struct spec *shuffled = spec_of(
+        MOODS "kind: sft\ncondition: {template: control, labels: human, shuffle_labels: true}\n");
     struct spec *none = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: none}\n");
     struct world *w = prepared(s);
     size_t before[12], after[12], matches, n;
@@ -223,7 +238,8 @@ static void test_shuffled_labels(void **state)
 
 static void test_predicted_labels_need_annotation(void **state)
 {
-    struct spec *s = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: predicted}\n");
+    struct spec *s =
+        spec_of(MOODS "kind: sft\ncondition: {template: control, labels: predicted}\n");
     struct world *w = prepared(s);
     struct run_result r;
 
@@ -303,8 +319,17 @@ static void test_from_nothing(void **state)
 
     (void)state;
     s->has_init = true;
-    s->init = (struct dims){.vocab = 600, .width = 16, .layers = 1, .heads = 2, .kv_heads = 2, .head_dim = 8, .ffn = 32, .context = 64,
-                            .norm_eps = 1e-5f, .rope_theta = 10000.0f, .tied = true};
+    s->init = (struct dims){.vocab = 600,
+                            .width = 16,
+                            .layers = 1,
+                            .heads = 2,
+                            .kv_heads = 2,
+                            .head_dim = 8,
+                            .ffn = 32,
+                            .context = 64,
+                            .norm_eps = 1e-5f,
+                            .rope_theta = 10000.0f,
+                            .tied = true};
     snprintf(s->tokenizer, sizeof s->tokenizer, "synthetic");
     world_phase(w, s, "encode", 0, 0);
     init_of(w, &m);
@@ -349,7 +374,13 @@ static void test_encode_is_reproducible(void **state)
 static void checkpoint_make(struct world *w, size_t params, float scale)
 {
     enum { CHUNK = 16384 };
-    struct ckpt_manifest m = {.params = params, .step = 2, .steps = 2, .seed = 3, .chunk_elems = CHUNK, .units = 2, .global_batch = 4};
+    struct ckpt_manifest m = {.params = params,
+                              .step = 2,
+                              .steps = 2,
+                              .seed = 3,
+                              .chunk_elems = CHUNK,
+                              .units = 2,
+                              .global_batch = 4};
     struct buf text = BUF_INIT;
     struct digest d;
     cJSON *phase = cJSON_CreateObject(), *outputs = cJSON_AddObjectToObject(phase, "outputs");
@@ -389,15 +420,19 @@ static void test_export(void **state)
     assert_non_null(strstr(w->e.msg, "phase train.0 has no checkpoint"));
     checkpoint_make(w, (size_t)world_metric(w, "encode", "params"), 0.001f);
     world_phase(w, s, "export", 0, 0);
-    assert_int_equal(world_fetch(w, json_string_or(json_get(json_get(w->phases, "export"), "outputs"), "part", ""), path, sizeof path,
-                                 &w->e), 0);
+    assert_int_equal(
+        world_fetch(w,
+                    json_string_or(json_get(json_get(w->phases, "export"), "outputs"), "part", ""),
+                    path, sizeof path, &w->e),
+        0);
     assert_int_equal(model_load(path, MODEL_ALL, &m, &w->e), 0);
     for (size_t i = 0; i < m.layout.count; i++)
         assert_true(m.params[i] == 0.001f * (float)i);
     assert_int_equal(m.steer.role, STEER_POLICY);
     assert_int_equal(tokenizer_id(m.tokenizer, "<|curious:4|>"), 516);
     model_fini(&m);
-    checkpoint_make(w, (size_t)world_metric(w, "encode", "params"), INFINITY); /* a run that diverged */
+    checkpoint_make(w, (size_t)world_metric(w, "encode", "params"),
+                    INFINITY); /* a run that diverged */
     assert_int_equal(world_task(w, s, "export", 0, 0, 0, &r), ERR_NUMERIC);
     checkpoint_make(w, 1000, 1.0f);
     assert_int_not_equal(world_task(w, s, "export", 0, 0, 0, &r), 0);
@@ -407,11 +442,15 @@ static void test_export(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_prepare_counts),   cmocka_unit_test(test_policy_examples),
-        cmocka_unit_test(test_shuffled_labels),  cmocka_unit_test(test_predicted_labels_need_annotation),
-        cmocka_unit_test(test_cross_fit),        cmocka_unit_test(test_regression_changes_the_head),
-        cmocka_unit_test(test_from_nothing), cmocka_unit_test(test_encode_is_reproducible), cmocka_unit_test(test_export)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_prepare_counts),
+                                       cmocka_unit_test(test_policy_examples),
+                                       cmocka_unit_test(test_shuffled_labels),
+                                       cmocka_unit_test(test_predicted_labels_need_annotation),
+                                       cmocka_unit_test(test_cross_fit),
+                                       cmocka_unit_test(test_regression_changes_the_head),
+                                       cmocka_unit_test(test_from_nothing),
+                                       cmocka_unit_test(test_encode_is_reproducible),
+                                       cmocka_unit_test(test_export)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,14 +51,19 @@ static void test_bad_specs_are_refused_with_place_and_bound(void **state)
     } cases[] = {
         {HEAD ATTRS BODY "trian: {max_steps: 10}\n", 7, 1, "unknown_key", "did you mean \"train\""},
         {GOOD "seed: 1\nseed: 2\n", 9, 1, "duplicate_key", "twice, first at line 8"},
-        {HEAD ATTRS BODY "train: {max_steps: 10, units: 0}\n", 7, 31, "out_of_range", "must be 1..4096"},
+        {HEAD ATTRS BODY "train: {max_steps: 10, units: 0}\n", 7, 31, "out_of_range",
+         "must be 1..4096"},
         {HEAD ATTRS BODY "train: {max_steps: ten}\n", 7, 20, "wrong_type", "must be a number"},
         {HEAD ATTRS BODY "train: {max_steps: 1.5}\n", 7, 20, "wrong_type", "whole number"},
         {HEAD ATTRS BODY "train: {max_steps: 5, passes: 1}\n", 7, 8, "missing", "exactly one"},
-        {HEAD ATTRS BODY "train: {max_steps: 5, optimizer: {lrr: 1}}\n", 7, 35, "unknown_key", "\"lr\""},
-        {HEAD ATTRS BODY "train: {max_steps: 5, schedule: {name: cosin}}\n", 7, 40, "bad_choice", "\"cosine\""},
-        {HEAD ATTRS BODY "train: {max_steps: 5, optimizer: {betas: [0.9]}}\n", 7, 42, "wrong_type", "two numbers"},
-        {HEAD ATTRS BODY "train: {max_steps: 5, global_batch: 4}\n", 7, 8, "out_of_range", "at most train.global_batch"},
+        {HEAD ATTRS BODY "train: {max_steps: 5, optimizer: {lrr: 1}}\n", 7, 35, "unknown_key",
+         "\"lr\""},
+        {HEAD ATTRS BODY "train: {max_steps: 5, schedule: {name: cosin}}\n", 7, 40, "bad_choice",
+         "\"cosine\""},
+        {HEAD ATTRS BODY "train: {max_steps: 5, optimizer: {betas: [0.9]}}\n", 7, 42, "wrong_type",
+         "two numbers"},
+        {HEAD ATTRS BODY "train: {max_steps: 5, global_batch: 4}\n", 7, 8, "out_of_range",
+         "at most train.global_batch"},
         {"apiVersion: steerlm/v2\nkind: sft\nname: x\n", 1, 13, "bad_version", "steerlm/v1"},
         {"apiVersion: steerlm/v1\nkind: sff\nname: x\n", 2, 7, "bad_choice", "\"sft\""},
         {"apiVersion: steerlm/v1\nkind: prepare\nname: x\n", 2, 7, "bad_choice", "kind is"},
@@ -68,13 +73,20 @@ static void test_bad_specs_are_refused_with_place_and_bound(void **state)
         {GOOD "--- {}\n", 8, 1, "documents", "one document"},
         {GOOD "x: [1\n", 9, 1, "syntax", ""},
         {GOOD "evaluate: {}\n", 8, 1, "misplaced_key", "not a key of this kind"},
-        {HEAD ATTRS "inputs: {base: \"file:m\", train: \"data:nope\"}\ntrain: {max_steps: 1}\n", 5, 9, "bad_reference", "no data set \"nope\""},
-        {HEAD ATTRS BODY "train: {max_steps: 1}\ncondition: {template: kontrol}\n", 8, 23, "bad_choice", "\"control\""},
-        {HEAD "attributes: {Quality: {type: integer}}\n" BODY "train: {max_steps: 1}\n", 4, 14, "bad_name", "[a-z]"},
-        {HEAD "attributes: {q: {type: integer, min: 5, max: 2}}\n" BODY "train: {max_steps: 1}\n", 4, 17, "out_of_range", "levels"},
-        {HEAD "attributes: {q: {type: computed, measure: wordz}}\n" BODY "train: {max_steps: 1}\n", 4, 43, "bad_choice", "no measure"},
-        {HEAD "attributes: {q: {type: categorical, from: mood}}\n" BODY "train: {max_steps: 1}\n", 4, 17, "missing", "from"},
-        {HEAD ATTRS BODY "train: {max_steps: 1}\nreuse_verified: yes\n", 8, 17, "wrong_type", "true or false"},
+        {HEAD ATTRS "inputs: {base: \"file:m\", train: \"data:nope\"}\ntrain: {max_steps: 1}\n", 5,
+         9, "bad_reference", "no data set \"nope\""},
+        {HEAD ATTRS BODY "train: {max_steps: 1}\ncondition: {template: kontrol}\n", 8, 23,
+         "bad_choice", "\"control\""},
+        {HEAD "attributes: {Quality: {type: integer}}\n" BODY "train: {max_steps: 1}\n", 4, 14,
+         "bad_name", "[a-z]"},
+        {HEAD "attributes: {q: {type: integer, min: 5, max: 2}}\n" BODY "train: {max_steps: 1}\n",
+         4, 17, "out_of_range", "levels"},
+        {HEAD "attributes: {q: {type: computed, measure: wordz}}\n" BODY "train: {max_steps: 1}\n",
+         4, 43, "bad_choice", "no measure"},
+        {HEAD "attributes: {q: {type: categorical, from: mood}}\n" BODY "train: {max_steps: 1}\n",
+         4, 17, "missing", "from"},
+        {HEAD ATTRS BODY "train: {max_steps: 1}\nreuse_verified: yes\n", 8, 17, "wrong_type",
+         "true or false"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -83,11 +95,14 @@ static void test_bad_specs_are_refused_with_place_and_bound(void **state)
         bool found = false;
         assert_null(s);
         for (int k = 0; k < p.n; k++)
-            found = found || (p.v[k].line == cases[i].line && p.v[k].column == cases[i].column && strcmp(p.v[k].code, cases[i].code) == 0 &&
+            found = found || (p.v[k].line == cases[i].line && p.v[k].column == cases[i].column &&
+                              strcmp(p.v[k].code, cases[i].code) == 0 &&
                               strstr(p.v[k].text, cases[i].says) != NULL);
         if (!found)
-            fail_msg("case %zu: want %d:%d %s \"%s\"; got %d:%d %s \"%s\"", i, cases[i].line, cases[i].column, cases[i].code, cases[i].says,
-                     p.n ? p.v[0].line : -1, p.n ? p.v[0].column : -1, p.n ? p.v[0].code : "-", p.n ? p.v[0].text : "no problem");
+            fail_msg("case %zu: want %d:%d %s \"%s\"; got %d:%d %s \"%s\"", i, cases[i].line,
+                     cases[i].column, cases[i].code, cases[i].says, p.n ? p.v[0].line : -1,
+                     p.n ? p.v[0].column : -1, p.n ? p.v[0].code : "-",
+                     p.n ? p.v[0].text : "no problem");
         spec_problems_free(&p);
     }
 }
@@ -150,7 +165,8 @@ static void test_demo_reads_back_the_same_from_its_json(void **state)
     json_canonical(j, &one);
     if (spec_from_json(j, &back, &e) != 0)
         fail_msg("%s", e.msg);
-    assert_string_equal(back->schema.attr[2].name, "surprised"); /* in the order that the author wrote */
+    assert_string_equal(back->schema.attr[2].name,
+                        "surprised"); /* in the order that the author wrote */
     assert_string_equal(back->schema.attr[3].name, "personal");
     assert_string_equal(back->stage[4]->spec->evaluate.model[0].label, "steer");
     again = spec_to_json(back);
@@ -171,7 +187,8 @@ static void test_sets_reach_keys_and_stages_by_name(void **state)
     struct spec_problems p = {0};
     struct spec *s = NULL;
     struct err e = {0};
-    const char *sets[] = {"seed=7", "stages.steer.train.max_tokens=1000", "stages.report.evaluate.levels=[0, 4]"};
+    const char *sets[] = {"seed=7", "stages.steer.train.max_tokens=1000",
+                          "stages.report.evaluate.levels=[0, 4]"};
     const char *wrong[] = {"stages.nobody.seed=1"};
     (void)state;
     read_spec_file("jobs/specs/demo.yaml", &yaml);
@@ -181,7 +198,8 @@ static void test_sets_reach_keys_and_stages_by_name(void **state)
     assert_int_equal(s->stage[4]->spec->evaluate.levels.n, 2);
     assert_int_equal(s->stage[4]->spec->seed, 7);
     spec_free(s);
-    assert_int_equal(spec_parse(yaml.data, yaml.len, wrong, 1, NULL, NULL, &s, &p, &e), ERR_INVALID);
+    assert_int_equal(spec_parse(yaml.data, yaml.len, wrong, 1, NULL, NULL, &s, &p, &e),
+                     ERR_INVALID);
     assert_non_null(strstr(p.v[0].text, "nobody"));
     spec_problems_free(&p);
     buf_free(&yaml);

@@ -11,8 +11,16 @@
 static void test_accepts_what_is_json(void **state)
 {
     static const char *const good[] = {
-        "{}", "[]", "0", "-0.5e-3", "\"\\u00e9\\ud83d\\ude00\"", " [1 , 2,\t{\"a\":[ ]}] \n", "true", "null",
-        "\"\xF0\x9F\x98\x80\"", "{\"a\":1,\"A\":2}",
+        "{}",
+        "[]",
+        "0",
+        "-0.5e-3",
+        "\"\\u00e9\\ud83d\\ude00\"",
+        " [1 , 2,\t{\"a\":[ ]}] \n",
+        "true",
+        "null",
+        "\"\xF0\x9F\x98\x80\"",
+        "{\"a\":1,\"A\":2}",
     };
     (void)state;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
@@ -29,18 +37,39 @@ static void test_refuses_what_is_not(void **state)
     static const struct {
         const char *text, *says;
     } cases[] = {
-        {"", "value"}, {"{", "key"}, {"[1,]", "value"}, {"{\"a\":1,}", "key"}, {"[1] x", "goes on"},
-        {"01", "leading zero"}, {"-", "value"}, {"1.", "digits"}, {"1e", "exponent"}, {"1e999", "out of range"},
-        {"\"\\u0000\"", "u0000"}, {"\"\\ud800\"", "surrogate"}, {"\"\\udc00\"", "surrogate"}, {"\"\\x\"", "escape"},
-        {"\"a\nb\"", "control"}, {"\"\xff\"", "UTF-8"}, {"\"\xc0\xaf\"", "UTF-8"}, {"\"\xed\xa0\x80\"", "UTF-8"},
-        {"{\"a\":1,\"a\":2}", "twice"}, {"[{\"b\":{\"k\":1,\"k\":1}}]", "twice"}, {"{\"a\" 1}", "':'"},
-        {"[1 2]", "','"}, {"nul", "value"}, {"\"abc", "end"}, {"[1}", "']'"}, {"{1:2}", "key"},
+        {"", "value"},
+        {"{", "key"},
+        {"[1,]", "value"},
+        {"{\"a\":1,}", "key"},
+        {"[1] x", "goes on"},
+        {"01", "leading zero"},
+        {"-", "value"},
+        {"1.", "digits"},
+        {"1e", "exponent"},
+        {"1e999", "out of range"},
+        {"\"\\u0000\"", "u0000"},
+        {"\"\\ud800\"", "surrogate"},
+        {"\"\\udc00\"", "surrogate"},
+        {"\"\\x\"", "escape"},
+        {"\"a\nb\"", "control"},
+        {"\"\xff\"", "UTF-8"},
+        {"\"\xc0\xaf\"", "UTF-8"},
+        {"\"\xed\xa0\x80\"", "UTF-8"},
+        {"{\"a\":1,\"a\":2}", "twice"},
+        {"[{\"b\":{\"k\":1,\"k\":1}}]", "twice"},
+        {"{\"a\" 1}", "':'"},
+        {"[1 2]", "','"},
+        {"nul", "value"},
+        {"\"abc", "end"},
+        {"[1}", "']'"},
+        {"{1:2}", "key"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         cJSON *j = NULL;
         struct err e = {0};
-        assert_int_equal(json_parse(cases[i].text, strlen(cases[i].text), JSON_LIMITS_LINE, &j, &e), ERR_INVALID);
+        assert_int_equal(json_parse(cases[i].text, strlen(cases[i].text), JSON_LIMITS_LINE, &j, &e),
+                         ERR_INVALID);
         assert_null(j);
         if (strstr(e.msg, cases[i].says) == NULL)
             fail_msg("%s: \"%s\" does not say \"%s\"", cases[i].text, e.msg, cases[i].says);
@@ -57,7 +86,8 @@ static void test_limits_hold_before_building(void **state)
     deep[2000] = '\0';
     assert_int_equal(json_parse(deep, 2000, JSON_LIMITS_LINE, &j, &e), ERR_LIMIT);
     assert_non_null(strstr(e.msg, "deeper than 32"));
-    assert_int_equal(json_parse("[1,2,3]", 7, ((struct json_limits){100, 3, 4}), &j, &e), ERR_LIMIT);
+    assert_int_equal(json_parse("[1,2,3]", 7, ((struct json_limits){100, 3, 4}), &j, &e),
+                     ERR_LIMIT);
     assert_int_equal(json_parse("[1,2,3]", 7, ((struct json_limits){6, 30, 4}), &j, &e), ERR_LIMIT);
 }
 
@@ -80,7 +110,8 @@ static void test_need_names_key_value_and_bound(void **state)
     struct err e = {0};
     int64_t v;
     (void)state;
-    assert_int_equal(json_parse("{\"n\":7,\"s\":\"x\",\"f\":1.5}", 23, JSON_LIMITS_LINE, &j, NULL), 0);
+    assert_int_equal(json_parse("{\"n\":7,\"s\":\"x\",\"f\":1.5}", 23, JSON_LIMITS_LINE, &j, NULL),
+                     0);
     assert_int_equal(json_need_int(j, "n", 0, 10, &v, &e), 0);
     assert_int_equal(v, 7);
     assert_int_equal(json_need_int(j, "n", 8, 10, &v, &e), ERR_INVALID);

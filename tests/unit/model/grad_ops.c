@@ -13,8 +13,8 @@
 #include "tests/unit/model/model_fixture.h"
 
 /* d(projection of forward)/d(x[i]) for every i against grad[i], which began as `before`. */
-static void check(void (*forward)(void *self, real *out), void *self, const real *top, size_t outs, real *x,
-                  const real *grad, const real *before, size_t n)
+static void check(void (*forward)(void *self, real *out), void *self, const real *top, size_t outs,
+                  real *x, const real *grad, const real *before, size_t n)
 {
     real *out = fixture_reals(outs);
     double diff = 0.0, size = 0.0;
@@ -76,7 +76,8 @@ static void norm_run(void *self, real *out)
 static void test_rmsnorm(void **state)
 {
     struct linear l = {fixture_normals(N * C, 1, 1.0), fixture_normals(C, 2, 1.0)};
-    real *top = fixture_normals(N * C, 3, 1.0), *dx = fixture_normals(N * C, 4, 1.0), *dw = fixture_normals(C, 5, 1.0);
+    real *top = fixture_normals(N * C, 3, 1.0), *dx = fixture_normals(N * C, 4, 1.0),
+         *dw = fixture_normals(C, 5, 1.0);
     real *dx0 = fixture_normals(N * C, 4, 1.0), *dw0 = fixture_normals(C, 5, 1.0), y[N * C], inv[N];
 
     (void)state;
@@ -121,7 +122,8 @@ static void rope_run(void *self, real *out)
 static void test_rope(void **state)
 {
     struct linear l = {fixture_normals(N * HEADS * D, 1, 1.0), NULL};
-    real *top = fixture_normals(N * HEADS * D, 3, 1.0), dx[N * HEADS * D], zero[N * HEADS * D] = {0};
+    real *top = fixture_normals(N * HEADS * D, 3, 1.0), dx[N * HEADS * D],
+         zero[N * HEADS * D] = {0};
 
     (void)state;
     ops_rope_table(rope_table, 20, D, 50.0);
@@ -167,7 +169,8 @@ static void attention_run(void *self, real *out)
 
 static void test_attention(void **state)
 {
-    static const struct attn_shape shapes[] = {{1, 1, 8}, {4, 2, 8}, {3, 3, 6}, {6, 2, 2}, {2, 1, 64}, {2, 2, 20}};
+    static const struct attn_shape shapes[] = {{1, 1, 8}, {4, 2, 8},  {3, 3, 6},
+                                               {6, 2, 2}, {2, 1, 64}, {2, 2, 20}};
     static const int32_t seq_begin[] = {0, 1, 1, 19, 26};
     const size_t rows = 26;
 
@@ -176,7 +179,8 @@ static void test_attention(void **state)
         struct attention a = {.shape = shapes[k], .rows = {seq_begin, 4, NULL}};
         size_t outs = rows * a.shape.heads * a.shape.head_dim;
         size_t ins = rows * (a.shape.heads + 2 * a.shape.kv_heads) * a.shape.head_dim;
-        real *out = fixture_reals(outs), *top = fixture_normals(outs, 3, 1.0), *dqkv = fixture_normals(ins, 9, 1.0);
+        real *out = fixture_reals(outs), *top = fixture_normals(outs, 3, 1.0),
+             *dqkv = fixture_normals(ins, 9, 1.0);
         real *zero = fixture_reals(ins);
 
         a.qkv = fixture_normals(ins, 1, 1.0);
@@ -192,8 +196,9 @@ static void test_attention(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear), cmocka_unit_test(test_rmsnorm),   cmocka_unit_test(test_swiglu),
-        cmocka_unit_test(test_rope),   cmocka_unit_test(test_embedding), cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_linear),    cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_swiglu),    cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_embedding), cmocka_unit_test(test_attention),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,7 +11,8 @@
 
 #include "tests/unit/model/model_fixture.h"
 
-static double loss_of(const struct dims *d, const real *params, const struct batch *b, struct workspace *w)
+static double loss_of(const struct dims *d, const real *params, const struct batch *b,
+                      struct workspace *w)
 {
     struct loss_out out;
 
@@ -123,7 +124,8 @@ static void test_class_ranges(void **state)
 
     (void)state;
     fixture_batch(&b, &d, lengths, 2, 2);
-    for (int32_t i = 0; i < b.rows; i += 4) { /* two ranges in turn, two targets on one row, one whole vocabulary */
+    for (int32_t i = 0; i < b.rows;
+         i += 4) { /* two ranges in turn, two targets on one row, one whole vocabulary */
         fixture_target(&b, i, 12 + i % 3, 11, 15, 1.0f);
         fixture_target(&b, i, 15 + i % 2, 15, 17, 0.5f);
     }

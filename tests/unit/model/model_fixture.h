@@ -47,8 +47,8 @@ static inline int32_t fixture_below(uint32_t stream, uint32_t i, int32_t n)
 }
 
 /* Packed sequences of the given lengths with random tokens and no targets yet. */
-static inline void fixture_batch(struct batch *b, const struct dims *d, const int32_t *lengths, int32_t seqs,
-                                 uint32_t stream)
+static inline void fixture_batch(struct batch *b, const struct dims *d, const int32_t *lengths,
+                                 int32_t seqs, uint32_t stream)
 {
     int32_t rows = 0;
 
@@ -63,7 +63,8 @@ static inline void fixture_batch(struct batch *b, const struct dims *d, const in
         b->token[i] = fixture_below(stream, (uint32_t)i, d->vocab);
 }
 
-static inline void fixture_target(struct batch *b, int32_t row, int32_t id, int32_t lo, int32_t hi, float weight)
+static inline void fixture_target(struct batch *b, int32_t row, int32_t id, int32_t lo, int32_t hi,
+                                  float weight)
 {
     b->target[b->targets++] = (struct batch_target){row, id, lo, hi, weight};
 }
@@ -75,11 +76,13 @@ static inline void fixture_targets(struct batch *b, const struct dims *d)
         if (i % 3 == 0)
             continue;
         if (d->head == HEAD_LM) {
-            fixture_target(b, i, fixture_below(9, (uint32_t)i, d->vocab), 0, d->vocab, 0.5f + 0.25f * (float)(i % 4));
+            fixture_target(b, i, fixture_below(9, (uint32_t)i, d->vocab), 0, d->vocab,
+                           0.5f + 0.25f * (float)(i % 4));
             continue;
         }
         for (int32_t j = 0; j < d->head_out; j++)
-            b->score[i * d->head_out + j] = (i + j) % 3 == 0 ? NAN : (float)fixture_below(8, (uint32_t)(i + j), 5);
+            b->score[i * d->head_out + j] =
+                (i + j) % 3 == 0 ? NAN : (float)fixture_below(8, (uint32_t)(i + j), 5);
         fixture_target(b, i, i, 0, 0, 1.0f + (float)(i % 2));
     }
 }

@@ -9,9 +9,11 @@
 #include "model/attn.h"
 #include "tests/unit/model/model_fixture.h"
 
-static void plain(const struct attn_shape *s, const real *qkv, size_t begin, size_t end, real *out, size_t head)
+static void plain(const struct attn_shape *s, const real *qkv, size_t begin, size_t end, real *out,
+                  size_t head)
 {
-    size_t d = s->head_dim, ld = (s->heads + 2 * s->kv_heads) * d, g = head / (s->heads / s->kv_heads);
+    size_t d = s->head_dim, ld = (s->heads + 2 * s->kv_heads) * d,
+           g = head / (s->heads / s->kv_heads);
 
     for (size_t i = begin; i < end; i++) {
         double p[600], sum = 0.0, top = -1e300, o[512] = {0};
@@ -20,7 +22,8 @@ static void plain(const struct attn_shape *s, const real *qkv, size_t begin, siz
             double dot = 0.0;
 
             for (size_t c = 0; c < d; c++)
-                dot += (double)qkv[i * ld + head * d + c] * (double)qkv[j * ld + (s->heads + g) * d + c];
+                dot += (double)qkv[i * ld + head * d + c] *
+                       (double)qkv[j * ld + (s->heads + g) * d + c];
             p[j - begin] = dot / sqrt((double)d);
             top = fmax(top, p[j - begin]);
         }
@@ -28,7 +31,8 @@ static void plain(const struct attn_shape *s, const real *qkv, size_t begin, siz
             sum += p[j - begin] = exp(p[j - begin] - top);
         for (size_t j = begin; j <= i; j++)
             for (size_t c = 0; c < d; c++)
-                o[c] += p[j - begin] / sum * (double)qkv[j * ld + (s->heads + s->kv_heads + g) * d + c];
+                o[c] +=
+                    p[j - begin] / sum * (double)qkv[j * ld + (s->heads + s->kv_heads + g) * d + c];
         for (size_t c = 0; c < d; c++)
             out[i * s->heads * d + head * d + c] = (real)o[c];
     }
@@ -38,8 +42,10 @@ static void compare(const struct attn_shape *s, const int32_t *seq_begin, size_t
 {
     size_t rows = (size_t)seq_begin[seqs], outs = rows * s->heads * s->head_dim;
     real *qkv = fixture_normals(rows * (s->heads + 2 * s->kv_heads) * s->head_dim, 1, 1.5);
-    real *out = fixture_reals(outs), *want = fixture_reals(outs), *lse = fixture_reals(rows * s->heads);
-    real *scratch = fixture_normals(attn_scratch(s, rows), 2, 1e30); /* what a scratch holds must not matter */
+    real *out = fixture_reals(outs), *want = fixture_reals(outs),
+         *lse = fixture_reals(rows * s->heads);
+    real *scratch =
+        fixture_normals(attn_scratch(s, rows), 2, 1e30); /* what a scratch holds must not matter */
 
     attn_forward(s, &(struct attn_rows){seq_begin, seqs, NULL}, qkv, out, lse, scratch);
     for (size_t b = 0; b < seqs; b++)
@@ -53,8 +59,9 @@ static void compare(const struct attn_shape *s, const int32_t *seq_begin, size_t
 
 static void test_head_sizes_and_groups(void **state)
 {
-    static const struct attn_shape shapes[] = {{8, 4, 8}, {8, 8, 8},  {8, 1, 8},   {4, 2, 64}, {2, 1, 16},
-                                               {3, 3, 2}, {6, 2, 10}, {1, 1, 128}, {2, 2, 48}, {1, 1, 512}};
+    static const struct attn_shape shapes[] = {{8, 4, 8},  {8, 8, 8},  {8, 1, 8},  {4, 2, 64},
+                                               {2, 1, 16}, {3, 3, 2},  {6, 2, 10}, {1, 1, 128},
+                                               {2, 2, 48}, {1, 1, 512}};
     static const int32_t seq_begin[] = {0, 21, 22, 57};
 
     (void)state;
@@ -115,8 +122,10 @@ static void test_rows_not_wanted_are_left_out(void **state)
     static const struct attn_shape s = {2, 1, 8};
     enum { LD = 4 * 8, LDO = 2 * 8, N = 19 };
     unsigned char wanted[N] = {0};
-    const struct attn_rows all = {(int32_t[]){0, 3, N}, 2, NULL}, some = {(int32_t[]){0, 3, N}, 2, wanted};
-    real *qkv = fixture_normals(N * LD, 1, 1.0), *dout = fixture_reals(N * LDO), out[2][N * LDO] = {{0}}, lse[2][2 * N];
+    const struct attn_rows all = {(int32_t[]){0, 3, N}, 2, NULL},
+                           some = {(int32_t[]){0, 3, N}, 2, wanted};
+    real *qkv = fixture_normals(N * LD, 1, 1.0), *dout = fixture_reals(N * LDO),
+         out[2][N * LDO] = {{0}}, lse[2][2 * N];
     real dqkv[2][N * LD], *scratch = fixture_reals(attn_scratch(&s, N));
 
     (void)state;

@@ -60,8 +60,8 @@ static void test_bad_shapes_are_named(void **state)
 
 static void test_good_shapes(void **state)
 {
-    struct dims d = good,
-                largest = {1 << 20, 16384, 256, 256, 256, 512, 65536, 1 << 20, 1e-5f, 1e4f, false, HEAD_LM, 0};
+    struct dims d = good, largest = {1 << 20, 16384, 256,  256,   256,     512, 65536,
+                                     1 << 20, 1e-5f, 1e4f, false, HEAD_LM, 0};
     struct err e;
 
     (void)state;
@@ -110,11 +110,15 @@ static void offsets_agree(const struct dims *d, const char *head)
     dims_offsets(d, &o);
     base = o.layers + last * o.layer_size;
     assert_int_equal(o.count, l.count);
-    assert_int_equal(layout_find(&l, "model.layers.4.input_layernorm.weight")->begin, base + o.norm1);
-    assert_int_equal(layout_find(&l, "model.layers.4.self_attn.q_proj.weight")->begin, base + o.qkv);
+    assert_int_equal(layout_find(&l, "model.layers.4.input_layernorm.weight")->begin,
+                     base + o.norm1);
+    assert_int_equal(layout_find(&l, "model.layers.4.self_attn.q_proj.weight")->begin,
+                     base + o.qkv);
     assert_int_equal(layout_find(&l, "model.layers.4.self_attn.o_proj.weight")->begin, base + o.o);
-    assert_int_equal(layout_find(&l, "model.layers.4.post_attention_layernorm.weight")->begin, base + o.norm2);
-    assert_int_equal(layout_find(&l, "model.layers.4.mlp.gate_proj.weight")->begin, base + o.gate_up);
+    assert_int_equal(layout_find(&l, "model.layers.4.post_attention_layernorm.weight")->begin,
+                     base + o.norm2);
+    assert_int_equal(layout_find(&l, "model.layers.4.mlp.gate_proj.weight")->begin,
+                     base + o.gate_up);
     assert_int_equal(layout_find(&l, "model.layers.4.mlp.down_proj.weight")->begin, base + o.down);
     assert_int_equal(layout_find(&l, "model.norm.weight")->begin, o.final_norm);
     assert_int_equal(layout_find(&l, head)->begin, o.head);

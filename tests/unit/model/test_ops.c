@@ -10,8 +10,9 @@
 #include "tests/unit/model/model_fixture.h"
 
 static const size_t widths[] = {1, 3, 7, 8, 9, 16, 31, 64, 172};
-#define EACH_WIDTH(c)                                                                                                  \
-    for (size_t c##_i = 0, c; c##_i < sizeof widths / sizeof widths[0] && (c = widths[c##_i], true); c##_i++)
+#define EACH_WIDTH(c)                                                                              \
+    for (size_t c##_i = 0, c;                                                                      \
+         c##_i < sizeof widths / sizeof widths[0] && (c = widths[c##_i], true); c##_i++)
 
 static void near(real got, double want, double scale)
 {
@@ -24,7 +25,8 @@ static void test_linear(void **state)
     enum { N = 5, IN = 9, OUT = 6, LDX = 11, LDY = 8 };
     real *x = fixture_normals(N * LDX, 1, 1.0), *w = fixture_normals(OUT * IN, 2, 1.0),
          *y = fixture_normals(N * LDY, 3, 1.0);
-    real *was = fixture_normals(N * LDY, 3, 1.0), *dx = fixture_reals(N * LDX), *dw = fixture_normals(OUT * IN, 2, 1.0);
+    real *was = fixture_normals(N * LDY, 3, 1.0), *dx = fixture_reals(N * LDX),
+         *dw = fixture_normals(OUT * IN, 2, 1.0);
 
     (void)state;
     model_blas_init();
@@ -62,7 +64,8 @@ static void test_rmsnorm(void **state)
     (void)state;
     EACH_WIDTH(c)
     {
-        real *x = fixture_normals(2 * c, 1, 2.0), *w = fixture_normals(c, 2, 1.0), *y = fixture_reals(2 * c);
+        real *x = fixture_normals(2 * c, 1, 2.0), *w = fixture_normals(c, 2, 1.0),
+             *y = fixture_reals(2 * c);
         real *again = fixture_reals(2 * c), inv[2];
 
         ops_rmsnorm(x, w, y, inv, 2, c, (real)1e-5);
@@ -74,7 +77,8 @@ static void test_rmsnorm(void **state)
             for (size_t i = 0; i < c; i++)
                 sum += (double)x[r * c + i] * (double)x[r * c + i];
             for (size_t i = 0; i < c; i++)
-                near(y[r * c + i], (double)x[r * c + i] / sqrt(sum / (double)c + 1e-5) * (double)w[i], 1.0);
+                near(y[r * c + i],
+                     (double)x[r * c + i] / sqrt(sum / (double)c + 1e-5) * (double)w[i], 1.0);
         }
         ops_rmsnorm(x, w, x, NULL, 2, c, (real)1e-5); /* in place */
         assert_memory_equal(x, y, 2 * c * sizeof *y);
@@ -100,7 +104,8 @@ static void test_rope_turns_pairs_by_position(void **state)
             for (size_t h = 0; h < 3; h++)
                 for (size_t i = 0; i < d / 2; i++) {
                     double angle = (double)pos[r] * pow(10000.0, -2.0 * (double)i / (double)d);
-                    double a = (double)was[r * ld + h * d + i], b = (double)was[r * ld + h * d + i + d / 2];
+                    double a = (double)was[r * ld + h * d + i],
+                           b = (double)was[r * ld + h * d + i + d / 2];
 
                     near(x[r * ld + h * d + i], a * cos(angle) - b * sin(angle), 1.0);
                     near(x[r * ld + h * d + i + d / 2], b * cos(angle) + a * sin(angle), 1.0);
@@ -137,7 +142,8 @@ static void test_softmax_rows(void **state)
     (void)state;
     EACH_WIDTH(n)
     {
-        real *x = fixture_normals(n, 1, 30.0), *p = fixture_normals(n, 1, 30.0), *l = fixture_normals(n, 1, 30.0), lse;
+        real *x = fixture_normals(n, 1, 30.0), *p = fixture_normals(n, 1, 30.0),
+             *l = fixture_normals(n, 1, 30.0), lse;
         double top = -1e30, sum = 0.0, total = 0.0;
 
         for (size_t i = 0; i < n; i++)
@@ -171,7 +177,8 @@ static void test_softmax_of_large_logits_is_finite(void **state)
 static void test_embedding(void **state)
 {
     static const int32_t token[] = {2, 0, 2};
-    real *emb = fixture_normals(3 * 9, 1, 1.0), *x = fixture_reals(3 * 9), *demb = fixture_reals(3 * 9);
+    real *emb = fixture_normals(3 * 9, 1, 1.0), *x = fixture_reals(3 * 9),
+         *demb = fixture_reals(3 * 9);
 
     (void)state;
     ops_embed(emb, token, x, 3, 9);

@@ -46,8 +46,8 @@ static void test_adamw_is_the_formula(void **state)
             vd[i] = 0.95 * vd[i] + 0.05 * g * g;
             if (decays(&l, i))
                 pd[i] -= 1e-2 * 0.1 * pd[i];
-            pd[i] -=
-                1e-2 * (md[i] / (1 - pow(0.9, (double)step))) / (sqrt(vd[i] / (1 - pow(0.95, (double)step))) + 1e-8);
+            pd[i] -= 1e-2 * (md[i] / (1 - pow(0.9, (double)step))) /
+                     (sqrt(vd[i] / (1 - pow(0.95, (double)step))) + 1e-8);
             assert_true(fabs((double)p[i] - pd[i]) <= 1e-5);
         }
         free(grad);
@@ -75,7 +75,8 @@ static void test_any_split_gives_the_same_bits(void **state)
             for (size_t at = 0; at < l.count; at += pieces[k]) {
                 size_t n = l.count - at < pieces[k] ? l.count - at : pieces[k];
 
-                adamw_step(&adamw, &l, at, n, got[0] + at, got[1] + at, got[2] + at, grad + at, 0.5f, 1e-3f, step);
+                adamw_step(&adamw, &l, at, n, got[0] + at, got[1] + at, got[2] + at, grad + at,
+                           0.5f, 1e-3f, step);
             }
         }
         for (int j = 0; j < 3; j++) {
@@ -84,7 +85,8 @@ static void test_any_split_gives_the_same_bits(void **state)
             free(got[j]);
         }
     }
-    adamw_step(&adamw, &l, l.count, 0, NULL, NULL, NULL, NULL, 1.0f, 1.0f, 1); /* an empty range is no work */
+    adamw_step(&adamw, &l, l.count, 0, NULL, NULL, NULL, NULL, 1.0f, 1.0f,
+               1); /* an empty range is no work */
     layout_fini(&l);
     free(grad);
 }
@@ -108,19 +110,28 @@ static void test_schedules(void **state)
         uint64_t step, total;
         double want; /* of a peak of 2 */
     } row[] = {
-        {{SCHEDULE_CONSTANT, 0, 0.0}, 1, 10, 2.0},        {{SCHEDULE_CONSTANT, 4, 0.0}, 1, 10, 0.5},
-        {{SCHEDULE_CONSTANT, 4, 0.0}, 4, 10, 2.0},        {{SCHEDULE_CONSTANT, 4, 0.5}, 9, 10, 2.0},
-        {{SCHEDULE_LINEAR, 0, 0.0}, 5, 10, 1.0},          {{SCHEDULE_LINEAR, 0, 0.0}, 10, 10, 0.0},
-        {{SCHEDULE_LINEAR, 2, 0.1}, 6, 10, 1.1},          {{SCHEDULE_LINEAR, 2, 0.1}, 10, 10, 0.2},
-        {{SCHEDULE_COSINE, 0, 0.0}, 5, 10, 1.0},          {{SCHEDULE_COSINE, 0, 0.0}, 10, 10, 0.0},
-        {{SCHEDULE_COSINE, 100, 0.02}, 50, 1000, 1.0},    {{SCHEDULE_COSINE, 100, 0.02}, 100, 1000, 2.0},
-        {{SCHEDULE_COSINE, 100, 0.02}, 550, 1000, 1.02},  {{SCHEDULE_COSINE, 100, 0.02}, 1000, 1000, 0.04},
-        {{SCHEDULE_COSINE, 100, 0.02}, 1200, 1000, 0.04}, {{SCHEDULE_COSINE, 20, 0.1}, 21, 10, 0.2},
+        {{SCHEDULE_CONSTANT, 0, 0.0}, 1, 10, 2.0},
+        {{SCHEDULE_CONSTANT, 4, 0.0}, 1, 10, 0.5},
+        {{SCHEDULE_CONSTANT, 4, 0.0}, 4, 10, 2.0},
+        {{SCHEDULE_CONSTANT, 4, 0.5}, 9, 10, 2.0},
+        {{SCHEDULE_LINEAR, 0, 0.0}, 5, 10, 1.0},
+        {{SCHEDULE_LINEAR, 0, 0.0}, 10, 10, 0.0},
+        {{SCHEDULE_LINEAR, 2, 0.1}, 6, 10, 1.1},
+        {{SCHEDULE_LINEAR, 2, 0.1}, 10, 10, 0.2},
+        {{SCHEDULE_COSINE, 0, 0.0}, 5, 10, 1.0},
+        {{SCHEDULE_COSINE, 0, 0.0}, 10, 10, 0.0},
+        {{SCHEDULE_COSINE, 100, 0.02}, 50, 1000, 1.0},
+        {{SCHEDULE_COSINE, 100, 0.02}, 100, 1000, 2.0},
+        {{SCHEDULE_COSINE, 100, 0.02}, 550, 1000, 1.02},
+        {{SCHEDULE_COSINE, 100, 0.02}, 1000, 1000, 0.04},
+        {{SCHEDULE_COSINE, 100, 0.02}, 1200, 1000, 0.04},
+        {{SCHEDULE_COSINE, 20, 0.1}, 21, 10, 0.2},
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++)
-        assert_true(fabs(schedule_lr(&row[i].s, 2.0, row[i].step, row[i].total) - row[i].want) <= 1e-12);
+        assert_true(fabs(schedule_lr(&row[i].s, 2.0, row[i].step, row[i].total) - row[i].want) <=
+                    1e-12);
 }
 
 static void test_clip(void **state)

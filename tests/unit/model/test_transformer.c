@@ -50,7 +50,8 @@ static void batch_take(struct batch *one, const struct dims *d, const struct bat
             continue;
         x.row -= begin;
         if (d->head == HEAD_REGRESSION) {
-            memcpy(one->score + x.row * d->head_out, all->score + x.id * d->head_out, (size_t)d->head_out * 4);
+            memcpy(one->score + x.row * d->head_out, all->score + x.id * d->head_out,
+                   (size_t)d->head_out * 4);
             x.id = x.row;
         }
         one->target[one->targets++] = x;
@@ -112,7 +113,8 @@ static void test_repeat_gives_the_same_bits(void **state)
     w = workspace_new(&tied, b.rows + 50, 9, b.targets + 7);
     transformer_train(&tied, params, &b, a, NULL, w, &first);
     workspace_free(w);
-    w = workspace_new(&tied, b.rows, 4, b.targets); /* neither the workspace's size nor what it held matters */
+    w = workspace_new(&tied, b.rows, 4,
+                      b.targets); /* neither the workspace's size nor what it held matters */
     transformer_train(&tied, params, &b, NULL, NULL, w, &forward);
     transformer_train(&tied, params, &b, c, NULL, w, &second);
     assert_memory_equal(a, c, n * sizeof *a);

@@ -33,7 +33,8 @@ static void test_log_within_two_ulp(void **state)
     for (double x = -87.0; x < 88.0; x += 0.00319) {
         float f = (float)exp(x);
 
-        assert_true(ulps(vm_log_one(f), log((double)f)) <= 2.0 || fabs((double)vm_log_one(f) - log((double)f)) < 1e-7);
+        assert_true(ulps(vm_log_one(f), log((double)f)) <= 2.0 ||
+                    fabs((double)vm_log_one(f) - log((double)f)) < 1e-7);
     }
     assert_true(vm_log_one(1.0f) == 0.0f);
 }
@@ -74,7 +75,8 @@ static void test_lanes(void **state)
         y[i] = 5.0f;
     vm_store_part(y, 2, v);
     assert_true(y[1] == -6.0f && y[2] == 5.0f);
-    assert_true(vm_fma(vm_set(0x1.000002p0f), vm_set(0x1.000002p0f), vm_set(-1.0f))[0] == 0x1.000001p-22f);
+    assert_true(vm_fma(vm_set(0x1.000002p0f), vm_set(0x1.000002p0f), vm_set(-1.0f))[0] ==
+                0x1.000001p-22f);
     assert_int_equal(vm_round(0), 0);
     assert_int_equal(vm_round(1), VM_LANES);
     assert_int_equal(vm_round(VM_LANES), VM_LANES);

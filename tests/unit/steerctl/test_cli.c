@@ -49,11 +49,16 @@ static struct {
 static void job_print(struct buf *b, const char *id)
 {
     buf_printf(b,
-               "{\"id\":\"%s\",\"name\":\"steer\",\"kind\":\"sft\",\"state\":\"%s\",\"version\":%d,\"created_at\":\"2026-01-01T00:00:00Z\","
-               "\"failure\":%s,\"stages\":[{\"name\":\"data/chat\",\"state\":\"SUCCEEDED\",\"outputs\":{\"data\":[\"%064d\"]}},"
-               "{\"name\":\"steer\",\"state\":\"%s\",\"phase\":\"train.0\",\"progress\":{\"fraction\":0.5,\"done\":50,\"total\":100,"
-               "\"unit\":\"steps\",\"rate_per_s\":2,\"eta_s\":25}}],\"latest\":{\"train.loss\":{\"value\":2.5,\"step\":50}}}",
-               id, fake.job_state, fake.polls, strcmp(fake.job_state, "FAILED") == 0 ? "{\"message\":\"no luck\"}" : "null", 1,
+               "{\"id\":\"%s\",\"name\":\"steer\",\"kind\":\"sft\",\"state\":\"%s\",\"version\":%d,"
+               "\"created_at\":\"2026-01-01T00:00:00Z\","
+               "\"failure\":%s,\"stages\":[{\"name\":\"data/"
+               "chat\",\"state\":\"SUCCEEDED\",\"outputs\":{\"data\":[\"%064d\"]}},"
+               "{\"name\":\"steer\",\"state\":\"%s\",\"phase\":\"train.0\",\"progress\":{"
+               "\"fraction\":0.5,\"done\":50,\"total\":100,"
+               "\"unit\":\"steps\",\"rate_per_s\":2,\"eta_s\":25}}],\"latest\":{\"train.loss\":{"
+               "\"value\":2.5,\"step\":50}}}",
+               id, fake.job_state, fake.polls,
+               strcmp(fake.job_state, "FAILED") == 0 ? "{\"message\":\"no luck\"}" : "null", 1,
                fake.job_state);
 }
 
@@ -71,10 +76,12 @@ static void job_ask(const struct api_request *q, struct api_response *r)
         snprintf(fake.job_state, sizeof fake.job_state, "CANCELLED");
     }
     if (strstr(q->path, "/logs") != NULL) {
-        buf_str(&r->body, strstr(q->query, "offset=0") != NULL
-                              ? "{\"items\":[{\"offset\":0,\"time\":\"t0\",\"worker\":\"w1\",\"text\":\"one\"},"
-                                "{\"offset\":1,\"time\":\"t1\",\"worker\":\"w1\",\"text\":\"two \\u001b[31m\"}]}"
-                              : "{\"items\":[]}");
+        buf_str(
+            &r->body,
+            strstr(q->query, "offset=0") != NULL
+                ? "{\"items\":[{\"offset\":0,\"time\":\"t0\",\"worker\":\"w1\",\"text\":\"one\"},"
+                  "{\"offset\":1,\"time\":\"t1\",\"worker\":\"w1\",\"text\":\"two \\u001b[31m\"}]}"
+                : "{\"items\":[]}");
         return;
     }
     fake.polls++;
@@ -107,14 +114,19 @@ static void answer(const struct api_request *q, struct api_response *r)
     } else if (strcmp(q->path, "/v1/jobs") == 0) {
         buf_str(&r->body, "{\"items\":[");
         job_print(&r->body, ID);
-        buf_str(&r->body, ",{\"id\":\"" ID2 "\",\"name\":\"tw\\u001bin\",\"state\":\"PENDING\"},{\"id\":\"job_00000000000zz\",\"name\":\"twin\","
-                          "\"state\":\"PENDING\"},{\"id\":\"job_00000000000zy\",\"name\":\"twin\",\"state\":\"PENDING\"}],\"next_page_token\":null}");
+        buf_str(&r->body, ",{\"id\":\"" ID2 "\",\"name\":\"tw\\u001bin\",\"state\":\"PENDING\"},{"
+                                            "\"id\":\"job_00000000000zz\",\"name\":\"twin\","
+                          "\"state\":\"PENDING\"},{\"id\":\"job_00000000000zy\",\"name\":\"twin\","
+                          "\"state\":\"PENDING\"}],\"next_page_token\":null}");
     } else if (strncmp(q->path, "/v1/jobs/", 9) == 0) {
         job_ask(q, r);
     } else if (strcmp(q->path, "/v1/workers") == 0) {
         buf_str(&r->body, "{\"items\":[");
         for (int i = 0; i < fake.workers; i++)
-            buf_printf(&r->body, "%s{\"id\":\"w%d\",\"name\":\"worker-%d\",\"state\":\"READY\",\"threads\":1}", i > 0 ? "," : "", i, i);
+            buf_printf(
+                &r->body,
+                "%s{\"id\":\"w%d\",\"name\":\"worker-%d\",\"state\":\"READY\",\"threads\":1}",
+                i > 0 ? "," : "", i, i);
         buf_str(&r->body, "]}");
     } else if (strcmp(q->path, "/v1/artifacts") == 0) {
         buf_str(&r->body, "{\"items\":[]}");
@@ -149,9 +161,11 @@ static void write_text(const char *name, const char *text, mode_t mode)
     assert_int_equal(chmod(path, mode), 0);
 }
 
-static const char spec_text[] = "apiVersion: steerlm/v1\nkind: annotate\nname: steer\n"
-                                "inputs: {model: \"sha256:0000000000000000000000000000000000000000000000000000000000000001\", data: \"data:d\"}\n"
-                                "data: {d: {files: [rows.jsonl], format: helpsteer}}\n";
+static const char spec_text[] =
+    "apiVersion: steerlm/v1\nkind: annotate\nname: steer\n"
+    "inputs: {model: \"sha256:0000000000000000000000000000000000000000000000000000000000000001\", "
+    "data: \"data:d\"}\n"
+    "data: {d: {files: [rows.jsonl], format: helpsteer}}\n";
 
 static int setup(void **state)
 {
@@ -172,7 +186,8 @@ static int setup(void **state)
     reactor_stop = false;
     if (http_start(&config, &http, &err) != 0)
         return 1;
-    snprintf(text, sizeof text, "{\"http\":\"%s\",\"control\":\"tcp://127.0.0.1:9\"}", http_url(http));
+    snprintf(text, sizeof text, "{\"http\":\"%s\",\"control\":\"tcp://127.0.0.1:9\"}",
+             http_url(http));
     write_text("state/endpoint.json", text, 0644);
     write_text("job.yaml", spec_text, 0644);
     write_text("rows.jsonl", "{}\n", 0644);
@@ -204,11 +219,12 @@ static pid_t cli_spawn(const char *args)
     fflush(NULL);
     pid = fork();
     if (pid == 0) {
-        char *copy = strdup(args), *argv[32] = {(char *)(uintptr_t)"steerctl"};
+        char *copy = strdup(args), *argv[32] = {(char *)(uintptr_t) "steerctl"};
         int argc = 1, code;
         for (char *word = strtok(copy, " "); word != NULL && argc < 31; word = strtok(NULL, " "))
             argv[argc++] = word;
-        if (freopen(out_path, "w", stdout) == NULL || freopen(err_path, "w", stderr) == NULL || chdir(root) != 0)
+        if (freopen(out_path, "w", stdout) == NULL || freopen(err_path, "w", stderr) == NULL ||
+            chdir(root) != 0)
             _exit(99);
         code = cli_run(argc, argv);
         fflush(NULL);
@@ -252,13 +268,27 @@ static void test_wrong_usage_says_what_and_what_next(void **state)
     static const struct {
         const char *args, *text;
     } cases[] = {
-        {"sbmit x", "did you mean \"submit\""}, {"frobnicate", "no verb"},        {"submit", "needs FILE"},
-        {"submit a b", "does not take"},        {"ls extra", "does not take"},    {"ls --limt 3", "did you mean --limit"},
-        {"ls --limit", "needs its N"},          {"ls --limit x", "whole number"}, {"ls --limit 0", "1..1000"},
-        {"ls -o yaml", "table, json or name"},  {"ls -n 1 -n 2", "given twice"},  {"wait x --timeout -1", "whole number"},
-        {"submit job.yaml --wait=1", "takes no value"}, {"worker", "needs one of its verbs"}, {"worker rm", "worker"},
-        {"up --workers 1000", "0..64"},         {"ls --state running", "no state"}, {"completion fish", "bash"},
-        {"status twin", "is 2 jobs"},           {"status job_0", "jobs:"},        {"-x", "no verb"},
+        {"sbmit x", "did you mean \"submit\""},
+        {"frobnicate", "no verb"},
+        {"submit", "needs FILE"},
+        {"submit a b", "does not take"},
+        {"ls extra", "does not take"},
+        {"ls --limt 3", "did you mean --limit"},
+        {"ls --limit", "needs its N"},
+        {"ls --limit x", "whole number"},
+        {"ls --limit 0", "1..1000"},
+        {"ls -o yaml", "table, json or name"},
+        {"ls -n 1 -n 2", "given twice"},
+        {"wait x --timeout -1", "whole number"},
+        {"submit job.yaml --wait=1", "takes no value"},
+        {"worker", "needs one of its verbs"},
+        {"worker rm", "worker"},
+        {"up --workers 1000", "0..64"},
+        {"ls --state running", "no state"},
+        {"completion fish", "bash"},
+        {"status twin", "is 2 jobs"},
+        {"status job_0", "jobs:"},
+        {"-x", "no verb"},
     };
 
     (void)state;
@@ -314,8 +344,9 @@ static void test_the_manual_knows_every_verb(void **state)
 
 static void test_nobody_there_is_7(void **state)
 {
-    static const char *const verbs[] = {"ls", "status x", "submit job.yaml", "worker ls", "cancel x", "wait x", "logs x", "artifact ls",
-                                        "artifact put rows.jsonl"};
+    static const char *const verbs[] = {"ls",        "status x",    "submit job.yaml",
+                                        "worker ls", "cancel x",    "wait x",
+                                        "logs x",    "artifact ls", "artifact put rows.jsonl"};
     char args[128];
 
     (void)state;
@@ -352,7 +383,8 @@ static void test_looking_works(void **state)
     assert_int_equal(cli("worker ls"), CLI_OK);
     assert_int_equal(cli("artifact ls"), CLI_OK);
     assert_int_equal(cli("artifact get steer/steer/model x"), CLI_NOT_FOUND);
-    assert_int_equal(cli("artifact get steer/data/chat/data x"), CLI_NOT_FOUND); /* named by the job, not in the store */
+    assert_int_equal(cli("artifact get steer/data/chat/data x"),
+                     CLI_NOT_FOUND); /* named by the job, not in the store */
 }
 
 static void test_submit_uploads_and_prints_only_the_id(void **state)
@@ -394,8 +426,11 @@ static void test_a_bad_spec_sends_nothing(void **state)
     assert_string_equal(out, "job.yaml: ok\n");
     assert_int_equal(cli("submit absent.yaml"), CLI_NOT_FOUND);
     assert_int_equal(cli("submit job.yaml --set sede=3"), CLI_SPEC);
-    write_text("gone.yaml", "apiVersion: steerlm/v1\nkind: annotate\nname: steer\ninputs: {model: \"file:nowhere\", data: \"data:d\"}\n"
-                            "data: {d: {files: [rows.jsonl], format: helpsteer}}\n", 0644);
+    write_text("gone.yaml",
+               "apiVersion: steerlm/v1\nkind: annotate\nname: steer\ninputs: {model: "
+               "\"file:nowhere\", data: \"data:d\"}\n"
+               "data: {d: {files: [rows.jsonl], format: helpsteer}}\n",
+               0644);
     assert_int_equal(cli("submit gone.yaml"), CLI_SPEC);
     assert_non_null(strstr(errs, "nowhere"));
     assert_int_equal(fake.posts, 0);
@@ -408,7 +443,10 @@ static void test_waiting_tells_how_it_ended(void **state)
     static const struct {
         const char *state;
         int code;
-    } cases[] = {{"SUCCEEDED", CLI_OK}, {"FAILED", CLI_FAILED}, {"CANCELLED", CLI_CANCELLED}, {"SKIPPED", CLI_SKIPPED}};
+    } cases[] = {{"SUCCEEDED", CLI_OK},
+                 {"FAILED", CLI_FAILED},
+                 {"CANCELLED", CLI_CANCELLED},
+                 {"SKIPPED", CLI_SKIPPED}};
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -476,7 +514,8 @@ static int pid_of(const char *name)
     int pid = 0;
 
     snprintf(path, sizeof path, "%s/supervisor.json", state_dir);
-    if (file_read(path, 65536, &b, &err) == 0 && (at = strstr(b.data, name)) != NULL && (at = strstr(at, "\"pid\":")) != NULL)
+    if (file_read(path, 65536, &b, &err) == 0 && (at = strstr(b.data, name)) != NULL &&
+        (at = strstr(at, "\"pid\":")) != NULL)
         pid = atoi(at + 6);
     buf_free(&b);
     return pid;
@@ -489,7 +528,10 @@ static void daemons_write(void)
     snprintf(text, sizeof text, "%s/bin", root);
     assert_int_equal(file_make_dirs(text, &err), 0);
     setenv("STEER_BIN_DIR", text, 1);
-    snprintf(text, sizeof text, "#!/bin/sh\necho coordinator $@\necho '{\"http\":\"%s\"}' > $2/endpoint.json\nexec sleep 100\n", http_url(http));
+    snprintf(text, sizeof text,
+             "#!/bin/sh\necho coordinator $@\necho '{\"http\":\"%s\"}' > $2/endpoint.json\nexec "
+             "sleep 100\n",
+             http_url(http));
     write_text("bin/steer-coordinator", text, 0755);
     write_text("bin/steer-worker", "#!/bin/sh\necho worker $@\nexec sleep 100\n", 0755);
 }
@@ -552,13 +594,16 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_the_manual_knows_every_verb, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nobody_there_is_7, setup, teardown),
         cmocka_unit_test_setup_teardown(test_looking_works, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_submit_uploads_and_prints_only_the_id, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_submit_uploads_and_prints_only_the_id, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_repeated_post_keeps_its_key, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_bad_spec_sends_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_waiting_tells_how_it_ended, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ctrl_c_detaches, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_coordinator_that_comes_back_is_found, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_up_keeps_things_up_and_down_stops_them, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_coordinator_that_comes_back_is_found, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_up_keeps_things_up_and_down_stops_them, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_up_that_fails_shows_the_log, setup, teardown),
     };
     return cmocka_run_group_tests_name("cli", tests, NULL, NULL);

@@ -317,7 +317,8 @@ static void test_hostile_manifests_are_refused(void **state)
         TREE_OF("{\"path\":\"a\",\"sha256\":\"" HELLO_SHA "\",\"size\":9223372036854775807}"),
         TREE_OF("{\"path\":\"a\",\"sha256\":\"" HELLO_SHA "\",\"size\":\"5\"}"),
         TREE_OF("{\"path\":\"a\",\"sha256\":\"2CF24DBA\",\"size\":5}"),
-        TREE_OF("{\"path\":\"a\",\"sha256\":\"../../../../../../../../../../../../../../../../../../../../../x\",\"size\":5}"),
+        TREE_OF("{\"path\":\"a\",\"sha256\":\"../../../../../../../../../../../../../../../../../"
+                "../../../../x\",\"size\":5}"),
         TREE_OF("{\"path\":7,\"sha256\":\"" HELLO_SHA "\",\"size\":5}"),
         TREE_OF("{\"path\":\"a\",\"path\":\"b\",\"sha256\":\"" HELLO_SHA "\",\"size\":5}"),
         TREE_OF("{\"mode\":493,\"path\":\"a\",\"sha256\":\"" HELLO_SHA "\",\"size\":5}"),
@@ -384,7 +385,8 @@ static void test_a_full_disk_is_named_and_leaves_the_store_sound(void **state)
     int rc = 0;
 
     (void)state;
-    snprintf(command, sizeof command, "mkdir %s/m && mount -t tmpfs -o size=2m none %s/m 2>/dev/null", root, root);
+    snprintf(command, sizeof command,
+             "mkdir %s/m && mount -t tmpfs -o size=2m none %s/m 2>/dev/null", root, root);
     if (system(command) != 0)
         skip(); /* needs a small file system of its own: root only */
     rc = blob_open(at("m/store"), &full, &err);
@@ -407,17 +409,23 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_bytes_go_in_and_come_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_wrong_digest_leaves_nothing, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_damage_is_noticed_and_healed_by_writing_again, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_old_temporary_files_go_when_the_store_opens, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damage_is_noticed_and_healed_by_writing_again, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_old_temporary_files_go_when_the_store_opens, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_file_that_is_none_is_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_tree_goes_in_sorted_and_comes_out_whole, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_tree_goes_in_sorted_and_comes_out_whole, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_checkout_repairs_what_is_there, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_checkout_that_fails_leaves_no_directory, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_directory_with_odd_things_is_refused_by_name, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_checkout_that_fails_leaves_no_directory, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_directory_with_odd_things_is_refused_by_name, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_hostile_manifests_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_good_manifests_print_as_they_were, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_empty_tree_is_an_empty_directory, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_full_disk_is_named_and_leaves_the_store_sound, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_full_disk_is_named_and_leaves_the_store_sound, setup,
+                                        teardown),
     };
     return cmocka_run_group_tests_name("blob", tests, NULL, NULL);
 }

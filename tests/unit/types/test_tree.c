@@ -23,7 +23,8 @@ static void test_cover_is_exact_and_smallest_for_every_span(void **state)
                     at = s.end;
                     if (i > 0) { /* two neighbours never make one aligned node */
                         struct tree_node p = tree_parent(n[i]);
-                        assert_false(n[i - 1].level == n[i].level && tree_parent(n[i - 1]).index == p.index);
+                        assert_false(n[i - 1].level == n[i].level &&
+                                     tree_parent(n[i - 1]).index == p.index);
                     }
                 }
                 assert_int_equal(at, b);
