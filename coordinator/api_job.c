@@ -88,13 +88,29 @@ static void number_or_null(cJSON *o, const char *key, bool known, double value)
         cJSON_AddNullToObject(o, key);
 }
 
+/* Units of the phase a second: of a session as its leader measures it now, else the mean since the phase began. */
 static double phase_rate(const struct sched_stage *st, double done)
 {
+    const struct sched_session *ss = st->session;
     double seconds = (double)(clock_ms() - st->phase_started_ms) / 1000;
 
+    if (st->phase_open && st->phase.type == PHASE_SESSION && ss != NULL)
+        return ss->open && ss->tokens > 0
+                   ? ss->tokens_per_s * (double)ss->version / (double)ss->tokens
+                   : 0;
     return seconds > 0.5 && done > 0 ? done / seconds : 0;
 }
 
+/* Seconds until the stage ends at that rate, all its phases weighed by their cost; 0 if it can't be told. */
+static double stage_eta(const struct sched_stage *st, double total, double rate)
+{
+    double cost_per_s = total > 0 ? rate / total * st->phase.cost : 0;
+
+    return st->phase_open && cost_per_s > 0 ? (1 - stage_fraction(st)) * st->cost_total / cost_per_s
+                                            : 0;
+}
+
+/* eta_s: of the stage when seconds is 0, else of the whole that began so long ago and is done to `fraction`. */
 static cJSON *progress_json(const struct sched_stage *st, double fraction, double seconds)
 {
     cJSON *o = cJSON_CreateObject();
@@ -107,8 +123,13 @@ static cJSON *progress_json(const struct sched_stage *st, double fraction, doubl
     cJSON_AddNumberToObject(o, "total", a.total);
     cJSON_AddNumberToObject(o, "fraction", fraction);
     number_or_null(o, "rate_per_s", rate > 0, rate);
-    number_or_null(o, "eta_s", fraction > 0.01 && fraction < 1 && seconds > 1,
-                   seconds * (1 - fraction) / fraction);
+    if (seconds <= 0) {
+        double eta = st != NULL ? stage_eta(st, a.total, rate) : 0;
+        number_or_null(o, "eta_s", eta > 0, eta);
+    } else {
+        number_or_null(o, "eta_s", fraction > 0.01 && fraction < 1 && seconds > 1,
+                       seconds * (1 - fraction) / fraction);
+    }
     return o;
 }
 
@@ -279,6 +300,23 @@ static void text_or_null(cJSON *o, const char *key, const char *text)
         cJSON_AddNullToObject(o, key);
 }
 
+/* Running in name only: what it has to do next found no worker yet. */
+static bool stage_waits(const struct sched_stage *st)
+{
+    bool pending = false;
+
+    if (!st->phase_open || run_state_is_final(st->state))
+        return false;
+    if (st->phase.type == PHASE_SESSION)
+        return st->session != NULL && !st->session->open;
+    for (uint32_t i = 0; i < st->tasks_n; i++) {
+        if (st->task[i].state == TASK_LEASED)
+            return false;
+        pending = pending || st->task[i].state == TASK_PENDING;
+    }
+    return pending;
+}
+
 static cJSON *stage_json(const struct coordinator *c, const struct sched_stage *st)
 {
     cJSON *o = cJSON_CreateObject();
@@ -286,11 +324,11 @@ static cJSON *stage_json(const struct coordinator *c, const struct sched_stage *
     cJSON_AddStringToObject(o, "name", st->name);
     cJSON_AddStringToObject(o, "kind", job_kind_name(st->kind));
     cJSON_AddStringToObject(o, "state", state_text(c, st->state));
-    text_or_null(o, "reason", st->reason);
+    text_or_null(o, "reason",
+                 st->reason[0] == '\0' && stage_waits(st) ? "WaitingForWorkers" : st->reason);
     cJSON_AddBoolToObject(o, "reused", st->reused);
     text_or_null(o, "phase", st->phase_open ? st->phase.name : "");
-    cJSON_AddItemToObject(
-        o, "progress", progress_json(st, stage_fraction(st), seconds_since(st->started_wall_ms)));
+    cJSON_AddItemToObject(o, "progress", progress_json(st, stage_fraction(st), 0));
     api_time(o, "started_at", st->started_wall_ms);
     api_time(o, "finished_at", st->finished_wall_ms);
     cJSON_AddItemToObject(o, "outputs",
