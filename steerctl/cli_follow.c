@@ -67,6 +67,24 @@ static const char *colour_of(const char *state)
                                                                                : "";
 }
 
+/* Series of a single job are "train.loss", of a pipeline's stage "STAGE/train.loss"; of a second fold "train.1.loss". */
+static const cJSON *stage_loss(const cJSON *stage, const cJSON *latest)
+{
+    const char *name = json_string_or(stage, "name", ""),
+               *phase = json_string_or(stage, "phase", "");
+    const cJSON *found = NULL;
+    char *keys[3];
+
+    keys[0] = mem_printf("%s/%s.loss", name, strcmp(phase, "train.0") == 0 ? "train" : phase);
+    keys[1] = mem_printf("%s.loss", strcmp(phase, "train.0") == 0 ? "train" : phase);
+    keys[2] = mem_printf("%s/train.loss", name);
+    for (int i = 0; i < 3; i++) {
+        found = found != NULL ? found : json_get(latest, keys[i]);
+        free(keys[i]);
+    }
+    return found;
+}
+
 /* What a running stage says of itself: bar, counts, rate, time left. */
 static void progress_text(const cJSON *stage, const cJSON *latest, struct buf *b)
 {
@@ -76,8 +94,9 @@ static void progress_text(const cJSON *stage, const cJSON *latest, struct buf *b
     double eta = json_number_or(p, "eta_s", -1.0), done = json_number_or(p, "done", -1.0),
            total = json_number_or(p, "total", -1.0);
     const char *unit = json_string_or(p, "unit", ""),
-               *phase = json_string_or(stage, "phase", json_string_or(p, "phase", ""));
-    char text[CLI_SHORT];
+               *phase = json_string_or(stage, "phase", json_string_or(p, "phase", "")),
+               *reason = json_string_or(stage, "reason", NULL);
+    char text[CLI_SHORT], safe[300];
 
     if (fraction >= 0.0) {
         bar_fill(fraction, text);
@@ -93,9 +112,11 @@ static void progress_text(const cJSON *stage, const cJSON *latest, struct buf *b
         cli_format_seconds(eta, text);
         buf_printf(b, "  eta %s", text);
     }
-    loss = json_get(latest, "train.loss");
+    loss = stage_loss(stage, latest);
     if (strncmp(phase, "train", 5) == 0 && loss != NULL)
         buf_printf(b, "  loss %.4f", json_number_or(loss, "value", 0.0));
+    if (reason != NULL && reason[0] != '\0')
+        buf_printf(b, "  %s", cli_safe(reason, safe, sizeof safe));
 }
 
 static void stage_line(const struct view *v, const cJSON *stage, const cJSON *latest, int width,
