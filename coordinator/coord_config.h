@@ -1,4 +1,4 @@
-/* coord_config: options of steer-coordinator. Flags over STEER_* variables over defaults. */
+/* coord_config: options of steer-coordinator. Flags over STEER_* variables over a YAML file over defaults. */
 #ifndef COORDINATOR_COORD_CONFIG_H
 #define COORDINATOR_COORD_CONFIG_H
 
@@ -16,7 +16,7 @@ struct coord_config {
     char token[256];     /* bearer secret of the HTTP API; "" = none: then loopback only */
     bool open_control;   /* the control socket may listen beyond loopback, where anybody who reaches
                             it can act as a worker */
-    int crash_limit;     /* different workers that may die under a task; 0 = any number */
+    uint32_t crash_limit; /* different workers that may die under a task; 0 = any number */
     uint32_t lease_ms, heartbeat_ms;
     bool help, version;
 };

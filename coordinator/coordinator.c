@@ -355,7 +355,7 @@ int coordinator_open(const struct coord_config *config, struct coordinator **out
                                  .lease_ms = config->lease_ms,
                                  .fault_budget = 3,
                                  .loss_budget = 1000,
-                                 .crash_limit = config->crash_limit,
+                                 .crash_limit = (int)config->crash_limit,
                                  .backoff_ms = 500,
                                  .stall_ms = 120000,
                                  .barren_limit = 40,

@@ -5,9 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/buf.h"
-#include "base/file.h"
-#include "base/suggest.h"
+#include "jobs/settings.h"
 #include "net/keys.h"
 #include "wire/control.h"
 #include "worker/executor.h"
@@ -32,41 +30,15 @@ const char worker_config_usage[] =
     "where everybody on the network\n"
     "                            is trusted\n"
     "  --name NAME               for people (default: the host's name)\n"
+    "  --config FILE             any of these in YAML, \"threads: 4\" (STEER_WORKER_CONFIG); "
+    "variables and flags go first\n"
     "  --help, --version\n"
     "SIGTERM drains: running tasks end, a session is handed over; a second SIGTERM stops at "
     "once.\n";
 
-static int text_set(char *to, size_t cap, const char *option, const char *value, struct err *e)
+static int roles_set(void *base, const char *option, const char *value, struct err *e)
 {
-    if (*value == '\0' || strlen(value) >= cap)
-        return err_set(e, ERR_INVALID, "%s has %zu characters, must have 1..%zu", option,
-                       strlen(value), cap - 1);
-    snprintf(to, cap, "%s", value);
-    return 0;
-}
-
-static int address_set(char *to, size_t cap, const char *option, const char *value, struct err *e)
-{
-    if (strncmp(value, "tcp://", 6) != 0 || strchr(value + 6, ':') == NULL)
-        return err_set(e, ERR_INVALID, "%s is \"%.200s\", must be tcp://HOST:PORT", option, value);
-    return text_set(to, cap, option, value, e);
-}
-
-static int threads_set(struct worker_config *c, const char *option, const char *value,
-                       struct err *e)
-{
-    char *end = NULL;
-    long n = strtol(value, &end, 10);
-
-    if (end == value || *end != '\0' || n < 1 || n > EXECUTOR_THREADS_MAX)
-        return err_set(e, ERR_INVALID, "%s is \"%.40s\", must be 1..%d", option, value,
-                       EXECUTOR_THREADS_MAX);
-    c->threads = (uint32_t)n;
-    return 0;
-}
-
-static int roles_set(struct worker_config *c, const char *option, const char *value, struct err *e)
-{
+    struct worker_config *c = base;
     uint32_t roles = 0;
     const char *at = value;
 
@@ -87,71 +59,22 @@ static int roles_set(struct worker_config *c, const char *option, const char *va
     return 0;
 }
 
-static int token_set(struct worker_config *c, const char *path, struct err *e)
-{
-    struct buf text = BUF_INIT;
-    int rc = file_read(path, 4096, &text, e);
+#define AT(member)                                                                                 \
+    offsetof(struct worker_config, member), sizeof(((struct worker_config *)0)->member)
 
-    if (rc == 0) {
-        buf_char(&text, '\n');
-        text.data[strcspn(text.data, "\r\n")] = '\0';
-        rc = text_set(c->token, sizeof c->token, "the token", text.data, e);
-    }
-    buf_free(&text);
-    return rc == 0 ? 0 : err_wrap(e, "--token-file %s", path);
-}
-
-static int option_set(struct worker_config *c, const char *option, const char *value, struct err *e)
-{
-    static const char *const known[] = {
-        "--coordinator", "--coordinator-dir", "--dir",       "--threads", "--roles", "--listen",
-        "--advertise",   "--token-file",      "--open-data", "--name",    "--help",  "--version"};
-    const char *near;
-
-    if (strcmp(option, "--coordinator") == 0)
-        return address_set(c->coordinator, sizeof c->coordinator, option, value, e);
-    if (strcmp(option, "--coordinator-dir") == 0)
-        return text_set(c->coordinator_dir, sizeof c->coordinator_dir, option, value, e);
-    if (strcmp(option, "--dir") == 0)
-        return text_set(c->dir, sizeof c->dir, option, value, e);
-    if (strcmp(option, "--threads") == 0)
-        return threads_set(c, option, value, e);
-    if (strcmp(option, "--roles") == 0)
-        return roles_set(c, option, value, e);
-    if (strcmp(option, "--listen") == 0)
-        return address_set(c->listen, sizeof c->listen, option, value, e);
-    if (strcmp(option, "--advertise") == 0)
-        return address_set(c->advertise, sizeof c->advertise, option, value, e);
-    if (strcmp(option, "--token-file") == 0)
-        return token_set(c, value, e);
-    if (strcmp(option, "--name") == 0)
-        return text_set(c->name, sizeof c->name, option, value, e);
-    near = suggest_nearest(option, known, sizeof known / sizeof known[0]);
-    return err_set(e, ERR_INVALID, "unknown option %.60s%s%s", option,
-                   near != NULL ? ", did you mean " : "", near != NULL ? near : "");
-}
-
-static int from_environment(struct worker_config *c, struct err *e)
-{
-    static const char *const pairs[][2] = {{"STEER_COORDINATOR", "--coordinator"},
-                                           {"STEER_DIR", "--coordinator-dir"},
-                                           {"STEER_WORKER_DIR", "--dir"},
-                                           {"STEER_THREADS", "--threads"},
-                                           {"STEER_ROLES", "--roles"},
-                                           {"STEER_LISTEN", "--listen"},
-                                           {"STEER_ADVERTISE_DATA", "--advertise"}};
-    const char *token = getenv("STEER_TOKEN");
-
-    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
-        const char *value = getenv(pairs[i][0]);
-        int rc = value != NULL && *value != '\0' ? option_set(c, pairs[i][1], value, e) : 0;
-        if (rc != 0)
-            return err_wrap(e, "%s", pairs[i][0]);
-    }
-    if (token != NULL && *token != '\0')
-        return text_set(c->token, sizeof c->token, "STEER_TOKEN", token, e);
-    return 0;
-}
+static const struct setting settings[] = {
+    {"--coordinator", "STEER_COORDINATOR", SETTING_ADDRESS, AT(coordinator), 0, 0, NULL},
+    {"--coordinator-dir", "STEER_DIR", SETTING_TEXT, AT(coordinator_dir), 0, 0, NULL},
+    {"--dir", "STEER_WORKER_DIR", SETTING_TEXT, AT(dir), 0, 0, NULL},
+    {"--threads", "STEER_THREADS", SETTING_NUMBER, AT(threads), 1, EXECUTOR_THREADS_MAX, NULL},
+    {"--roles", "STEER_ROLES", SETTING_CUSTOM, 0, 0, 0, 0, roles_set},
+    {"--listen", "STEER_LISTEN", SETTING_ADDRESS, AT(listen), 0, 0, NULL},
+    {"--advertise", "STEER_ADVERTISE_DATA", SETTING_ADDRESS, AT(advertise), 0, 0, NULL},
+    {"--token-file", NULL, SETTING_SECRET, AT(token), 0, 0, NULL},
+    {NULL, "STEER_TOKEN", SETTING_TEXT, AT(token), 0, 0, NULL},
+    {"--open-data", NULL, SETTING_FLAG, AT(open_data), 0, 0, NULL},
+    {"--name", NULL, SETTING_TEXT, AT(name), 0, 0, NULL},
+    {NULL, NULL, SETTING_TEXT, 0, 0, 0, 0, NULL}};
 
 static void defaults(struct worker_config *c)
 {
@@ -173,40 +96,12 @@ static void defaults(struct worker_config *c)
         snprintf(c->name, sizeof c->name, "unnamed");
 }
 
-static int arguments(struct worker_config *c, int argc, char **argv, struct err *e)
-{
-    int rc = 0;
-
-    for (int i = 1; i < argc && rc == 0; i++) {
-        const char *equals = strchr(argv[i], '=');
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            c->help = true;
-        } else if (strcmp(argv[i], "--version") == 0) {
-            c->version = true;
-        } else if (strcmp(argv[i], "--open-data") == 0) {
-            c->open_data = true;
-        } else if (strncmp(argv[i], "--", 2) != 0) {
-            rc = err_set(e, ERR_INVALID, "unexpected argument \"%.60s\"", argv[i]);
-        } else if (equals != NULL && equals - argv[i] < 40) {
-            char name[40];
-            snprintf(name, sizeof name, "%.*s", (int)(equals - argv[i]), argv[i]);
-            rc = option_set(c, name, equals + 1, e);
-        } else {
-            rc = option_set(c, argv[i], i + 1 < argc ? argv[i + 1] : "", e);
-            i++;
-        }
-    }
-    return rc;
-}
-
 int worker_config_parse(int argc, char **argv, struct worker_config *c, struct err *e)
 {
     int rc;
 
     defaults(c);
-    rc = from_environment(c, e);
-    if (rc == 0)
-        rc = arguments(c, argc, argv, e);
+    rc = settings_read(settings, "STEER_WORKER_CONFIG", argc, argv, c, &c->help, &c->version, e);
     if (rc == 0 && c->dir[0] == '\0' &&
         (size_t)snprintf(c->dir, sizeof c->dir, "%s/worker", c->coordinator_dir) >= sizeof c->dir)
         rc = err_set(e, ERR_INVALID, "--coordinator-dir is too long for a default --dir");

@@ -1,4 +1,4 @@
-/* worker_config: options of steer-worker. Flags over STEER_* variables over defaults. */
+/* worker_config: options of steer-worker. Flags over STEER_* variables over a YAML file over defaults. */
 #ifndef WORKER_WORKER_CONFIG_H
 #define WORKER_WORKER_CONFIG_H
 

@@ -54,7 +54,9 @@ static void test_bad_options_are_named(void **state)
     } cases[] = {
         {{"--htpp", "x", NULL}, ERR_INVALID, "did you mean --http"},
         {{"file", NULL}, ERR_INVALID, "\"file\""},
-        {{"--dir", NULL}, ERR_INVALID, "must have 1.."},
+        {{"--dir", NULL}, ERR_INVALID, "needs a value"},
+        {{"--dir=", NULL}, ERR_INVALID, "must have 1.."},
+        {{"--config", "/nonexistent/file", NULL}, ERR_NOT_FOUND, "/nonexistent/file"},
         {{"--crash-limit", "9", NULL}, ERR_INVALID, "0..8"},
         {{"--crash-limit", "2x", NULL}, ERR_INVALID, "0..8"},
         {{"--lease-ms=10", NULL}, ERR_INVALID, "1000..600000"},
