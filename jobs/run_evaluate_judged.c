@@ -16,6 +16,7 @@ enum part { PART_FIT, PART_TUNE, PART_TEST, PARTS };
 
 struct texts { /* every labelled response, by part */
     const struct turn **turn[PARTS];
+    size_t *conversation[PARTS];
     struct stats_text *text[PARTS];
     size_t n[PARTS];
 };
@@ -41,6 +42,7 @@ static void texts_init(struct texts *x, const struct dataset *d, const struct re
 {
     for (int p = 0; p < PARTS; p++) {
         x->turn[p] = mem_zalloc(d->responses + 1, sizeof *x->turn[p]);
+        x->conversation[p] = mem_zalloc(d->responses + 1, sizeof *x->conversation[p]);
         x->text[p] = mem_zalloc(d->responses + 1, sizeof *x->text[p]);
         x->n[p] = 0;
     }
@@ -53,6 +55,7 @@ static void texts_init(struct texts *x, const struct dataset *d, const struct re
         turn = &d->conversation[c].turn[k];
         p = part_of(d, r, c);
         x->turn[p][x->n[p]] = turn;
+        x->conversation[p][x->n[p]] = c;
         x->text[p][x->n[p]++] = (struct stats_text){turn->text, turn->text_len};
     }
 }
@@ -61,6 +64,7 @@ static void texts_fini(struct texts *x)
 {
     for (int p = 0; p < PARTS; p++) {
         free(x->turn[p]);
+        free(x->conversation[p]);
         free(x->text[p]);
     }
 }
@@ -134,6 +138,7 @@ static bool predicted_of(const struct question *q, const struct turn *turn, doub
 
 struct answers { /* of one part */
     int *truth;
+    uint32_t *group; /* of the conversation, from 0 */
     double *model, *baseline;
     size_t n;
 };
@@ -142,10 +147,12 @@ struct answers { /* of one part */
 static void answers_init(struct answers *a, const struct schema *s, const struct question *q,
                          const struct texts *x, enum part part, const double *all)
 {
-    size_t k = (size_t)q->classes;
+    size_t k = (size_t)q->classes, last = SIZE_MAX;
+    uint32_t group = 0;
 
     a->n = 0;
     a->truth = mem_zalloc(x->n[part] + 1, sizeof *a->truth);
+    a->group = mem_zalloc(x->n[part] + 1, sizeof *a->group);
     a->model = mem_zalloc(x->n[part] * k + 1, sizeof *a->model);
     a->baseline = all != NULL ? mem_zalloc(x->n[part] * k + 1, sizeof *a->baseline) : NULL;
     for (size_t i = 0; i < x->n[part]; i++) {
@@ -154,6 +161,9 @@ static void answers_init(struct answers *a, const struct schema *s, const struct
             continue;
         if (all != NULL)
             memcpy(a->baseline + a->n * k, all + i * k, k * sizeof *all);
+        group += last != SIZE_MAX && last != x->conversation[part][i];
+        last = x->conversation[part][i];
+        a->group[a->n] = group;
         a->truth[a->n++] = truth;
     }
 }
@@ -161,6 +171,7 @@ static void answers_init(struct answers *a, const struct schema *s, const struct
 static void answers_fini(struct answers *a)
 {
     free(a->truth);
+    free(a->group);
     free(a->model);
     free(a->baseline);
 }
@@ -203,8 +214,8 @@ static void question_answer(const struct dataset *d, struct results *r, const st
     answers_init(&test, &d->schema, q, x, PART_TEST, p_test);
     results_beat(r);
     if (tune.n > 0 && test.n > 0) {
-        struct judged_rows a = {tune.n, tune.truth, tune.model, tune.baseline},
-                           b = {test.n, test.truth, test.model, test.baseline};
+        struct judged_rows a = {tune.n, tune.truth, tune.model, tune.baseline, tune.group},
+                           b = {test.n, test.truth, test.model, test.baseline, test.group};
         struct results_judged *out = &r->judged[r->judged_n++];
         names_set(&d->schema, q, out);
         judged_compare(&a, &b, r->seed, out);

@@ -44,14 +44,25 @@ static double number_of(const cJSON *line, const char *key)
 static int loss_take(struct reduce *x, const cJSON *line, int model, struct err *e)
 {
     struct steering_loss *loss;
+    int64_t response;
+    size_t conversation;
+    uint32_t turn;
+    int rc = json_need_int(line, "r", 0, (int64_t)x->held.responses - 1, &response, e);
 
+    if (rc != 0)
+        return rc;
+    dataset_response(&x->held, (size_t)response, &conversation, &turn);
     if (x->losses == x->losses_cap) {
         x->losses_cap = 2 * x->losses_cap + 1024;
         x->loss = mem_grow(x->loss, x->losses_cap, sizeof *x->loss);
     }
     loss = &x->loss[x->losses++];
-    *loss = (struct steering_loss){model, number_of(line, "k"), number_of(line, "t"),
-                                   number_of(line, "s"), number_of(line, "x")};
+    *loss = (struct steering_loss){model,
+                                   (uint32_t)conversation,
+                                   number_of(line, "k"),
+                                   number_of(line, "t"),
+                                   number_of(line, "s"),
+                                   number_of(line, "x")};
     if (!isfinite(loss->tokens + loss->nll_true + loss->nll_shuffled + loss->nll_missing))
         return err_set(e, ERR_NUMERIC, "a loss is not finite");
     return 0;

@@ -98,18 +98,47 @@ static void scores_fill(const struct judged_rows *rows, const double *p, int cla
     out->auc = auc_of(rows, p, classes);
 }
 
-struct paired { /* what a resample needs: truth and two sets of guesses */
-    const int *truth, *a, *b;
+struct
+    paired { /* what a resample needs: a confusion table of each group, for two sets of guesses */
+    double *a, *b;
+    size_t groups;
     int classes;
 };
 
-static double picked_kappa(const struct paired *x, const int *guess, const uint32_t *pick, size_t n)
+static void paired_init(struct paired *x, const struct judged_rows *rows, int classes)
+{
+    size_t cells = (size_t)classes * (size_t)classes;
+
+    *x = (struct paired){.groups = 0, .classes = classes};
+    for (size_t i = 0; i < rows->n; i++) {
+        size_t group = rows->group != NULL ? rows->group[i] : i;
+        x->groups = group + 1 > x->groups ? group + 1 : x->groups;
+    }
+    x->a = mem_zalloc(2 * x->groups * cells + 1, sizeof *x->a);
+    x->b = x->a + x->groups * cells;
+}
+
+static void paired_count(const struct paired *x, const struct judged_rows *rows, const int *guess,
+                         double *table)
+{
+    size_t cells = (size_t)x->classes * (size_t)x->classes;
+
+    for (size_t i = 0; i < rows->n; i++) {
+        size_t group = rows->group != NULL ? rows->group[i] : i;
+        table[group * cells + (size_t)(rows->truth[i] * x->classes + guess[i])] += 1.0;
+    }
+}
+
+static double picked_kappa(const struct paired *x, const double *tables, const uint32_t *pick,
+                           size_t n)
 {
     double table[SCHEMA_CLASSES_MAX * SCHEMA_CLASSES_MAX];
+    size_t cells = (size_t)x->classes * (size_t)x->classes;
 
     memset(table, 0, sizeof table);
     for (size_t i = 0; i < n; i++)
-        table[x->truth[pick[i]] * x->classes + guess[pick[i]]] += 1.0;
+        for (size_t k = 0; k < cells; k++)
+            table[k] += tables[pick[i] * cells + k];
     return stats_kappa(table, x->classes);
 }
 
@@ -138,8 +167,8 @@ void judged_compare(const struct judged_rows *tune, const struct judged_rows *te
     double prior[SCHEMA_CLASSES_MAX] = {0}, raw = out->classes == 2 ? 0.5 : 0.0;
     int *guess = mem_zalloc(3 * test->n + 1, sizeof *guess), *other = guess + test->n,
         *scratch = other + test->n;
-    struct boot *boot = boot_new(test->n, STATS_RESAMPLES, seed, STREAM_KAPPA);
-    struct paired paired = {test->truth, guess, other, out->classes};
+    struct boot *boot;
+    struct paired paired;
     int major = 0;
     size_t hits = 0;
 
@@ -155,6 +184,9 @@ void judged_compare(const struct judged_rows *tune, const struct judged_rows *te
     out->model_knob = judged_tune(tune->truth, tune->model, tune->n, out->classes, prior);
     scores_fill(test, test->model, out->classes, prior, raw, scratch, &out->model_raw);
     scores_fill(test, test->model, out->classes, prior, out->model_knob, guess, &out->model);
+    paired_init(&paired, test, out->classes);
+    paired_count(&paired, test, guess, paired.a);
+    boot = boot_new(paired.groups, STATS_RESAMPLES, seed, STREAM_KAPPA);
     out->model_kappa = boot_any(boot, kappa_first, &paired);
     out->has_baseline = tune->baseline != NULL && test->baseline != NULL;
     if (out->has_baseline) {
@@ -162,9 +194,11 @@ void judged_compare(const struct judged_rows *tune, const struct judged_rows *te
         scores_fill(test, test->baseline, out->classes, prior, raw, scratch, &out->baseline_raw);
         scores_fill(test, test->baseline, out->classes, prior, out->baseline_knob, other,
                     &out->baseline);
+        paired_count(&paired, test, other, paired.b);
         out->baseline_kappa = boot_any(boot, kappa_second, &paired);
         out->difference = boot_any(boot, kappa_difference, &paired);
     }
     boot_free(boot);
+    free(paired.a);
     free(guess);
 }

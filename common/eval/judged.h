@@ -14,6 +14,8 @@ struct judged_rows {
     const int *truth;       /* class, all >= 0 */
     const double *model;    /* [n * classes] probabilities */
     const double *baseline; /* the same, or NULL */
+    const uint32_t *group; /* rows of one conversation are alike: intervals resample groups; from 0,
+                               without holes; NULL: every row by itself */
 };
 /* label, classes and class names of out are set by the caller; everything else is filled. tune.n
  * and test.n >= 1. */

@@ -377,7 +377,7 @@ static void method_section(const struct results *r, struct buf *out)
                "at most %d tokens.\n"
                "* One attribute is tested at a time; the others are %s.\n"
                "* Intervals: 95 %%, percentile bootstrap, %u resamples over contexts (effects) or "
-               "responses (loss, kappa). They do not cover training seeds.\n"
+               "conversations (loss, kappa). They do not cover training seeds.\n"
                "* The ruler of an attribute is the one that separates human replies of its highest "
                "and lowest level most, in standard deviations; "
                "a computed attribute is its own ruler.\n"

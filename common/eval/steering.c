@@ -245,27 +245,49 @@ void steering_leads(struct results *r)
     }
 }
 
+/* Groups of a model's rows, from 0 without holes: number[i] of loss[i]; returns how many. */
+static size_t groups_number(const struct steering_loss *loss, size_t n, int model, uint32_t *number)
+{
+    uint32_t most = 0, *seen;
+    size_t groups = 0;
+
+    for (size_t i = 0; i < n; i++)
+        most = loss[i].group > most ? loss[i].group : most;
+    seen = mem_zalloc((size_t)most + 1, sizeof *seen);
+    for (size_t i = 0; i < n; i++) {
+        if (loss[i].model != model)
+            continue;
+        if (seen[loss[i].group] == 0)
+            seen[loss[i].group] = (uint32_t)++groups;
+        number[i] = seen[loss[i].group] - 1;
+    }
+    free(seen);
+    return groups;
+}
+
 static void gap_fill(struct results *r, int model, const struct steering_loss *loss, size_t n)
 {
     struct results_gap *gap = &r->gap[model];
-    double *x = mem_zalloc(3 * n + 1, sizeof *x), *missing = x + n, *tokens = missing + n;
+    uint32_t *number = mem_zalloc(n + 1, sizeof *number);
+    size_t groups = groups_number(loss, n, model, number);
+    double *x = mem_zalloc(3 * groups + 1, sizeof *x), *missing = x + groups,
+           *tokens = missing + groups;
     double sum[3] = {0};
-    size_t rows = 0;
 
     for (size_t i = 0; i < n; i++) {
         if (loss[i].model != model)
             continue;
-        x[rows] = loss[i].nll_shuffled - loss[i].nll_true;
-        missing[rows] = loss[i].nll_missing - loss[i].nll_true;
-        tokens[rows++] = loss[i].tokens;
+        x[number[i]] += loss[i].nll_shuffled - loss[i].nll_true;
+        missing[number[i]] += loss[i].nll_missing - loss[i].nll_true;
+        tokens[number[i]] += loss[i].tokens;
         gap->tokens += loss[i].tokens;
+        gap->rows++;
         sum[0] += loss[i].nll_true;
         sum[1] += loss[i].nll_shuffled;
         sum[2] += loss[i].nll_missing;
     }
-    gap->rows = rows;
-    if (rows > 0 && gap->tokens > 0.0) {
-        struct boot *boot = boot_new(rows, STATS_RESAMPLES, r->seed, STREAM_GAPS);
+    if (groups > 0 && gap->tokens > 0.0) {
+        struct boot *boot = boot_new(groups, STATS_RESAMPLES, r->seed, STREAM_GAPS);
         gap->nll_true = sum[0] / gap->tokens;
         gap->nll_shuffled = sum[1] / gap->tokens;
         gap->nll_missing = sum[2] / gap->tokens;
@@ -274,6 +296,7 @@ static void gap_fill(struct results *r, int model, const struct steering_loss *l
         boot_free(boot);
     }
     free(x);
+    free(number);
 }
 
 void steering_gaps(struct results *r, const struct steering_loss *loss, size_t n)

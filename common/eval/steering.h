@@ -39,6 +39,8 @@ void steering_leads(struct results *r);
 
 struct steering_loss {
     int model;
+    uint32_t
+        group; /* replies of one conversation are alike: intervals resample groups, not replies */
     double tokens, nll_true, nll_shuffled, nll_missing; /* sums over one held-out reply */
 };
 void steering_gaps(struct results *r, const struct steering_loss *loss, size_t n);

@@ -128,11 +128,43 @@ static void losses_fill(struct results *r)
         int m = (int)(i / ROWS);
         double tokens = 10 + i % 40, nll = 1.9 * tokens + rng_normal(3, RNG_TEST, i, 0, 0);
         double noise = rng_normal(3, RNG_TEST, i, 0, 1);
-        loss[i] = (struct steering_loss){
-            m, tokens, nll, nll + (m < 2 ? 0.08 * tokens : 0.0) + noise, nll + 0.03 * tokens};
+        loss[i] = (struct steering_loss){m,
+                                         i / 5,
+                                         tokens,
+                                         nll,
+                                         nll + (m < 2 ? 0.08 * tokens : 0.0) + noise,
+                                         nll + 0.03 * tokens};
     }
     steering_gaps(r, loss, 3 * ROWS);
     free(loss);
+}
+
+/* Replies of one conversation said four times over tell no more than once. */
+static void test_gaps_resample_conversations(void **state)
+{
+    enum { ROWS = 200, TIMES = 4 };
+    struct results *once = world_new(), *often = world_new();
+    struct steering_loss *loss = mem_zalloc(ROWS * TIMES, sizeof *loss);
+    (void)state;
+
+    for (uint32_t i = 0; i < ROWS * TIMES; i++) {
+        uint32_t row = i / TIMES;
+        double noise = rng_normal(5, RNG_TEST, row, 0, 0);
+        loss[i] = (struct steering_loss){0, row, 20, 40, 40 + noise, 41};
+    }
+    steering_gaps(often, loss, ROWS * TIMES);
+    for (uint32_t i = 0; i < ROWS; i++)
+        loss[i] = loss[i * TIMES];
+    steering_gaps(once, loss, ROWS);
+    assert_near(often->gap[0].shuffled.lo, once->gap[0].shuffled.lo, 1e-12);
+    assert_near(often->gap[0].shuffled.hi, once->gap[0].shuffled.hi, 1e-12);
+    assert_true(once->gap[0].shuffled.hi > once->gap[0].shuffled.lo);
+    assert_int_equal(often->gap[0].rows, ROWS * TIMES);
+    free(loss);
+    results_fini(once);
+    free(once);
+    results_fini(often);
+    free(often);
 }
 
 static void test_known_effects_are_found(void **state)
@@ -235,8 +267,9 @@ static struct results_judged judged_make(double skill_model, double skill_base, 
     }
     for (int c = 0; c < classes; c++)
         snprintf(j.class_name[c], sizeof j.class_name[c], "class %d", c);
-    struct judged_rows tune = {n, truth, p, q};
-    struct judged_rows test = {n, truth + n, p + n * (size_t)classes, q + n * (size_t)classes};
+    struct judged_rows tune = {n, truth, p, q, NULL};
+    struct judged_rows test = {n, truth + n, p + n * (size_t)classes, q + n * (size_t)classes,
+                               NULL};
     judged_compare(&tune, &test, 9, &j);
     free(truth);
     free(p);
@@ -448,6 +481,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_known_effects_are_found),
+        cmocka_unit_test(test_gaps_resample_conversations),
         cmocka_unit_test(test_missing_replies_are_not_zeros),
         cmocka_unit_test(test_gaps),
         cmocka_unit_test(test_judge_against_baseline),
