@@ -10,7 +10,7 @@ const char coord_config_usage[] =
     "usage: steer-coordinator [options]\n"
     "  --dir DIR            state directory (STEER_DIR; default $XDG_STATE_HOME/steer or "
     "~/.local/state/steer)\n"
-    "  --http HOST:PORT     HTTP API and dashboard (STEER_HTTP; default 127.0.0.1:7780; port 0: "
+    "  --http HOST:PORT     HTTP API (STEER_HTTP; default 127.0.0.1:7780; port 0: "
     "any)\n"
     "  --control tcp://H:P  workers' control socket (STEER_CONTROL; default tcp://127.0.0.1:7781; "
     "port 0: any)\n"
