@@ -158,16 +158,16 @@ static void test_demo_reads_back_the_same_from_its_json(void **state)
     assert_false(s->stage[2]->spec->condition.shuffle_labels);
     assert_int_equal(s->stage[3]->spec->train.global_batch, 48);
     assert_string_equal(s->stage[2]->needs.v[0], "annotate"); /* implied by the input */
-    assert_int_equal(s->schema.label[0].other, -1);
-    assert_int_equal(s->schema.label[1].other, 0);
-    assert_int_equal(s->schema.attr[3].class_index, 1);
+    assert_int_equal(s->schema.label[1].other, -1);
+    assert_int_equal(s->schema.label[0].other, 0);
+    assert_int_equal(s->schema.attr[2].class_index, 1);
     j = spec_to_json(s);
     json_canonical(j, &one);
     if (spec_from_json(j, &back, &e) != 0)
         fail_msg("%s", e.msg);
     assert_string_equal(back->schema.attr[2].name,
                         "surprised"); /* in the order that the author wrote */
-    assert_string_equal(back->schema.attr[3].name, "personal");
+    assert_string_equal(back->schema.label[1].name, "sentiment");
     assert_string_equal(back->stage[4]->spec->evaluate.model[0].label, "steer");
     again = spec_to_json(back);
     json_canonical(again, &two);
