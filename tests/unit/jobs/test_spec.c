@@ -166,7 +166,7 @@ static void test_demo_reads_back_the_same_from_its_json(void **state)
     if (spec_from_json(j, &back, &e) != 0)
         fail_msg("%s", e.msg);
     assert_string_equal(back->schema.attr[2].name,
-                        "surprised"); /* in the order that the author wrote */
+                        "personal"); /* in the order that the author wrote */
     assert_string_equal(back->schema.label[1].name, "sentiment");
     assert_string_equal(back->stage[4]->spec->evaluate.model[0].label, "steer");
     again = spec_to_json(back);
@@ -179,6 +179,28 @@ static void test_demo_reads_back_the_same_from_its_json(void **state)
     buf_free(&yaml);
     buf_free(&one);
     buf_free(&two);
+}
+
+/* JSON objects have no order; attributes do: quality first, as the author wrote. */
+static void test_attributes_keep_their_order(void **state)
+{
+    struct spec_problems p = {0};
+    struct spec *back = NULL,
+                *s = parse(HEAD "attributes: {quality: {type: integer}, humor: {type: integer}, "
+                                "clarity: {type: integer}}\n" BODY "train: {max_steps: 1}\n",
+                           &p);
+    struct err e = {0};
+    cJSON *j;
+    (void)state;
+    assert_non_null(s);
+    j = spec_to_json(s);
+    assert_int_equal(spec_from_json(j, &back, &e), 0);
+    assert_string_equal(back->schema.attr[0].name, "quality");
+    assert_string_equal(back->schema.attr[1].name, "humor");
+    assert_string_equal(back->schema.label[2].name, "clarity");
+    cJSON_Delete(j);
+    spec_free(s);
+    spec_free(back);
 }
 
 static void test_sets_reach_keys_and_stages_by_name(void **state)
@@ -258,6 +280,7 @@ int main(void)
         cmocka_unit_test(test_all_problems_are_listed),
         cmocka_unit_test(test_bombs_end_quickly),
         cmocka_unit_test(test_demo_reads_back_the_same_from_its_json),
+        cmocka_unit_test(test_attributes_keep_their_order),
         cmocka_unit_test(test_sets_reach_keys_and_stages_by_name),
         cmocka_unit_test(test_every_example_is_valid),
         cmocka_unit_test(test_mutations_never_crash),
