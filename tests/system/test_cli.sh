@@ -130,7 +130,7 @@ expect 0 "SUCCEEDED" events "$id"
 expect 0 "stopped" down
 
 # With a key, everything works for those who have it and nothing for others.
-export STEER_TOKEN=a-secret
+export STEER_TOKEN=a-secret-of-the-team
 expect 0 "http://127.0.0.1:" up --workers 1 --threads 1 --http 0
 expect 0 "job_" submit "$work/job.yaml" --set seed=3 --wait --timeout 120
 STEER_TOKEN=wrong expect 6 "" ls
