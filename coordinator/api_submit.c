@@ -98,8 +98,8 @@ static int body_take(struct submission *s, const struct api_request *q)
 /* ---- references
  * -------------------------------------------------------------------------------------------------
  */
-/* job:ID[/outputs.NAME]: the output of the job's last stage that has it; NAME may be "stage/name"
- * in a pipeline. */
+/* job:ID[/[outputs.]NAME]: the output of the job's last stage that has it; in a pipeline NAME may be
+ * "stage/name", or a stage, whose default output is meant. */
 static const struct sched_stage *job_output(const struct sched_job *j, const char *output,
                                             const cJSON **value)
 {
@@ -117,6 +117,8 @@ static const struct sched_stage *job_output(const struct sched_job *j, const cha
         } else if (st->kind == KIND_PREPARE && j->kind != KIND_PREPARE) {
             continue;
         }
+        if (slash == NULL && strcmp(st->name, output) == 0)
+            name = kind_default_output(st->kind);
         *value = st->outputs != NULL ? json_get(st->outputs, name) : NULL;
         if (*value != NULL && st->state == RUN_SUCCEEDED)
             return st;
@@ -126,7 +128,10 @@ static const struct sched_stage *job_output(const struct sched_job *j, const cha
 
 static void job_resolve(struct submission *s, const char *ref)
 {
-    const char *slash = strstr(ref, "/outputs.");
+    const char *slash = strchr(ref, '/');
+    const char *output = slash == NULL                         ? ""
+                         : strncmp(slash, "/outputs.", 9) == 0 ? slash + 9
+                                                               : slash + 1;
     char id_text[64], rows[SPEC_TEXT_MAX + 8];
     const struct sched_job *j = NULL;
     const struct sched_stage *st = NULL;
@@ -137,7 +142,7 @@ static void job_resolve(struct submission *s, const char *ref)
     if (job_id_parse(id_text, &id))
         j = sched_find_job(&s->c->sched, id);
     if (j != NULL)
-        st = job_output(j, slash != NULL ? slash + strlen("/outputs.") : "", &value);
+        st = job_output(j, output, &value);
     if (st == NULL || json_get(s->resolved, ref) != NULL)
         return; /* expand_spec() says what is missing, with the place */
     cJSON_AddItemToObject(s->resolved, ref, cJSON_Duplicate(value, true));
