@@ -45,7 +45,16 @@ void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_tas
 bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w);
 void sched_class_bind(struct sched_job *j, const struct sched_worker *w, struct sched_actions *a);
 
+/* sched_assign.c: who computes what in a session */
+void sched_session_assign(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+
 /* sched_session.c: training sessions */
+bool sched_worker_usable(const struct sched_worker *w);
+uint64_t sched_session_threads(const struct sched *s, const struct sched_stage *st);
+void sched_session_tell(struct sched_actions *a, enum sched_action_type type,
+                        struct sched_stage *st, const char *worker);
+void sched_session_tell_all(struct sched *s, struct sched_actions *a, enum sched_action_type type,
+                            struct sched_stage *st, const char *note);
 void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_session_close(struct sched *s, struct sched_stage *st, const char *why,

@@ -5,9 +5,7 @@
  * was committed, or from the initial model: the same bits either way.
  *
  * Hosts: the idle workers with role params, each an equal contiguous range of chunks, as many as
- * leave every host two chunks. Slots: the units of a step over the compute workers, contiguous, in
- * proportion to threads, cut at the most aligned place that does not make the longest share longer
- * (an aligned span is few tree nodes, so less to push).
+ * leave every host two chunks. Who computes what: sched_assign.c.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -17,7 +15,7 @@
 #include "base/buf.h"
 #include "coordinator/sched_inner.h"
 
-static bool usable(const struct sched_worker *w)
+bool sched_worker_usable(const struct sched_worker *w)
 {
     return !w->suspect && !w->draining;
 }
@@ -46,7 +44,7 @@ static const struct sched_worker *class_pick(struct sched *s, struct sched_job *
         for (int k = 0; k < s->workers_n; k++) {
             const struct sched_worker *o = s->worker[k];
 
-            if (!usable(o) || o->in != NULL || o->running > 0 ||
+            if (!sched_worker_usable(o) || o->in != NULL || o->running > 0 ||
                 strcmp(o->class_id, w->class_id) != 0)
                 continue;
             hosts = hosts || (o->roles & SCHED_ROLE_PARAMS) != 0;
@@ -70,8 +68,8 @@ static void hosts_pick(struct sched *s, struct sched_stage *st, const char *clas
     for (int i = 0; i < s->workers_n && n < most && n < SCHED_HOSTS_MAX; i++) {
         const struct sched_worker *w = s->worker[i];
 
-        if (usable(w) && w->in == NULL && w->running == 0 && (w->roles & SCHED_ROLE_PARAMS) != 0 &&
-            strcmp(w->class_id, class_id) == 0)
+        if (sched_worker_usable(w) && w->in == NULL && w->running == 0 &&
+            (w->roles & SCHED_ROLE_PARAMS) != 0 && strcmp(w->class_id, class_id) == 0)
             snprintf(ss->host[n++].worker, SCHED_WORKER_MAX, "%s", w->id);
     }
     ss->hosts_n = (int)n;
@@ -81,90 +79,11 @@ static void hosts_pick(struct sched *s, struct sched_stage *st, const char *clas
     }
 }
 
-/* ---- who computes
- * -----------------------------------------------------------------------------------------------
- */
-struct share {
-    struct sched_worker *worker;
-    uint32_t cut; /* its span begins here */
-};
-
-static uint32_t load(uint32_t span, uint32_t threads)
-{
-    return (span + threads - 1) / threads;
-}
-
-static uint32_t longest(const struct share *v, int n, uint32_t units)
-{
-    uint32_t most = 0;
-
-    for (int i = 0; i < n; i++) {
-        uint32_t end = i + 1 < n ? v[i + 1].cut : units;
-        uint32_t l = load(end - v[i].cut, v[i].worker->threads);
-
-        most = l > most ? l : most;
-    }
-    return most;
-}
-
-static void cuts_align(struct share *v, int n, uint32_t units)
-{
-    for (int i = 1; i < n; i++) {
-        uint32_t low = v[i - 1].cut, high = i + 1 < n ? v[i + 1].cut : units, best = v[i].cut,
-                 limit = longest(v, n, units);
-        uint32_t reach = v[i].worker->threads < 8 ? 8 : v[i].worker->threads;
-        uint32_t from = best > low + reach ? best - reach : low,
-                 to = high - best > reach ? best + reach : high;
-
-        for (uint32_t c = from; c <= to; c++) {
-            uint32_t zeros_c = c == 0 ? 32 : (uint32_t)__builtin_ctz(c),
-                     zeros_b = best == 0 ? 32 : (uint32_t)__builtin_ctz(best);
-
-            v[i].cut = c;
-            if (c != low && c != high && longest(v, n, units) <= limit && zeros_c > zeros_b)
-                best = c;
-        }
-        v[i].cut = best;
-    }
-}
-
-static void slots_make(struct sched *s, struct sched_stage *st)
-{
-    struct sched_session *ss = st->session;
-    uint32_t units = st->phase.session.units;
-    struct share v[SCHED_SLOTS_MAX];
-    uint64_t threads = 0, before = 0;
-    int n = 0;
-
-    for (int i = 0; i < s->workers_n && n < SCHED_SLOTS_MAX; i++) {
-        struct sched_worker *w = s->worker[i];
-
-        if (w->in == st && usable(w) && (w->roles & SCHED_ROLE_COMPUTE) != 0 && threads < units) {
-            v[n++].worker = w;
-            threads += w->threads;
-        }
-    }
-    for (int i = 0; i < n; i++) {
-        v[i].cut = (uint32_t)((units * before + threads / 2) / threads);
-        before += v[i].worker->threads;
-    }
-    cuts_align(v, n, units);
-    ss->slots_n = 0;
-    for (int i = 0; i < n; i++) {
-        uint32_t end = i + 1 < n ? v[i + 1].cut : units;
-
-        if (end > v[i].cut) {
-            ss->slot[ss->slots_n] = (struct sched_slot){.leaf_begin = v[i].cut, .leaf_end = end};
-            snprintf(ss->slot[ss->slots_n++].worker, SCHED_WORKER_MAX, "%s", v[i].worker->id);
-        }
-    }
-}
-
 /* ---- messages
  * ---------------------------------------------------------------------------------------------------
  */
-static void send_to(struct sched_actions *a, enum sched_action_type type, struct sched_stage *st,
-                    const char *worker)
+void sched_session_tell(struct sched_actions *a, enum sched_action_type type,
+                        struct sched_stage *st, const char *worker)
 {
     struct sched_action *act = sched_act(a, type, st->job, st);
 
@@ -173,32 +92,20 @@ static void send_to(struct sched_actions *a, enum sched_action_type type, struct
     act->epoch = st->session->attempt;
 }
 
-static void send_all(struct sched *s, struct sched_actions *a, enum sched_action_type type,
-                     struct sched_stage *st, const char *note)
+void sched_session_tell_all(struct sched *s, struct sched_actions *a, enum sched_action_type type,
+                            struct sched_stage *st, const char *note)
 {
     for (int i = 0; i < s->workers_n; i++) {
         if (s->worker[i]->in == st) {
-            send_to(a, type, st, s->worker[i]->id);
+            sched_session_tell(a, type, st, s->worker[i]->id);
             snprintf(a->v[a->n - 1].note, sizeof a->v[a->n - 1].note, "%s", note);
         }
     }
 }
 
-static void assign(struct sched *s, struct sched_stage *st, struct sched_actions *a)
-{
-    slots_make(s, st);
-    st->session->assignment++;
-    st->session->progress_ms = s->now_ms;
-    sched_act(a, SCHED_SAVE_STAGE, st->job, st);
-    sched_note(a, st->job, st, "session.assign",
-               "assignment %" PRIu64 ": %d hosts, %d compute workers", st->session->assignment,
-               st->session->hosts_n, st->session->slots_n);
-    send_all(s, a, SCHED_SEND_ASSIGN, st, "");
-}
-
 /* ---- opening and closing
  * ---------------------------------------------------------------------------------------- */
-static uint64_t threads_in(const struct sched *s, const struct sched_stage *st)
+uint64_t sched_session_threads(const struct sched *s, const struct sched_stage *st)
 {
     uint64_t n = 0;
 
@@ -228,15 +135,16 @@ static int members_take(struct sched *s, struct sched_stage *st, bool opening,
         struct sched_worker *w = s->worker[i];
         bool host = opening && is_host(st->session, w->id);
 
-        if (w->in != NULL || w->running > 0 || !usable(w) || !sched_class_fits(s, st->job, w))
+        if (w->in != NULL || w->running > 0 || !sched_worker_usable(w) ||
+            !sched_class_fits(s, st->job, w))
             continue;
-        if (!host &&
-            ((w->roles & SCHED_ROLE_COMPUTE) == 0 || threads_in(s, st) >= st->phase.session.units))
+        if (!host && ((w->roles & SCHED_ROLE_COMPUTE) == 0 ||
+                      sched_session_threads(s, st) >= st->phase.session.units))
             continue;
         w->in = st;
         came++;
         if (!opening)
-            send_to(a, SCHED_SEND_OPEN, st, w->id);
+            sched_session_tell(a, SCHED_SEND_OPEN, st, w->id);
     }
     return came;
 }
@@ -259,8 +167,8 @@ static void session_open(struct sched *s, struct sched_stage *st,
     sched_note(a, st->job, st, "session.open",
                "%s attempt %" PRIu64 " from version %" PRIu64 " on %d hosts", st->phase.name,
                ss->attempt, ss->manifest_version, ss->hosts_n);
-    send_all(s, a, SCHED_SEND_OPEN, st, "");
-    assign(s, st, a);
+    sched_session_tell_all(s, a, SCHED_SEND_OPEN, st, "");
+    sched_session_assign(s, st, a);
 }
 
 void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a)
@@ -268,8 +176,9 @@ void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sche
     const struct sched_worker *of_class = NULL;
 
     if (st->session->open) {
-        if (threads_in(s, st) < st->phase.session.units && members_take(s, st, false, a) > 0)
-            assign(s, st, a);
+        if (sched_session_threads(s, st) < st->phase.session.units &&
+            members_take(s, st, false, a) > 0)
+            sched_session_assign(s, st, a);
         return;
     }
     if (st->session->adopting || s->now_ms < st->session->retry_at_ms)
@@ -284,7 +193,7 @@ void sched_session_close(struct sched *s, struct sched_stage *st, const char *wh
 {
     if (!st->session->open && !st->session->adopting)
         return;
-    send_all(s, a, SCHED_SEND_CLOSE, st, why);
+    sched_session_tell_all(s, a, SCHED_SEND_CLOSE, st, why);
     for (int i = 0; i < s->workers_n; i++) {
         if (s->worker[i]->in == st)
             s->worker[i]->in = NULL;
@@ -335,15 +244,15 @@ void sched_session_lose(struct sched *s, const char *worker, const char *why,
         attempt_end(s, st, text, 0, a);
         return;
     }
-    send_to(a, SCHED_SEND_CLOSE, st, worker);
+    sched_session_tell(a, SCHED_SEND_CLOSE, st, worker);
     w->in = NULL;
     if (st->session->adopting)
         return;
     sched_note(a, st->job, st, "session.leave", "%.200s", text);
-    if (threads_in(s, st) == 0 && members_take(s, st, false, a) == 0)
+    if (sched_session_threads(s, st) == 0 && members_take(s, st, false, a) == 0)
         attempt_end(s, st, "no compute worker left", 0, a);
     else
-        assign(s, st, a);
+        sched_session_assign(s, st, a);
 }
 
 /* ---- taking over what ran while the coordinator was away
@@ -358,14 +267,14 @@ static void adopt(struct sched *s, struct sched_stage *st, struct sched_actions 
         if (w == NULL || w->in != st)
             return;
     }
-    if (threads_in(s, st) == 0)
+    if (sched_session_threads(s, st) == 0)
         return;
     ss->adopting = false;
     ss->open = true;
     sched_move_stage(s, st, RUN_RUNNING, "", a);
     sched_note(a, st->job, st, "session.adopt", "%s attempt %" PRIu64 " goes on", st->phase.name,
                ss->attempt);
-    assign(s, st, a);
+    sched_session_assign(s, st, a);
 }
 
 static struct sched_stage *session_find(const struct sched *s, uint64_t id);
@@ -408,7 +317,7 @@ void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t sessi
     if (st->session->adopting)
         adopt(s, st, a);
     else
-        assign(s, st, a);
+        sched_session_assign(s, st, a);
 }
 
 void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a)
@@ -425,8 +334,8 @@ void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_ac
         s->now_ms - ss->resent_ms > s->config.resend_ms) {
         ss->resent_ms =
             s->now_ms; /* a message may be lost with a connection; saying it twice is harmless */
-        send_all(s, a, SCHED_SEND_OPEN, st, "");
-        send_all(s, a, SCHED_SEND_ASSIGN, st, "");
+        sched_session_tell_all(s, a, SCHED_SEND_OPEN, st, "");
+        sched_session_tell_all(s, a, SCHED_SEND_ASSIGN, st, "");
     }
     if (!ss->open || s->now_ms - ss->progress_ms <= limit)
         return;

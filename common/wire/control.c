@@ -24,7 +24,9 @@ enum group {
     G_SESSION = 32,
     G_TRAINING = 64,
     G_MAP = 128,
-    G_FIGURES = 256
+    G_FIGURES = 256,
+    G_HANDOVER = 512,
+    G_OPINIONS = 1024
 };
 
 enum side { SIDE_WORKER = 1, SIDE_COORDINATOR = 2 };
@@ -51,7 +53,12 @@ static const struct {
     {CONTROL_TASK, "task", G_TASK, SIDE_COORDINATOR},
     {CONTROL_TASK_CANCEL, "task_cancel", G_TASK | G_OUTCOME, SIDE_COORDINATOR},
     {CONTROL_ACK, "ack", G_TASK | G_SESSION, SIDE_COORDINATOR},
-    {CONTROL_SESSION_OPEN, "session_open", G_SESSION | G_TRAINING | G_MAP, SIDE_COORDINATOR},
+    {CONTROL_SESSION_FROZEN, "session_frozen", G_SESSION | G_FIGURES | G_HANDOVER, SIDE_WORKER},
+    {CONTROL_SESSION_OPINION, "session_opinion", G_SESSION | G_OPINIONS, SIDE_WORKER},
+    {CONTROL_SESSION_OPEN, "session_open", G_SESSION | G_TRAINING | G_MAP | G_FIGURES | G_HANDOVER,
+     SIDE_COORDINATOR},
+    {CONTROL_SESSION_FREEZE, "session_freeze", G_SESSION | G_HANDOVER, SIDE_COORDINATOR},
+    {CONTROL_SESSION_WAIVE, "session_waive", G_SESSION | G_OPINIONS, SIDE_COORDINATOR},
     {CONTROL_ASSIGN, "assign", G_SESSION | G_MAP, SIDE_COORDINATOR},
     {CONTROL_SESSION_CLOSE, "session_close", G_SESSION | G_OUTCOME, SIDE_COORDINATOR},
     {CONTROL_DRAIN, "drain", G_OUTCOME, SIDE_COORDINATOR},
@@ -73,6 +80,15 @@ const char *control_type_name(enum control_type type)
     int i = type_find((uint32_t)type);
 
     return i < 0 ? "unknown" : types[i].name;
+}
+
+uint64_t control_who(const char *worker)
+{
+    uint64_t h = 14695981039346656037u; /* FNV-1a: short names, spread over 64 bits */
+
+    for (; *worker != '\0'; worker++)
+        h = (h ^ (uint8_t)*worker) * 1099511628211u;
+    return h == 0 ? 1 : h;
 }
 
 bool control_from_worker(enum control_type type)
@@ -126,6 +142,10 @@ struct packing {
     Steer__Training training;
     Steer__Map map;
     Steer__Figures figures;
+    Steer__Handover handover;
+    Steer__Opinions opinions;
+    Steer__Source source[WIRE_HOSTS_MAX], *source_at[WIRE_HOSTS_MAX];
+    uint64_t who[WIRE_OPINIONS_MAX], hash[WIRE_OPINIONS_MAX];
     Steer__Lease lease[WIRE_LEASES_MAX], *lease_at[WIRE_LEASES_MAX];
     Steer__Host host[WIRE_HOSTS_MAX], *host_at[WIRE_HOSTS_MAX];
     Steer__Slot slot[WIRE_SLOTS_MAX], *slot_at[WIRE_SLOTS_MAX];
@@ -248,6 +268,7 @@ static void map_pack(const struct control *c, struct packing *p)
         p->slot[i].worker = bytes_of(c->slot[i].worker);
         p->slot[i].leaf_begin = c->slot[i].leaf_begin;
         p->slot[i].leaf_end = c->slot[i].leaf_end;
+        p->slot[i].only_step = c->slot[i].only_step;
         p->slot_at[i] = &p->slot[i];
     }
     p->map.n_host = c->hosts_n;
@@ -268,15 +289,66 @@ static void figures_pack(const struct control *c, struct packing *p)
     p->envelope.figures = &p->figures;
 }
 
+static void handover_pack(const struct control *c, struct packing *p)
+{
+    steer__handover__init(&p->handover);
+    p->handover.from_attempt = c->from_attempt;
+    p->handover.edge = c->edge;
+    p->handover.replicate = c->replicate;
+    p->handover.roots = c->roots;
+    p->handover.close_step = c->close_step;
+    p->handover.scale = c->scale;
+    p->handover.rate = c->rate;
+    p->handover.tail_loss = c->tail_loss;
+    p->handover.tail_steps = c->tail_steps;
+    p->handover.audit = c->audit;
+    CHECK(c->sources_n <= WIRE_HOSTS_MAX);
+    for (uint32_t i = 0; i < c->sources_n; i++) {
+        steer__source__init(&p->source[i]);
+        p->source[i].worker = bytes_of(c->source[i].worker);
+        p->source[i].endpoint = bytes_of(c->source[i].endpoint);
+        p->source[i].chunk_begin = c->source[i].chunk_begin;
+        p->source[i].chunk_end = c->source[i].chunk_end;
+        p->source[i].copy_begin = c->source[i].copy_begin;
+        p->source[i].copy_end = c->source[i].copy_end;
+        p->source_at[i] = &p->source[i];
+    }
+    p->handover.n_source = c->sources_n;
+    p->handover.source = p->source_at;
+    p->envelope.handover = &p->handover;
+}
+
+static void opinions_pack(const struct control *c, struct packing *p)
+{
+    steer__opinions__init(&p->opinions);
+    p->opinions.step = c->step;
+    p->opinions.level = c->level;
+    p->opinions.index = c->node;
+    p->opinions.chunk = c->chunk;
+    p->opinions.settled = c->settled;
+    p->opinions.tainted = c->tainted;
+    p->opinions.odd = c->odd;
+    CHECK(c->opinions_n <= WIRE_OPINIONS_MAX);
+    for (uint32_t i = 0; i < c->opinions_n; i++) {
+        p->who[i] = c->opinion[i].who;
+        p->hash[i] = c->opinion[i].hash;
+    }
+    p->opinions.n_who = p->opinions.n_hash = c->opinions_n;
+    p->opinions.who = p->who;
+    p->opinions.hash = p->hash;
+    p->envelope.opinions = &p->opinions;
+}
+
 void control_pack(const struct control *c, struct buf *out)
 {
     static const struct {
         unsigned group;
         void (*pack)(const struct control *c, struct packing *p);
     } packers[] = {
-        {G_MACHINE, machine_pack},   {G_PULSE, pulse_pack},     {G_TERMS, terms_pack},
-        {G_TASK, task_pack},         {G_OUTCOME, outcome_pack}, {G_SESSION, session_pack},
-        {G_TRAINING, training_pack}, {G_MAP, map_pack},         {G_FIGURES, figures_pack}};
+        {G_MACHINE, machine_pack},   {G_PULSE, pulse_pack},      {G_TERMS, terms_pack},
+        {G_TASK, task_pack},         {G_OUTCOME, outcome_pack},  {G_SESSION, session_pack},
+        {G_TRAINING, training_pack}, {G_MAP, map_pack},          {G_FIGURES, figures_pack},
+        {G_HANDOVER, handover_pack}, {G_OPINIONS, opinions_pack}};
     struct packing *p = mem_alloc(sizeof *p);
     int at = type_find((uint32_t)c->type);
     size_t size;
@@ -446,6 +518,7 @@ static int map_take(const Steer__Envelope *v, struct control *c, struct err *e)
         TRY(TAKE("slot worker", m->slot[i]->worker, c->slot[i].worker));
         c->slot[i].leaf_begin = m->slot[i]->leaf_begin;
         c->slot[i].leaf_end = m->slot[i]->leaf_end;
+        c->slot[i].only_step = m->slot[i]->only_step;
         if (c->slot[i].leaf_begin > c->slot[i].leaf_end)
             return err_set(e, ERR_INVALID, "slot %u: leaves [%u, %u) run backwards", i,
                            c->slot[i].leaf_begin, c->slot[i].leaf_end);
@@ -461,6 +534,59 @@ static int figures_take(const Steer__Envelope *v, struct control *c, struct err 
     c->lr = v->figures->lr;
     c->tokens_per_s = v->figures->tokens_per_s;
     c->tokens = v->figures->tokens;
+    return 0;
+}
+
+static int handover_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    const Steer__Handover *h = v->handover;
+
+    if (h->n_source > WIRE_HOSTS_MAX)
+        return err_set(e, ERR_LIMIT, "%zu sources, the limit is %d", h->n_source, WIRE_HOSTS_MAX);
+    c->from_attempt = h->from_attempt;
+    c->edge = h->edge;
+    c->replicate = h->replicate;
+    c->roots = h->roots;
+    c->close_step = h->close_step;
+    c->scale = h->scale;
+    c->rate = h->rate;
+    c->tail_loss = h->tail_loss;
+    c->tail_steps = h->tail_steps;
+    c->audit = h->audit;
+    c->sources_n = (uint32_t)h->n_source;
+    for (uint32_t i = 0; i < c->sources_n; i++) {
+        struct control_source *s = &c->source[i];
+
+        TRY(TAKE("source worker", h->source[i]->worker, s->worker));
+        TRY(TAKE("source endpoint", h->source[i]->endpoint, s->endpoint));
+        s->chunk_begin = h->source[i]->chunk_begin;
+        s->chunk_end = h->source[i]->chunk_end;
+        s->copy_begin = h->source[i]->copy_begin;
+        s->copy_end = h->source[i]->copy_end;
+        if (s->chunk_begin > s->chunk_end || s->copy_begin > s->copy_end)
+            return err_set(e, ERR_INVALID, "source %u: chunks [%u, %u), [%u, %u) run backwards", i,
+                           s->chunk_begin, s->chunk_end, s->copy_begin, s->copy_end);
+    }
+    return 0;
+}
+
+static int opinions_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    const Steer__Opinions *o = v->opinions;
+
+    if (o->n_who > WIRE_OPINIONS_MAX || o->n_who != o->n_hash)
+        return err_set(e, ERR_LIMIT, "%zu opinions with %zu hashes, the limit is %d", o->n_who,
+                       o->n_hash, WIRE_OPINIONS_MAX);
+    c->step = o->step;
+    c->level = o->level;
+    c->node = o->index;
+    c->chunk = o->chunk;
+    c->settled = o->settled;
+    c->tainted = o->tainted;
+    c->odd = o->odd;
+    c->opinions_n = (uint32_t)o->n_who;
+    for (uint32_t i = 0; i < c->opinions_n; i++)
+        c->opinion[i] = (struct control_opinion){o->who[i], o->hash[i]};
     return 0;
 }
 
@@ -480,7 +606,9 @@ static int groups_take(const Steer__Envelope *v, struct control *c, unsigned gro
                   {G_SESSION, "session", v->session, session_take},
                   {G_TRAINING, "training", v->training, training_take},
                   {G_MAP, "map", v->map, map_take},
-                  {G_FIGURES, "figures", v->figures, figures_take}};
+                  {G_FIGURES, "figures", v->figures, figures_take},
+                  {G_HANDOVER, "handover", v->handover, handover_take},
+                  {G_OPINIONS, "opinions", v->opinions, opinions_take}};
 
     for (size_t i = 0; i < sizeof takers / sizeof takers[0]; i++) {
         if ((groups & takers[i].group) == 0)

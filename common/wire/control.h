@@ -16,11 +16,12 @@
 #include "base/digest.h"
 #include "base/err.h"
 
-#define WIRE_PROTO 1u
+#define WIRE_PROTO 2u
 #define WIRE_FRAME_MAX (64u << 10)
 #define WIRE_LEASES_MAX 64
 #define WIRE_HOSTS_MAX 64
 #define WIRE_SLOTS_MAX 256
+#define WIRE_OPINIONS_MAX 8
 #define WIRE_ID_MAX 40
 #define WIRE_TEXT_MAX 256
 #define WIRE_RESULT_MAX (48u << 10)
@@ -35,8 +36,11 @@ enum control_type {
     CONTROL_SESSION_CHECKPOINT, /* by the step leader: manifest published */
     CONTROL_SESSION_DONE,       /* by the step leader: last version, its manifest published */
     CONTROL_SESSION_FAILED,
-    CONTROL_BYE, /* draining finished, or a clean stop */
-    CONTROL_LOG, /* lines for the job's log */
+    CONTROL_BYE,             /* draining finished, or a clean stop */
+    CONTROL_LOG,             /* lines for the job's log */
+    CONTROL_SESSION_FROZEN,  /* by each host, after FREEZE: at which version it stands */
+    CONTROL_SESSION_OPINION, /* by a host: a node needs another worker's opinion, or has it now
+                                (settled); repeated until then */
     /* coordinator -> worker */
     CONTROL_WELCOME = 32,
     CONTROL_REJECT, /* wrong protocol, wrong cluster, quarantined: code and text; the worker says it
@@ -50,7 +54,10 @@ enum control_type {
                              to hosts and compute workers */
     CONTROL_ASSIGN,       /* numbered map of leaf spans to workers */
     CONTROL_SESSION_CLOSE,
-    CONTROL_DRAIN /* finish or hand back, then BYE */
+    CONTROL_DRAIN,          /* finish or hand back, then BYE */
+    CONTROL_SESSION_FREEZE, /* to hosts: change nothing any more, keep everything, say FROZEN. With
+                               `edge` (to the step leader): after the step that is open */
+    CONTROL_SESSION_WAIVE   /* to hosts: there is nobody to ask about this node, go on without */
 };
 
 enum { ROLE_COMPUTE = 1, ROLE_PARAMS = 2 };
@@ -71,7 +78,24 @@ struct control_slot {
     char worker[WIRE_ID_MAX];
     uint32_t leaf_begin, leaf_end; /* units of every step; a worker divides its span among its
                                       threads by aligned subtrees */
+    uint64_t only_step; /* 1 + the only step that it is for (a second opinion, or work of a
+                           straggler); one thread computes it whole. 0 = every step */
 };
+
+/* A host of the attempt before, and what it holds: its own chunks, and the copy that it keeps of
+ * its neighbour's ([x, x) = none). */
+struct control_source {
+    char worker[WIRE_ID_MAX];
+    char endpoint[WIRE_TEXT_MAX];
+    uint32_t chunk_begin, chunk_end, copy_begin, copy_end;
+};
+
+struct control_opinion {
+    uint64_t who;  /* control_who() of the worker's id */
+    uint64_t hash; /* of the node's value */
+};
+
+enum { ROOTS_OWN = 1, ROOTS_COPY = 2 };
 
 struct control {
     enum control_type type;
@@ -120,6 +144,30 @@ struct control {
     double loss, grad_norm, lr; /* STATUS: of the last closed step; loss is the weighted mean */
     double tokens_per_s;
     uint64_t tokens; /* STATUS: rows processed since version 0 of this attempt's lineage */
+    /* Handover. FREEZE: edge. FROZEN: version, figures and the tail's, roots (bits: for which of
+     * its two ranges the root gradients of step `version` are complete and kept), close_*: of the
+     * step before `version`, all zero if there is none. OPEN: from_attempt (0 = start from
+     * `manifest` or `init`; else from the memory of `source`, rolled forward to `version` with
+     * close_* where a source stands one version behind), figures at `version`, replicate: every
+     * host keeps a copy of the chunks of the host before it in the list (cyclic). */
+    uint64_t from_attempt;
+    bool edge, replicate;
+    uint32_t roots;
+    uint64_t close_step;
+    float scale, rate;
+    double tail_loss;
+    uint64_t tail_steps;
+    uint32_t sources_n;
+    struct control_source source[WIRE_HOSTS_MAX];
+    double audit; /* OPEN: share of the nodes that two workers must agree about, 0..1 */
+    /* OPINION, WAIVE: node (level, node) of step `step`, chunk `chunk` */
+    uint64_t step;
+    uint32_t level, node, chunk;
+    uint32_t opinions_n;
+    struct control_opinion opinion[WIRE_OPINIONS_MAX];
+    bool settled; /* two different workers agree */
+    bool tainted; /* ... and what had been added up was another value */
+    uint64_t odd; /* control_who() of the worker that was outvoted; 0 = nobody */
 };
 
 struct control *control_new(enum control_type type); /* zeroed, proto set */
@@ -129,6 +177,7 @@ void control_pack(const struct control *c, struct buf *out); /* appends; CHECKs 
  * proto, cluster and term only, so that the refusal can name it). Which fields a type carries: the
  * table in control.c; all others are zero. */
 int control_unpack(const void *frame, size_t len, struct control **out, struct err *e);
+uint64_t control_who(const char *worker); /* 64-bit name of a worker on the data plane, never 0 */
 const char *control_type_name(enum control_type type); /* "hello"; "unknown" */
 bool control_from_worker(
     enum control_type type); /* says a worker this? HEARTBEAT is said by both */

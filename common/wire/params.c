@@ -55,6 +55,7 @@ size_t params_pack(const struct params_head *h, uint8_t out[PARAMS_HEAD_MAX])
     p.verdict = h->verdict;
     p.scale = h->scale;
     p.rate = h->rate;
+    p.who = h->who;
     CHECK(steer__parcel__get_packed_size(&p) <= PARAMS_HEAD_MAX);
     return steer__parcel__pack(&p, out);
 }
@@ -120,7 +121,8 @@ int params_unpack(const void *frame, size_t len, int frames, struct params_head 
                                 .tokens = p->tokens,
                                 .verdict = p->verdict,
                                 .scale = p->scale,
-                                .rate = p->rate};
+                                .rate = p->rate,
+                                .who = p->who};
     if (p->n_hash > 0)
         memcpy(out->hash, p->hash, p->n_hash * sizeof *p->hash);
     return 0;

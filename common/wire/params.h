@@ -36,6 +36,7 @@ struct params_head {
     uint64_t tokens;
     uint32_t verdict;  /* ACK: enum host_verdict (ps/host.h) of the worst chunk */
     float scale, rate; /* APPLY */
+    uint64_t who;      /* PUSH: control_who() of the worker */
 };
 
 size_t params_pack(const struct params_head *h,

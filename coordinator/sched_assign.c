@@ -1,0 +1,98 @@
+/*
+ * Who computes what in a training session. Slots: the units of a step over the compute workers,
+ * contiguous, in proportion to threads, cut at the most aligned place that does not make the
+ * longest share longer (an aligned span is few tree nodes, so less to push).
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "coordinator/sched_inner.h"
+
+struct share {
+    struct sched_worker *worker;
+    uint32_t cut; /* its span begins here */
+};
+
+static uint32_t load(uint32_t span, uint32_t threads)
+{
+    return (span + threads - 1) / threads;
+}
+
+static uint32_t longest(const struct share *v, int n, uint32_t units)
+{
+    uint32_t most = 0;
+
+    for (int i = 0; i < n; i++) {
+        uint32_t end = i + 1 < n ? v[i + 1].cut : units;
+        uint32_t l = load(end - v[i].cut, v[i].worker->threads);
+
+        most = l > most ? l : most;
+    }
+    return most;
+}
+
+static void cuts_align(struct share *v, int n, uint32_t units)
+{
+    for (int i = 1; i < n; i++) {
+        uint32_t low = v[i - 1].cut, high = i + 1 < n ? v[i + 1].cut : units, best = v[i].cut,
+                 limit = longest(v, n, units);
+        uint32_t reach = v[i].worker->threads < 8 ? 8 : v[i].worker->threads;
+        uint32_t from = best > low + reach ? best - reach : low,
+                 to = high - best > reach ? best + reach : high;
+
+        for (uint32_t c = from; c <= to; c++) {
+            uint32_t zeros_c = c == 0 ? 32 : (uint32_t)__builtin_ctz(c),
+                     zeros_b = best == 0 ? 32 : (uint32_t)__builtin_ctz(best);
+
+            v[i].cut = c;
+            if (c != low && c != high && longest(v, n, units) <= limit && zeros_c > zeros_b)
+                best = c;
+        }
+        v[i].cut = best;
+    }
+}
+
+static void slots_make(struct sched *s, struct sched_stage *st)
+{
+    struct sched_session *ss = st->session;
+    uint32_t units = st->phase.session.units;
+    struct share v[SCHED_SLOTS_MAX];
+    uint64_t threads = 0, before = 0;
+    int n = 0;
+
+    for (int i = 0; i < s->workers_n && n < SCHED_SLOTS_MAX; i++) {
+        struct sched_worker *w = s->worker[i];
+
+        if (w->in == st && sched_worker_usable(w) && (w->roles & SCHED_ROLE_COMPUTE) != 0 &&
+            threads < units) {
+            v[n++].worker = w;
+            threads += w->threads;
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        v[i].cut = (uint32_t)((units * before + threads / 2) / threads);
+        before += v[i].worker->threads;
+    }
+    cuts_align(v, n, units);
+    ss->slots_n = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t end = i + 1 < n ? v[i + 1].cut : units;
+
+        if (end > v[i].cut) {
+            ss->slot[ss->slots_n] = (struct sched_slot){.leaf_begin = v[i].cut, .leaf_end = end};
+            snprintf(ss->slot[ss->slots_n++].worker, SCHED_WORKER_MAX, "%s", v[i].worker->id);
+        }
+    }
+}
+
+void sched_session_assign(struct sched *s, struct sched_stage *st, struct sched_actions *a)
+{
+    slots_make(s, st);
+    st->session->assignment++;
+    st->session->progress_ms = s->now_ms;
+    sched_act(a, SCHED_SAVE_STAGE, st->job, st);
+    sched_note(a, st->job, st, "session.assign",
+               "assignment %" PRIu64 ": %d hosts, %d compute workers", st->session->assignment,
+               st->session->hosts_n, st->session->slots_n);
+    sched_session_tell_all(s, a, SCHED_SEND_ASSIGN, st, "");
+}
