@@ -10,6 +10,7 @@
 #include <inttypes.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "ps/floats.h"
 
@@ -59,8 +60,11 @@ static bool replica_send(struct hosted *x, uint32_t begin, uint32_t n)
                                 .free_fn = floats_free};
     }
     frames[0] = (struct link_frame){.data = head, .len = params_pack(&h, head)};
-    if (link_send(x->buddy, NULL, frames, 1 + (int)n, &e) == 0)
+    fault_hit(FAULT_PS_REPLICA_BEFORE);
+    if (link_send(x->buddy, NULL, frames, 1 + (int)n, &e) == 0) {
+        fault_hit(FAULT_PS_REPLICA_AFTER);
         return true;
+    }
     for (uint32_t i = 0; i < n; i++)
         floats_release(frames[1 + i].data);
     return false;
@@ -117,6 +121,7 @@ void hosted_replica(struct ps_host *p, struct hosted *x, const struct link_peer 
         p->dropped++;
         return;
     }
+    fault_hit(FAULT_PS_REPLICA_ACK_BEFORE);
     out = (struct link_frame){.data = head, .len = params_pack(&answer, head)};
     link_send(p->router, peer, &out, 1, &e); /* lost: it is sent again */
     hosted_events(p, x, events);
@@ -153,6 +158,7 @@ void hosted_frozen(struct ps_host *p, struct hosted *x)
     unsigned has = host_roots_here(x->s->host);
 
     x->roots_due = false;
+    fault_hit(FAULT_PS_FROZEN_BEFORE);
     r.roots = ((has & HOST_HAS_ROOTS) != 0 ? ROOTS_OWN : 0u) |
               ((has & HOST_HAS_COPY_ROOTS) != 0 ? ROOTS_COPY : 0u);
     if (last != NULL)
@@ -203,6 +209,7 @@ void hosted_state_pull(struct ps_host *p, struct hosted *x, const struct link_pe
         .type = PARAMS_STATE, .session = h->session, .attempt = h->attempt, .step = h->step};
     uint32_t count = h->count < PARAMS_FRAMES_MAX ? h->count : PARAMS_FRAMES_MAX;
 
+    fault_hit(FAULT_PS_STATE_BEFORE);
     if (x != NULL && host_is_frozen(x->s->host) && host_version(x->s->host) < h->step) {
         const struct host_close close = close_unpack(h);
         host_roll(x->s->host, &close);

@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #define PULLS_MAX 4096
@@ -111,11 +112,13 @@ void hosted_roots_send(struct hosted *x)
     h.count = x->s->plan.chunk_end - x->s->plan.chunk_begin;
     h.duplicates = x->duplicates;
     h.stale = x->stale;
+    fault_hit(FAULT_PS_ROOTS_BEFORE);
     link_send(x->leader, NULL,
               (struct link_frame[]){{.data = head, .len = params_pack(&h, head)},
                                     {.data = (void *)(uintptr_t)host_sumsq(x->s->host),
                                      .len = h.count * sizeof(double)}},
               2, &e);
+    fault_hit(FAULT_PS_ROOTS_AFTER);
     x->roots_ms = clock_ms();
     x->roots_due = true;
 }
@@ -132,6 +135,7 @@ static void apply_send(struct ps_host *p, struct hosted *x, const struct link_pe
     h.freeze = host_is_frozen(x->s->host);
     frame = (struct link_frame){.data = head, .len = params_pack(&h, head)};
     link_send(p->router, peer, &frame, 1, &e); /* lost: the host repeats its ROOTS */
+    fault_hit(FAULT_PS_CLOSE_AFTER);
 }
 
 void hosted_events(struct ps_host *p, struct hosted *x, unsigned events)
@@ -139,12 +143,15 @@ void hosted_events(struct ps_host *p, struct hosted *x, unsigned events)
     if ((events & HOST_CHECKPOINT) != 0)
         hosted_checkpoint(p, x);
     if ((events & HOST_APPLY) != 0)
+        fault_hit(FAULT_PS_CLOSE_BEFORE);
+    if ((events & HOST_APPLY) != 0)
         for (int i = 0; i < x->members; i++)
             apply_send(p, x, &x->member[i].peer);
     if ((events & HOST_VERSION) != 0) {
         x->roots_due = false;
         memset(x->replica_ms, 0,
                (x->s->plan.chunk_end - x->s->plan.chunk_begin) * sizeof *x->replica_ms);
+        fault_hit(FAULT_PS_CHUNKS_BEFORE);
         hosted_pulls_serve(p, x);
         if (x->leader == NULL)
             hosted_status(p, x, clock_ms());
@@ -194,6 +201,7 @@ void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *pe
     answer.chunk = h->chunk;
     answer.count = h->count;
     out = (struct link_frame){.data = head, .len = params_pack(&answer, head)};
+    fault_hit(FAULT_PS_PUSH_ACK_BEFORE);
     link_send(p->router, peer, &out, 1, &e); /* lost: it is pushed again */
     hosted_events(p, x, events);
 }
@@ -249,8 +257,12 @@ void hosted_apply(struct ps_host *p, struct hosted *x, const struct params_head 
     const struct host_close close = close_unpack(h);
     unsigned events = 0;
     struct err e;
-    int rc = host_apply(x->s->host, &close, &events, &e);
+    int rc;
 
+    fault_hit(FAULT_PS_APPLY_BEFORE);
+    rc = host_apply(x->s->host, &close, &events, &e);
+    if (rc == 0)
+        fault_hit(FAULT_PS_APPLY_AFTER);
     if (rc == 0)
         hosted_events(p, x, events);
     else if (rc != ERR_STALE)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "jobs/run_train.h"
@@ -397,6 +398,8 @@ static int hosting_start(struct session *s, struct err *e)
         free(ps);
         return err_wrap(e, "parameter shard");
     }
+    if (o->from_attempt != 0)
+        fault_hit(FAULT_PS_STATE_AFTER);
     atomic_fetch_add(&s->refs, 1);
     ps_host_open(s->env.host, ps);
     return 0;

@@ -393,6 +393,7 @@ int main(void)
         T(test_terms_fence_everything),
         T(test_reject_says_hello_again_or_exits),
         T(test_sessions_are_replaced_by_higher_attempts_only),
+        T(test_a_frozen_attempt_is_said_until_the_next_one_and_kept_if_that_says_so),
         T(test_checkpoints_are_repeated_until_acknowledged),
         T(test_a_drain_ends_what_runs_and_says_bye),
         T(test_a_drain_does_not_wait_for_ever),
