@@ -163,7 +163,7 @@ static void session_open(struct ps_host *p, struct ps_session *s)
         return;
     }
     session_close(p, s->session);
-    x->opened_ms = x->status_ms = clock_ms();
+    x->opened_ms = x->status_ms = x->rate_ms = x->version_ms = clock_ms();
     x->opened_tokens = x->status_tokens = host_figures(s->host)->tokens;
     x->status_version = host_version(s->host);
     if (p->hosted_n == SESSIONS_MAX) {
@@ -220,7 +220,7 @@ static void timers_do(struct ps_host *p)
             hosted_roots_send(x);
         if (x->saved != NULL && now - x->saved_ms >= SAVED_REPEAT_MS)
             hosted_saved_send(x);
-        if (x->leader == NULL && !x->failed)
+        if (!x->failed)
             hosted_status(p, x, now);
     }
 }

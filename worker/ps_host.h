@@ -17,7 +17,8 @@
 
 /* What hosts report; called on the host or saver thread, must not block. */
 enum ps_report_type {
-    PS_STATUS,     /* leader: version, figures, tokens_per_s; a few times a second */
+    PS_STATUS,     /* leader: version, figures, tokens_per_s; a few times a second. All hosts, while
+                      a step stays open: what it still lacks */
     PS_CHECKPOINT, /* leader: manifest of `version` is published; `last`: the run is complete */
     PS_FAILED      /* the session cannot go on: code, text */
 };
@@ -28,6 +29,11 @@ struct ps_report {
     float lr;
     double tokens_per_s;
     uint64_t tokens_here; /* processed since this attempt was opened */
+    bool partial;         /* STATUS of another host than the leader */
+    uint64_t open_ms, duplicates, damaged;
+    uint32_t missing_n, shares_n;
+    struct tree_span missing[WIRE_MISSING_MAX];
+    struct control_share share[WIRE_SHARES_MAX];
     struct digest manifest;
     bool last;
     int code;
