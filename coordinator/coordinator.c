@@ -365,7 +365,7 @@ int coordinator_open(const struct coord_config *config, struct coordinator **out
                                  .barren_limit = 40,
                                  .hang_ms = 5000,
                                  .abandon_ms = 120000,
-                                 .slow_ms = 1000,
+                                 .slow_ms = 500,
                                  .resend_ms = 5000,
                                  .restart_grace_ms = 1500,
                                  .adopt_ms = 6000};

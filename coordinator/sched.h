@@ -264,7 +264,7 @@ struct sched_config {
     uint32_t hang_ms;      /* 5000: what a compute thread that does not move works on is given to
                               somebody else as well; 0 = never */
     uint32_t abandon_ms;   /* 120000: its lease is not renewed any more; 0 = always renewed */
-    uint32_t slow_ms;      /* 1000: a step or range that is open for less is never overtaken */
+    uint32_t slow_ms;      /* 500: a step or range that is open for less is never overtaken */
     uint32_t resend_ms; /* 5000: a session that is silent for so long is told again who does what */
     uint32_t restart_grace_ms; /* 1500: after a restart, until new sessions open, so that workers
                                   can come back */

@@ -4,8 +4,8 @@
  * step that were its own go to others at once by a new assignment, and each row range that stands
  * still is leased a second time.
  *
- * A step is open for too long when it takes more than SLOW_FACTOR of what steps usually take (and
- * more than slow_ms). Then the units that hosts still miss of the worker whose finish is predicted
+ * A step is open for too long when it takes more than SLOW_FACTOR of what the faster half of the
+ * workers usually needs (and more than slow_ms). Then the units that hosts still miss of the worker whose finish is predicted
  * latest are given, for this step only, to workers that are done with their own. A row range is
  * overtaken when nothing else is left to give out and a fresh start elsewhere would be over before
  * it. What is done twice is equal, and the second to come is a duplicate or stale.
@@ -90,6 +90,25 @@ void sched_workers_watch(struct sched *s, struct sched_actions *a)
 /* ---- slow steps
  * ---------------------------------------------------------------------------------------------- */
 
+/* Until half of the workers were done with the last step: what a step takes without those that are
+ * slow. -1: there are too few to tell. */
+static double half_done_ms(const struct sched_event *ev)
+{
+    uint32_t ms[SCHED_SHARES_MAX];
+    int n = ev->shares_n < SCHED_SHARES_MAX ? ev->shares_n : SCHED_SHARES_MAX;
+
+    if (n < 2)
+        return -1;
+    for (int i = 0; i < n; i++) {
+        int at = i;
+
+        for (; at > 0 && ms[at - 1] > ev->share[i].ms; at--)
+            ms[at] = ms[at - 1];
+        ms[at] = ev->share[i].ms;
+    }
+    return ms[(n - 1) / 2] + 1;
+}
+
 /* What a host says about the step that is open. */
 void sched_session_open_step(struct sched *s, struct sched_stage *st, const struct sched_event *ev)
 {
@@ -100,7 +119,10 @@ void sched_session_open_step(struct sched *s, struct sched_stage *st, const stru
         double took = o->since_ms > 0 && s->now_ms > o->since_ms
                           ? (double)(s->now_ms - o->since_ms) / (double)(ev->version - o->version)
                           : 0;
+        double half = half_done_ms(ev);
 
+        if (half >= 0 && half < took)
+            took = half;
         if (o->usual_ms > 0 && took > 2 * o->usual_ms)
             took = 2 * o->usual_ms; /* one slow step does not make slow steps usual */
         if (o->since_ms > 0)
