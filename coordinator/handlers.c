@@ -356,6 +356,7 @@ static void on_session(const struct message *q)
                              .partial = m->partial,
                              .open_ms = m->open_ms,
                              .duplicates = m->duplicates,
+                             .late = m->stale,
                              .damaged = m->damaged,
                              .missing = missing,
                              .missing_n = (int)m->missing_n,

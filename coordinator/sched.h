@@ -159,7 +159,7 @@ struct sched_session {
     uint64_t tokens;
     double loss, grad_norm, lr, tokens_per_s;
     struct sched_open step;
-    uint64_t duplicates; /* of this attempt, as last heard, so that they are counted once */
+    uint64_t duplicates, stale; /* of this attempt, as last heard, so that they are counted once */
     uint32_t faults, losses;
     uint32_t barren; /* attempts in a row in which no step closed */
     uint64_t retry_at_ms, progress_ms, resent_ms,
@@ -229,11 +229,12 @@ struct sched_worker {
 /* Counted since this process started; a restart begins at zero. Shown as steer_<name>_total by
  * /metrics, as "counters" by GET /v1/info and by `steerctl counters`. */
 #define SCHED_COUNTERS(X)                                                                          \
-    X(stale, "Results and reports under a lease or attempt that was over.")                        \
+    X(stale, "Results and reports of a lease or attempt that was over, gradients of a closed step.")                        \
     X(fenced, "Leases that a worker held and that were not its own any more.")                     \
     X(duplicate, "Gradients that came when they were there already.")                              \
     X(recomputed, "Units and row ranges given out again after a loss.")                            \
     X(overtaken, "Units and row ranges of a slow or hung worker given to another one as well.")    \
+    X(adopted, "Sessions and leases that went on over a restart of the coordinator.")              \
     X(promoted, "Changes of parameter hosts in which a copy became the owner.")                    \
     X(respread, "Changes of parameter hosts because one joined or left.")                          \
     X(rolled_back, "Sessions that went back to a checkpoint.")                                     \
@@ -328,7 +329,7 @@ struct sched_event {
     double loss, grad_norm, lr, tokens_per_s;
     bool partial; /* STATUS: of another host than the step leader: version and figures are not meant
                    */
-    uint64_t open_ms, duplicates, damaged;
+    uint64_t open_ms, duplicates, late, damaged; /* late: pushes of a closed step */
     const struct tree_span *missing; /* borrowed */
     int missing_n;
     const struct sched_share *share; /* borrowed */

@@ -136,6 +136,10 @@ void sched_session_open_step(struct sched *s, struct sched_stage *st, const stru
         s->counters.duplicate += ev->duplicates - ss->duplicates;
         ss->duplicates = ev->duplicates;
     }
+    if (ev->late > ss->stale && !ev->partial) {
+        s->counters.stale += ev->late - ss->stale;
+        ss->stale = ev->late;
+    }
     if (ev->missing_n == 0 || ev->version != o->version || ev->missing_n > SCHED_MISSING_MAX)
         return;
     o->said_ms = s->now_ms;

@@ -163,7 +163,7 @@ static void session_open(struct sched *s, struct sched_stage *st,
     ss->progress_ms = s->now_ms;
     ss->step_ms = 0;
     ss->step = (struct sched_open){0};
-    ss->duplicates = 0;
+    ss->duplicates = ss->stale = 0;
     members_take(s, st, true, a);
     sched_move_stage(s, st, RUN_RUNNING, "", a);
     sched_note(a, st->job, st, "session.open",
@@ -276,6 +276,7 @@ static void adopt(struct sched *s, struct sched_stage *st, struct sched_actions 
         return;
     ss->adopting = false;
     ss->open = true;
+    s->counters.adopted++;
     sched_move_stage(s, st, RUN_RUNNING, "", a);
     sched_note(a, st->job, st, "session.adopt", "%s attempt %" PRIu64 " goes on", st->phase.name,
                ss->attempt);

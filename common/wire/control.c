@@ -293,6 +293,8 @@ static void figures_pack(const struct control *c, struct packing *p)
     p->figures.lr = c->lr;
     p->figures.tokens_per_s = c->tokens_per_s;
     p->figures.tokens = c->tokens;
+    p->figures.duplicates = c->duplicates;
+    p->figures.stale = c->stale;
     p->envelope.figures = &p->figures;
 }
 
@@ -351,7 +353,6 @@ static void open_pack(const struct control *c, struct packing *p)
     steer__open__init(&p->open);
     p->open.partial = c->partial;
     p->open.open_ms = c->open_ms;
-    p->open.duplicates = c->duplicates;
     p->open.damaged = c->damaged;
     CHECK(c->missing_n <= WIRE_MISSING_MAX && c->shares_n <= WIRE_SHARES_MAX);
     for (uint32_t i = 0; i < c->missing_n; i++) {
@@ -569,6 +570,8 @@ static int figures_take(const Steer__Envelope *v, struct control *c, struct err 
     c->lr = v->figures->lr;
     c->tokens_per_s = v->figures->tokens_per_s;
     c->tokens = v->figures->tokens;
+    c->duplicates = v->figures->duplicates;
+    c->stale = v->figures->stale;
     return 0;
 }
 
@@ -637,7 +640,6 @@ static int open_take(const Steer__Envelope *v, struct control *c, struct err *e)
                        o->n_units, WIRE_SHARES_MAX);
     c->partial = o->partial;
     c->open_ms = o->open_ms;
-    c->duplicates = o->duplicates;
     c->damaged = o->damaged;
     c->missing_n = (uint32_t)(o->n_missing / 2);
     for (uint32_t i = 0; i < c->missing_n; i++) {

@@ -164,10 +164,11 @@ struct control {
     uint64_t open_ms;   /* since when it is open */
     uint32_t missing_n; /* units that some chunk still lacks */
     struct control_span missing[WIRE_MISSING_MAX];
-    uint64_t duplicates, damaged; /* pushes that were there before, or came with a wrong hash;
-                                      since the attempt was opened at the sender */
+    uint64_t damaged; /* pushes that came with a wrong hash, since the attempt was opened there */
     uint32_t shares_n;            /* leader: of the last closed step */
     struct control_share share[WIRE_SHARES_MAX];
+    uint64_t duplicates, stale; /* STATUS: pushes that were there already, or belonged to a closed
+                                   step; over all hosts, since the attempt was opened */
     /* Handover. FREEZE: edge. FROZEN: version, figures and the tail's, roots (bits: for which of
      * its two ranges the root gradients of step `version` are complete and kept), close_*: of the
      * step before `version`, all zero if there is none. OPEN: from_attempt (0 = start from

@@ -138,7 +138,6 @@ static void test_what_a_step_lacks_travels(void **state)
     c->session = 1;
     c->partial = true;
     c->open_ms = 1200;
-    c->duplicates = 3;
     c->damaged = 4;
     c->missing_n = WIRE_MISSING_MAX;
     for (uint32_t i = 0; i < WIRE_MISSING_MAX; i++)
