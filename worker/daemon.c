@@ -301,6 +301,12 @@ static void action_do(struct worker *w, const struct duty_action *a)
             ps_host_freeze(w->host, a->message->session, a->message->session_attempt,
                            a->message->edge);
         break;
+    case DUTY_SESSION_WAIVE:
+        if (w->host != NULL)
+            ps_host_waive(w->host, a->message->session, a->message->session_attempt,
+                          a->message->step,
+                          (struct tree_node){a->message->level, a->message->node});
+        break;
     case DUTY_SESSION_FORGET:
         if (w->host != NULL)
             ps_host_close(w->host, a->session, a->attempt);

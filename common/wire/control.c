@@ -354,6 +354,7 @@ static void open_pack(const struct control *c, struct packing *p)
     p->open.partial = c->partial;
     p->open.open_ms = c->open_ms;
     p->open.damaged = c->damaged;
+    p->open.audited = c->audited;
     CHECK(c->missing_n <= WIRE_MISSING_MAX && c->shares_n <= WIRE_SHARES_MAX);
     for (uint32_t i = 0; i < c->missing_n; i++) {
         p->missing[2 * i] = c->missing[i].begin;
@@ -641,6 +642,7 @@ static int open_take(const Steer__Envelope *v, struct control *c, struct err *e)
     c->partial = o->partial;
     c->open_ms = o->open_ms;
     c->damaged = o->damaged;
+    c->audited = o->audited;
     c->missing_n = (uint32_t)(o->n_missing / 2);
     for (uint32_t i = 0; i < c->missing_n; i++) {
         c->missing[i] = (struct control_span){o->missing[2 * i], o->missing[2 * i + 1]};
