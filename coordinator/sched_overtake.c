@@ -136,6 +136,10 @@ void sched_session_open_step(struct sched *s, struct sched_stage *st, const stru
         s->counters.duplicate += ev->duplicates - ss->duplicates;
         ss->duplicates = ev->duplicates;
     }
+    if (ev->audited > ss->audited && !ev->partial) {
+        s->counters.audited += ev->audited - ss->audited;
+        ss->audited = ev->audited;
+    }
     if (ev->late > ss->stale && !ev->partial) {
         s->counters.stale += ev->late - ss->stale;
         ss->stale = ev->late;
@@ -240,7 +244,7 @@ static uint32_t deal(struct sched_stage *st, const struct tree_span *run, int ru
         for (uint32_t at = run[i].begin; at < run[i].end; at += piece) {
             struct tree_span part = {at, run[i].end - at < piece ? run[i].end : at + piece};
 
-            if (!sched_slot_add(st, helper[next++ % helpers_n]->id, part, 0))
+            if (!sched_slot_add(st, helper[next++ % helpers_n]->id, st->session->version, part, 0))
                 return given;
             given += part.end - part.begin;
         }

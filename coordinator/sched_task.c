@@ -224,16 +224,51 @@ void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_tas
 bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w)
 {
     (void)s;
-    return !j->class_bound || strcmp(j->class_id, w->class_id) == 0;
+    return !j->class_bound || sched_class_is_any(j) || strcmp(j->class_id, w->class_id) == 0;
 }
 
-void sched_class_bind(struct sched_job *j, const struct sched_worker *w, struct sched_actions *a)
+bool sched_class_is_any(const struct sched_job *j)
+{
+    return j->class_bound && strcmp(j->class_id, SCHED_ANY_CLASS) == 0;
+}
+
+/* A worker whose arithmetic is not the job's is told so, once, and so is the job. */
+static void class_tell(struct sched *s, struct sched_job *j, struct sched_worker *w,
+                       struct sched_actions *a)
+{
+    struct sched_action *act;
+
+    if (w->other_class || run_state_is_final(j->state) || sched_class_fits(s, j, w))
+        return;
+    w->other_class = true;
+    s->counters.refused++;
+    sched_note(a, j, NULL, "worker.other_class",
+               "%s gets no work: its numerics class is %.12s, the job runs on %.12s", w->id,
+               w->class_id, j->class_id);
+    act = sched_act(a, SCHED_SEND_NOTE, NULL, NULL);
+    snprintf(act->worker, sizeof act->worker, "%s", w->id);
+    snprintf(act->note, sizeof act->note,
+             "no work of jobs that run on numerics class %.12s: the class of this machine is %.12s, "
+             "so its results would differ in the last bits; jobs with `numerics: any` take it",
+             j->class_id, w->class_id);
+}
+
+void sched_class_up(struct sched *s, struct sched_worker *w, struct sched_actions *a)
+{
+    w->other_class = false;
+    for (int i = 0; i < s->jobs_n && !w->other_class; i++)
+        class_tell(s, s->job[i], w, a);
+}
+
+void sched_class_bind(struct sched *s, struct sched_job *j, const struct sched_worker *w, struct sched_actions *a)
 {
     if (j->class_bound)
         return;
     j->class_bound = true;
     snprintf(j->class_id, sizeof j->class_id, "%s", w->class_id);
     sched_act(a, SCHED_SAVE_JOB, j, NULL);
+    for (int i = 0; i < s->workers_n; i++)
+        class_tell(s, j, s->worker[i], a);
 }
 
 static uint32_t free_threads(const struct sched_worker *w)
@@ -302,7 +337,7 @@ static void lease_begin(struct sched *s, struct sched_stage *st, struct sched_ta
 static void task_grant(struct sched *s, struct sched_stage *st, struct sched_task *t,
                        struct sched_worker *w, struct sched_actions *a)
 {
-    sched_class_bind(st->job, w, a);
+    sched_class_bind(s, st->job, w, a);
     task_move(t, TASK_LEASED);
     lease_begin(s, st, t, w, a);
     if (st->state != RUN_RUNNING)

@@ -249,6 +249,8 @@ static void on_terms(struct worker *w, const struct control *welcome)
 {
     log_info("coordinator.welcome", "cluster=%s term=%" PRIu64 " http=%s", welcome->cluster,
              welcome->term, welcome->http);
+    if (welcome->text[0] != '\0')
+        log_warn("worker.no_work", "text=\"%s\"", welcome->text);
     artifact_client_set_url(w->artifacts, welcome->http);
 }
 

@@ -44,7 +44,7 @@ struct host_plan {
     uint64_t steps;
     uint64_t checkpoint_every; /* 0 = only at the end */
     uint64_t seed;             /* with audit: which nodes two workers must agree about */
-    double audit;              /* share of them, 0..1 */
+    double audit;              /* share of them, 0..1; below 0: values are not compared at all */
     double lr, clip;
     struct adamw adamw;
     struct schedule schedule;

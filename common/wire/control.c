@@ -200,6 +200,7 @@ static void terms_pack(const struct control *c, struct packing *p)
     p->terms.heartbeat_ms = c->heartbeat_ms;
     p->terms.lease_ms = c->lease_ms;
     p->terms.http = bytes_of(c->http);
+    p->terms.note = bytes_of(c->text);
     p->envelope.terms = &p->terms;
 }
 
@@ -464,6 +465,7 @@ static int pulse_take(const Steer__Envelope *v, struct control *c, struct err *e
 static int terms_take(const Steer__Envelope *v, struct control *c, struct err *e)
 {
     TRY(TAKE("http", v->terms->http, c->http));
+    TRY(TAKE("note", v->terms->note, c->text));
     c->heartbeat_ms = v->terms->heartbeat_ms;
     c->lease_ms = v->terms->lease_ms;
     return 0;

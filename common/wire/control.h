@@ -140,7 +140,8 @@ struct control {
     char *result; /* TASK_DONE: JSON {"outputs":{},"metrics":{}}, heap, <= 48 KiB; SESSION_*: JSON
                      of figures */
     int32_t code; /* failures, REJECT: enum err_code */
-    char text[1024]; /* failures, REJECT, CLOSE: why; LOG: lines */
+    char text[1024]; /* failures, REJECT, CLOSE: why; LOG: lines; WELCOME: what its operator should
+                        know, "" = nothing */
     /* SESSION_* and ASSIGN */
     uint64_t session, session_attempt; /* HELLO too: the session it is in, 0 = none */
     uint64_t seed, steps, params,
@@ -185,7 +186,8 @@ struct control {
     uint64_t tail_steps;
     uint32_t sources_n;
     struct control_source source[WIRE_HOSTS_MAX];
-    double audit; /* OPEN: share of the nodes that two workers must agree about, 0..1 */
+    double audit; /* OPEN: share of the nodes that two workers must agree about, 0..1; below 0:
+                     several numerics classes, so that equal keys need not have equal values */
     /* OPINION, WAIVE: node (level, node) of step `step`, chunk `chunk` */
     uint64_t step;
     uint32_t level, node, chunk;
