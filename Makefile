@@ -124,8 +124,9 @@ L_all := -Wl,--start-group $(LIBS) -Wl,--end-group
 
 $(B)/libdaemon.a: $(DAEMON_OBJ)
 	@rm -f $@; ar rcs $@ $^
+$(BENCH_BIN): $(B)/tests/bench/bench_common.o
 $(UNIT_BIN) $(SIM_BIN) $(BENCH_BIN) $(DUMP_BIN): $(B)/%: $(B)/%.o $(LIBS) $(B)/libdaemon.a
-	@$(CC) $(LDFLAGS) $< -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -lcmocka -o $@
+	@$(CC) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -lcmocka -o $@
 # Training again in one straight loop: what tests/system compares a distributed run with.
 $(B)/tests/lib/ref_train: $(B)/tests/lib/ref_train.o $(LIBS)
 	@$(CC) $(LDFLAGS) $< -Wl,--start-group $(LIBS) -Wl,--end-group $(X_all) -o $@
