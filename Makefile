@@ -127,6 +127,12 @@ $(B)/libdaemon.a: $(DAEMON_OBJ)
 $(BENCH_BIN): $(B)/tests/bench/bench_common.o
 $(UNIT_BIN) $(SIM_BIN) $(BENCH_BIN) $(DUMP_BIN): $(B)/%: $(B)/%.o $(LIBS) $(B)/libdaemon.a
 	@$(CC) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -lcmocka -o $@
+# The simulator is the real daemons with other edges: what tests/sim/sim_*.c defines by WRAP() takes the place of clocks,
+# threads, sockets, disks and arithmetic.
+SIM_SRC := $(sort $(wildcard tests/sim/sim_*.c)) tests/sim/steer_sim.c
+SIM_WRAP := $(shell sed -n 's/^WRAP.[^,]*, \([a-z_0-9]*\),.*/-Wl,--wrap=\1/p' $(SIM_SRC))
+$(B)/tests/sim/steer_sim: $(SIM_SRC:%.c=$(B)/%.o) $(LIBS) $(B)/libdaemon.a
+	@$(CC) $(LDFLAGS) $(SIM_WRAP) $(filter %.o,$^) -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -o $@
 # Training again in one straight loop: what tests/system compares a distributed run with.
 $(B)/tests/lib/ref_train: $(B)/tests/lib/ref_train.o $(LIBS)
 	@$(CC) $(LDFLAGS) $< -Wl,--start-group $(LIBS) -Wl,--end-group $(X_all) -o $@

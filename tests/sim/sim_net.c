@@ -8,7 +8,6 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "net/link.h"
-#include "sim_check.h"
 #include "sim_core.h"
 #include "worker/mailbox.h"
 
@@ -344,7 +343,6 @@ WRAP(int, link_send, void *socket, const struct link_peer *peer, const struct li
     struct socket *s = socket;
     int rc = 0;
 
-    sim_check_send(sim_self(), frames, n);
     rc = s->router ? router_send(s, peer, frames, n, e) : dealer_send(s, frames, n, e);
     for (int i = 0; rc == 0 && i < n; i++)
         if (frames[i].free_fn != NULL)
