@@ -140,11 +140,13 @@ $(GRAD_BIN:%=%.o): CPPFLAGS += -DREAL_DOUBLE
 $(GRAD_BIN): $(B)/%: $(B)/%.o $(B)/libmodel_double.a $(call lib,types base)
 	@$(CC) $(LDFLAGS) $< $(B)/libmodel_double.a $(call lib,types base) -lopenblas $(X_base) -lcmocka -o $@
 
-.PHONY: unit sim system lint check smoke bench fuzz fmt cover deps demo demo-full demo-stories install clean golden
+.PHONY: unit sim sim-long system lint check smoke bench fuzz fmt cover deps demo demo-full demo-stories install clean golden
 unit: $(UNIT_BIN) $(GRAD_BIN) ## unit tests, gradient checks and golden values
 	@tests/lib/run_tests.sh unit $(UNIT_BIN) $(GRAD_BIN)
-sim: $(SIM_BIN) ## the pure cores under a hostile, simulated cluster
-	@tests/lib/run_tests.sh sim $(SIM_BIN)
+sim: $(SIM_BIN) $(B)/tests/sim/steer_sim ## the daemons and their pure cores in a hostile, simulated cluster
+	@STEER_SIM=$(B)/tests/sim/steer_sim tests/lib/run_tests.sh sim $(SIM_BIN) tests/sim/test_simulator.sh
+sim-long: $(B)/tests/sim/steer_sim ## a million seeds of the simulator (SEEDS=N, STEER_RESULTS=FILE); goes on where it stopped
+	@STEER_SIM=$(B)/tests/sim/steer_sim tests/sim/campaign.sh $(SEEDS)
 system: all $(B)/tests/lib/ref_train ## the real daemons on loopback
 	@STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh system $(sort $(wildcard tests/system/test_*.sh))
 lint: ## include arrows, names, formatting habits
@@ -153,8 +155,8 @@ check: deps ## everything a change must pass
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@$(MAKE) --no-print-directory -j$$(nproc) check-built
 .PHONY: check-built
-check-built: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN)
-	@STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh all lint:tests/lint/includes.sh $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) \
+check-built: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim
+	@STEER_SIM=$(B)/tests/sim/steer_sim STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh all lint:tests/lint/includes.sh $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) tests/sim/test_simulator.sh \
 	  $(sort $(wildcard tests/system/test_*.sh))
 fmt: ## format every C file
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

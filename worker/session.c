@@ -474,12 +474,13 @@ uint64_t session_progress(const struct session *s)
     return sum;
 }
 
-void session_wait_all(uint64_t deadline_ms)
+bool session_wait_all(uint64_t deadline_ms)
 {
     uint64_t end = clock_ms() + deadline_ms;
 
     while (atomic_load(&sessions_alive) > 0 && clock_ms() < end)
         clock_sleep_ms(5);
+    return atomic_load(&sessions_alive) == 0;
 }
 
 /* ---- reports --------------------------------------------------------------------------------- */

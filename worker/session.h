@@ -7,6 +7,7 @@
 #ifndef WORKER_SESSION_H
 #define WORKER_SESSION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "artifact/artifact.h"
@@ -29,8 +30,8 @@ void session_assign(struct session *s,
                     const struct control *assign); /* an older number is ignored */
 void session_close(struct session *s);             /* takes s; its threads end in their own time */
 uint64_t session_progress(const struct session *s);
-void session_wait_all(
-    uint64_t deadline_ms); /* until every closed session is gone, for a clean stop */
+/* Until every closed session is gone, for a clean stop; false: some thread is still in one. */
+bool session_wait_all(uint64_t deadline_ms);
 
 /* What a host reports, as the message that tells it to the coordinator (gives). */
 struct control *session_report(const struct ps_report *r);

@@ -41,7 +41,7 @@ struct sim_fiber {
     ucontext_t context;
     jmp_buf jump;
     void *stack, *fake;
-    bool started, done, blocked, woken;
+    bool started, done, blocked, woken, detached;
     uint64_t turn; /* a wake-up names the turn that it is for: older ones are void */
     const void *waits_for;
 };
@@ -435,8 +435,25 @@ WRAP(int, pthread_join, pthread_t thread, void **result)
 
 WRAP(int, pthread_detach, pthread_t thread)
 {
-    (void)thread;
+    ((struct sim_fiber *)thread)->detached = true;
     return 0;
+}
+
+/* Threads of sessions are the only ones that nobody joins. (The count in session.c is one for all
+ * processes here.) */
+WRAP(bool, session_wait_all, uint64_t deadline_ms)
+{
+    uint64_t until = core.now_us + deadline_ms * 1000;
+
+    for (;;) {
+        const struct sim_fiber *f = core.current->proc->fiber;
+
+        while (f != NULL && (f->done || !f->detached))
+            f = f->next;
+        if (f == NULL || core.now_us >= until)
+            return f == NULL;
+        sim_sleep_us(20000);
+    }
 }
 
 WRAP(int, pthread_setname_np, pthread_t thread, const char *name)

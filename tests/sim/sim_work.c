@@ -316,7 +316,8 @@ WRAP(int, run_task_execute, const char *kind, uint32_t index, uint64_t begin, ui
     }
     if (rc == 0 && sim_chance(sim_work_faults.task_fails)) {
         sim_work_counts.task_failures++;
-        rc = sim_chance(500) ? err_set(e, ERR_UNREACHABLE, "made-up loss")
+        rc = sim_chance(500) || ++sim_work_counts.faults > 2 /* the third one may fail the job */
+                 ? err_set(e, ERR_UNREACHABLE, "made-up loss")
                              : err_set(e, ERR_CORRUPT, "made-up fault");
     }
     if (rc != 0) {

@@ -20,7 +20,7 @@ struct sim_work_faults { /* in a thousand, of a unit */
 };
 extern struct sim_work_faults sim_work_faults;
 struct sim_work_counts {
-    uint64_t units, hangs, tasks, task_failures;
+    uint64_t units, hangs, tasks, task_failures, faults;
 };
 extern struct sim_work_counts sim_work_counts;
 

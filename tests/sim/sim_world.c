@@ -124,6 +124,21 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
+__attribute__((noreturn)) void __real__exit(int code);
+__attribute__((noreturn)) void __wrap__exit(int code);
+WRAP(void, _exit, int code)
+{
+    struct sim_proc *p = sim_self();
+
+    if (p == NULL || p->node == 0)
+        __real__exit(code);
+    sim_trace("worker exits at once: %d", code);
+    world.node[p->node].proc = NULL;
+    world.node[p->node].left = true;
+    sim_proc_kill(p);
+    abort();
+}
+
 static void on_start(void *self, uint64_t node, uint64_t b)
 {
     struct node *n = &world.node[node];
@@ -620,6 +635,18 @@ void sim_world_run(uint64_t seed, struct sim_results *out)
     sim_http_counts(out);
     results();
     fault_armed = false;
+}
+
+bool sim_world_is_elsewhere(const char *counter)
+{
+    static const char *const names[] = {"duplicate", "recomputed", "overtaken", "promoted",
+                                        "respread",  "rolled_back", "fallback", "audited",
+                                        "disputed",  "quarantined", "parked", "refused"};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(counter, names[i]) == 0)
+            return true;
+    return false;
 }
 
 void sim_world_references(void)

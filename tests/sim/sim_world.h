@@ -32,6 +32,9 @@ void sim_world_run(uint64_t seed, struct sim_results *out);
 /* What undisturbed jobs give; made once, before the first run. */
 void sim_world_references(void);
 
+/* Counters that only real daemons can move. */
+bool sim_world_is_elsewhere(const char *counter);
+
 /* ---- for the edges ---- */
 bool sim_world_coordinator_is_up(void);
 void sim_world_coordinator_crash(void); /* does not return */

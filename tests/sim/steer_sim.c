@@ -2,9 +2,10 @@
  * steer-sim: runs seeds.
  *
  *   steer_sim --seed N [--trace]      one, twice; prints its event hash
- *   steer_sim --seeds A..B [--twice] [--results FILE] [--jobs N] [--quiet]
+ *   steer_sim --seeds A..B [--twice] [--all-struck] [--results FILE] [--jobs N]
  *
- * Exit 1: a violation, or two runs of one seed that differ.
+ * Exit 1: a violation; two runs of one seed that differ; with --all-struck: a fault that never
+ * struck, or a counter of the scheduler that never moved. Without --results: STEER_RESULTS.
  */
 #include <inttypes.h>
 #include <stdbool.h>
@@ -44,7 +45,7 @@ struct totals {
 
 struct options {
     uint64_t from, to;
-    bool twice, trace, quiet, one;
+    bool twice, trace, one, all_struck;
     int jobs;
     const char *results;
 };
@@ -208,6 +209,26 @@ static void results_append(const struct options *o, const struct totals *t, doub
     fclose(out);
 }
 
+/* A campaign in which some fault never struck, or some counter never moved, shows nothing about it. */
+static bool is_complete(const struct totals *t)
+{
+    bool complete = true;
+
+    for (size_t i = 0; i < FAULTS_N; i++) {
+        if (t->faults[i] == 0) {
+            printf("the fault %s never struck\n", fault_names[i]);
+            complete = false;
+        }
+    }
+    for (size_t i = 0; i < COUNTERS_N; i++) {
+        if (t->counters[i] == 0 && !sim_world_is_elsewhere(counter_names[i])) {
+            printf("the counter %s never moved\n", counter_names[i]);
+            complete = false;
+        }
+    }
+    return complete;
+}
+
 static bool options_read(int argc, char **argv, struct options *o)
 {
     *o = (struct options){.jobs = 2, .results = getenv("STEER_RESULTS")};
@@ -216,6 +237,8 @@ static bool options_read(int argc, char **argv, struct options *o)
 
         if (strcmp(argv[i], "--trace") == 0)
             o->trace = true;
+        else if (strcmp(argv[i], "--all-struck") == 0)
+            o->all_struck = true;
         else if (strcmp(argv[i], "--twice") == 0)
             o->twice = true;
         else if (strcmp(argv[i], "--seed") == 0 && sscanf(value, "%" SCNu64, &o->from) == 1 && ++i)
@@ -240,9 +263,13 @@ int main(int argc, char **argv)
     struct timespec begun, ended;
     double seconds;
 
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        puts(STEER_VERSION);
+        return 0;
+    }
     if (!options_read(argc, argv, &o)) {
-        fprintf(stderr, "usage: steer_sim --seed N [--trace] | --seeds A..B [--twice] [--jobs N] "
-                        "[--results FILE]\n");
+        fprintf(stderr, "usage: steer_sim --seed N [--trace] | --seeds A..B [--twice] "
+                        "[--all-struck] [--jobs N] [--results FILE]\n");
         return 2;
     }
     clock_gettime(CLOCK_MONOTONIC, &begun);
@@ -258,5 +285,5 @@ int main(int argc, char **argv)
         say(&o, &t, seconds);
         results_append(&o, &t, seconds);
     }
-    return t.violations > 0;
+    return t.violations > 0 || (o.all_struck && !is_complete(&t));
 }
