@@ -28,7 +28,7 @@ struct session;
 /* open: CONTROL_SESSION_OPEN, copied. env is copied. */
 struct session *session_open(const struct session_env *env, const struct control *open);
 void session_assign(struct session *s,
-                    const struct control *assign); /* an older number is ignored */
+                    const struct control *assign);          /* an older number is ignored */
 void session_pulse(struct session *s, struct pulse *pulse); /* of its compute threads */
 /* Takes s; its threads end in their own time, and its shard is forgotten with all older ones. keep:
  * 0, or the from_attempt of the attempt that comes next: only a shard of another attempt is

@@ -160,8 +160,7 @@ WRAP(void, dispatch_action, struct coordinator *c, const struct sched_action *ac
 void __real_control_pack(const struct control *m, struct buf *out);
 WRAP(void, control_pack, const struct control *m, struct buf *out)
 {
-    if (m->type == CONTROL_TASK && m->task < TASKS_MAX &&
-        check.task[m->task].committed < m->epoch)
+    if (m->type == CONTROL_TASK && m->task < TASKS_MAX && check.task[m->task].committed < m->epoch)
         sim_violation("task %" PRIu64 " is given out under epoch %" PRIu64
                       ", which is not committed",
                       m->task, m->epoch);
@@ -197,6 +196,8 @@ static void session_check(const struct sched *s, const struct sched_stage *st)
     for (int i = 0; i < ss->slots_n; i++) {
         const struct sched_worker *w = sched_find_worker(s, ss->slot[i].worker);
 
+        if (ss->slot[i].only_step != 0)
+            continue; /* the work of a straggler, or a second opinion: beside the others */
         if (ss->slot[i].leaf_begin != at || ss->slot[i].leaf_end <= at)
             sim_violation("slots of session %" PRIu64 " are no partition at unit %u", ss->id, at);
         if (w == NULL || w->in != st)

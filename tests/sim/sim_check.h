@@ -20,7 +20,7 @@
 void sim_violation(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *sim_violated(void); /* NULL: nothing has */
 
-void sim_check_committed(void); /* by sim_disk: a transaction is safe */
+void sim_check_committed(void);            /* by sim_disk: a transaction is safe */
 void sim_check_acknowledged(uint64_t job); /* a client was told of this job */
 void sim_check_coordinator_gone(void);
 void sim_check_reset(void);

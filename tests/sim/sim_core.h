@@ -22,8 +22,8 @@
 
 struct sim_fiber;
 struct sim_proc {
-    int node;         /* 0: the coordinator's machine; 1..: workers' */
-    uint32_t serial;  /* of all processes of this world */
+    int node;        /* 0: the coordinator's machine; 1..: workers' */
+    uint32_t serial; /* of all processes of this world */
     bool alive;
     uint64_t stopped_until_us;
     struct sim_fiber *fiber; /* all that it ever had */

@@ -15,7 +15,7 @@
 #include "base/buf.h"
 #include "base/digest.h"
 
-struct sim_disk_faults { /* in a thousand */
+struct sim_disk_faults {                          /* in a thousand */
     uint32_t crash_before, crash_after, io_error; /* of a commit */
     bool full;
 };

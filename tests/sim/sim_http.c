@@ -289,13 +289,14 @@ const char *sim_http_why(struct coordinator *c)
 
             if (run_state_is_final(st->state))
                 continue;
-            snprintf(text, sizeof text,
-                     "job %s stage %s is %s (%s), phase %s, %u of %u tasks, session attempt %" PRIu64
-                     " version %" PRIu64 " %s",
-                     j->name, st->name, run_state_name(st->state), st->reason, st->phase.name,
-                     st->tasks_done, st->tasks_n, st->session != NULL ? st->session->attempt : 0,
-                     st->session != NULL ? st->session->version : 0,
-                     st->session != NULL ? st->session->why : "");
+            snprintf(
+                text, sizeof text,
+                "job %s stage %s is %s (%s), phase %s, %u of %u tasks, session attempt %" PRIu64
+                " version %" PRIu64 " %s",
+                j->name, st->name, run_state_name(st->state), st->reason, st->phase.name,
+                st->tasks_done, st->tasks_n, st->session != NULL ? st->session->attempt : 0,
+                st->session != NULL ? st->session->version : 0,
+                st->session != NULL ? st->session->why : "");
             return text;
         }
     }

@@ -21,7 +21,8 @@ bool sim_http_all_over(struct coordinator *c); /* every client was answered, eve
 const char *sim_http_why(struct coordinator *c);
 /* Checks how each job ended. expected: outputs by kind. */
 void sim_http_outcomes(struct coordinator *c, char *const *expected);
-char *sim_http_outputs(struct coordinator *c, int client); /* gives text; NULL: it did not succeed */
+char *sim_http_outputs(struct coordinator *c,
+                       int client); /* gives text; NULL: it did not succeed */
 void sim_http_counts(struct sim_results *out);
 
 #endif

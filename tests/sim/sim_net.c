@@ -36,10 +36,10 @@ struct socket {
     bool router, open;
     char address[2][96]; /* router: bound to; dealer: [0] the other side */
     int addresses;
-    uint64_t conn;    /* dealer: of the connection to... */
-    uint32_t peer;    /* ... this router */
-    uint64_t last_us; /* dealer: arrivals keep their order, to the router... */
-    uint64_t back_us; /* ... and back */
+    uint64_t conn;             /* dealer: of the connection to... */
+    uint32_t peer;             /* ... this router */
+    uint64_t last_us;          /* dealer: arrivals keep their order, to the router... */
+    uint64_t back_us;          /* ... and back */
     int hwm, to_way, back_way; /* messages on their way or unread */
     struct message *first, **last;
     struct sim_fiber *poller;

@@ -13,9 +13,9 @@
 
 struct sim_net_faults { /* in a thousand */
     uint32_t drop, twice, late;
-    bool reorder;              /* inside a connection; else only between connections */
-    uint32_t delay_us;         /* at most, usually */
-    uint32_t late_us;          /* of what is late */
+    bool reorder;      /* inside a connection; else only between connections */
+    uint32_t delay_us; /* at most, usually */
+    uint32_t late_us;  /* of what is late */
 };
 extern struct sim_net_faults sim_net_faults;
 struct sim_net_counts {

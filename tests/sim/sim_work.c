@@ -272,12 +272,12 @@ static uint64_t context_hash(const cJSON *context)
     return h;
 }
 
-static int encode(uint64_t h, const cJSON *context, const struct run_env *env,
-                  struct run_result *r, struct err *e)
+static int encode(uint64_t h, const cJSON *context, const struct run_env *env, struct run_result *r,
+                  struct err *e)
 {
     int folds = (int)json_number_or(json_get(context, "spec"), "cross_fit", 1);
-    uint32_t chunk = (uint32_t)json_number_or(json_get(json_get(context, "spec"), "train"),
-                                              "chunk_elems", 256);
+    uint32_t chunk =
+        (uint32_t)json_number_or(json_get(json_get(context, "spec"), "train"), "chunk_elems", 256);
     uint32_t chunks = 2 + (uint32_t)(h % 7), n = 5 + (uint32_t)(h >> 8) % 20;
     size_t params = (size_t)chunk * (chunks - 1) + 1 + (size_t)(h >> 16) % chunk;
     char text[96], name[32];
@@ -318,7 +318,7 @@ WRAP(int, run_task_execute, const char *kind, uint32_t index, uint64_t begin, ui
         sim_work_counts.task_failures++;
         rc = sim_chance(500) || ++sim_work_counts.faults > 2 /* the third one may fail the job */
                  ? err_set(e, ERR_UNREACHABLE, "made-up loss")
-                             : err_set(e, ERR_CORRUPT, "made-up fault");
+                 : err_set(e, ERR_CORRUPT, "made-up fault");
     }
     if (rc != 0) {
         cJSON_Delete(doc);
@@ -437,9 +437,9 @@ static void straight_loop(const struct sim_run *run, struct sim_expected *out)
                    &s.examples, sample);
         sum = node_gradient(&s, tree_height(plan->units), 0, plan->units, grad);
         weight = sum.weight > 0 ? sum.weight : 1;
-        norm = sqrt(squares(grad, n, plan->chunk_elems, tree_height(plan->chunks), 0,
-                            plan->chunks)) /
-               weight;
+        norm =
+            sqrt(squares(grad, n, plan->chunk_elems, tree_height(plan->chunks), 0, plan->chunks)) /
+            weight;
         adamw_step(&plan->adamw, &layout, 0, n, p, m, v, grad,
                    (float)(clip_scale(norm, plan->clip) / weight),
                    (float)schedule_lr(&plan->schedule, plan->lr, step + 1, out->steps), step + 1);
@@ -460,8 +460,7 @@ const struct sim_expected *sim_work_expect(const struct sim_run *run)
     struct sim_expected *out;
 
     for (int i = 0; i < n; i++)
-        if (known[i].run.seed == run->seed &&
-            strcmp(known[i].run.init.hex, run->init.hex) == 0 &&
+        if (known[i].run.seed == run->seed && strcmp(known[i].run.init.hex, run->init.hex) == 0 &&
             strcmp(known[i].run.examples.hex, run->examples.hex) == 0 &&
             known[i].run.plan.steps == run->plan.steps)
             return &known[i].expected;

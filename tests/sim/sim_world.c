@@ -535,10 +535,10 @@ static void nodes_set(int workers, int hosts, uint32_t threads_max)
         struct node *n = &world.node[i];
 
         n->slowness = 100;
-        n->config = (struct worker_config){.threads = 1 + sim_draw(threads_max),
-                                           .roles = i <= hosts ? ROLE_COMPUTE | ROLE_PARAMS
-                                                               : ROLE_COMPUTE,
-                                           .coordinator = CONTROL};
+        n->config =
+            (struct worker_config){.threads = 1 + sim_draw(threads_max),
+                                   .roles = i <= hosts ? ROLE_COMPUTE | ROLE_PARAMS : ROLE_COMPUTE,
+                                   .coordinator = CONTROL};
         if (i > 0 && i <= hosts && i < workers && sim_chance(100))
             n->config.roles = ROLE_PARAMS;
         snprintf(n->config.dir, sizeof n->config.dir, "/w%d", i);
@@ -586,13 +586,13 @@ static void faults_set(void)
 #define X(name) world.on.name = sim_chance(450);
     SIM_FAULTS(X)
 #undef X
-    sim_net_faults = (struct sim_net_faults){
-        .drop = world.on.drop ? 1 + sim_draw(100) : 0,
-        .twice = world.on.twice ? 1 + sim_draw(100) : 0,
-        .late = world.on.late ? 1 + sim_draw(80) : 0,
-        .late_us = 10000 + sim_draw(3000000),
-        .reorder = world.on.reorder,
-        .delay_us = 200 + sim_draw(sim_chance(300) ? 200000 : 10000)};
+    sim_net_faults =
+        (struct sim_net_faults){.drop = world.on.drop ? 1 + sim_draw(100) : 0,
+                                .twice = world.on.twice ? 1 + sim_draw(100) : 0,
+                                .late = world.on.late ? 1 + sim_draw(80) : 0,
+                                .late_us = 10000 + sim_draw(3000000),
+                                .reorder = world.on.reorder,
+                                .delay_us = 200 + sim_draw(sim_chance(300) ? 200000 : 10000)};
     if (world.on.commit_crash) {
         sim_disk_faults.crash_before = sim_draw(12);
         sim_disk_faults.crash_after = sim_draw(12);
@@ -639,9 +639,9 @@ void sim_world_run(uint64_t seed, struct sim_results *out)
 
 bool sim_world_is_elsewhere(const char *counter)
 {
-    static const char *const names[] = {"duplicate", "recomputed", "overtaken", "promoted",
-                                        "respread",  "rolled_back", "fallback", "audited",
-                                        "disputed",  "quarantined", "parked", "refused"};
+    static const char *const names[] = {"duplicate", "recomputed",  "overtaken", "promoted",
+                                        "respread",  "rolled_back", "fallback",  "audited",
+                                        "disputed",  "quarantined", "parked",    "refused"};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(counter, names[i]) == 0)

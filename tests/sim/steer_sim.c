@@ -99,7 +99,8 @@ static void seed_run(const struct options *o, uint64_t seed, struct totals *t)
     if (r.violation[0] != '\0')
         printf("seed %" PRIu64 ": %s\n", seed, r.violation);
     if (o->one)
-        printf("seed %" PRIu64 ": hash %016" PRIx64 ", %" PRIu64 " events in %.1f virtual seconds\n",
+        printf("seed %" PRIu64 ": hash %016" PRIx64 ", %" PRIu64
+               " events in %.1f virtual seconds\n",
                seed, r.hash, r.events, (double)r.virtual_ms / 1e3);
     fflush(stdout);
     add(t, &r);
@@ -280,8 +281,8 @@ int main(int argc, char **argv)
     } else {
         campaign(&o, &t);
         clock_gettime(CLOCK_MONOTONIC, &ended);
-        seconds = (double)(ended.tv_sec - begun.tv_sec) +
-                  (double)(ended.tv_nsec - begun.tv_nsec) / 1e9;
+        seconds =
+            (double)(ended.tv_sec - begun.tv_sec) + (double)(ended.tv_nsec - begun.tv_nsec) / 1e9;
         say(&o, &t, seconds);
         results_append(&o, &t, seconds);
     }
