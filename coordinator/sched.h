@@ -144,8 +144,8 @@ struct sched_open {
 struct sched_question {
     uint64_t step;
     struct tree_node node;
-    uint64_t since_ms, asked_ms; /* asked_ms: 0 = nobody yet */
-    uint32_t asks, agains; /* agains: of those who had spoken already */
+    uint64_t since_ms, asked_ms;  /* asked_ms: 0 = nobody yet */
+    uint32_t asks, agains;        /* agains: of those who had spoken already */
     char asked[SCHED_WORKER_MAX]; /* the last one */
     bool disputed;
 };
@@ -224,7 +224,8 @@ struct sched_job {
     uint64_t seed;
     int stages_n;
     struct sched_stage *stage;
-    char class_id[SCHED_TEXT_MAX]; /* numerics class; "" until bound, SCHED_ANY_CLASS: all may work */
+    char class_id
+        [SCHED_TEXT_MAX]; /* numerics class; "" until bound, SCHED_ANY_CLASS: all may work */
     bool class_bound;
     struct sched_failure failure;
     uint64_t created_wall_ms, started_wall_ms, finished_wall_ms;
@@ -244,8 +245,8 @@ struct sched_worker {
     char class_id[SCHED_TEXT_MAX];
     uint32_t roles, threads;
     bool suspect, draining;
-    bool other_class; /* it was told that a job runs on another numerics class */
-    bool quarantined; /* it stays, but gets nothing to do */
+    bool other_class;       /* it was told that a job runs on another numerics class */
+    bool quarantined;       /* it stays, but gets nothing to do */
     uint64_t moved_ms;      /* when all its busy compute threads were last seen to move; 0 = never
                                told */
     bool hung;              /* they have not for hang_ms: it gets nothing to do */
@@ -256,7 +257,8 @@ struct sched_worker {
 /* Counted since this process started; a restart begins at zero. Shown as steer_<name>_total by
  * /metrics, as "counters" by GET /v1/info and by `steerctl counters`. */
 #define SCHED_COUNTERS(X)                                                                          \
-    X(stale, "Results and reports of a lease or attempt that was over, gradients of a closed step.")                        \
+    X(stale,                                                                                       \
+      "Results and reports of a lease or attempt that was over, gradients of a closed step.")      \
     X(fenced, "Leases that a worker held and that were not its own any more.")                     \
     X(duplicate, "Gradients that came when they were there already.")                              \
     X(recomputed, "Units and row ranges given out again after a loss.")                            \
@@ -325,14 +327,14 @@ enum sched_event_type {
     SCHED_WORKER_SUSPECT,
     SCHED_WORKER_OK,
     SCHED_WORKER_DRAIN,
-    SCHED_WORKER_RELEASE,     /* out of quarantine */
-    SCHED_WORKER_REFUSED,     /* it was turned away: counted */
-    SCHED_WORKER_GONE,        /* crashed: it died, as opposed to said good-bye */
-    SCHED_HEARTBEAT,          /* worker, lease[] */
-    SCHED_TASK_DONE,          /* worker, task, epoch, result: taken */
-    SCHED_TASK_FAILED,        /* worker, task, epoch, code, text */
-    SCHED_SESSION_STATUS,     /* session, attempt, version, figures */
-    SCHED_SESSION_OPINION,    /* session, attempt, version: the step; node, voice[], settled, tainted,
+    SCHED_WORKER_RELEASE,  /* out of quarantine */
+    SCHED_WORKER_REFUSED,  /* it was turned away: counted */
+    SCHED_WORKER_GONE,     /* crashed: it died, as opposed to said good-bye */
+    SCHED_HEARTBEAT,       /* worker, lease[] */
+    SCHED_TASK_DONE,       /* worker, task, epoch, result: taken */
+    SCHED_TASK_FAILED,     /* worker, task, epoch, code, text */
+    SCHED_SESSION_STATUS,  /* session, attempt, version, figures */
+    SCHED_SESSION_OPINION, /* session, attempt, version: the step; node, voice[], settled, tainted,
                                  odd */
     SCHED_SESSION_CHECKPOINT, /* session, attempt, version, digest */
     SCHED_SESSION_DONE,   /* session, attempt, version, digest, result: taken (figures) or NULL */
@@ -363,7 +365,7 @@ struct sched_event {
     bool partial; /* STATUS: of another host than the step leader: version and figures are not meant
                    */
     uint64_t open_ms, duplicates, late, damaged; /* late: pushes of a closed step */
-    const struct tree_span *missing; /* borrowed */
+    const struct tree_span *missing;             /* borrowed */
     int missing_n;
     const struct sched_share *share; /* borrowed */
     int shares_n;

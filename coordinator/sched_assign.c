@@ -70,10 +70,8 @@ bool sched_slot_add(struct sched_stage *st, const char *worker, uint64_t step,
 
     if (ss->slots_n == SCHED_SLOTS_MAX)
         return false;
-    *slot = (struct sched_slot){.leaf_begin = span.begin,
-                                .leaf_end = span.end,
-                                .only_step = step + 1,
-                                .again = again};
+    *slot = (struct sched_slot){
+        .leaf_begin = span.begin, .leaf_end = span.end, .only_step = step + 1, .again = again};
     snprintf(slot->worker, sizeof slot->worker, "%s", worker);
     ss->slots_n++;
     return true;

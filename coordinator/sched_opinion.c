@@ -17,11 +17,11 @@
 #include "coordinator/sched_inner.h"
 #include "wire/control.h" /* control_who() */
 
-#define ASK_MS 2000       /* then somebody else is asked */
-#define PATIENCE_MS 1000  /* before an audit is waived while there is a worker that could be asked */
-#define FORGET_MS 5000    /* a question that no host repeats is over */
-#define AGAIN_MS 500      /* between two asks of those who have spoken already */
-#define ASKS_MAX 6        /* of them, about one node */
+#define ASK_MS 2000      /* then somebody else is asked */
+#define PATIENCE_MS 1000 /* before an audit is waived while there is a worker that could be asked */
+#define FORGET_MS 5000   /* a question that no host repeats is over */
+#define AGAIN_MS 500     /* between two asks of those who have spoken already */
+#define ASKS_MAX 6       /* of them, about one node */
 
 /* ---- quarantine
  * ---------------------------------------------------------------------------------------------- */
@@ -156,8 +156,7 @@ static void names_of(const struct sched *s, const struct sched_event *ev, char *
     out[0] = '\0';
     for (int i = 0; i < s->workers_n; i++) {
         if (has_spoken(ev, s->worker[i]->id) && n < cap)
-            n += (size_t)snprintf(out + n, cap - n, "%s%s", n > 0 ? " and " : "",
-                                  s->worker[i]->id);
+            n += (size_t)snprintf(out + n, cap - n, "%s%s", n > 0 ? " and " : "", s->worker[i]->id);
     }
 }
 
@@ -171,7 +170,8 @@ static void dispute_fails(struct sched *s, struct sched_stage *st, const struct 
     names_of(s, ev, names, sizeof names);
     f.attempt = (uint32_t)st->session->attempt;
     snprintf(f.message, sizeof f.message,
-             "step %" PRIu64 ", units [%u, %u): %s compute different gradients, and there is nobody "
+             "step %" PRIu64
+             ", units [%u, %u): %s compute different gradients, and there is nobody "
              "else to ask; one of these machines is broken",
              ev->version + 1, units.begin, units.end, names);
     sched_fail(s, st, &f, a);
@@ -256,8 +256,8 @@ void sched_on_opinion(struct sched *s, struct sched_stage *st, const struct sche
 {
     struct sched_session *ss = st->session;
     struct sched_question *q = question_of(ss, ev);
-    uint64_t patience = ASK_MS > 3 * (uint64_t)ss->step.usual_ms ? ASK_MS
-                                                                 : 3 * (uint64_t)ss->step.usual_ms;
+    uint64_t patience =
+        ASK_MS > 3 * (uint64_t)ss->step.usual_ms ? ASK_MS : 3 * (uint64_t)ss->step.usual_ms;
 
     if (!ss->open || !tree_node_is_valid(st->phase.session.units, ev->node))
         return;
@@ -276,8 +276,8 @@ void sched_on_opinion(struct sched *s, struct sched_stage *st, const struct sche
         on_verdict(s, st, ev, a);
         return;
     }
-    if (q != NULL && (q->asked_ms == 0 || s->now_ms - q->asked_ms >= patience ||
-                      has_spoken(ev, q->asked)))
+    if (q != NULL &&
+        (q->asked_ms == 0 || s->now_ms - q->asked_ms >= patience || has_spoken(ev, q->asked)))
         ask(s, st, ev, q, a);
 }
 

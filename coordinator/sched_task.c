@@ -247,10 +247,11 @@ static void class_tell(struct sched *s, struct sched_job *j, struct sched_worker
                w->class_id, j->class_id);
     act = sched_act(a, SCHED_SEND_NOTE, NULL, NULL);
     snprintf(act->worker, sizeof act->worker, "%s", w->id);
-    snprintf(act->note, sizeof act->note,
-             "no work of jobs that run on numerics class %.12s: the class of this machine is %.12s, "
-             "so its results would differ in the last bits; jobs with `numerics: any` take it",
-             j->class_id, w->class_id);
+    snprintf(
+        act->note, sizeof act->note,
+        "no work of jobs that run on numerics class %.12s: the class of this machine is %.12s, "
+        "so its results would differ in the last bits; jobs with `numerics: any` take it",
+        j->class_id, w->class_id);
 }
 
 void sched_class_up(struct sched *s, struct sched_worker *w, struct sched_actions *a)
@@ -260,7 +261,8 @@ void sched_class_up(struct sched *s, struct sched_worker *w, struct sched_action
         class_tell(s, s->job[i], w, a);
 }
 
-void sched_class_bind(struct sched *s, struct sched_job *j, const struct sched_worker *w, struct sched_actions *a)
+void sched_class_bind(struct sched *s, struct sched_job *j, const struct sched_worker *w,
+                      struct sched_actions *a)
 {
     if (j->class_bound)
         return;

@@ -183,8 +183,8 @@ void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *pe
         enum host_verdict verdict = HOST_STALE;
         unsigned more = 0;
         rc = host_push(x->s->host, h->step, h->who, (struct tree_node){h->level, h->index},
-                       h->chunk + i, frames[i].data, frames[i].len / sizeof(float), &sums, h->hash[i], &verdict,
-                       &more, &e);
+                       h->chunk + i, frames[i].data, frames[i].len / sizeof(float), &sums,
+                       h->hash[i], &verdict, &more, &e);
         events |= more;
         x->duplicates += verdict == HOST_DUPLICATE;
         x->stale += verdict == HOST_STALE;

@@ -210,7 +210,8 @@ static bool opinion_take(struct host *h, uint64_t step, uint64_t who, struct tre
     const struct opinion *op;
     bool audited = opinions_audits(h->plan.seed, h->plan.audit, step, node);
 
-    if (h->declared || h->plan.audit < 0 || !fold_said(h->fold, mine, node, &folded.hash, &folded.who))
+    if (h->declared || h->plan.audit < 0 ||
+        !fold_said(h->fold, mine, node, &folded.hash, &folded.who))
         return false;
     op = opinions_take(h->opinions, node, mine, audited, (struct opinion_voice){who, hash}, folded);
     if (op == NULL)

@@ -42,7 +42,7 @@ struct opinion {
     bool disputed; /* at any time */
     bool tainted;
     bool waived;
-    bool news; /* the last opinions_take() has settled it, or found somebody odd */
+    bool news;    /* the last opinions_take() has settled it, or found somebody odd */
     uint64_t odd; /* 0 = nobody was outvoted */
 };
 

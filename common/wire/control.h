@@ -165,9 +165,10 @@ struct control {
     uint64_t open_ms;   /* since when it is open */
     uint32_t missing_n; /* units that some chunk still lacks */
     struct control_span missing[WIRE_MISSING_MAX];
-    uint64_t audited; /* leader: nodes about which two workers agreed, since the attempt was opened */
-    uint64_t damaged; /* pushes that came with a wrong hash, since the attempt was opened there */
-    uint32_t shares_n;            /* leader: of the last closed step */
+    uint64_t
+        audited; /* leader: nodes about which two workers agreed, since the attempt was opened */
+    uint64_t damaged;  /* pushes that came with a wrong hash, since the attempt was opened there */
+    uint32_t shares_n; /* leader: of the last closed step */
     struct control_share share[WIRE_SHARES_MAX];
     uint64_t duplicates, stale; /* STATUS: pushes that were there already, or belonged to a closed
                                    step; over all hosts, since the attempt was opened */
