@@ -95,6 +95,11 @@ struct sched_shadow {
     uint64_t lease_until_ms, leased_ms, done, total, moved, moved_ms;
 };
 
+struct sched_voice {
+    uint64_t who, hash; /* who: control_who() of a worker */
+};
+
+#define SCHED_VOICES_MAX 4
 struct sched_task {
     uint64_t id;
     uint32_t index;
@@ -111,6 +116,9 @@ struct sched_task {
     uint64_t done, total;     /* of the running attempt, in the phase's unit */
     uint64_t moved, moved_ms; /* when the thread that runs it was last seen to move */
     struct sched_shadow shadow;
+    uint32_t voices_n; /* of an audited task: results that have come, not yet two that agree; not
+                          kept over a restart */
+    struct sched_voice voice[SCHED_VOICES_MAX];
     cJSON *result; /* {"outputs", "metrics"} when TASK_DONE */
     int code;      /* of the last failure */
     char text[SCHED_TEXT_MAX];
@@ -149,10 +157,6 @@ struct sched_question {
     char asked[SCHED_WORKER_MAX]; /* the last one */
     bool disputed;
 };
-struct sched_voice {
-    uint64_t who, hash; /* who: control_who() of a worker */
-};
-
 struct sched_share {
     uint64_t who; /* control_who() of a worker */
     uint32_t units, ms;

@@ -64,6 +64,16 @@ void sched_quarantine(struct sched *s, const char *worker, const char *reason,
                       struct sched_actions *a);
 void sched_release(struct sched *s, const char *worker, struct sched_actions *a);
 
+/* sched_audit.c: results of tasks that two workers must agree about */
+enum sched_audit { AUDIT_COUNTS, AUDIT_MORE, AUDIT_FAILED };
+/* Does this result count, or is another worker's needed first? FAILED: nobody is left to ask; why:
+ * t->text, t->code. */
+enum sched_audit sched_audit_take(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                                  const char *worker, const cJSON *result, struct sched_actions *a);
+/* Is there anybody who could give another result, now or when it has time? */
+bool sched_audit_waits(struct sched *s, const struct sched_stage *st, const struct sched_task *t);
+bool sched_audit_spoken(const struct sched_task *t, const char *worker);
+
 /* sched_overtake.c: hung and slow workers */
 void sched_workers_watch(struct sched *s, struct sched_actions *a);
 void sched_session_overtake(struct sched *s, struct sched_stage *st, struct sched_actions *a);

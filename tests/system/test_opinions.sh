@@ -55,4 +55,24 @@ more_than refused 0
 for _ in $(seq 100); do grep -q coordinator.welcome "$dir/bad.log" && break; sleep 0.1; done
 grep -q coordinator.welcome "$dir/bad.log" || fail "it was released, and is not welcome"
 kill_all
+
+# Rows: the same, with outputs instead of gradients.
+rows_of() { "$bin/steerctl" status "$job" -o json | tr -d ' \n' | grep -oE '"outputs":\{"data":\["[0-9a-f]{64}' | head -1 | grep -oE '[0-9a-f]{64}'; }
+rows() { # options of submit
+    spec=tests/system/rows.yaml submit "$@"
+    "$bin/steerctl" wait "$job" --timeout 100 >>"$dir/steerctl.log" 2>&1 || fail "rows: ended with $?: $("$bin/steerctl" status "$job")"
+}
+begin rows
+worker w1 1; worker w2 1
+rows
+right=$(rows_of)
+faulty worker.rows.corrupt:3:every bad
+for _ in $(seq 100); do "$bin/steerctl" worker ls 2>/dev/null | grep -q "bad.*READY" && break; sleep 0.05; done
+rows --set audit=1
+[ -n "$right" ] && [ "$(rows_of)" = "$right" ] || fail "rows: data $(rows_of), must be $right"
+quarantined bad
+more_than audited 10
+more_than disputed 0
+echo "ok   corrupt-rows ${right:0:12}"
+kill_all
 exit $failed

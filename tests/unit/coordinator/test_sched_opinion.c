@@ -147,8 +147,8 @@ static void test_a_tainted_step_is_started_again(void **state)
     fixture_close(&f);
 }
 
-static void test_two_that_disagree_are_asked_again_and_then_the_job_fails_and_names_them(
-    void **state)
+static void
+test_two_that_disagree_are_asked_again_and_then_the_job_fails_and_names_them(void **state)
 {
     struct fixture f;
     struct sched_job *j = NULL;
@@ -197,6 +197,105 @@ static void test_another_class_is_told_once_and_any_takes_all(void **state)
     fixture_close(&f);
 }
 
+/* The outputs of a task as `bits` says. */
+static void answer(struct fixture *f, const struct sched_task *t, const char *bits)
+{
+    struct sched_event ev = {
+        .type = SCHED_TASK_DONE, .task = t->id, .epoch = t->epoch, .result = fixture_result()};
+    cJSON *outputs = cJSON_GetObjectItem(ev.result, "outputs");
+    struct digest d;
+
+    digest_bytes(bits, strlen(bits), &d);
+    cJSON_ReplaceItemInObject(outputs, "part", cJSON_CreateString(d.hex));
+    snprintf(ev.worker, sizeof ev.worker, "%s", t->worker);
+    fixture_step(f, &ev);
+}
+
+static struct sched_task *audited_task(struct fixture *f, struct sched_job **j, int workers)
+{
+    struct spec *spec = fixture_smoke();
+    char id[16];
+
+    fixture_open(f);
+    spec->audit = 1;
+    *j = fixture_submit(f, spec);
+    for (int i = 0; i < workers; i++) {
+        snprintf(id, sizeof id, "w%d", i);
+        fixture_up(f, id, 2, 3, "c");
+    }
+    return &(*j)->stage[0].task[0];
+}
+
+static void test_an_audited_range_counts_when_two_workers_agree(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_task *t = audited_task(&f, &j, 3);
+    char first[SCHED_WORKER_MAX];
+
+    (void)state;
+    memcpy(first, t->worker, sizeof first);
+    answer(&f, t, "right");
+    assert_int_equal(fixture_count(&f, SCHED_SEND_ACK), 1);
+    assert_int_equal(t->state, TASK_LEASED); /* again, to somebody else */
+    assert_int_equal(t->epoch, 2);
+    assert_string_not_equal(t->worker, first);
+    assert_int_equal(j->stage[0].tasks_done, 0);
+    answer(&f, t, "right");
+    assert_int_equal(t->state, TASK_DONE);
+    assert_int_equal(f.sched.counters.audited, 1);
+    assert_int_equal(f.sched.quarantine_n, 0);
+    fixture_close(&f);
+}
+
+static void test_who_makes_other_rows_is_quarantined(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_task *t = audited_task(&f, &j, 3);
+    char odd[SCHED_WORKER_MAX];
+
+    (void)state;
+    memcpy(odd, t->worker, sizeof odd);
+    answer(&f, t, "wrong");
+    answer(&f, t, "right");
+    assert_int_equal(f.sched.counters.disputed, 1);
+    assert_int_equal(t->state, TASK_LEASED);
+    answer(&f, t, "right");
+    assert_int_equal(t->state, TASK_DONE);
+    assert_int_equal(f.sched.quarantine_n, 1);
+    assert_string_equal(f.sched.quarantine[0].worker, odd);
+    assert_int_equal(f.sched.counters.audited, 0);
+    fixture_close(&f);
+}
+
+static void test_an_audit_of_rows_is_waived_or_the_job_names_both(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_task *t = audited_task(&f, &j, 1);
+
+    (void)state;
+    answer(&f, t, "right");
+    assert_int_equal(t->state, TASK_DONE);
+    fixture_close(&f);
+    t = audited_task(&f, &j, 2);
+    answer(&f, t, "right");
+    fixture_mark(&f, SCHED_WORKER_GONE, t->worker, true); /* nobody else is left: from the start */
+    fixture_tick(&f, 60000);
+    assert_int_equal(t->state, TASK_LEASED);
+    assert_int_equal(t->voices_n, 0);
+    fixture_close(&f);
+    t = audited_task(&f, &j, 2);
+    answer(&f, t, "one");
+    answer(&f, t, "other");
+    assert_int_equal(j->state, RUN_FAILED);
+    assert_non_null(strstr(j->failure.message, "w0 and w1"));
+    assert_int_equal(sched_find_worker(&f.sched, "w0")->running, 0);
+    assert_int_equal(sched_find_worker(&f.sched, "w1")->running, 0);
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +305,9 @@ int main(void)
         cmocka_unit_test(test_a_tainted_step_is_started_again),
         cmocka_unit_test(
             test_two_that_disagree_are_asked_again_and_then_the_job_fails_and_names_them),
+        cmocka_unit_test(test_an_audited_range_counts_when_two_workers_agree),
+        cmocka_unit_test(test_who_makes_other_rows_is_quarantined),
+        cmocka_unit_test(test_an_audit_of_rows_is_waived_or_the_job_names_both),
         cmocka_unit_test(test_another_class_is_told_once_and_any_takes_all),
     };
 
