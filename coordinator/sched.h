@@ -127,6 +127,7 @@ struct sched_task {
 struct sched_host {
     char worker[SCHED_WORKER_MAX];
     uint32_t chunk_begin, chunk_end;
+    uint64_t damaged; /* pushes of this attempt, as last heard, so that they are counted once */
 };
 struct sched_slot {
     char worker[SCHED_WORKER_MAX];
@@ -265,6 +266,7 @@ struct sched_worker {
       "Results and reports of a lease or attempt that was over, gradients of a closed step.")      \
     X(fenced, "Leases that a worker held and that were not its own any more.")                     \
     X(duplicate, "Gradients that came when they were there already.")                              \
+    X(damaged, "Gradients that were damaged on their way, and sent again.")                        \
     X(recomputed, "Units and row ranges given out again after a loss.")                            \
     X(overtaken, "Units and row ranges of a slow or hung worker given to another one as well.")    \
     X(adopted, "Sessions and leases that went on over a restart of the coordinator.")              \

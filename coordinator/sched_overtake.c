@@ -144,6 +144,12 @@ void sched_session_open_step(struct sched *s, struct sched_stage *st, const stru
         s->counters.stale += ev->late - ss->stale;
         ss->stale = ev->late;
     }
+    for (int i = 0; i < ss->hosts_n; i++) {
+        if (strcmp(ss->host[i].worker, ev->worker) != 0 || ev->damaged <= ss->host[i].damaged)
+            continue;
+        s->counters.damaged += ev->damaged - ss->host[i].damaged;
+        ss->host[i].damaged = ev->damaged;
+    }
     if (ev->missing_n == 0 || ev->version != o->version || ev->missing_n > SCHED_MISSING_MAX)
         return;
     o->said_ms = s->now_ms;

@@ -76,6 +76,7 @@ static void hosts_pick(struct sched *s, struct sched_stage *st, const char *clas
     for (uint32_t i = 0; i < n; i++) {
         ss->host[i].chunk_begin = (uint32_t)((uint64_t)chunks * i / n);
         ss->host[i].chunk_end = (uint32_t)((uint64_t)chunks * (i + 1) / n);
+        ss->host[i].damaged = 0;
     }
 }
 
