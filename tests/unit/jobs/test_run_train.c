@@ -277,7 +277,7 @@ static int world_push(void *self, uint64_t step, struct tree_node node, uint32_t
     }
     if (step == w->extra_at && node.level == 1 && node.index == 1 && begin == 0)
         w->said[w->saids++ % 2] = fold_hash(grad, fold_chunk_len(w->fold, 0), sums);
-    over = step < w->version;
+    over = step < w->version && step != w->extra_at;
     if (step == w->version)
         root_take(w);
     pthread_mutex_unlock(&w->lock);
