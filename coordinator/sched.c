@@ -464,7 +464,7 @@ static void on_worker_mark(struct sched *s, struct sched_event *ev, struct sched
         return;
     if (ev->type == SCHED_WORKER_DRAIN && !w->draining) {
         w->draining = true;
-        sched_session_lose(s, ev->worker, "worker drains", a);
+        sched_session_drain(s, w, a);
     } else if (ev->type != SCHED_WORKER_DRAIN) {
         w->suspect = ev->type == SCHED_WORKER_SUSPECT;
     }
@@ -554,6 +554,7 @@ void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a
     case SCHED_SESSION_CHECKPOINT:
     case SCHED_SESSION_DONE:
     case SCHED_SESSION_FAILED:
+    case SCHED_SESSION_FROZEN:
         sched_on_session(s, ev, a);
         break;
     case SCHED_REUSE:

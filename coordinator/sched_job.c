@@ -95,7 +95,7 @@ void sched_renew(struct sched *s, uint64_t now_ms)
                     st->task[t].lease_until_ms = now_ms + s->config.lease_ms;
             }
             if (st->session != NULL)
-                st->session->progress_ms = now_ms;
+                st->session->progress_ms = st->session->change_ms = st->session->opened_ms = now_ms;
         }
     }
 }
