@@ -317,6 +317,22 @@ static bool stage_waits(const struct sched_stage *st)
     return pending;
 }
 
+/* Which chunks each parameter host owns: [{"worker", "begin", "end"}]. */
+static cJSON *shards_json(const struct sched_session *ss)
+{
+    cJSON *all = cJSON_CreateArray();
+
+    for (int i = 0; i < ss->hosts_n; i++) {
+        cJSON *h = cJSON_CreateObject();
+
+        cJSON_AddStringToObject(h, "worker", ss->host[i].worker);
+        cJSON_AddNumberToObject(h, "begin", ss->host[i].chunk_begin);
+        cJSON_AddNumberToObject(h, "end", ss->host[i].chunk_end);
+        cJSON_AddItemToArray(all, h);
+    }
+    return all;
+}
+
 static cJSON *stage_json(const struct coordinator *c, const struct sched_stage *st)
 {
     cJSON *o = cJSON_CreateObject();
@@ -343,6 +359,7 @@ static cJSON *stage_json(const struct coordinator *c, const struct sched_stage *
         cJSON_AddNumberToObject(s, "attempt", (double)st->session->attempt);
         cJSON_AddNumberToObject(s, "assignment", (double)st->session->assignment);
         cJSON_AddNumberToObject(s, "hosts", st->session->hosts_n);
+        cJSON_AddItemToObject(s, "shards", shards_json(st->session));
         cJSON_AddNumberToObject(s, "compute", st->session->slots_n);
         cJSON_AddNumberToObject(s, "version", (double)st->session->version);
         cJSON_AddNumberToObject(s, "checkpoint_version", (double)st->session->manifest_version);
