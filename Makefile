@@ -148,8 +148,11 @@ check: deps ## everything a change must pass
 	@$(MAKE) --no-print-directory -j$$(nproc) check-built
 .PHONY: check-built
 check-built: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN)
-	@STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh all lint:tests/lint/includes.sh $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) \
-	  $(sort $(wildcard tests/system/test_*.sh))
+	@MODE=$(MODE) STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh all lint:tests/lint/includes.sh $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) \
+	  $(sort $(wildcard tests/system/test_*.sh)) tests/mutants/test_mutants.sh
+.PHONY: mutants
+mutants: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(SIM_BIN) ## take out one safeguard after the other: each time a test must fail (about 10 minutes)
+	@MODE=$(MODE) tests/mutants/run.sh
 fmt: ## format every C file
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 deps: ## install the Debian packages that building and testing need

@@ -46,6 +46,9 @@ static void on_status(struct sched *s, struct sched_stage *st, const struct sche
 {
     struct sched_session *ss = st->session;
 
+    sched_session_open_step(s, st, ev);
+    if (ev->partial)
+        return;
     if (ev->version > ss->start_version)
         sched_handover_stepped(s, st, a);
     if (ev->version <= ss->version)

@@ -19,7 +19,7 @@
 
 bool sched_worker_usable(const struct sched_worker *w)
 {
-    return !w->suspect && !w->draining;
+    return !w->suspect && !w->draining && !w->hung;
 }
 
 /* ---- who hosts
@@ -60,11 +60,12 @@ static const struct sched_worker *class_pick(struct sched *s, struct sched_job *
     return best;
 }
 
-/* Ready to host: idle, or in this session already. */
+/* Ready to host: idle, or in this session already, where even hung compute threads do no harm. */
 static bool can_host(const struct sched_stage *st, const struct sched_worker *w,
                      const char *class_id)
 {
-    return sched_worker_usable(w) && (w->in == st || (w->in == NULL && w->running == 0)) &&
+    return (w->in == st ? !w->suspect && !w->draining
+                        : sched_worker_usable(w) && w->in == NULL && w->running == 0) &&
            (w->roles & SCHED_ROLE_PARAMS) != 0 && strcmp(w->class_id, class_id) == 0;
 }
 
@@ -171,6 +172,8 @@ static void session_open(struct sched *s, struct sched_stage *st,
     ss->version = ss->start_version = ss->manifest_version;
     ss->progress_ms = ss->opened_ms = ss->spread_ms = s->now_ms;
     ss->step_ms = 0;
+    ss->step = (struct sched_open){0};
+    ss->duplicates = ss->stale = 0;
     ss->replicated = s->config.replicate && ss->hosts_n >= 2;
     ss->stepped = false;
     sched_members_take(s, st, true, a);
@@ -247,12 +250,15 @@ void sched_session_lose(struct sched *s, const char *worker, const char *why,
 {
     struct sched_worker *w = sched_find_worker(s, worker);
     struct sched_stage *st = w != NULL ? w->in : NULL;
+    const struct sched_slot *slot = st != NULL ? sched_slot_of(st->session, worker) : NULL;
     bool held = false;
     char text[SCHED_TEXT_MAX];
 
     if (st == NULL)
         return;
     snprintf(text, sizeof text, "%s: %s", worker, why);
+    if (slot != NULL && st->session->open)
+        s->counters.recomputed += slot->leaf_end - slot->leaf_begin;
     held = sched_handover_holds(st->session, worker);
     if (held)
         st->session->losses++;
@@ -305,6 +311,7 @@ void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_ac
         sched_handover_tick(s, st, a);
     if (!ss->open || ss->change != CHANGE_NONE)
         return;
+    sched_session_overtake(s, st, a);
     resend(s, st, a);
     if (s->now_ms - ss->progress_ms <= limit)
         return;
