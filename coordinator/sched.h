@@ -197,6 +197,7 @@ struct sched_worker {
     X(duplicate, "Gradients that came when they were there already.")                              \
     X(recomputed, "Units and row ranges given out again after a loss.")                            \
     X(overtaken, "Units and row ranges of a slow or hung worker given to another one as well.")    \
+    X(adopted, "Sessions and leases that went on over a restart of the coordinator.")              \
     X(promoted, "Changes of parameter hosts in which a copy became the owner.")                    \
     X(respread, "Changes of parameter hosts because one joined or left.")                          \
     X(rolled_back, "Sessions that went back to a checkpoint.")                                     \

@@ -271,6 +271,7 @@ static void adopt(struct sched *s, struct sched_stage *st, struct sched_actions 
         return;
     ss->adopting = false;
     ss->open = true;
+    s->counters.adopted++;
     sched_move_stage(s, st, RUN_RUNNING, "", a);
     sched_note(a, st->job, st, "session.adopt", "%s attempt %" PRIu64 " goes on", st->phase.name,
                ss->attempt);

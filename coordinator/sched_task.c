@@ -303,8 +303,10 @@ static void lease_renew(struct sched *s, struct sched_stage *st, struct sched_ta
                         const struct sched_lease *l)
 {
     t->lease_until_ms = s->now_ms + s->config.lease_ms;
-    if (t->leased_ms == 0)
+    if (t->leased_ms == 0) { /* granted before a restart of the coordinator */
         t->leased_ms = s->now_ms;
+        s->counters.adopted++;
+    }
     if (t->done != l->done || t->total != l->total)
         st->job->version++;
     t->done = l->done;

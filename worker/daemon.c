@@ -219,12 +219,12 @@ static void outcome_say(struct worker *w, const struct control *m)
 
 /* ---- actions --------------------------------------------------------------------------------- */
 
-static void session_end(struct worker *w)
+static void session_end(struct worker *w, uint64_t keep)
 {
     if (w->session == NULL)
         return;
     w->progress_ended += session_progress(w->session);
-    session_close(w->session);
+    session_close(w->session, keep);
     w->session = NULL;
 }
 
@@ -233,7 +233,7 @@ static void session_begin(struct worker *w, const struct control *open)
     struct session_env env = {
         .artifacts = w->artifacts, .host = w->host, .self = w, .says = on_outcome};
 
-    session_end(w);
+    session_end(w, open->from_attempt);
     memcpy(env.worker, w->id, sizeof env.worker);
     env.threads = (w->config.roles & ROLE_COMPUTE) != 0 ? w->config.threads : 0;
     log_info("session.open",
@@ -295,7 +295,16 @@ static void action_do(struct worker *w, const struct duty_action *a)
             session_assign(w->session, a->message);
         break;
     case DUTY_SESSION_CLOSE:
-        session_end(w);
+        session_end(w, a->attempt);
+        break;
+    case DUTY_SESSION_FREEZE:
+        if (w->host != NULL)
+            ps_host_freeze(w->host, a->message->session, a->message->session_attempt,
+                           a->message->edge);
+        break;
+    case DUTY_SESSION_FORGET:
+        if (w->host != NULL)
+            ps_host_close(w->host, a->session, a->attempt);
         break;
     case DUTY_EXIT:
         on_exit_action(w, a);
@@ -542,7 +551,7 @@ static void worker_close(struct worker *w)
 {
     struct control *m;
 
-    session_end(w);
+    session_end(w, 0);
     executor_stop(w->executor);
     session_wait_all(5000);
     ps_host_stop(w->host);

@@ -207,7 +207,8 @@ static int pending_send(struct ps_client *c, struct pending *p, const struct ps_
                             .count = p->count,
                             .loss = p->sums.loss,
                             .weight = p->sums.weight,
-                            .tokens = p->sums.tokens};
+                            .tokens = p->sums.tokens,
+                            .who = c->plan.who};
     uint32_t host = p->host;
 
     for (uint32_t i = 0; i < p->count; i++) {

@@ -16,6 +16,7 @@
 
 struct ps_client_plan {
     uint64_t session, attempt;
+    uint64_t who; /* control_who() of this worker: goes with every push */
     size_t params;
     uint32_t chunk_elems;
     uint32_t hosts_n;

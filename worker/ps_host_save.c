@@ -15,7 +15,7 @@
 
 /* ---- reports --------------------------------------------------------------------------------- */
 
-static struct ps_report report_of(const struct hosted *x, enum ps_report_type type)
+struct ps_report hosted_report(const struct hosted *x, enum ps_report_type type)
 {
     const struct host_close *last = host_last(x->s->host);
     struct ps_report r = {.type = type,
@@ -28,12 +28,18 @@ static struct ps_report report_of(const struct hosted *x, enum ps_report_type ty
 
     r.lr = last != NULL ? last->lr : 0;
     r.tokens_here = r.figures.tokens - x->opened_tokens;
+    r.duplicates = x->duplicates;
+    r.stale = x->stale;
+    for (int i = 0; i < x->members; i++) {
+        r.duplicates += x->member[i].duplicates;
+        r.stale += x->member[i].stale;
+    }
     return r;
 }
 
 void hosted_fail(struct ps_host *p, struct hosted *x, const struct err *why)
 {
-    struct ps_report r = report_of(x, PS_FAILED);
+    struct ps_report r = hosted_report(x, PS_FAILED);
 
     if (x->failed)
         return;
@@ -57,7 +63,7 @@ void hosted_status(struct ps_host *p, struct hosted *x, uint64_t now)
     x->status_ms = now;
     x->status_tokens = f->tokens;
     x->status_version = host_version(x->s->host);
-    r = report_of(x, PS_STATUS);
+    r = hosted_report(x, PS_STATUS);
     p->env.report(p->env.self, &r);
 }
 
@@ -175,7 +181,7 @@ void hosted_saved(struct ps_host *p, struct hosted *x, struct saver_job *j)
         err_wrap(&j->err, "checkpoint of version %" PRIu64, j->version);
         hosted_fail(p, x, &j->err);
     } else if (j->manifest != NULL) {
-        struct ps_report r = report_of(x, PS_CHECKPOINT);
+        struct ps_report r = hosted_report(x, PS_CHECKPOINT);
         uint64_t took = clock_ms() - x->opened_ms;
         r.version = j->version;
         r.figures = j->manifest->figures;

@@ -14,8 +14,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
-
-#define ALIGN 64
+#include "ps/floats.h"
 
 enum slot_state { SLOT_EMPTY, SLOT_HELD, SLOT_SPENT };
 
@@ -61,7 +60,7 @@ void fold_free(struct fold *f)
         return;
     fold_reset(f);
     for (size_t i = 0; i < f->spare_n; i++)
-        free(f->spare[i]);
+        floats_release(f->spare[i]);
     free(f->spare);
     free(f->slot);
     free(f);
@@ -69,22 +68,21 @@ void fold_free(struct fold *f)
 
 static float *buffer_take(struct fold *f)
 {
-    size_t bytes = (f->chunk_elems * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
-    float *value;
-
     if (f->spare_n > 0)
         return f->spare[--f->spare_n];
-    value = aligned_alloc(ALIGN, bytes);
-    CHECK(value != NULL);
     f->buffers++;
     f->spare = mem_grow(f->spare, f->buffers, sizeof *f->spare);
-    return value;
+    return floats_new(f->chunk_elems);
 }
 
 static void slot_spend(struct fold *f, struct slot *s)
 {
-    if (s->value != NULL)
+    if (s->value != NULL && floats_is_shared(s->value)) { /* a root that is still being sent */
+        floats_release(s->value);
+        f->buffers--;
+    } else if (s->value != NULL) {
         f->spare[f->spare_n++] = s->value;
+    }
     s->value = NULL;
     s->state = SLOT_SPENT;
 }
@@ -213,4 +211,9 @@ const float *fold_root(const struct fold *f, uint32_t chunk, struct fold_sums *s
     if (sums != NULL)
         *sums = s->sums;
     return s->value;
+}
+
+uint64_t fold_root_hash(const struct fold *f, uint32_t chunk)
+{
+    return slot_at(f, chunk, (struct tree_node){f->height, 0})->hash;
 }

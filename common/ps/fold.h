@@ -46,8 +46,9 @@ uint64_t fold_hash(const float *values, size_t n, const struct fold_sums *sums);
  * (CHECKed). */
 enum fold_verdict fold_add(struct fold *f, uint32_t chunk, struct tree_node node,
                            const float *values, const struct fold_sums *sums, uint64_t hash);
-/* The root's value, or NULL while it is not complete. Valid until fold_reset(). sums may be NULL.
- */
+/* The root's value, or NULL while it is not complete. Valid until fold_reset(), or as long as
+ * somebody holds it (ps/floats.h). sums may be NULL. */
 const float *fold_root(const struct fold *f, uint32_t chunk, struct fold_sums *sums);
+uint64_t fold_root_hash(const struct fold *f, uint32_t chunk); /* fold_hash() of a complete root */
 
 #endif

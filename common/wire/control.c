@@ -286,6 +286,8 @@ static void figures_pack(const struct control *c, struct packing *p)
     p->figures.lr = c->lr;
     p->figures.tokens_per_s = c->tokens_per_s;
     p->figures.tokens = c->tokens;
+    p->figures.duplicates = c->duplicates;
+    p->figures.stale = c->stale;
     p->envelope.figures = &p->figures;
 }
 
@@ -534,6 +536,8 @@ static int figures_take(const Steer__Envelope *v, struct control *c, struct err 
     c->lr = v->figures->lr;
     c->tokens_per_s = v->figures->tokens_per_s;
     c->tokens = v->figures->tokens;
+    c->duplicates = v->figures->duplicates;
+    c->stale = v->figures->stale;
     return 0;
 }
 

@@ -144,6 +144,8 @@ struct control {
     double loss, grad_norm, lr; /* STATUS: of the last closed step; loss is the weighted mean */
     double tokens_per_s;
     uint64_t tokens; /* STATUS: rows processed since version 0 of this attempt's lineage */
+    uint64_t duplicates, stale; /* STATUS: pushes that were there already, or belonged to a closed
+                                   step; over all hosts, since the attempt was opened */
     /* Handover. FREEZE: edge. FROZEN: version, figures and the tail's, roots (bits: for which of
      * its two ranges the root gradients of step `version` are complete and kept), close_*: of the
      * step before `version`, all zero if there is none. OPEN: from_attempt (0 = start from

@@ -264,7 +264,7 @@ static void host_open(struct cluster *c, int i, const struct digest *from)
     for (uint32_t k = s->plan.chunk_begin; from != NULL && k < s->plan.chunk_end; k++) {
         float m[CHUNK], v[CHUNK];
         assert_int_equal(ckpt_read_chunk(&manifest, k, cluster_fetch, c, NULL, m, v, &e), 0);
-        shard_set_moments(host_shard(s->host), k - s->plan.chunk_begin, m, v);
+        shard_set(host_shard(s->host), k - s->plan.chunk_begin, NULL, m, v);
     }
     ckpt_manifest_fini(&manifest);
     free(params);
