@@ -363,7 +363,9 @@ int coordinator_open(const struct coord_config *config, struct coordinator **out
                                  .backoff_ms = 500,
                                  .stall_ms = 120000,
                                  .barren_limit = 40,
-                                 .hang_ms = 120000,
+                                 .hang_ms = 5000,
+                                 .abandon_ms = 120000,
+                                 .slow_ms = 500,
                                  .resend_ms = 5000,
                                  .restart_grace_ms = 1500,
                                  .adopt_ms = 6000};

@@ -27,8 +27,8 @@ static void send_task(struct coordinator *c, const struct sched_action *act)
     m = control_new(CONTROL_TASK);
     m->job = act->job->id;
     m->task = t->id;
-    m->epoch = t->epoch;
-    m->attempt = t->epoch;
+    m->epoch = act->epoch;
+    m->attempt = act->epoch;
     snprintf(m->task_kind, sizeof m->task_kind, "%s", act->stage->phase.task);
     m->index = t->index;
     m->begin = t->begin;
@@ -36,7 +36,7 @@ static void send_task(struct coordinator *c, const struct sched_action *act)
     m->context = act->stage->context;
     job_id_format(m->job, job);
     log_info("task.lease", "job=%s task=%" PRIu64 " attempt=%" PRIu64 " worker=%s kind=%s index=%u",
-             job, t->id, t->epoch, act->worker, m->task_kind, t->index);
+             job, t->id, act->epoch, act->worker, m->task_kind, t->index);
     coordinator_send(c, act->worker, m);
 }
 
@@ -96,6 +96,8 @@ static void map_fill(struct coordinator *c, const struct sched_session *ss, stru
         snprintf(m->slot[i].worker, sizeof m->slot[i].worker, "%s", ss->slot[i].worker);
         m->slot[i].leaf_begin = ss->slot[i].leaf_begin;
         m->slot[i].leaf_end = ss->slot[i].leaf_end;
+        m->slot[i].only_step = ss->slot[i].only_step;
+        m->slot[i].again = ss->slot[i].again;
     }
 }
 

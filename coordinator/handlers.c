@@ -173,7 +173,7 @@ static void leases_of(const struct control *m, struct sched_lease *out)
 {
     for (uint32_t i = 0; i < m->leases_n; i++)
         out[i] = (struct sched_lease){m->lease[i].task, m->lease[i].epoch, m->lease[i].done,
-                                      m->lease[i].total};
+                                      m->lease[i].total, m->lease[i].moved};
 }
 
 static void welcome(const struct message *q)
@@ -343,6 +343,8 @@ static void on_task_failed(const struct message *q)
 static void on_session(const struct message *q)
 {
     const struct control *m = q->m;
+    struct tree_span missing[WIRE_MISSING_MAX];
+    struct sched_share share[WIRE_SHARES_MAX];
     struct sched_event ev = {.session = m->session,
                              .attempt = m->session_attempt,
                              .version = m->version,
@@ -351,11 +353,24 @@ static void on_session(const struct message *q)
                              .grad_norm = m->grad_norm,
                              .lr = m->lr,
                              .tokens_per_s = m->tokens_per_s,
+                             .partial = m->partial,
+                             .open_ms = m->open_ms,
+                             .duplicates = m->duplicates,
+                             .late = m->stale,
+                             .damaged = m->damaged,
+                             .missing = missing,
+                             .missing_n = (int)m->missing_n,
+                             .share = share,
+                             .shares_n = (int)m->shares_n,
                              .digest = m->manifest,
                              .code = m->code,
                              .text = m->text};
     struct err e = {0};
 
+    for (uint32_t i = 0; i < m->missing_n; i++)
+        missing[i] = (struct tree_span){m->missing[i].begin, m->missing[i].end};
+    for (uint32_t i = 0; i < m->shares_n; i++)
+        share[i] = (struct sched_share){m->share[i].who, m->share[i].units, m->share[i].ms};
     ev.type = m->type == CONTROL_SESSION_STATUS       ? SCHED_SESSION_STATUS
               : m->type == CONTROL_SESSION_CHECKPOINT ? SCHED_SESSION_CHECKPOINT
               : m->type == CONTROL_SESSION_DONE       ? SCHED_SESSION_DONE

@@ -241,6 +241,7 @@ static int on_task(void *self, const struct db_row *row, struct err *e)
     t->id = (uint64_t)db_int(row, 0);
     t->state = (enum task_state)state;
     t->epoch = (uint64_t)db_int(row, 3);
+    t->granted = (uint64_t)db_int(row, 11);
     snprintf(t->worker, sizeof t->worker, "%s", db_text(row, 4));
     t->faults = (uint32_t)db_int(row, 5);
     t->losses = (uint32_t)db_int(row, 6);
@@ -284,7 +285,9 @@ static int load_job(struct load *l, uint64_t id, struct err *e)
         if (st->phase_open && st->tasks_n > 0)
             rc = db_query(db, e, on_task, st,
                           "SELECT id, idx, state, epoch, worker, faults, losses, crashed, result, "
-                          "code, text FROM tasks"
+                          "code, text,"
+                          " max(epoch, coalesce((SELECT max(a.epoch) FROM attempts a WHERE "
+                          "a.task=tasks.id), 0)) FROM tasks"
                           " WHERE job=?1 AND stage=?2 AND phase=?3 ORDER BY idx",
                           "iit", (int64_t)id, (int64_t)i, st->phase.name);
     }

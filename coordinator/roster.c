@@ -211,7 +211,7 @@ void roster_step(struct roster *r, const struct roster_event *ev, struct roster_
         break;
     case ROSTER_REARM:
         for (int i = 0; i < r->n; i++)
-            r->worker[i]->heard_ms = ev->now_ms;
+            r->worker[i]->heard_ms = r->worker[i]->progress_ms = ev->now_ms;
         break;
     }
 }

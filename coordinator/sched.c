@@ -369,6 +369,7 @@ void sched_restored(struct sched *s, uint64_t now_ms)
 
             for (uint32_t t = 0; t < st->tasks_n; t++) {
                 st->task[t].lease_until_ms = now_ms + s->config.lease_ms;
+                st->task[t].moved_ms = now_ms;
                 if (st->task[t].id >= s->next_task)
                     s->next_task = st->task[t].id + 1;
             }
@@ -444,7 +445,8 @@ static void on_worker_up(struct sched *s, struct sched_event *ev, struct sched_a
     w->roles = ev->roles;
     w->threads = ev->threads;
     w->draining = ev->draining;
-    w->suspect = false;
+    w->suspect = w->hung = false;
+    w->moved_ms = 0;
     sched_tasks_reattach(s, ev, true, a);
     sched_session_hello(s, w, ev->session, ev->attempt, a);
 }
@@ -470,8 +472,18 @@ static void on_worker_mark(struct sched *s, struct sched_event *ev, struct sched
     }
 }
 
+static void on_heartbeat(struct sched *s, const struct sched_event *ev, struct sched_actions *a)
+{
+    struct sched_worker *w = sched_find_worker(s, ev->worker);
+
+    if (w != NULL && ev->progress_ms > 0)
+        w->moved_ms = ev->progress_ms;
+    sched_tasks_reattach(s, ev, false, a);
+}
+
 static void on_tick(struct sched *s, struct sched_actions *a)
 {
+    sched_workers_watch(s, a);
     for (int i = 0; i < s->jobs_n; i++) {
         for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
             struct sched_stage *st = &s->job[i]->stage[k];
@@ -542,7 +554,7 @@ void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a
         on_worker_gone(s, ev, a);
         break;
     case SCHED_HEARTBEAT:
-        sched_tasks_reattach(s, ev, false, a);
+        on_heartbeat(s, ev, a);
         return; /* renews leases; decides nothing */
     case SCHED_TASK_DONE:
         sched_on_task_done(s, ev, a);

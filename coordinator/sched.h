@@ -5,8 +5,9 @@
  * performs, in order.
  *
  * Rules it keeps, whatever arrives in whatever order:
- *   - a task has at most one live lease; each grant has a new epoch; other epochs' results are
- * stale;
+ *   - a task has at most one live lease, and beside it at most one shadow: a second lease, given
+ *     when the first is slow or hangs, at another worker and under a higher epoch. Each grant has a
+ *     new epoch; the first result under a live one counts, all others are stale;
  *   - a task is done once, a phase when all its tasks are, a stage when its planner says so;
  *   - infrastructure loss and task faults have separate budgets; a task under which `crash_limit`
  *     different workers died is quarantined, and its job fails with its name;
@@ -25,6 +26,7 @@
 #include "jobs/kind.h"
 #include "jobs/spec.h"
 #include "json/json.h"
+#include "types/tree.h"
 
 #define SCHED_WORKER_MAX 40
 #define SCHED_TEXT_MAX 256
@@ -85,21 +87,31 @@ struct sched_failure {
     char worker[SCHED_WORKER_MAX];
 };
 
+/* A second lease of a task. */
+struct sched_shadow {
+    uint64_t epoch; /* 0 = there is none */
+    char worker[SCHED_WORKER_MAX];
+    uint64_t lease_until_ms, leased_ms, done, total, moved, moved_ms;
+};
+
 struct sched_task {
     uint64_t id;
     uint32_t index;
     uint64_t begin, end;
     enum task_state state;
-    uint64_t epoch;                /* of the last grant; also its attempt number */
-    char worker[SCHED_WORKER_MAX]; /* of the last grant */
+    uint64_t granted;              /* the highest epoch ever */
+    uint64_t epoch;                /* of the lease, or the last one; also its attempt number */
+    char worker[SCHED_WORKER_MAX]; /* the same */
     uint64_t lease_until_ms, leased_ms,
         retry_at_ms; /* scheduler's clock; not kept over a restart */
     uint32_t faults, losses;
     int crashes;
     char crashed[SCHED_CRASHES_MAX][SCHED_WORKER_MAX];
-    uint64_t done, total; /* of the running attempt, in the phase's unit */
-    cJSON *result;        /* {"outputs", "metrics"} when TASK_DONE */
-    int code;             /* of the last failure */
+    uint64_t done, total;     /* of the running attempt, in the phase's unit */
+    uint64_t moved, moved_ms; /* when the thread that runs it was last seen to move */
+    struct sched_shadow shadow;
+    cJSON *result; /* {"outputs", "metrics"} when TASK_DONE */
+    int code;      /* of the last failure */
     char text[SCHED_TEXT_MAX];
 };
 
@@ -110,6 +122,25 @@ struct sched_host {
 struct sched_slot {
     char worker[SCHED_WORKER_MAX];
     uint32_t leaf_begin, leaf_end;
+    uint64_t only_step; /* 1 + the only step that it is for; 0 = every step */
+    uint32_t again;     /* with only_step: the same once more, if higher than before */
+};
+
+#define SCHED_MISSING_MAX 32
+#define SCHED_SHARES_MAX 64
+/* What hosts say about the step that is open. */
+struct sched_open {
+    uint64_t version;               /* it is the one after this version */
+    uint64_t since_ms;              /* when it was opened */
+    uint64_t said_ms, overtaken_ms; /* when a host last missed something; when we last did
+                                       something about it */
+    int missing_n;
+    struct tree_span missing[SCHED_MISSING_MAX]; /* units that a host lacks */
+    double usual_ms;                             /* what a step takes, smoothed; 0 = not known */
+};
+struct sched_share {
+    uint64_t who; /* control_who() of a worker */
+    uint32_t units, ms;
 };
 
 struct sched_session {
@@ -127,6 +158,8 @@ struct sched_session {
     uint64_t version, start_version; /* reached, as last heard; where the attempt began */
     uint64_t tokens;
     double loss, grad_norm, lr, tokens_per_s;
+    struct sched_open step;
+    uint64_t duplicates, stale; /* of this attempt, as last heard, so that they are counted once */
     uint32_t faults, losses;
     uint32_t barren; /* attempts in a row in which no step closed */
     uint64_t retry_at_ms, progress_ms, resent_ms,
@@ -155,6 +188,7 @@ struct sched_stage {
     struct sched_task *task;
     uint32_t tasks_n, tasks_done;
     uint32_t pending_from; /* no task before this one is PENDING */
+    double task_ms;        /* what a task of this phase takes, smoothed; 0 = not known */
     struct sched_session *session;
     uint64_t started_wall_ms, finished_wall_ms, phase_started_ms, phase_started_done;
 };
@@ -185,6 +219,9 @@ struct sched_worker {
     char class_id[SCHED_TEXT_MAX];
     uint32_t roles, threads;
     bool suspect, draining;
+    uint64_t moved_ms;      /* when all its busy compute threads were last seen to move; 0 = never
+                               told */
+    bool hung;              /* they have not for hang_ms: it gets nothing to do */
     uint32_t running;       /* tasks leased to it */
     struct sched_stage *in; /* whose session it is a member of */
 };
@@ -192,7 +229,7 @@ struct sched_worker {
 /* Counted since this process started; a restart begins at zero. Shown as steer_<name>_total by
  * /metrics, as "counters" by GET /v1/info and by `steerctl counters`. */
 #define SCHED_COUNTERS(X)                                                                          \
-    X(stale, "Results and reports under a lease or attempt that was over.")                        \
+    X(stale, "Results and reports of a lease or attempt that was over, gradients of a closed step.")                        \
     X(fenced, "Leases that a worker held and that were not its own any more.")                     \
     X(duplicate, "Gradients that came when they were there already.")                              \
     X(recomputed, "Units and row ranges given out again after a loss.")                            \
@@ -225,8 +262,10 @@ struct sched_config {
     uint32_t barren_limit; /* 40 attempts of a session in a row without a step; 0 = off */
     uint32_t backoff_ms;   /* 500, doubled per failure, at most 30 s */
     uint32_t stall_ms;     /* 120000: a session that reports nothing new is started again */
-    uint32_t hang_ms;      /* 120000: leases of a worker whose compute threads do not move are not
-                              renewed; 0 = always renewed */
+    uint32_t hang_ms;      /* 5000: what a compute thread that does not move works on is given to
+                              somebody else as well; 0 = never */
+    uint32_t abandon_ms;   /* 120000: its lease is not renewed any more; 0 = always renewed */
+    uint32_t slow_ms;      /* 500: a step or range that is open for less is never overtaken */
     uint32_t resend_ms; /* 5000: a session that is silent for so long is told again who does what */
     uint32_t restart_grace_ms; /* 1500: after a restart, until new sessions open, so that workers
                                   can come back */
@@ -270,6 +309,7 @@ enum sched_event_type {
 };
 struct sched_lease {
     uint64_t task, epoch, done, total;
+    uint64_t moved; /* changes while the thread that runs it moves; 0 = not known */
 };
 struct sched_event {
     enum sched_event_type type;
@@ -287,6 +327,13 @@ struct sched_event {
     uint64_t task, epoch;
     uint64_t session, attempt, version, tokens;
     double loss, grad_norm, lr, tokens_per_s;
+    bool partial; /* STATUS: of another host than the step leader: version and figures are not meant
+                   */
+    uint64_t open_ms, duplicates, late, damaged; /* late: pushes of a closed step */
+    const struct tree_span *missing; /* borrowed */
+    int missing_n;
+    const struct sched_share *share; /* borrowed */
+    int shares_n;
     struct digest digest;
     cJSON *result;
     int code;

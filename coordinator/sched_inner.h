@@ -42,11 +42,30 @@ void sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_ac
 void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_actions *a);
 void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_task *t,
                        struct sched_actions *a);
+bool sched_task_hangs(const struct sched *s, const struct sched_task *t);
+/* Leases a running task to w as well. */
+void sched_task_shadow(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       struct sched_worker *w, struct sched_actions *a);
+/* A worker with a free thread for a second lease of t; NULL: none. */
+struct sched_worker *sched_task_other(struct sched *s, struct sched_stage *st,
+                                      const struct sched_task *t);
 bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w);
 void sched_class_bind(struct sched_job *j, const struct sched_worker *w, struct sched_actions *a);
 
+/* sched_overtake.c: hung and slow workers */
+void sched_workers_watch(struct sched *s, struct sched_actions *a);
+void sched_session_overtake(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+void sched_session_open_step(struct sched *s, struct sched_stage *st, const struct sched_event *ev);
+void sched_tasks_overtake(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+
 /* sched_assign.c: who computes what in a session */
 void sched_session_assign(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+/* Tells everybody the slots as they stand, under a new number. */
+void sched_session_publish(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+/* Adds a slot for the open step only. False: no room. */
+bool sched_slot_add(struct sched_stage *st, const char *worker, struct tree_span span,
+                    uint32_t again);
+const struct sched_slot *sched_slot_of(const struct sched_session *ss, const char *worker);
 
 /* sched_session.c: training sessions */
 bool sched_worker_usable(const struct sched_worker *w);

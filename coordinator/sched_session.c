@@ -17,7 +17,7 @@
 
 bool sched_worker_usable(const struct sched_worker *w)
 {
-    return !w->suspect && !w->draining;
+    return !w->suspect && !w->draining && !w->hung;
 }
 
 /* ---- who hosts
@@ -162,6 +162,8 @@ static void session_open(struct sched *s, struct sched_stage *st,
     ss->version = ss->start_version = ss->manifest_version;
     ss->progress_ms = s->now_ms;
     ss->step_ms = 0;
+    ss->step = (struct sched_open){0};
+    ss->duplicates = ss->stale = 0;
     members_take(s, st, true, a);
     sched_move_stage(s, st, RUN_RUNNING, "", a);
     sched_note(a, st->job, st, "session.open",
@@ -234,6 +236,7 @@ void sched_session_lose(struct sched *s, const char *worker, const char *why,
 {
     struct sched_worker *w = sched_find_worker(s, worker);
     struct sched_stage *st = w != NULL ? w->in : NULL;
+    const struct sched_slot *slot = st != NULL ? sched_slot_of(st->session, worker) : NULL;
     char text[SCHED_TEXT_MAX];
 
     if (st == NULL)
@@ -249,6 +252,8 @@ void sched_session_lose(struct sched *s, const char *worker, const char *why,
     if (st->session->adopting)
         return;
     sched_note(a, st->job, st, "session.leave", "%.200s", text);
+    if (slot != NULL)
+        s->counters.recomputed += slot->leaf_end - slot->leaf_begin;
     if (sched_session_threads(s, st) == 0 && members_take(s, st, false, a) == 0)
         attempt_end(s, st, "no compute worker left", 0, a);
     else
@@ -331,6 +336,8 @@ void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_ac
         ss->losses++;
         attempt_end(s, st, "not all hosts came back after a restart of the coordinator", 0, a);
     }
+    if (ss->open)
+        sched_session_overtake(s, st, a);
     if (ss->open && s->now_ms - ss->progress_ms > s->config.resend_ms &&
         s->now_ms - ss->resent_ms > s->config.resend_ms) {
         ss->resent_ms =
@@ -380,7 +387,8 @@ static void on_status(struct sched *s, struct sched_stage *st, const struct sche
 {
     struct sched_session *ss = st->session;
 
-    if (ev->version <= ss->version)
+    sched_session_open_step(s, st, ev);
+    if (ev->partial || ev->version <= ss->version)
         return;
     if (ss->version > ss->manifest_version) {
         uint64_t ms = (s->now_ms - ss->progress_ms) / (ev->version - ss->version);

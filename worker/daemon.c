@@ -53,7 +53,7 @@ struct worker {
     bool stop;
     int exit_code;
     uint64_t status_said_ms;
-    uint64_t progress_ended; /* of sessions that are closed, so that the sum never falls */
+    struct pulse pulse;
 };
 
 /* ---- what other threads say ------------------------------------------------------------------ */
@@ -197,7 +197,7 @@ static void outcome_say(struct worker *w, const struct control *m)
         job_say(w, m->job, "task %" PRIu64 " (%s) done", m->task, m->task_kind);
         break;
     case CONTROL_SESSION_STATUS:
-        if (now - w->status_said_ms < STATUS_SAY_MS)
+        if (m->partial || now - w->status_said_ms < STATUS_SAY_MS)
             return;
         w->status_said_ms = now;
         job_say(w, m->job, "step %" PRIu64 " loss %.4f gradient %.3f rate %.3g, %.0f tokens/s",
@@ -223,7 +223,6 @@ static void session_end(struct worker *w, uint64_t keep)
 {
     if (w->session == NULL)
         return;
-    w->progress_ended += session_progress(w->session);
     session_close(w->session, keep);
     w->session = NULL;
 }
@@ -357,13 +356,15 @@ static void box_drain(struct worker *w)
     }
 }
 
-static void on_progress(void *self, uint64_t task, uint64_t epoch, uint64_t done, uint64_t total)
+static void on_progress(void *self, uint64_t task, uint64_t epoch, uint64_t done, uint64_t total,
+                        uint64_t moved)
 {
     event_do(self, (struct duty_event){.type = DUTY_TASK_PROGRESS,
                                        .task = task,
                                        .epoch = epoch,
                                        .done = done,
-                                       .total = total});
+                                       .total = total,
+                                       .moved = moved});
 }
 
 static void signals_drain(struct worker *w)
@@ -383,13 +384,12 @@ static void signals_drain(struct worker *w)
 
 static void tick(struct worker *w)
 {
-    uint64_t progress =
-        w->progress_ended + session_progress(w->session) + executor_progress(w->executor);
-
     if (w->socket == NULL)
         link_renew(w);
-    executor_each(w->executor, on_progress, w);
-    event_do(w, (struct duty_event){.type = DUTY_TICK, .progress = progress});
+    executor_each(w->executor, &w->pulse, on_progress, w);
+    session_pulse(w->session, &w->pulse);
+    pulse_end(&w->pulse);
+    event_do(w, (struct duty_event){.type = DUTY_TICK, .progress = w->pulse.rounds});
 }
 
 static void loop(struct worker *w)

@@ -63,16 +63,19 @@ static bool send_copy(struct duty *d, struct duty_actions *a, const struct contr
 
 /* ---- saying who we are ----------------------------------------------------------------------- */
 
-static void pulse_fill(const struct duty *d, struct control *c)
+/* What has ended waits for its acknowledgement, not for its thread: it counts as moving. */
+static void pulse_fill(struct duty *d, struct control *c)
 {
     memcpy(c->worker, d->hello->worker, sizeof c->worker);
     c->boot = d->hello->boot;
     c->progress = d->progress;
     c->draining = d->draining;
     c->leases_n = d->held_n;
-    for (uint32_t i = 0; i < d->held_n; i++)
+    for (uint32_t i = 0; i < d->held_n; i++) {
+        d->held[i].moved += d->held[i].state == DUTY_ENDED;
         c->lease[i] = (struct control_lease){d->held[i].task, d->held[i].epoch, d->held[i].done,
-                                             d->held[i].total};
+                                             d->held[i].total, d->held[i].moved};
+    }
 }
 
 static void hello_say(struct duty *d, uint64_t now, struct duty_actions *a)
@@ -408,6 +411,7 @@ void duty_step(struct duty *d, const struct duty_event *event, struct duty_actio
         if (h != NULL && h->epoch == event->epoch) {
             h->done = event->done;
             h->total = event->total;
+            h->moved = event->moved;
         }
         break;
     case DUTY_TASK_END:

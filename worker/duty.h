@@ -25,7 +25,7 @@ enum duty_held_state { DUTY_RUNNING, DUTY_ENDED };
 
 struct duty_held {
     enum duty_held_state state;
-    uint64_t task, epoch, done, total;
+    uint64_t task, epoch, done, total, moved;
     struct control *outcome; /* DUTY_ENDED: until acknowledged */
     uint64_t sent_ms;
 };
@@ -55,7 +55,7 @@ struct duty {
 enum duty_event_type {
     DUTY_TICK,          /* now_ms, progress */
     DUTY_HEARD,         /* message (borrowed) */
-    DUTY_TASK_PROGRESS, /* task, epoch, done, total */
+    DUTY_TASK_PROGRESS, /* task, epoch, done, total, moved */
     DUTY_TASK_END,      /* outcome: TASK_DONE or TASK_FAILED (taken) */
     DUTY_SESSION_SAYS,  /* outcome: any SESSION_* (taken); STATUS is sent once, the others until
                            acknowledged */
@@ -68,7 +68,7 @@ struct duty_event {
     uint64_t now_ms, progress;
     const struct control *message;
     struct control *outcome;
-    uint64_t task, epoch, done, total;
+    uint64_t task, epoch, done, total, moved;
 };
 
 enum duty_action_type {

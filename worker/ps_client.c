@@ -41,6 +41,7 @@ struct ps_client {
                                       yet, and is asked often */
     uint64_t *version;             /* [chunks] of what params hold */
     float *params;                 /* where chunks go; NULL outside a pull */
+    uint64_t over;                 /* 1 + the last step that a host had closed without a push */
 };
 
 int ps_client_new(const struct ps_client_plan *plan, struct ps_client **out, struct err *e)
@@ -120,6 +121,8 @@ static int on_ack(struct ps_client *c, const struct params_head *h, struct err *
                            "bits for the same sum: damaged memory, or a "
                            "machine of another numerics class",
                            h->step + 1, h->level, h->index, h->chunk, h->chunk + h->count);
+        if (h->verdict == HOST_STALE && h->step >= c->over)
+            c->over = h->step + 1;
         if (h->verdict == HOST_CORRUPT) {
             log_warn("push.damaged", "step=%" PRIu64 " chunk=%u", h->step, h->chunk);
             p->sent_ms = 0; /* repeat at once */
@@ -258,6 +261,11 @@ int ps_client_push(struct ps_client *c, uint64_t step, struct tree_node node, ui
     }
     fault_hit(FAULT_PS_PUSH_AFTER);
     return rc == 0 ? receive(c, 0, e) : rc;
+}
+
+bool ps_client_is_over(const struct ps_client *c, uint64_t step)
+{
+    return c->over > step;
 }
 
 static int pushes_repeat(struct ps_client *c, const struct ps_client_check *check, struct err *e)

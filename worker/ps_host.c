@@ -207,7 +207,7 @@ static void session_open(struct ps_host *p, struct ps_session *s)
         return;
     }
     sessions_close(p, s->session, 0, s->attempt - 1, s->from_attempt);
-    x->opened_ms = x->status_ms = clock_ms();
+    x->opened_ms = x->status_ms = x->rate_ms = x->version_ms = clock_ms();
     x->opened_tokens = x->status_tokens = host_figures(s->host)->tokens;
     x->status_version = host_version(s->host);
     x->replica_ms = mem_zalloc(s->plan.chunk_end - s->plan.chunk_begin, sizeof *x->replica_ms);
@@ -272,7 +272,7 @@ static void timers_do(struct ps_host *p)
         hosted_replicas_send(x, x->s->plan.chunk_begin, x->s->plan.chunk_end);
         if (x->saved != NULL && now - x->saved_ms >= SAVED_REPEAT_MS)
             hosted_saved_send(x);
-        if (x->leader == NULL && !x->failed)
+        if (!x->failed)
             hosted_status(p, x, now);
     }
 }

@@ -17,7 +17,8 @@
 
 /* What hosts report; called on the host or saver thread, must not block. */
 enum ps_report_type {
-    PS_STATUS,     /* leader: version, figures, tokens_per_s; a few times a second */
+    PS_STATUS,     /* leader: version, figures, tokens_per_s; a few times a second. All hosts, while
+                      a step stays open: what it still lacks */
     PS_CHECKPOINT, /* leader: manifest of `version` is published; `last`: the run is complete */
     PS_FAILED,     /* the session cannot go on: code, text */
     PS_FROZEN      /* version, figures, roots, close (zero: no step was closed in this attempt) */
@@ -28,7 +29,12 @@ struct ps_report {
     struct host_figures figures;
     float lr;
     double tokens_per_s;
-    uint64_t tokens_here;       /* processed since this attempt was opened */
+    uint64_t tokens_here; /* processed since this attempt was opened */
+    bool partial;         /* STATUS of another host than the leader */
+    uint64_t open_ms, damaged;
+    uint32_t missing_n, shares_n;
+    struct tree_span missing[WIRE_MISSING_MAX];
+    struct control_share share[WIRE_SHARES_MAX];
     uint64_t duplicates, stale; /* STATUS: pushes of this attempt that were so, at all hosts */
     uint32_t roots;             /* FROZEN: bits, ROOTS_OWN, ROOTS_COPY */
     struct host_close close;    /* FROZEN: of the step before `version` */

@@ -55,8 +55,14 @@ struct hosted {
     struct saver_job *saved; /* published, not yet acknowledged by the leader */
     uint64_t saved_ms;
     struct collect collect[COLLECT_MAX];
-    uint64_t status_ms, status_tokens, opened_ms, opened_tokens, status_version;
+    uint64_t status_ms, rate_ms, status_tokens, opened_ms, opened_tokens, status_version;
     double tokens_per_s;
+    uint64_t version_ms;          /* when the open step was opened */
+    uint64_t damaged;             /* pushes */
+    struct control_share share[WIRE_SHARES_MAX],
+        closed[WIRE_SHARES_MAX]; /* of the open step, and of
+                                                                             the one before */
+    uint32_t shares_n, closed_n;
     bool failed;
 };
 
@@ -113,6 +119,9 @@ void hosted_saved_message(struct ps_host *p, struct hosted *x, const struct link
                           const struct params_head *h, const struct link_frame *frame);
 void hosted_fail(struct ps_host *p, struct hosted *x, const struct err *why);
 void hosted_status(struct ps_host *p, struct hosted *x, uint64_t now);
+/* Notes who has pushed what of the open step, and that a step is closed. */
+void hosted_share_note(struct hosted *x, uint64_t who, uint32_t units);
+void hosted_shares_close(struct hosted *x);
 struct ps_report hosted_report(const struct hosted *x, enum ps_report_type type);
 
 #endif

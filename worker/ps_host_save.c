@@ -28,6 +28,7 @@ struct ps_report hosted_report(const struct hosted *x, enum ps_report_type type)
 
     r.lr = last != NULL ? last->lr : 0;
     r.tokens_here = r.figures.tokens - x->opened_tokens;
+    r.partial = x->leader != NULL;
     r.duplicates = x->duplicates;
     r.stale = x->stale;
     for (int i = 0; i < x->members; i++) {
@@ -35,6 +36,28 @@ struct ps_report hosted_report(const struct hosted *x, enum ps_report_type type)
         r.stale += x->member[i].stale;
     }
     return r;
+}
+
+void hosted_share_note(struct hosted *x, uint64_t who, uint32_t units)
+{
+    uint32_t i = 0;
+
+    while (i < x->shares_n && x->share[i].who != who)
+        i++;
+    if (i == WIRE_SHARES_MAX)
+        return;
+    if (i == x->shares_n)
+        x->share[x->shares_n++] = (struct control_share){.who = who};
+    x->share[i].units += units;
+    x->share[i].ms = (uint32_t)(clock_ms() - x->version_ms);
+}
+
+void hosted_shares_close(struct hosted *x)
+{
+    memcpy(x->closed, x->share, x->shares_n * sizeof x->share[0]);
+    x->closed_n = x->shares_n;
+    x->shares_n = 0;
+    x->version_ms = clock_ms();
 }
 
 void hosted_fail(struct ps_host *p, struct hosted *x, const struct err *why)
@@ -52,18 +75,34 @@ void hosted_fail(struct ps_host *p, struct hosted *x, const struct err *why)
 void hosted_status(struct ps_host *p, struct hosted *x, uint64_t now)
 {
     const struct host_figures *f = host_figures(x->s->host);
+    bool moved = host_version(x->s->host) != x->status_version;
+    struct tree_span missing[WIRE_MISSING_MAX];
+    size_t missing_n = 0;
     struct ps_report r;
 
-    if (now - x->status_ms < STATUS_MS || host_version(x->s->host) == x->status_version)
+    if (now - x->status_ms < STATUS_MS)
         return;
-    if (now > x->status_ms) {
-        double rate = (double)(f->tokens - x->status_tokens) * 1000 / (double)(now - x->status_ms);
+    if (now - x->version_ms >= STATUS_MS)
+        missing_n = host_missing(x->s->host, missing, WIRE_MISSING_MAX);
+    if (missing_n == 0 && (!moved || x->leader != NULL))
+        return;
+    if (moved && now > x->rate_ms) {
+        double rate = (double)(f->tokens - x->status_tokens) * 1000 / (double)(now - x->rate_ms);
         x->tokens_per_s = x->tokens_per_s > 0 ? 0.8 * x->tokens_per_s + 0.2 * rate : rate;
     }
     x->status_ms = now;
-    x->status_tokens = f->tokens;
+    if (moved) {
+        x->status_tokens = f->tokens;
+        x->rate_ms = now;
+    }
     x->status_version = host_version(x->s->host);
     r = hosted_report(x, PS_STATUS);
+    r.open_ms = now - x->version_ms;
+    r.damaged = x->damaged;
+    r.missing_n = (uint32_t)missing_n;
+    memcpy(r.missing, missing, missing_n * sizeof missing[0]);
+    r.shares_n = x->closed_n;
+    memcpy(r.share, x->closed, x->closed_n * sizeof x->closed[0]);
     p->env.report(p->env.self, &r);
 }
 

@@ -149,6 +149,7 @@ void hosted_events(struct ps_host *p, struct hosted *x, unsigned events)
             apply_send(p, x, &x->member[i].peer);
     if ((events & HOST_VERSION) != 0) {
         x->roots_due = false;
+        hosted_shares_close(x);
         memset(x->replica_ms, 0,
                (x->s->plan.chunk_end - x->s->plan.chunk_begin) * sizeof *x->replica_ms);
         fault_hit(FAULT_PS_CHUNKS_BEFORE);
@@ -169,10 +170,13 @@ void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *pe
     uint8_t head[PARAMS_HEAD_MAX];
     struct params_head answer = hosted_head(x, PARAMS_ACK, h->step);
     struct link_frame out;
+    struct tree_span units = {0, 0};
     unsigned events = 0;
     struct err e;
     int rc = 0;
 
+    if (tree_node_is_valid(x->s->plan.units, (struct tree_node){h->level, h->index}))
+        units = tree_leaves(x->s->plan.units, (struct tree_node){h->level, h->index});
     for (uint32_t i = 0; rc == 0 && i < h->count; i++) {
         enum host_verdict verdict = HOST_STALE;
         unsigned more = 0;
@@ -184,6 +188,9 @@ void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *pe
         x->stale += verdict == HOST_STALE;
         if ((uint32_t)verdict > answer.verdict)
             answer.verdict = (uint32_t)verdict;
+        x->damaged += rc == 0 && verdict == HOST_CORRUPT;
+        if (rc == 0 && verdict == HOST_ACCEPTED && h->chunk + i == 0)
+            hosted_share_note(x, h->who, units.end - units.begin);
     }
     if (rc == ERR_NUMERIC) {
         hosted_fail(p, x, &e);

@@ -23,6 +23,14 @@
 #define FETCH_DEADLINE_MS 600000
 #define CONTEXT_BYTES_MAX ((size_t)16 << 20)
 
+#define CLAIMS_MAX 64
+
+/* Work of one step that a thread of ours has taken. */
+struct claim {
+    uint64_t only_step;
+    uint32_t begin, end, again;
+};
+
 struct session {
     struct session_env env;
     struct control *open;
@@ -37,7 +45,12 @@ struct session {
     bool has_model;
     struct examples *examples;
     struct train_task task;
-    uint64_t *progress; /* [threads], each bumped by one thread */
+    uint64_t *progress;             /* [threads], each bumped by one thread */
+    struct pulse_thread *pulse;     /* [threads], of the control thread */
+    atomic_bool computing;          /* the compute threads run */
+    atomic_bool *over;              /* [threads] it has ended */
+    struct claim claim[CLAIMS_MAX]; /* the last ones, a ring; guarded by lock */
+    uint32_t claims;
 };
 
 struct member {
@@ -59,6 +72,8 @@ static void session_unref(struct session *s)
     spec_free(s->spec);
     control_free(s->open);
     free(s->progress);
+    free(s->pulse);
+    free(s->over);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->changed);
     free(s);
@@ -417,11 +432,46 @@ static struct tree_span member_span(void *self)
     m->seen = atomic_load(&s->assignments);
     for (uint32_t i = 0; i < s->open->slots_n; i++) {
         const struct control_slot *slot = &s->open->slot[i];
-        if (strcmp(slot->worker, s->env.worker) == 0 && slot->leaf_end <= s->task.units)
+        if (slot->only_step == 0 && strcmp(slot->worker, s->env.worker) == 0 &&
+            slot->leaf_end <= s->task.units)
             span = (struct tree_span){slot->leaf_begin, slot->leaf_end};
     }
     pthread_mutex_unlock(&s->lock);
     return run_train_part(span, m->index, s->env.threads);
+}
+
+static bool claimed(const struct session *s, struct claim c)
+{
+    uint32_t n = s->claims < CLAIMS_MAX ? s->claims : CLAIMS_MAX;
+
+    for (uint32_t i = 0; i < n; i++)
+        if (s->claim[i].only_step == c.only_step && s->claim[i].begin == c.begin &&
+            s->claim[i].end == c.end && s->claim[i].again >= c.again)
+            return true;
+    return false;
+}
+
+/* The first slot of this step only that no thread of ours has taken. */
+static bool member_extra(void *self, uint64_t step, struct tree_span *span)
+{
+    struct member *m = self;
+    struct session *s = m->s;
+    bool found = false;
+
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < s->open->slots_n && !found; i++) {
+        const struct control_slot *slot = &s->open->slot[i];
+        const struct claim c = {slot->only_step, slot->leaf_begin, slot->leaf_end, slot->again};
+
+        found = c.only_step == step + 1 && c.begin < c.end && c.end <= s->task.units &&
+                strcmp(slot->worker, s->env.worker) == 0 && !claimed(s, c);
+        if (found) {
+            s->claim[s->claims++ % CLAIMS_MAX] = c;
+            *span = (struct tree_span){c.begin, c.end};
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+    return found;
 }
 
 static bool member_cancelled(void *self)
@@ -460,7 +510,9 @@ static int member_push(void *self, uint64_t step, struct tree_node node, uint32_
     struct member *m = self;
     const struct ps_client_check check = {m, member_ask};
 
-    return ps_client_push(m->client, step, node, begin, end, grad, sums, &check, e);
+    int rc = ps_client_push(m->client, step, node, begin, end, grad, sums, &check, e);
+
+    return rc == 0 && ps_client_is_over(m->client, step) ? TRAIN_OVER : rc;
 }
 
 static int client_make(struct member *m, struct err *e)
@@ -486,8 +538,13 @@ static int client_make(struct member *m, struct err *e)
 static void *member_main(void *self)
 {
     struct member *m = self;
-    struct train_env env = {m,           member_wait,      member_span,
-                            member_push, member_cancelled, &m->s->progress[m->index]};
+    struct train_env env = {.self = m,
+                            .params_wait = member_wait,
+                            .span = member_span,
+                            .extra = member_extra,
+                            .grads_push = member_push,
+                            .cancelled = member_cancelled,
+                            .progress = &m->s->progress[m->index]};
     struct err e = {0};
     int rc;
 
@@ -498,6 +555,7 @@ static void *member_main(void *self)
     if (rc != 0 && rc != ERR_CANCELLED)
         session_fail(m->s, rc, &e);
     ps_client_free(m->client);
+    atomic_store(&m->s->over[m->index], true);
     return NULL;
 }
 
@@ -505,6 +563,7 @@ static void compute_run(struct session *s)
 {
     struct member *member = mem_zalloc(s->env.threads, sizeof *member);
 
+    atomic_store(&s->computing, true);
     for (uint32_t i = 0; i < s->env.threads; i++) {
         member[i].s = s;
         member[i].index = i;
@@ -512,6 +571,7 @@ static void compute_run(struct session *s)
     }
     for (uint32_t i = 0; i < s->env.threads; i++)
         pthread_join(member[i].thread, NULL);
+    atomic_store(&s->computing, false);
     free(member);
 }
 
@@ -563,6 +623,8 @@ struct session *session_open(const struct session_env *env, const struct control
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     s->progress = mem_zalloc(env->threads, sizeof *s->progress);
+    s->pulse = mem_zalloc(env->threads, sizeof *s->pulse);
+    s->over = mem_zalloc(env->threads, sizeof *s->over);
     CHECK(pthread_create(&thread, NULL, session_main, s) == 0);
     pthread_detach(thread);
     return s;
@@ -592,13 +654,11 @@ void session_close(struct session *s, uint64_t keep)
     session_unref(s);
 }
 
-uint64_t session_progress(const struct session *s)
+void session_pulse(struct session *s, struct pulse *pulse)
 {
-    uint64_t sum = 0;
-
     for (uint32_t i = 0; s != NULL && i < s->env.threads; i++)
-        sum += __atomic_load_n(&s->progress[i], __ATOMIC_RELAXED);
-    return sum;
+        pulse_thread_take(pulse, &s->pulse[i], &s->progress[i],
+                          !atomic_load(&s->computing) || atomic_load(&s->over[i]));
 }
 
 void session_wait_all(uint64_t deadline_ms)
@@ -657,6 +717,14 @@ struct control *session_report(const struct ps_report *r)
     m->lr = (double)r->lr;
     m->tokens = r->figures.tokens;
     m->tokens_per_s = r->tokens_per_s;
+    m->partial = r->partial;
+    m->open_ms = r->open_ms;
+    m->damaged = r->damaged;
+    m->missing_n = r->missing_n;
+    for (uint32_t i = 0; i < r->missing_n; i++)
+        m->missing[i] = (struct control_span){r->missing[i].begin, r->missing[i].end};
+    m->shares_n = r->shares_n;
+    memcpy(m->share, r->share, r->shares_n * sizeof r->share[0]);
     m->duplicates = r->duplicates;
     m->stale = r->stale;
     m->code = r->code;

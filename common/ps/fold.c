@@ -33,6 +33,7 @@ struct fold {
     size_t elems, chunk_elems;
     struct slot *slot;       /* [chunks * nodes] */
     float **spare;           /* free buffers */
+    bool *lacks;             /* [m] scratch of fold_missing() */
     size_t spare_n, buffers; /* buffers: all that exist */
 };
 
@@ -51,6 +52,7 @@ struct fold *fold_new(uint32_t m, size_t elems, size_t chunk_elems)
         f->nodes += (m + (1u << level) - 1) >> level;
     }
     f->slot = mem_zalloc((size_t)f->chunks * f->nodes, sizeof *f->slot);
+    f->lacks = mem_zalloc(m, sizeof *f->lacks);
     return f;
 }
 
@@ -63,6 +65,7 @@ void fold_free(struct fold *f)
         floats_release(f->spare[i]);
     free(f->spare);
     free(f->slot);
+    free(f->lacks);
     free(f);
 }
 
@@ -211,6 +214,40 @@ const float *fold_root(const struct fold *f, uint32_t chunk, struct fold_sums *s
     if (sums != NULL)
         *sums = s->sums;
     return s->value;
+}
+
+static bool leaf_is_there(const struct fold *f, uint32_t chunk, uint32_t leaf)
+{
+    for (uint32_t level = 0; level <= f->height; level++)
+        if (slot_at(f, chunk, (struct tree_node){level, leaf >> level})->state != SLOT_EMPTY)
+            return true;
+    return false;
+}
+
+/* All chunks come in nearly the same order, so that a part of very many says enough. */
+#define MISSING_LOOKS ((size_t)1 << 20)
+
+size_t fold_missing(struct fold *f, struct tree_span *out, size_t cap)
+{
+    size_t looks = 0, n = 0;
+
+    memset(f->lacks, 0, f->m * sizeof *f->lacks);
+    for (uint32_t chunk = 0; chunk < f->chunks && looks < MISSING_LOOKS; chunk++) {
+        if (fold_root(f, chunk, NULL) != NULL)
+            continue;
+        looks += f->m;
+        for (uint32_t leaf = 0; leaf < f->m; leaf++)
+            f->lacks[leaf] = f->lacks[leaf] || !leaf_is_there(f, chunk, leaf);
+    }
+    for (uint32_t leaf = 0; leaf < f->m; leaf++) {
+        if (!f->lacks[leaf])
+            continue;
+        if (n > 0 && (n == cap || out[n - 1].end == leaf))
+            out[n - 1].end = leaf + 1;
+        else
+            out[n++] = (struct tree_span){leaf, leaf + 1};
+    }
+    return n;
 }
 
 uint64_t fold_root_hash(const struct fold *f, uint32_t chunk)

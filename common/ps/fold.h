@@ -51,4 +51,8 @@ enum fold_verdict fold_add(struct fold *f, uint32_t chunk, struct tree_node node
 const float *fold_root(const struct fold *f, uint32_t chunk, struct fold_sums *sums);
 uint64_t fold_root_hash(const struct fold *f, uint32_t chunk); /* fold_hash() of a complete root */
 
+/* Spans of units that some chunk without a root still lacks, in order; at most cap, the last one
+ * then reaches to the last such unit. Returns how many. */
+size_t fold_missing(struct fold *f, struct tree_span *out, size_t cap);
+
 #endif

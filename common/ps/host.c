@@ -442,3 +442,8 @@ bool host_is_done(const struct host *h)
 {
     return shard_version(h->shard) >= h->plan.steps;
 }
+
+size_t host_missing(struct host *h, struct tree_span *out, size_t cap)
+{
+    return host_is_done(h) ? 0 : fold_missing(h->fold, out, cap);
+}

@@ -144,4 +144,7 @@ bool host_is_done(const struct host *h);
  * its own. */
 double host_tree_sum(const double *x, uint32_t n);
 
+/* Spans of units that a chunk of ours still lacks in the open step; see fold_missing(). */
+size_t host_missing(struct host *h, struct tree_span *out, size_t cap);
+
 #endif

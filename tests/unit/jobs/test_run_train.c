@@ -328,7 +328,11 @@ static bool world_cancelled(void *self)
 static void *compute_main(void *self)
 {
     struct compute *c = self;
-    const struct train_env env = {c, world_wait, world_span, world_push, world_cancelled, NULL};
+    const struct train_env env = {.self = c,
+                                  .params_wait = world_wait,
+                                  .span = world_span,
+                                  .grads_push = world_push,
+                                  .cancelled = world_cancelled};
 
     c->rc = run_train(&c->w->task, 0, &env, &c->e);
     return NULL;
