@@ -22,7 +22,9 @@ static void send_task(struct coordinator *c, const struct sched_action *act)
     struct control *m = NULL;
     char job[JOB_ID_TEXT];
 
-    if (t->state != TASK_LEASED || t->epoch != act->epoch || strcmp(t->worker, act->worker) != 0)
+    if (t->state != TASK_LEASED ||
+        ((t->epoch != act->epoch || strcmp(t->worker, act->worker) != 0) &&
+         (t->shadow.epoch != act->epoch || strcmp(t->shadow.worker, act->worker) != 0)))
         return;
     m = control_new(CONTROL_TASK);
     m->job = act->job->id;

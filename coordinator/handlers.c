@@ -234,7 +234,7 @@ static void on_hello(const struct message *q)
     ev.class_id = w->fingerprint;
     ev.roles = w->roles;
     ev.threads = w->threads;
-    ev.draining = w->draining;
+    ev.draining = roster_find(&q->c->roster, w->id)->draining;
     ev.session = q->m->session;
     ev.attempt = q->m->session_attempt;
     log_info("worker.hello", "worker=%s name=%s threads=%u roles=%u build=%s leases=%u", w->id,
@@ -269,6 +269,12 @@ static void on_heartbeat(const struct message *q)
     if (q->c->parked) {
         q->c->roster_actions->n = 0;
         return;
+    }
+    if (roster_find(&q->c->roster, q->worker)->draining && !q->m->draining) {
+        struct control *again = control_new(CONTROL_DRAIN); /* the first one was lost on its way */
+
+        snprintf(again->text, sizeof again->text, "asked for by an operator");
+        send_to(q->c, q->peer, again);
     }
     handlers_roster(q->c);
     leases_of(q->m, lease);

@@ -453,6 +453,10 @@ static void on_worker_up(struct sched *s, struct sched_event *ev, struct sched_a
 
 static void on_worker_gone(struct sched *s, struct sched_event *ev, struct sched_actions *a)
 {
+    struct sched_worker *w = sched_find_worker(s, ev->worker);
+
+    if (w != NULL)
+        w->suspect = true; /* nobody takes it back in while it goes */
     sched_session_lose(s, ev->worker, ev->crashed ? "worker lost" : "worker left", a);
     sched_tasks_worker_gone(s, ev->worker, ev->crashed, a);
     worker_drop(s, ev->worker);

@@ -553,9 +553,11 @@ static void worker_close(struct worker *w)
 
     session_end(w, 0);
     executor_stop(w->executor);
-    session_wait_all(5000);
+    if (!session_wait_all(5000)) { /* a thread that hangs would come back to what is freed here */
+        log_warn("session.stuck", "worker=%s", w->id);
+        _exit(w->exit_code != 0);
+    }
     ps_host_stop(w->host);
-    session_wait_all(1000);
     while (w->box != NULL && (m = mailbox_take(w->box)) != NULL)
         control_free(m);
     mailbox_free(w->box);

@@ -661,12 +661,13 @@ void session_pulse(struct session *s, struct pulse *pulse)
                           !atomic_load(&s->computing) || atomic_load(&s->over[i]));
 }
 
-void session_wait_all(uint64_t deadline_ms)
+bool session_wait_all(uint64_t deadline_ms)
 {
     uint64_t end = clock_ms() + deadline_ms;
 
     while (atomic_load(&sessions_alive) > 0 && clock_ms() < end)
         clock_sleep_ms(5);
+    return atomic_load(&sessions_alive) == 0;
 }
 
 /* ---- reports --------------------------------------------------------------------------------- */
