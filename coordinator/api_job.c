@@ -532,15 +532,34 @@ cJSON *api_job(struct coordinator *c, const struct sched_job *j, bool full)
     return o;
 }
 
+/* QUARANTINED and HUNG are the scheduler's to say, the rest is the roster's. */
+static const char *worker_state(const struct sched *sched, const struct roster_worker *w,
+                                const struct sched_worker *s, char *why, size_t cap)
+{
+    const struct sched_quarantine *q = sched_quarantined(sched, w->id);
+
+    snprintf(why, cap, "%s", q != NULL ? q->reason : "");
+    if (q != NULL)
+        return "QUARANTINED";
+    if (s != NULL && s->hung) {
+        snprintf(why, cap, "a compute thread does not move");
+        return "HUNG";
+    }
+    if (s != NULL && s->other_class && roster_is_here(w))
+        snprintf(why, cap, "numerics class %.12s is not that of the jobs that run", s->class_id);
+    return roster_state_name(w->state);
+}
+
 cJSON *api_worker(const struct coordinator *c, const struct roster_worker *w)
 {
     const struct sched_worker *s = sched_find_worker(&c->sched, w->id);
     cJSON *o = cJSON_CreateObject(), *roles = NULL;
-    char id[JOB_ID_TEXT];
+    char id[JOB_ID_TEXT], why[SCHED_TEXT_MAX];
 
     cJSON_AddStringToObject(o, "id", w->id);
     cJSON_AddStringToObject(o, "name", w->name);
-    cJSON_AddStringToObject(o, "state", roster_state_name(w->state));
+    cJSON_AddStringToObject(o, "state", worker_state(&c->sched, w, s, why, sizeof why));
+    text_or_null(o, "reason", why);
     roles = cJSON_AddArrayToObject(o, "roles");
     if ((w->roles & ROLE_COMPUTE) != 0)
         cJSON_AddItemToArray(roles, cJSON_CreateString("compute"));

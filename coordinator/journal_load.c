@@ -299,6 +299,18 @@ static int load_job(struct load *l, uint64_t id, struct err *e)
     return 0;
 }
 
+static int on_quarantine(void *self, const struct db_row *row, struct err *e)
+{
+    cJSON *o = parse(row, 1);
+
+    (void)e;
+    sched_quarantine_restore(self, db_text(row, 0) + strlen("quarantine:"),
+                             json_string_or(o, "reason", ""),
+                             (uint64_t)json_int_or(o, "since_ms", 0));
+    cJSON_Delete(o);
+    return 0;
+}
+
 int journal_load(struct journal *j, struct sched *s, struct err *e)
 {
     struct load l = {.j = j, .s = s};
@@ -309,6 +321,9 @@ int journal_load(struct journal *j, struct sched *s, struct err *e)
         l.job = NULL;
         rc = load_job(&l, l.id[i], e);
     }
+    if (rc == 0)
+        rc = db_query(j->db, e, on_quarantine, s,
+                      "SELECT key, value FROM meta WHERE key GLOB 'quarantine:*' ORDER BY key", "");
     if (rc == 0)
         rc = db_query(j->db, e, on_max, &max, "SELECT coalesce(max(id), 0) FROM tasks", "");
     if (rc == 0 && max >= s->next_task)

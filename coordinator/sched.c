@@ -446,6 +446,8 @@ static void on_worker_up(struct sched *s, struct sched_event *ev, struct sched_a
     w->threads = ev->threads;
     w->draining = ev->draining;
     w->suspect = w->hung = false;
+    w->quarantined = sched_quarantined(s, w->id) != NULL;
+    sched_class_up(s, w, a);
     w->moved_ms = 0;
     sched_tasks_reattach(s, ev, true, a);
     sched_session_hello(s, w, ev->session, ev->attempt, a);
@@ -453,6 +455,10 @@ static void on_worker_up(struct sched *s, struct sched_event *ev, struct sched_a
 
 static void on_worker_gone(struct sched *s, struct sched_event *ev, struct sched_actions *a)
 {
+    struct sched_worker *w = sched_find_worker(s, ev->worker);
+
+    if (w != NULL)
+        w->suspect = true; /* nobody takes it back in while it goes */
     sched_session_lose(s, ev->worker, ev->crashed ? "worker lost" : "worker left", a);
     sched_tasks_worker_gone(s, ev->worker, ev->crashed, a);
     worker_drop(s, ev->worker);
@@ -526,6 +532,7 @@ void sched_fini(struct sched *s)
     free(s->job);
     free(s->worker);
     free(s->garbage);
+    free(s->quarantine);
 }
 
 void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a)
@@ -550,6 +557,12 @@ void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a
     case SCHED_WORKER_DRAIN:
         on_worker_mark(s, ev, a);
         break;
+    case SCHED_WORKER_RELEASE:
+        sched_release(s, ev->worker, a);
+        break;
+    case SCHED_WORKER_REFUSED:
+        s->counters.refused++;
+        return;
     case SCHED_WORKER_GONE:
         on_worker_gone(s, ev, a);
         break;
@@ -563,6 +576,7 @@ void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a
         sched_on_task_failed(s, ev, a);
         break;
     case SCHED_SESSION_STATUS:
+    case SCHED_SESSION_OPINION:
     case SCHED_SESSION_CHECKPOINT:
     case SCHED_SESSION_DONE:
     case SCHED_SESSION_FAILED:

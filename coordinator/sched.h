@@ -35,6 +35,7 @@
 #define SCHED_CRASHES_MAX 8
 #define SCHED_TASKS_MAX 200000
 #define SCHED_WORKERS_MAX 1024
+#define SCHED_ANY_CLASS "any"
 
 #define RUN_STATES(X)                                                                              \
     X(RUN_PENDING, "PENDING")                                                                      \
@@ -94,6 +95,11 @@ struct sched_shadow {
     uint64_t lease_until_ms, leased_ms, done, total, moved, moved_ms;
 };
 
+struct sched_voice {
+    uint64_t who, hash; /* who: control_who() of a worker */
+};
+
+#define SCHED_VOICES_MAX 4
 struct sched_task {
     uint64_t id;
     uint32_t index;
@@ -110,6 +116,9 @@ struct sched_task {
     uint64_t done, total;     /* of the running attempt, in the phase's unit */
     uint64_t moved, moved_ms; /* when the thread that runs it was last seen to move */
     struct sched_shadow shadow;
+    uint32_t voices_n; /* of an audited task: results that have come, not yet two that agree; not
+                          kept over a restart */
+    struct sched_voice voice[SCHED_VOICES_MAX];
     cJSON *result; /* {"outputs", "metrics"} when TASK_DONE */
     int code;      /* of the last failure */
     char text[SCHED_TEXT_MAX];
@@ -138,6 +147,16 @@ struct sched_open {
     struct tree_span missing[SCHED_MISSING_MAX]; /* units that a host lacks */
     double usual_ms;                             /* what a step takes, smoothed; 0 = not known */
 };
+#define SCHED_QUESTIONS_MAX 64
+/* A node of an open step that another worker is asked about. */
+struct sched_question {
+    uint64_t step;
+    struct tree_node node;
+    uint64_t since_ms, asked_ms;  /* asked_ms: 0 = nobody yet */
+    uint32_t asks, agains;        /* agains: of those who had spoken already */
+    char asked[SCHED_WORKER_MAX]; /* the last one */
+    bool disputed;
+};
 struct sched_share {
     uint64_t who; /* control_who() of a worker */
     uint32_t units, ms;
@@ -159,6 +178,9 @@ struct sched_session {
     uint64_t tokens;
     double loss, grad_norm, lr, tokens_per_s;
     struct sched_open step;
+    int questions_n;
+    struct sched_question question[SCHED_QUESTIONS_MAX];
+    uint64_t audited;           /* of this attempt, as last heard */
     uint64_t duplicates, stale; /* of this attempt, as last heard, so that they are counted once */
     uint32_t faults, losses;
     uint32_t barren; /* attempts in a row in which no step closed */
@@ -206,7 +228,8 @@ struct sched_job {
     uint64_t seed;
     int stages_n;
     struct sched_stage *stage;
-    char class_id[SCHED_TEXT_MAX]; /* numerics class; "" until bound */
+    char class_id
+        [SCHED_TEXT_MAX]; /* numerics class; "" until bound, SCHED_ANY_CLASS: all may work */
     bool class_bound;
     struct sched_failure failure;
     uint64_t created_wall_ms, started_wall_ms, finished_wall_ms;
@@ -214,11 +237,20 @@ struct sched_job {
     struct digest spec_digest; /* of the resolved spec, canonical */
 };
 
+/* A worker whose results were outvoted. Kept over a restart. */
+struct sched_quarantine {
+    char worker[SCHED_WORKER_MAX];
+    char reason[SCHED_TEXT_MAX];
+    uint64_t since_wall_ms;
+};
+
 struct sched_worker {
     char id[SCHED_WORKER_MAX];
     char class_id[SCHED_TEXT_MAX];
     uint32_t roles, threads;
     bool suspect, draining;
+    bool other_class;       /* it was told that a job runs on another numerics class */
+    bool quarantined;       /* it stays, but gets nothing to do */
     uint64_t moved_ms;      /* when all its busy compute threads were last seen to move; 0 = never
                                told */
     bool hung;              /* they have not for hang_ms: it gets nothing to do */
@@ -229,7 +261,8 @@ struct sched_worker {
 /* Counted since this process started; a restart begins at zero. Shown as steer_<name>_total by
  * /metrics, as "counters" by GET /v1/info and by `steerctl counters`. */
 #define SCHED_COUNTERS(X)                                                                          \
-    X(stale, "Results and reports of a lease or attempt that was over, gradients of a closed step.")                        \
+    X(stale,                                                                                       \
+      "Results and reports of a lease or attempt that was over, gradients of a closed step.")      \
     X(fenced, "Leases that a worker held and that were not its own any more.")                     \
     X(duplicate, "Gradients that came when they were there already.")                              \
     X(recomputed, "Units and row ranges given out again after a loss.")                            \
@@ -284,6 +317,8 @@ struct sched {
     int garbage_n, garbage_cap;
     void **garbage; /* freed by sched_collect(): actions may still point at it */
     struct sched_counters counters;
+    int quarantine_n, quarantine_cap;
+    struct sched_quarantine *quarantine; /* until an operator releases them */
 };
 
 /* What happened. */
@@ -296,11 +331,15 @@ enum sched_event_type {
     SCHED_WORKER_SUSPECT,
     SCHED_WORKER_OK,
     SCHED_WORKER_DRAIN,
-    SCHED_WORKER_GONE,        /* crashed: it died, as opposed to said good-bye */
-    SCHED_HEARTBEAT,          /* worker, lease[] */
-    SCHED_TASK_DONE,          /* worker, task, epoch, result: taken */
-    SCHED_TASK_FAILED,        /* worker, task, epoch, code, text */
-    SCHED_SESSION_STATUS,     /* session, attempt, version, figures */
+    SCHED_WORKER_RELEASE,  /* out of quarantine */
+    SCHED_WORKER_REFUSED,  /* it was turned away: counted */
+    SCHED_WORKER_GONE,     /* crashed: it died, as opposed to said good-bye */
+    SCHED_HEARTBEAT,       /* worker, lease[] */
+    SCHED_TASK_DONE,       /* worker, task, epoch, result: taken */
+    SCHED_TASK_FAILED,     /* worker, task, epoch, code, text */
+    SCHED_SESSION_STATUS,  /* session, attempt, version, figures */
+    SCHED_SESSION_OPINION, /* session, attempt, version: the step; node, voice[], settled, tainted,
+                                 odd */
     SCHED_SESSION_CHECKPOINT, /* session, attempt, version, digest */
     SCHED_SESSION_DONE,   /* session, attempt, version, digest, result: taken (figures) or NULL */
     SCHED_SESSION_FAILED, /* session, attempt, code, text */
@@ -330,10 +369,16 @@ struct sched_event {
     bool partial; /* STATUS: of another host than the step leader: version and figures are not meant
                    */
     uint64_t open_ms, duplicates, late, damaged; /* late: pushes of a closed step */
-    const struct tree_span *missing; /* borrowed */
+    const struct tree_span *missing;             /* borrowed */
     int missing_n;
     const struct sched_share *share; /* borrowed */
     int shares_n;
+    uint64_t audited;
+    struct tree_node node;
+    const struct sched_voice *voice; /* borrowed */
+    int voices_n;
+    bool settled, tainted;
+    uint64_t odd;
     struct digest digest;
     cJSON *result;
     int code;
@@ -356,6 +401,8 @@ enum sched_action_type {
                     */
     SCHED_CONTEXT, /* digest, blob: text of the phase's context document, to be stored before any
                       dispatch */
+    SCHED_QUARANTINE,       /* worker, note: why */
+    SCHED_RELEASE,          /* worker */
     SCHED_FIRST_SEND,       /* (marks the second group) */
     SCHED_SEND_TASK,        /* worker, task */
     SCHED_SEND_TASK_CANCEL, /* worker, number: task id, epoch */
@@ -363,6 +410,8 @@ enum sched_action_type {
     SCHED_SEND_OPEN,        /* worker, stage */
     SCHED_SEND_ASSIGN,      /* worker, stage */
     SCHED_SEND_CLOSE,       /* worker, number: session, epoch: attempt, note */
+    SCHED_SEND_NOTE,        /* worker, note: what its operator should know */
+    SCHED_SEND_WAIVE,       /* worker, number: session, epoch: attempt, step, node */
     SCHED_SEND_SESSION_ACK, /* worker, number: session, epoch: attempt */
     SCHED_ASK_REUSE         /* stage, digest: answer with SCHED_REUSE */
 };
@@ -372,7 +421,8 @@ struct sched_action {
     struct sched_stage *stage;
     struct sched_task *task;
     char worker[SCHED_WORKER_MAX];
-    uint64_t number, epoch;
+    uint64_t number, epoch, step;
+    struct tree_node node;
     double value;
     struct digest digest;
     char text[144];
@@ -411,6 +461,10 @@ bool sched_restore_phase(struct sched *s, struct sched_stage *st, const char *na
                          uint32_t tasks_n);
 
 struct sched_job *sched_find_job(const struct sched *s, uint64_t id);
+const struct sched_quarantine *sched_quarantined(const struct sched *s, const char *worker);
+/* From the journal. */
+void sched_quarantine_restore(struct sched *s, const char *worker, const char *reason,
+                              uint64_t since_wall_ms);
 struct sched_worker *sched_find_worker(const struct sched *s, const char *id);
 /* The context document of the open phase (jobs/run.h), canonical. */
 void sched_context(const struct sched_stage *st, struct buf *out);

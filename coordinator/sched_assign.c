@@ -62,18 +62,16 @@ const struct sched_slot *sched_slot_of(const struct sched_session *ss, const cha
     return NULL;
 }
 
-bool sched_slot_add(struct sched_stage *st, const char *worker, struct tree_span span,
-                    uint32_t again)
+bool sched_slot_add(struct sched_stage *st, const char *worker, uint64_t step,
+                    struct tree_span span, uint32_t again)
 {
     struct sched_session *ss = st->session;
     struct sched_slot *slot = &ss->slot[ss->slots_n];
 
     if (ss->slots_n == SCHED_SLOTS_MAX)
         return false;
-    *slot = (struct sched_slot){.leaf_begin = span.begin,
-                                .leaf_end = span.end,
-                                .only_step = ss->version + 1,
-                                .again = again};
+    *slot = (struct sched_slot){
+        .leaf_begin = span.begin, .leaf_end = span.end, .only_step = step + 1, .again = again};
     snprintf(slot->worker, sizeof slot->worker, "%s", worker);
     ss->slots_n++;
     return true;
@@ -116,7 +114,7 @@ static void slots_make(struct sched *s, struct sched_stage *st)
     }
     cuts_align(v, n, units);
     for (int i = 0; i < ss->slots_n; i++) {
-        if (ss->slot[i].only_step == ss->version + 1)
+        if (ss->slot[i].only_step > ss->version)
             ss->slot[kept++] = ss->slot[i];
     }
     ss->slots_n = kept;
@@ -136,7 +134,7 @@ void sched_session_publish(struct sched *s, struct sched_stage *st, struct sched
     int kept = 0;
 
     for (int i = 0; i < ss->slots_n; i++) {
-        if (ss->slot[i].only_step == 0 || ss->slot[i].only_step == ss->version + 1)
+        if (ss->slot[i].only_step == 0 || ss->slot[i].only_step > ss->version)
             ss->slot[kept++] = ss->slot[i];
     }
     ss->slots_n = kept;

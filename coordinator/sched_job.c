@@ -21,6 +21,10 @@ int sched_job_new(uint64_t id, struct spec **spec, const cJSON *resolved, uint64
     j->reuse = j->spec->reuse_verified;
     j->finish_independent = j->spec->finish_independent;
     j->max_parallel = j->spec->max_parallel;
+    if (strcmp(j->spec->numerics, "any") == 0) {
+        j->class_bound = true;
+        snprintf(j->class_id, sizeof j->class_id, "%s", SCHED_ANY_CLASS);
+    }
     j->seed = j->spec->seed;
     j->created_wall_ms = wall_ms;
     j->version = 1;

@@ -17,7 +17,7 @@
 
 bool sched_worker_usable(const struct sched_worker *w)
 {
-    return !w->suspect && !w->draining && !w->hung;
+    return !w->suspect && !w->draining && !w->hung && !w->quarantined;
 }
 
 /* ---- who hosts
@@ -155,7 +155,7 @@ static void session_open(struct sched *s, struct sched_stage *st,
     struct sched_session *ss = st->session;
 
     hosts_pick(s, st, of_class->class_id);
-    sched_class_bind(st->job, of_class, a);
+    sched_class_bind(s, st->job, of_class, a);
     ss->attempt++;
     ss->open = true;
     ss->assignment = 0;
@@ -163,7 +163,8 @@ static void session_open(struct sched *s, struct sched_stage *st,
     ss->progress_ms = s->now_ms;
     ss->step_ms = 0;
     ss->step = (struct sched_open){0};
-    ss->duplicates = ss->stale = 0;
+    ss->duplicates = ss->stale = ss->audited = 0;
+    ss->questions_n = 0;
     members_take(s, st, true, a);
     sched_move_stage(s, st, RUN_RUNNING, "", a);
     sched_note(a, st->job, st, "session.open",
@@ -229,6 +230,12 @@ static void attempt_end(struct sched *s, struct sched_stage *st, const char *why
     sched_session_close(s, st, why, a);
     st->session->retry_at_ms = s->now_ms + wait_ms;
     sched_move_stage(s, st, RUN_RECOVERING, "SessionRestarts", a);
+}
+
+void sched_session_again(struct sched *s, struct sched_stage *st, const char *why,
+                         struct sched_actions *a)
+{
+    attempt_end(s, st, why, 0, a);
 }
 
 void sched_session_lose(struct sched *s, const char *worker, const char *why,
@@ -336,6 +343,8 @@ void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_ac
         ss->losses++;
         attempt_end(s, st, "not all hosts came back after a restart of the coordinator", 0, a);
     }
+    if (ss->open)
+        sched_questions_tick(s, st, a);
     if (ss->open)
         sched_session_overtake(s, st, a);
     if (ss->open && s->now_ms - ss->progress_ms > s->config.resend_ms &&
@@ -491,7 +500,7 @@ void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_acti
     bool live = st != NULL && (st->session->open || st->session->adopting) &&
                 st->session->attempt == ev->attempt;
 
-    if (ev->type != SCHED_SESSION_STATUS) {
+    if (ev->type != SCHED_SESSION_STATUS && ev->type != SCHED_SESSION_OPINION) {
         struct sched_action *act = sched_act(a, SCHED_SEND_SESSION_ACK, NULL, NULL);
 
         act->value = (double)ev->version;
@@ -506,6 +515,8 @@ void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_acti
     }
     if (ev->type == SCHED_SESSION_STATUS)
         on_status(s, st, ev, a);
+    else if (ev->type == SCHED_SESSION_OPINION)
+        sched_on_opinion(s, st, ev, a);
     else if (ev->type == SCHED_SESSION_CHECKPOINT)
         on_checkpoint(st, ev, a);
     else if (ev->type == SCHED_SESSION_DONE)

@@ -180,6 +180,8 @@ static struct spec *stage_spec_new(const struct spec *pipeline)
     s->data_n = pipeline->data_n;
     memcpy(s->data, pipeline->data, sizeof s->data);
     s->reuse_verified = pipeline->reuse_verified;
+    s->audit = pipeline->audit;
+    memcpy(s->numerics, pipeline->numerics, sizeof s->numerics);
     return s;
 }
 

@@ -99,6 +99,7 @@ void hosted_status(struct ps_host *p, struct hosted *x, uint64_t now)
     r = hosted_report(x, PS_STATUS);
     r.open_ms = now - x->version_ms;
     r.damaged = x->damaged;
+    r.audited = host_audited(x->s->host);
     r.missing_n = (uint32_t)missing_n;
     memcpy(r.missing, missing, missing_n * sizeof missing[0]);
     r.shares_n = x->closed_n;

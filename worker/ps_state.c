@@ -106,8 +106,9 @@ static void on_state(struct fetching *f, uint32_t source, const struct params_he
         return;
     f->heard_ms = clock_ms();
     if (h->count == 0) {
-        log_warn("state.refused", "source=%s chunk=%u version=%" PRIu64,
-                 f->plan->source[source].worker, h->chunk, h->step);
+        if (!f->refused[source])
+            log_warn("state.refused", "source=%s chunk=%u version=%" PRIu64,
+                     f->plan->source[source].worker, h->chunk, h->step);
         f->refused[source] = true;
         if (f->asked_ms[h->chunk] != 0)
             f->asked_ms[h->chunk] = 1; /* of the next one, at once */

@@ -5,7 +5,7 @@
 /* The worker keeps its id over a lease that ran out and was given to it again; what its old run says is old. */
 static void test_a_heartbeat_with_an_old_epoch_renews_nothing(void **state)
 {
-    struct sched_lease lease = {1, 1, 5, 10};
+    struct sched_lease lease = {.task = 1, .epoch = 1, .done = 5, .total = 10};
     struct sched_event beat = {
         .type = SCHED_HEARTBEAT, .worker = "a", .lease = &lease, .leases_n = 1};
     struct fixture f;
