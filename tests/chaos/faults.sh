@@ -36,6 +36,10 @@ running_one() { # a worker that runs a range now, if any
     roster
     for i in $(seq "$workers"); do [[ $(entry "w$i") =~ \"running\":[1-9] ]] && { echo "w$i"; return; }; done
 }
+strikes_in_log() { # worker: it strikes later, when its log says so; run looks for that
+    hit=0 log_of=$1
+}
+log_of='' odd=''
 second() { # with luck, something else on top, harmless to what the first is expected to move
     rnd 0 5
     case $rolled in
@@ -150,10 +154,10 @@ watch_disk_full() { # long enough full as soon as somebody noticed
 }
 
 # ---- slow, hung, lying -----------------------------------------------------------------------------------------------------------------------
-plan_slow_worker() { workers_of=(2 4 7) host_n=1 expect=overtaken; slow_workers=1; with[w2]=worker.compute.slow:30:sleep=1200:every; }
-strike_slow_worker() { later 6000 replaced w2; }
-plan_hung_worker() { workers_of=(2 4 7) host_n=1 expect=overtaken; with[w2]=worker.compute.hang:40; }
-strike_hung_worker() { later 12000 replaced w2; }
+plan_slow_worker() { workers_of=(2 4 7) host_n=1 expect=overtaken; with[w2]=worker.compute.slow:30:sleep=1200:every strike_at=1; }
+strike_slow_worker() { strikes_in_log w2; later 6000 replaced w2; }
+plan_hung_worker() { workers_of=(2 4 7) host_n=1 expect=overtaken; with[w2]=worker.compute.hang:40 strike_at=1; }
+strike_hung_worker() { strikes_in_log w2; later 12000 replaced w2; }
 watch_hung_worker() { # from the moment that its thread hangs until its units are somebody else's
     if [ -z "${hung_at:-}" ]; then
         grep -q 'fault worker.compute.hang' "$wdir/w2.log" || return 0
@@ -170,10 +174,18 @@ replaced() { # a worker that is no good any more is killed, and starts again wit
     ! alive "$1" || kill9 "$1"
     launch "$1"
 }
-plan_corrupt_gradient() { workers_of=(2 4 7) host_n=1 expect='disputed|quarantined' train_options="--set train.audit=0.3"; with[w2]=worker.grad.corrupt:20:every; }
-strike_corrupt_gradient() { :; }
-plan_corrupt_rows() { workers_of=(2 4) target=rows expect='disputed|quarantined'; with[w2]=worker.rows.corrupt:3:every; with[w1]=$rows_slow; }
-strike_corrupt_rows() { :; }
+plan_corrupt_gradient() { # every gradient is audited: what one worker says alone cannot be known to be wrong
+    workers_of=(4 7) host_n=1 expect='disputed|quarantined' train_options='--set audit=1' strike_at=1 odd=w2
+    rnd 20 80
+    with[w2]=worker.grad.corrupt:$rolled:every
+}
+strike_corrupt_gradient() { strikes_in_log w2; }
+plan_corrupt_rows() {
+    workers_of=(4 7) target=rows expect='disputed|quarantined' rows_options='--set audit=1' strike_at=1 odd=w2
+    rnd 3 6
+    with[all]=$rows_slow with[w2]=worker.rows.corrupt:$rolled:every,$rows_slow
+}
+strike_corrupt_rows() { strikes_in_log w2; }
 plan_torn_checkpoint() { workers_of=(1 2) expect=fallback; rnd 55 90; strike_at=$rolled; }
 strike_torn_checkpoint() { # the newest checkpoint's first chunk gets another byte, and everybody who had it in memory is gone
     local m chunk i
@@ -224,8 +236,8 @@ plan_failpoint_coordinator() {
     strike_at=1
 }
 strike_failpoint_coordinator() { hit=0; }
-plan_late_answer() { workers_of=(2 4) host_n=1 expect=duplicate; rnd 10 200; with[w1]=ps.push.ack.before:$rolled:sleep=2300; strike_at=3; }
-strike_late_answer() { :; }
+plan_late_answer() { workers_of=(2 4) host_n=1 expect=duplicate; rnd 10 200; with[w1]=ps.push.ack.before:$rolled:sleep=2300; strike_at=1; }
+strike_late_answer() { strikes_in_log w1; }
 
 # ---- row ranges --------------------------------------------------------------------------------------------------------------------------------
 rows_slow=task.start.before:1:sleep=250:every # a range is in somebody's hands for long enough to be struck
@@ -234,7 +246,7 @@ strike_rows_killed() { local v; v=$(running_one); v=${v:-w1}; kill9 "$v"; notice
 watch_rows_killed() { watch_lost; }
 plan_rows_stopped() { workers_of=(2 4) target=rows expect='recomputed|stale'; with[all]=$rows_slow; rnd 12 60; strike_at=$rolled; }
 strike_rows_stopped() { local v; v=$(running_one); v=${v:-w1}; end STOP "$v"; rnd 4000 12000; later $rolled resumes "$v"; }
-plan_rows_hung() { workers_of=(2 4) target=rows expect='overtaken|recomputed'; with[all]=$rows_slow with[w2]=worker.compute.hang:4; strike_at=12; }
-strike_rows_hung() { later 12000 replaced w2; }
+plan_rows_hung() { workers_of=(2 4) target=rows expect='overtaken|recomputed'; with[all]=$rows_slow with[w2]=worker.compute.hang:4,$rows_slow; strike_at=1; }
+strike_rows_hung() { strikes_in_log w2; later 12000 replaced w2; }
 plan_rows_coordinator() { workers_of=(1 2 4) target=rows expect='adopted|recomputed|stale'; with[all]=$rows_slow; }
 strike_rows_coordinator() { counters_keep; kill9 c; later $((RANDOM % 1500)) launch_coordinator; }

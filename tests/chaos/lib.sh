@@ -23,22 +23,22 @@ net_open() { # before the coordinator starts
     net=1 address=10.77.0.1
     export STEER_TOKEN=chaos-$seed-secret-of-the-team
     ip netns add "$s" && net_spaces+=("$s")
-    nsenter --net="/run/netns/$s" sh -c "ip link set lo up && ip link add br type bridge && ip link set br up && ip addr add $address/24 dev br"
+    nsenter --net="/run/netns/$s" sh -c "ip link set lo up && ip link add name br0 type bridge && ip link set br0 up && ip addr add $address/24 dev br0"
 }
 net_join() { # worker, number
     local s c
     s=$(space "$1") c=$(space c)
     [ -e "/run/netns/$s" ] && return
     ip netns add "$s" && net_spaces+=("$s")
-    ip link add name up netns "$s" type veth peer name "v$2" netns "$c"
-    nsenter --net="/run/netns/$c" sh -c "ip link set v$2 master br && ip link set v$2 up"
-    nsenter --net="/run/netns/$s" sh -c "ip link set lo up && ip addr add 10.77.0.$(($2 + 1))/24 dev up && ip link set up up && nft add table inet cut &&
+    ip link add name eth0 netns "$s" type veth peer name "v$2" netns "$c"
+    nsenter --net="/run/netns/$c" sh -c "ip link set v$2 master br0 && ip link set v$2 up"
+    nsenter --net="/run/netns/$s" sh -c "ip link set lo up && ip addr add 10.77.0.$(($2 + 1))/24 dev eth0 && ip link set eth0 up && nft add table inet cut &&
         nft add chain inet cut in '{ type filter hook input priority 0; }' && nft add chain inet cut out '{ type filter hook output priority 0; }'"
 }
 net_cut() { # worker in|out|both|loss
     local s=/run/netns/$(space "$1") rule=drop
     [ "$2" = loss ] && rule='numgen random mod 100 < 30 drop'
-    nsenter --net="$s" sh -c "[ $2 = out ] || nft add rule inet cut in iif up $rule; [ $2 = in ] || nft add rule inet cut out oif up $rule"
+    nsenter --net="$s" sh -c "[ $2 = out ] || nft add rule inet cut in iif eth0 $rule; [ $2 = in ] || nft add rule inet cut out oif eth0 $rule"
 }
 net_heal() { nsenter --net="/run/netns/$(space "$1")" nft flush table inet cut; }
 net_close() {
