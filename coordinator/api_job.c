@@ -110,6 +110,24 @@ static double stage_eta(const struct sched_stage *st, double total, double rate)
                                             : 0;
 }
 
+/* The step that is open: since when, and which units its hosts still lack. */
+static cJSON *step_json(const struct sched_session *ss)
+{
+    const struct sched_open *open = &ss->step;
+    uint64_t now = clock_ms();
+    cJSON *o = cJSON_CreateObject(), *missing = cJSON_AddArrayToObject(o, "missing_units");
+
+    cJSON_AddNumberToObject(o, "number", (double)(ss->version + 1));
+    number_or_null(o, "open_s", open->since_ms > 0 && open->version == ss->version,
+                   now > open->since_ms ? (double)(now - open->since_ms) / 1000 : 0);
+    number_or_null(o, "usual_s", open->usual_ms > 0, open->usual_ms / 1000);
+    for (int i = 0; i < open->missing_n && open->version == ss->version; i++) {
+        double span[2] = {open->missing[i].begin, open->missing[i].end};
+        cJSON_AddItemToArray(missing, cJSON_CreateDoubleArray(span, 2));
+    }
+    return o;
+}
+
 /* eta_s: of the stage when seconds is 0, else of the whole that began so long ago and is done to `fraction`. */
 static cJSON *progress_json(const struct sched_stage *st, double fraction, double seconds)
 {
@@ -123,6 +141,8 @@ static cJSON *progress_json(const struct sched_stage *st, double fraction, doubl
     cJSON_AddNumberToObject(o, "total", a.total);
     cJSON_AddNumberToObject(o, "fraction", fraction);
     number_or_null(o, "rate_per_s", rate > 0, rate);
+    if (st != NULL && st->phase_open && st->session != NULL && st->session->open)
+        cJSON_AddItemToObject(o, "step", step_json(st->session));
     if (seconds <= 0) {
         double eta = st != NULL ? stage_eta(st, a.total, rate) : 0;
         number_or_null(o, "eta_s", eta > 0, eta);

@@ -127,6 +127,7 @@ struct sched_task {
 struct sched_host {
     char worker[SCHED_WORKER_MAX];
     uint32_t chunk_begin, chunk_end;
+    uint64_t damaged; /* pushes of this attempt, as last heard, so that they are counted once */
 };
 struct sched_slot {
     char worker[SCHED_WORKER_MAX];
@@ -178,6 +179,7 @@ struct sched_session {
     uint64_t tokens;
     double loss, grad_norm, lr, tokens_per_s;
     struct sched_open step;
+    uint64_t paced_ms; /* when speeds were last looked at */
     int questions_n;
     struct sched_question question[SCHED_QUESTIONS_MAX];
     uint64_t audited;           /* of this attempt, as last heard */
@@ -249,11 +251,15 @@ struct sched_worker {
     char class_id[SCHED_TEXT_MAX];
     uint32_t roles, threads;
     bool suspect, draining;
-    bool other_class;       /* it was told that a job runs on another numerics class */
-    bool quarantined;       /* it stays, but gets nothing to do */
-    uint64_t moved_ms;      /* when all its busy compute threads were last seen to move; 0 = never
+    bool other_class;  /* it was told that a job runs on another numerics class */
+    bool quarantined;  /* it stays, but gets nothing to do */
+    uint64_t moved_ms; /* when all its busy compute threads were last seen to move; 0 = never
                                told */
-    bool hung;              /* they have not for hang_ms: it gets nothing to do */
+    bool hung;         /* they have not for hang_ms: it gets nothing to do */
+    double unit_ms;    /* that a unit takes one of its threads, smoothed */
+    double pace;       /* times slower than the fastest, as slots are cut; 0 = 1 */
+    uint32_t samples;
+    uint64_t paced_ms, retry_ms;
     uint32_t running;       /* tasks leased to it */
     struct sched_stage *in; /* whose session it is a member of */
 };
@@ -265,6 +271,7 @@ struct sched_worker {
       "Results and reports of a lease or attempt that was over, gradients of a closed step.")      \
     X(fenced, "Leases that a worker held and that were not its own any more.")                     \
     X(duplicate, "Gradients that came when they were there already.")                              \
+    X(damaged, "Gradients that were damaged on their way, and sent again.")                        \
     X(recomputed, "Units and row ranges given out again after a loss.")                            \
     X(overtaken, "Units and row ranges of a slow or hung worker given to another one as well.")    \
     X(adopted, "Sessions and leases that went on over a restart of the coordinator.")              \

@@ -45,8 +45,7 @@ static bool is_audited(const struct sched_stage *st, const struct sched_task *t)
 }
 
 /* Is there anybody who could be asked, now or when it has time? */
-bool sched_audit_waits(struct sched *s, const struct sched_stage *st,
-                       const struct sched_task *t)
+bool sched_audit_waits(struct sched *s, const struct sched_stage *st, const struct sched_task *t)
 {
     for (int i = 0; i < s->workers_n; i++) {
         const struct sched_worker *w = s->worker[i];
@@ -69,8 +68,7 @@ static uint64_t hash_of(const cJSON *result)
     digest_bytes(text.len > 0 ? text.data : "", text.len, &d);
     buf_free(&text);
     for (int i = 0; i < 16; i++)
-        hash = hash << 4 |
-               (uint64_t)(d.hex[i] <= '9' ? d.hex[i] - '0' : d.hex[i] - 'a' + 10);
+        hash = hash << 4 | (uint64_t)(d.hex[i] <= '9' ? d.hex[i] - '0' : d.hex[i] - 'a' + 10);
     return hash;
 }
 

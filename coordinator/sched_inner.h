@@ -80,6 +80,15 @@ void sched_session_overtake(struct sched *s, struct sched_stage *st, struct sche
 void sched_session_open_step(struct sched *s, struct sched_stage *st, const struct sched_event *ev);
 void sched_tasks_overtake(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 
+/* sched_pace.c: slots in proportion to speed */
+void sched_pace_take(struct sched *s, struct sched_stage *st, const struct sched_event *ev);
+void sched_pace_overtaken(struct sched *s, const struct sched_slot *slot, double open_ms);
+void sched_pace_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+static inline double sched_pace_of(const struct sched_worker *w)
+{
+    return w->pace > 1 ? w->pace : 1;
+}
+
 /* sched_assign.c: who computes what in a session */
 void sched_session_assign(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 /* Tells everybody the slots as they stand, under a new number. */

@@ -121,6 +121,7 @@ void sched_session_open_step(struct sched *s, struct sched_stage *st, const stru
                           : 0;
         double half = half_done_ms(ev);
 
+        sched_pace_take(s, st, ev);
         if (half >= 0 && half < took)
             took = half;
         if (o->usual_ms > 0 && took > 2 * o->usual_ms)
@@ -143,6 +144,12 @@ void sched_session_open_step(struct sched *s, struct sched_stage *st, const stru
     if (ev->late > ss->stale && !ev->partial) {
         s->counters.stale += ev->late - ss->stale;
         ss->stale = ev->late;
+    }
+    for (int i = 0; i < ss->hosts_n; i++) {
+        if (strcmp(ss->host[i].worker, ev->worker) != 0 || ev->damaged <= ss->host[i].damaged)
+            continue;
+        s->counters.damaged += ev->damaged - ss->host[i].damaged;
+        ss->host[i].damaged = ev->damaged;
     }
     if (ev->missing_n == 0 || ev->version != o->version || ev->missing_n > SCHED_MISSING_MAX)
         return;
@@ -262,6 +269,7 @@ void sched_session_overtake(struct sched *s, struct sched_stage *st, struct sche
     double limit = SLOW_FACTOR * o->usual_ms > s->config.slow_ms ? SLOW_FACTOR * o->usual_ms
                                                                  : s->config.slow_ms;
     const struct sched_slot *worst = NULL;
+    struct sched_slot slot;
     char worker[SCHED_WORKER_MAX];
     uint32_t given = 0;
     int runs, n;
@@ -274,6 +282,7 @@ void sched_session_overtake(struct sched *s, struct sched_stage *st, struct sche
     if (worst == NULL)
         return;
     snprintf(worker, sizeof worker, "%s", worst->worker);
+    slot = *worst;
     runs = outstanding(ss, worst, run);
     n = helpers(s, st, worker, helper, PIECES_MAX);
     if (n == 0)
@@ -282,6 +291,7 @@ void sched_session_overtake(struct sched *s, struct sched_stage *st, struct sche
     if (given == 0)
         return;
     o->overtaken_ms = s->now_ms;
+    sched_pace_overtaken(s, &slot, (double)(s->now_ms - o->since_ms));
     s->counters.overtaken += given;
     sched_note(a, st->job, st, "session.overtake",
                "step %" PRIu64 " is open for %.1f s (usually %.1f s): %u units of %s go to others "

@@ -76,6 +76,7 @@ static void hosts_pick(struct sched *s, struct sched_stage *st, const char *clas
     for (uint32_t i = 0; i < n; i++) {
         ss->host[i].chunk_begin = (uint32_t)((uint64_t)chunks * i / n);
         ss->host[i].chunk_end = (uint32_t)((uint64_t)chunks * (i + 1) / n);
+        ss->host[i].damaged = 0;
     }
 }
 
@@ -142,6 +143,7 @@ static int members_take(struct sched *s, struct sched_stage *st, bool opening,
                       sched_session_threads(s, st) >= st->phase.session.units))
             continue;
         w->in = st;
+        w->samples = 0;
         came++;
         if (!opening)
             sched_session_tell(a, SCHED_SEND_OPEN, st, w->id);
@@ -345,6 +347,8 @@ void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_ac
     }
     if (ss->open)
         sched_questions_tick(s, st, a);
+    if (ss->open)
+        sched_pace_tick(s, st, a);
     if (ss->open)
         sched_session_overtake(s, st, a);
     if (ss->open && s->now_ms - ss->progress_ms > s->config.resend_ms &&

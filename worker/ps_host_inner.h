@@ -57,8 +57,8 @@ struct hosted {
     struct collect collect[COLLECT_MAX];
     uint64_t status_ms, rate_ms, status_tokens, opened_ms, opened_tokens, status_version;
     double tokens_per_s;
-    uint64_t version_ms; /* when the open step was opened */
-    uint64_t damaged;    /* pushes */
+    uint64_t version_ms;            /* when the open step was opened */
+    uint64_t damaged, damaged_told; /* pushes with a wrong hash */
     struct control_share share[WIRE_SHARES_MAX],
         closed[WIRE_SHARES_MAX]; /* of the open step, and of
                                                                              the one before */

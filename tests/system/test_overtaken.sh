@@ -47,7 +47,8 @@ submit
 step 5 >/dev/null
 for _ in $(seq 200); do grep -q session.overtake "$dir/coordinator.log" && break; sleep 0.05; done
 more_than overtaken 0
-end KILL bad
+for _ in $(seq 400); do grep -qs session.pace "$dir/coordinator.log" && break; sleep 0.05; done
+grep -q session.pace "$dir/coordinator.log" || { echo "FAIL slow: the slow worker has as many units as before"; failed=1; }
 finish slow
 
 # Row ranges: the last one is at a slow worker, or at one that hangs.
