@@ -121,7 +121,7 @@ strike_cut_flapping() {
     done
 }
 plan_lossy_network() { workers_of=(2 4) expect='recomputed|promoted|rolled_back|duplicate|stale'; network; }
-strike_lossy_network() { net_cut "w$workers" loss; later 8000 heals "w$workers"; }
+strike_lossy_network() { net_cut "w$workers" loss; later 10000 heals "w$workers"; }
 
 # ---- coming and going ----------------------------------------------------------------------------------------------------------------------
 plan_join_host() { workers_of=(1 2 4) expect=respread; rnd 5 20; strike_at=$rolled; }
@@ -145,7 +145,7 @@ plan_disk_full() { # a tmpfs of its own for the coordinator
 strike_disk_full() {
     dd if=/dev/zero of="$top/run/filler" bs=64k >/dev/null 2>&1
     filled=1
-    later 20000 frees
+    later 12000 frees
 }
 filled=0
 frees() { rm -f "$top/run/filler"; filled=0; }
@@ -229,22 +229,22 @@ plan_failpoint_host() {
 }
 strike_failpoint_host() { hit=0; }
 plan_failpoint_coordinator() {
-    workers_of=(1 2 4 7) expect='adopted|rolled_back|recomputed'
+    workers_of=(1 2 4 7) expect='adopted|rolled_back|recomputed|stale|fenced'
     draw < <(points steer-coordinator '^(session|grant|task.ack|journal.commit|artifact)[.]')
-    rnd 1 6
+    case $drawn in journal*) rnd 4 12 ;; *) rnd 1 2 ;; esac
     with[c]=$drawn:$rolled
     strike_at=1
 }
 strike_failpoint_coordinator() { hit=0; }
-plan_late_answer() { workers_of=(2 4) host_n=1 expect=duplicate; rnd 10 200; with[w1]=ps.push.ack.before:$rolled:sleep=2300; strike_at=1; }
+plan_late_answer() { workers_of=(2 4) host_n=1 expect='duplicate|stale'; rnd 10 200; with[w1]=ps.push.ack.before:$rolled:sleep=2300; strike_at=1; }
 strike_late_answer() { strikes_in_log w1; }
 
 # ---- row ranges --------------------------------------------------------------------------------------------------------------------------------
 rows_slow=task.start.before:1:sleep=250:every # a range is in somebody's hands for long enough to be struck
-plan_rows_killed() { workers_of=(1 2 4) target=rows expect=recomputed with[all]=$rows_slow; rnd 12 96; strike_at=$rolled; }
+plan_rows_killed() { workers_of=(1 2 4) target=rows expect='recomputed|overtaken' with[all]=$rows_slow; rnd 12 96; strike_at=$rolled; }
 strike_rows_killed() { local v; v=$(running_one); v=${v:-w1}; kill9 "$v"; noticed "$v"; later 4000 launch "$v"; }
 watch_rows_killed() { watch_lost; }
-plan_rows_stopped() { workers_of=(2 4) target=rows expect='recomputed|stale'; with[all]=$rows_slow; rnd 12 60; strike_at=$rolled; }
+plan_rows_stopped() { workers_of=(2 4) target=rows expect='recomputed|overtaken|stale'; with[all]=$rows_slow; rnd 12 60; strike_at=$rolled; }
 strike_rows_stopped() { local v; v=$(running_one); v=${v:-w1}; end STOP "$v"; rnd 4000 12000; later $rolled resumes "$v"; }
 plan_rows_hung() { workers_of=(2 4) target=rows expect='overtaken|recomputed'; with[all]=$rows_slow with[w2]=worker.compute.hang:4,$rows_slow; strike_at=1; }
 strike_rows_hung() { strikes_in_log w2; later 12000 replaced w2; }

@@ -5,14 +5,15 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 results=${1:-${STEER_RESULTS:-build/results.txt}}
 bin=${STEER_BIN:-build/release/bin}
-commit=$("$bin/steerctl" --version | grep -oE '[0-9a-f]{7,}(-dirty)?' | head -1)
+commit=$(git describe --always --dirty 2>/dev/null || "$bin/steerctl" --version | cut -d' ' -f2)
 counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused)
 lines=$(grep "^suite=chaos commit=$commit " "$results")
 chaos() { grep -c "$1" <<<"$lines"; }
 seeds() { grep -oE ' seed=[0-9]+' <<<"$lines" | cut -d= -f2 | sort -n | sed -n "$1"; }
 figure_of() { grep "^suite=run name=$1 commit=$commit " "$results" | tail -n 1; }
 most() { grep -oE "$1=[0-9]+" <<<"$lines" | cut -d= -f2 | sort -n | awk '{v[NR] = $1; s += $1} END {if (NR) printf "%d of them, mean %d ms, most %d ms", NR, s / NR, v[NR]; else printf "not measured"}'; }
-sim_sum() { grep "^suite=sim commit=$commit " "$results" | awk '{for (i = 1; i <= NF; i++) {if ($i ~ /^seeds=/) {split(substr($i, 7), r, "[.][.]"); n += r[2] - r[1] + 1} if ($i ~ /^violations=/) v += substr($i, 12)}} END {printf "%d seeds, %d violations", n, v}'; }
+sim_commit=$("${STEER_SIM:-build/release/tests/sim/steer_sim}" --version 2>/dev/null || echo "$commit")
+sim_sum() { grep "^suite=sim commit=$sim_commit " "$results" | awk '{for (i = 1; i <= NF; i++) {if ($i ~ /^seeds=/) {split(substr($i, 7), r, "[.][.]"); n += r[2] - r[1] + 1} if ($i ~ /^violations=/) v += substr($i, 12)}} END {printf "%d seeds, %d violations", n, v}'; }
 
 cat <<EOF
 # What was done to it, and what came of it

@@ -19,7 +19,7 @@ mkdir -p "$(dirname "$results")"
 touch "$results"
 counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused)
 faults=$(tests/chaos/run --list | wc -l)
-commit=$("$STEER_BIN/steerctl" --version | grep -oE '[0-9a-f]{7,}(-dirty)?' | head -1)
+commit=$(git describe --always --dirty 2>/dev/null || "$STEER_BIN/steerctl" --version | cut -d' ' -f2)
 
 tests/chaos/run --reference "$work/want" || exit 1
 [ "$runs" -gt 20 ] && grep "^suite=chaos commit=$commit " "$results" >"$work/lines"
