@@ -14,12 +14,12 @@ results=${STEER_RESULTS:-build/results.txt}
 work=$(mktemp -d /tmp/steer-chaos.XXXXXX)
 begun=$SECONDS
 trap 'touch "$work/stop"; wait; rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
+trap 'touch "$work/stop"; cat "$work"/pid.* 2>/dev/null | xargs -r kill; exit 1' INT TERM
 mkdir -p "$(dirname "$results")"
 touch "$results"
 counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused)
 faults=$(tests/chaos/run --list | wc -l)
-commit=$(git describe --always --dirty 2>/dev/null || "$STEER_BIN/steerctl" --version | cut -d' ' -f2)
+commit=$(git describe --always --dirty --exclude "*" 2>/dev/null || "$STEER_BIN/steerctl" --version | cut -d' ' -f2)
 
 tests/chaos/run --reference "$work/want" || exit 1
 [ "$runs" -gt 20 ] && grep "^suite=chaos commit=$commit " "$results" >"$work/lines"
@@ -27,8 +27,13 @@ touch "$work/lines"
 
 one() { # seed
     [ ! -e "$work/stop" ] || return
-    tests/chaos/run --seed "$1" --want "$work/want" --results "$work/lines" >"$work/out.$1" 2>&1
-    case $? in
+    local rc
+    nice tests/chaos/run --seed "$1" --want "$work/want" --results "$work/lines" >"$work/out.$1" 2>&1 &
+    echo $! >"$work/pid.$1"
+    wait $!
+    rc=$?
+    rm -f "$work/pid.$1"
+    case $rc in
     0 | 3) ;;
     77)
         grep -o 'missing .*' "$work/out.$1" >>"$work/missing"
@@ -52,6 +57,7 @@ done
 wait
 
 failed=0
+if grep -q ' equal=0 ' "$work/lines"; then failed=1; fi
 for f in "$work"/failed.*; do
     [ -e "$f" ] || continue
     failed=1
