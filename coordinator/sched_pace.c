@@ -17,12 +17,12 @@
 
 #define SAMPLES_MIN 12
 #define SMOOTH 0.1
-#define EVEN_MS 5.0      /* what a step costs besides computing: small differences drown in it */
-#define SLOW_MIN 1.5     /* times the fastest; less is as good as equal */
+#define EVEN_MS 5.0  /* what a step costs besides computing: small differences drown in it */
+#define SLOW_MIN 1.5 /* times the fastest; less is as good as equal */
 #define SLOW_MAX 64.0
-#define CHANGE_MIN 1.4   /* so much must the estimate differ from what slots are cut by */
-#define LOOK_MS 3000     /* between two looks */
-#define RETRY_MS 30000   /* a worker without units is tried again */
+#define CHANGE_MIN 1.4 /* so much must the estimate differ from what slots are cut by */
+#define LOOK_MS 3000   /* between two looks */
+#define RETRY_MS 30000 /* a worker without units is tried again */
 #define RETRY_MS_MAX 600000
 
 static struct sched_worker *member_of(const struct sched *s, const struct sched_stage *st,
@@ -81,7 +81,7 @@ static void retry(struct sched *s, struct sched_worker *w)
 {
     w->pace = 1;
     w->samples = 0;
-    w->retry_ms = w->retry_ms == 0               ? RETRY_MS
+    w->retry_ms = w->retry_ms == 0                 ? RETRY_MS
                   : w->retry_ms * 2 < RETRY_MS_MAX ? w->retry_ms * 2
                                                    : RETRY_MS_MAX;
     w->paced_ms = s->now_ms;

@@ -241,7 +241,7 @@ static bool leaf_is_there(const struct fold *f, uint32_t chunk, uint32_t leaf)
 }
 
 /* All chunks come in nearly the same order, so that a part of very many says enough. */
-#define MISSING_LOOKS ((size_t)1 << 20)
+#define MISSING_LOOKS ((size_t)1 << 17)
 
 size_t fold_missing(struct fold *f, struct tree_span *out, size_t cap)
 {
