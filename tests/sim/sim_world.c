@@ -402,6 +402,7 @@ void sim_world_run(uint64_t seed, struct sim_results *out)
     sim_chaos_draw();
     world.chaos = true;
     world.config.lease_ms = 3000 + sim_draw(8000);
+    world.config.replicate = sim_chance(850);
     world.pace_us = 100000 + sim_draw(2000000);
     sim_work_faults.unit_us = sim_chance(200) ? 2000 : 10000 + sim_draw(200000);
     world.chaos_until_us = sim_now_us() + 3 * SECOND + sim_draw(20000000);
