@@ -189,7 +189,7 @@ static void on_job(struct coordinator *c, const struct api_request *q, const str
  */
 static void on_info(struct coordinator *c, struct api_response *r)
 {
-    cJSON *o = cJSON_CreateObject();
+    cJSON *o = cJSON_CreateObject(), *counted = NULL;
     int here = 0;
 
     for (int i = 0; i < c->roster.n; i++)
@@ -201,8 +201,10 @@ static void on_info(struct coordinator *c, struct api_response *r)
     cJSON_AddStringToObject(o, "state_dir", c->config.dir);
     cJSON_AddStringToObject(o, "control", c->control);
     cJSON_AddBoolToObject(o, "parked", c->parked);
-    cJSON_AddNumberToObject(o, "stale_results", (double)c->sched.stale);
-    cJSON_AddNumberToObject(o, "fenced_leases", (double)c->sched.fenced);
+    counted = cJSON_AddObjectToObject(o, "counters");
+#define X(name, help) cJSON_AddNumberToObject(counted, #name, (double)c->sched.counters.name);
+    SCHED_COUNTERS(X)
+#undef X
     cJSON_AddNumberToObject(o, "stale_frames", (double)c->counters.stale_term);
     cJSON_AddNumberToObject(o, "bad_frames", (double)c->counters.frames_bad);
     api_json(r, 200, o);
@@ -353,10 +355,9 @@ static void on_metrics(struct coordinator *c, struct api_response *r)
     single(b, "events_total", "counter", "Events that the scheduler stepped through.",
            c->counters.events);
     single(b, "commits_total", "counter", "Transactions of the journal.", c->counters.commits);
-    single(b, "stale_results_total", "counter", "Results under a lease or attempt that was over.",
-           c->sched.stale);
-    single(b, "fenced_leases_total", "counter",
-           "Leases that a worker held and that were not its own any more.", c->sched.fenced);
+#define X(name, help) single(b, #name "_total", "counter", help, c->sched.counters.name);
+    SCHED_COUNTERS(X)
+#undef X
     single(b, "stale_frames_total", "counter", "Messages of unknown peers or older terms.",
            c->counters.stale_term);
     single(b, "bad_frames_total", "counter", "Frames that could not be read.",

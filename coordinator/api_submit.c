@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "coordinator/api_inner.h"
 #include "coordinator/job_id.h"
@@ -341,6 +342,7 @@ static void job_submit(struct submission *s, struct sched_job *j, const struct a
              job_kind_name(j->kind), j->stages_n);
     coordinator_event(c, &ev);
     coordinator_flush(c); /* if this fails the job is safe all the same: its row is committed */
+    fault_hit(FAULT_SUBMIT_REPLY_BEFORE);
     api_json(r, 201, api_job(c, sched_find_job(&c->sched, id), true));
 }
 

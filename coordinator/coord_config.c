@@ -26,7 +26,7 @@ const char coord_config_usage[] =
     "  --lease-ms N         lease of a task, 1000..600000 (default 10000)\n"
     "  --config FILE        any of these in YAML, \"lease-ms: 10000\" (STEER_COORDINATOR_CONFIG); "
     "variables and flags go first\n"
-    "  --help, --version\n"
+    "  --help, --version, --faults (the failpoints that STEER_FAULT=name:n can name)\n"
     "STEER_TOKEN: key that every request must carry; needed when HTTP listens beyond loopback.\n"
     "DIR/endpoint.json says where it listens. SIGTERM stops it; jobs go on at the next start.\n";
 

@@ -17,6 +17,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "coordinator/api.h"
@@ -176,7 +177,10 @@ static void requests_take(struct coordinator *c)
             c->wait[c->waits_n++].ticket = ticket;
             buf_free(&r.body);
         } else {
+            bool accepted = r.status == 201;
             http_answer(c->http, ticket, &r);
+            if (accepted)
+                fault_hit(FAULT_SUBMIT_REPLY_AFTER);
         }
     }
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "coordinator/coord_config.h"
 #include "coordinator/coordinator.h"
@@ -32,8 +33,15 @@ int main(int argc, char **argv)
     struct coord_config config;
     struct coordinator *c = NULL;
     struct err e = {0};
-    int rc = coord_config_parse(argc, argv, &config, &e);
+    int rc = 0;
 
+    if (argc == 2 && strcmp(argv[1], "--faults") == 0) {
+        fault_list(stdout);
+        return 0;
+    }
+    rc = coord_config_parse(argc, argv, &config, &e);
+    if (rc == 0)
+        rc = fault_init(&e);
     if (rc != 0) {
         fprintf(stderr, "steer-coordinator: %s\n%s", e.msg, coord_config_usage);
         return 2;

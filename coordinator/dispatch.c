@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/job_id.h"
@@ -158,25 +159,35 @@ void dispatch_action(struct coordinator *c, const struct sched_action *act)
 {
     switch (act->type) {
     case SCHED_SEND_TASK:
+        fault_hit(FAULT_GRANT_BEFORE);
         send_task(c, act);
+        fault_hit(FAULT_GRANT_AFTER);
         break;
     case SCHED_SEND_TASK_CANCEL:
         send_task_word(c, act, CONTROL_TASK_CANCEL);
         break;
     case SCHED_SEND_ACK:
+        fault_hit(FAULT_TASK_ACK_BEFORE);
         send_task_word(c, act, CONTROL_ACK);
+        fault_hit(FAULT_TASK_ACK_AFTER);
         break;
     case SCHED_SEND_OPEN:
+        fault_hit(FAULT_SESSION_OPEN_BEFORE);
         send_session(c, act, CONTROL_SESSION_OPEN);
+        fault_hit(FAULT_SESSION_OPEN_AFTER);
         break;
     case SCHED_SEND_ASSIGN:
+        fault_hit(FAULT_SESSION_ASSIGN_BEFORE);
         send_session(c, act, CONTROL_ASSIGN);
         break;
     case SCHED_SEND_CLOSE:
+        fault_hit(FAULT_SESSION_CLOSE_BEFORE);
         send_session_word(c, act, CONTROL_SESSION_CLOSE);
         break;
     case SCHED_SEND_SESSION_ACK:
+        fault_hit(FAULT_SESSION_ACK_BEFORE);
         send_session_word(c, act, CONTROL_ACK);
+        fault_hit(FAULT_SESSION_ACK_AFTER);
         break;
     case SCHED_ASK_REUSE:
         ask_reuse(c, act);

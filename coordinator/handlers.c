@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "coordinator/coordinator.h"
@@ -225,7 +226,9 @@ static void on_hello(const struct message *q)
     }
     handlers_roster(q->c); /* a replaced process goes before its successor comes */
     peer_bind(q->c, w->id, q->peer);
+    fault_hit(FAULT_WELCOME_BEFORE);
     welcome(q);
+    fault_hit(FAULT_WELCOME_AFTER);
     leases_of(q->m, lease);
     snprintf(ev.worker, sizeof ev.worker, "%s", w->id);
     ev.class_id = w->fingerprint;

@@ -13,6 +13,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/log.h"
 #include "coordinator/http_private.h"
 
@@ -150,6 +151,7 @@ enum MHD_Result artifact_get(struct http_request *r)
         http_problem(r, 404, "not_found", "no artefact %s", r->digest.hex);
         return http_send(r);
     }
+    fault_hit(FAULT_ARTIFACT_GET_MID);
     return send_file(r, fd, (uint64_t)st.st_size);
 }
 
@@ -231,6 +233,7 @@ void artifact_put_bytes(struct http_request *r, const char *bytes, size_t len)
         r->put_code = ERR_LIMIT;
     } else {
         rc = blob_write(r->writer, bytes, len, &e);
+        fault_hit(FAULT_ARTIFACT_PUT_MID);
         if (rc != 0)
             put_failed(r, rc, &e);
     }
@@ -253,6 +256,7 @@ void artifact_put_end(struct http_request *r)
         put_failed(r, rc, &e);
         return;
     }
+    fault_hit(FAULT_ARTIFACT_PUT_AFTER);
     http_count(r->http, &r->http->counters.artifact_bytes_in, r->received);
     r->response.status = had ? 200 : 201;
     r->response.content_type = "application/json";

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "coordinator/journal_inner.h"
 
 static const char *const migrations[] = {
@@ -109,7 +110,11 @@ static int term_bump(struct journal *j, struct err *e)
                     "t", value);
     }
     if (rc == 0)
+        rc = fault_error(FAULT_JOURNAL_TERM_BEFORE, e);
+    if (rc == 0)
         rc = db_commit(j->db, e);
+    if (rc == 0)
+        fault_hit(FAULT_JOURNAL_TERM_AFTER);
     if (rc != 0)
         db_rollback(j->db);
     return rc;
@@ -417,7 +422,11 @@ int journal_add(struct journal *j, const struct sched_job *job, const struct jou
         rc = db_run(j->db, e, "INSERT INTO idempotency(key, body, job) VALUES(?1, ?2, ?3)", "tti",
                     s->key, s->body.hex, (int64_t)job->id);
     if (rc == 0)
+        rc = fault_error(FAULT_JOURNAL_SUBMIT_BEFORE, e);
+    if (rc == 0)
         rc = db_commit(j->db, e);
+    if (rc == 0)
+        fault_hit(FAULT_JOURNAL_SUBMIT_AFTER);
     if (rc != 0) {
         db_rollback(j->db);
         err_wrap(e, "journal");
@@ -445,7 +454,11 @@ int journal_commit(struct journal *j, const struct sched_actions *a, uint64_t wa
     for (int i = 0; i < a->n && rc == 0; i++)
         rc = write_action(j, &a->v[i], wall_ms, e);
     if (rc == 0)
+        rc = fault_error(FAULT_JOURNAL_COMMIT_BEFORE, e);
+    if (rc == 0)
         rc = db_commit(j->db, e);
+    if (rc == 0)
+        fault_hit(FAULT_JOURNAL_COMMIT_AFTER);
     if (rc != 0) {
         db_rollback(j->db);
         err_wrap(e, "journal");

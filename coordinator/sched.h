@@ -189,6 +189,29 @@ struct sched_worker {
     struct sched_stage *in; /* whose session it is a member of */
 };
 
+/* Counted since this process started; a restart begins at zero. Shown as steer_<name>_total by
+ * /metrics, as "counters" by GET /v1/info and by `steerctl counters`. */
+#define SCHED_COUNTERS(X)                                                                          \
+    X(stale, "Results and reports under a lease or attempt that was over.")                        \
+    X(fenced, "Leases that a worker held and that were not its own any more.")                     \
+    X(duplicate, "Gradients that came when they were there already.")                              \
+    X(recomputed, "Units and row ranges given out again after a loss.")                            \
+    X(overtaken, "Units and row ranges of a slow or hung worker given to another one as well.")    \
+    X(promoted, "Changes of parameter hosts in which a copy became the owner.")                    \
+    X(respread, "Changes of parameter hosts because one joined or left.")                          \
+    X(rolled_back, "Sessions that went back to a checkpoint.")                                     \
+    X(fallback, "Checkpoints that could not be read, so that an older one was taken.")             \
+    X(audited, "Gradients and row ranges that two workers had to agree about, and did.")           \
+    X(disputed, "Gradients and row ranges about which two workers did not agree.")                 \
+    X(quarantined, "Workers that were outvoted and get no work any more.")                         \
+    X(parked, "Times that work stopped because a disk was full.")                                  \
+    X(refused, "Workers that got no work: of another numerics class, or in quarantine.")
+struct sched_counters {
+#define X(name, help) uint64_t name;
+    SCHED_COUNTERS(X)
+#undef X
+};
+
 typedef int (*sched_planner)(const struct spec *s, const cJSON *inputs, const cJSON *done,
                              struct phase *out, cJSON **outputs, cJSON **metrics, struct err *e);
 struct sched_config {
@@ -219,8 +242,8 @@ struct sched {
     int workers_n, workers_cap;
     struct sched_worker **worker;
     int garbage_n, garbage_cap;
-    void **garbage;         /* freed by sched_collect(): actions may still point at it */
-    uint64_t stale, fenced; /* counters */
+    void **garbage; /* freed by sched_collect(): actions may still point at it */
+    struct sched_counters counters;
 };
 
 /* What happened. */

@@ -492,7 +492,7 @@ void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_acti
         act->epoch = ev->attempt;
     }
     if (!live) {
-        s->stale++;
+        s->counters.stale++;
         return;
     }
     if (ev->type == SCHED_SESSION_STATUS)

@@ -342,7 +342,7 @@ void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool wh
             snprintf(act->worker, sizeof act->worker, "%s", ev->worker);
             act->number = ev->lease[i].task;
             act->epoch = ev->lease[i].epoch;
-            s->fenced++;
+            s->counters.fenced++;
         } else if (!is_hung(s, ev, t)) {
             lease_renew(s, st, t, &ev->lease[i]);
         }
@@ -382,7 +382,7 @@ static struct sched_task *answered(struct sched *s, const struct sched_event *ev
     act->epoch = ev->epoch;
     if (t == NULL || t->state != TASK_LEASED || t->epoch != ev->epoch ||
         strcmp(t->worker, ev->worker) != 0) {
-        s->stale++;
+        s->counters.stale++;
         return NULL;
     }
     return t;

@@ -13,8 +13,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buf.h"
+#include "base/fault.h"
 #include "ps/units.h"
 
 #define ALIGN 64
@@ -184,6 +186,16 @@ static bool is_finite(const float *x, size_t n)
     return bad == 0;
 }
 
+/* What damaged memory does; the value stays finite. */
+static void bit_flip(float *x)
+{
+    uint32_t bits;
+
+    memcpy(&bits, x, sizeof bits);
+    bits ^= 1u << 22;
+    memcpy(x, &bits, sizeof bits);
+}
+
 /* Merges chunks [begin, end) of the closing node through the stack and pushes them. */
 static int chunks_close(struct train *t, uint32_t begin, uint32_t end, const struct fold_sums *sums)
 {
@@ -204,6 +216,8 @@ static int chunks_close(struct train *t, uint32_t begin, uint32_t end, const str
                        ", units [%u, %u): the gradient of elements [%zu, %zu) is not finite",
                        t->step + 1, units.begin, units.end, at, to);
     }
+    if (fault_hit(FAULT_WORKER_GRAD_CORRUPT))
+        bit_flip((float *)(uintptr_t)top + at);
     return t->env->grads_push(t->env->self, t->step, t->node, begin, end, top, sums, t->e);
 }
 
@@ -248,6 +262,10 @@ static int unit_run(struct train *t, uint32_t unit, float *grad, bool closes,
 
     if (t->env->cancelled(t->env->self))
         return err_set(t->e, ERR_CANCELLED, "step %" PRIu64 ": told to stop", t->step + 1);
+    fault_hit(FAULT_WORKER_COMPUTE_SLOW);
+    if (fault_hit(FAULT_WORKER_COMPUTE_HANG))
+        for (;;)
+            pause();
     batch_fill(t, unit);
     if (t->batch.targets > 0)
         transformer_train(t->task->dims, t->params, &t->batch, grad, closes ? &sink : NULL,

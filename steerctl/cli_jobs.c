@@ -383,7 +383,7 @@ int verb_events(struct cli *c)
     return code;
 }
 
-/* ---- workers, version ------------------------------------------------------------------------------------------------------- */
+/* ---- workers, counters, version ------------------------------------------------------------------------------------------------------- */
 
 int verb_worker_ls(struct cli *c)
 {
@@ -426,6 +426,32 @@ int verb_worker_ls(struct cli *c)
             cli_say("no workers; start some with: steerctl up --workers 2");
     }
     cJSON_Delete(list);
+    cli_client_close(cl);
+    return code;
+}
+
+int verb_counters(struct cli *c)
+{
+    struct cli_client *cl = NULL;
+    cJSON *info = NULL;
+    const cJSON *item;
+    struct cli_table t = {0};
+    int code = cli_client_open(c, &cl);
+
+    if (code == CLI_OK)
+        code = cli_get(cl, "/v1/info", &info);
+    if (code == CLI_OK && c->json)
+        cli_print_json(json_get(info, "counters"));
+    if (code == CLI_OK && !c->json) {
+        cJSON_ArrayForEach(item, json_get(info, "counters"))
+        {
+            char text[CLI_SHORT];
+            snprintf(text, sizeof text, "%.0f", item->valuedouble);
+            cli_table_add(&t, 2, item->string, text);
+        }
+        cli_table_print(&t, stdout);
+    }
+    cJSON_Delete(info);
     cli_client_close(cl);
     return code;
 }

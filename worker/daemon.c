@@ -17,6 +17,7 @@
 
 #include "artifact/artifact.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "json/json.h"
@@ -135,6 +136,16 @@ static void link_renew(struct worker *w)
         log_warn("coordinator.address", "error=%s", e.msg);
 }
 
+static void said_fault(enum control_type type, bool before)
+{
+    if (type == CONTROL_HELLO && before)
+        fault_hit(FAULT_HELLO_BEFORE);
+    else if (type == CONTROL_TASK_DONE)
+        fault_hit(before ? FAULT_TASK_DONE_BEFORE : FAULT_TASK_DONE_AFTER);
+    else if (type == CONTROL_SESSION_CHECKPOINT || type == CONTROL_SESSION_DONE)
+        fault_hit(before ? FAULT_CKPT_REPORT_BEFORE : FAULT_CKPT_REPORT_AFTER);
+}
+
 /* False: nobody is connected. */
 static bool message_send(struct worker *w, struct control *m)
 {
@@ -143,9 +154,11 @@ static bool message_send(struct worker *w, struct control *m)
     struct err e;
     bool sent;
 
+    said_fault(m->type, true);
     control_pack(m, &frame);
     f = (struct link_frame){.data = frame.data, .len = frame.len};
     sent = w->socket != NULL && link_send(w->socket, NULL, &f, 1, &e) == 0;
+    said_fault(m->type, false);
     if (!sent)
         log_debug("control.unsent", "type=%s",
                   control_type_name(m->type)); /* duty repeats what matters */

@@ -1,5 +1,6 @@
 #include "worker/executor.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "jobs/run.h"
@@ -63,10 +65,29 @@ static int env_fetch(void *self, const char *digest, char *path, size_t cap, str
     return artifact_fetch(j->x->env.artifacts, digest, FETCH_DEADLINE_MS, path, cap, e);
 }
 
+/* What damaged memory does to rows on their way to the file. */
+static void file_flip_bit(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    off_t middle = fd < 0 ? 0 : lseek(fd, 0, SEEK_END) / 2;
+    char byte;
+
+    if (fd < 0)
+        return;
+    if (pread(fd, &byte, 1, middle) == 1) {
+        byte ^= 1;
+        if (pwrite(fd, &byte, 1, middle) != 1)
+            log_warn("fault.flip", "path=%s", path);
+    }
+    close(fd);
+}
+
 static int env_publish(void *self, const char *path, struct digest *out, struct err *e)
 {
     struct job *j = self;
 
+    if (fault_hit(FAULT_WORKER_ROWS_CORRUPT))
+        file_flip_bit(path);
     return artifact_publish(j->x->env.artifacts, path, FETCH_DEADLINE_MS, out, NULL, NULL, e);
 }
 
@@ -110,6 +131,11 @@ static int context_run(struct job *j, const char *scratch, uint64_t *heartbeat,
     char path[4096];
     int rc;
 
+    fault_hit(FAULT_TASK_START_BEFORE);
+    fault_hit(FAULT_WORKER_COMPUTE_SLOW);
+    if (fault_hit(FAULT_WORKER_COMPUTE_HANG))
+        for (;;)
+            pause();
     rc = env_fetch(j, t->context.hex, path, sizeof path, e);
     if (rc == 0)
         rc = file_read(path, CONTEXT_BYTES_MAX, &context, e);

@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "net/link.h"
 #include "ps/host.h" /* enum host_verdict */
@@ -231,6 +232,7 @@ int ps_client_push(struct ps_client *c, uint64_t step, struct tree_node node, ui
 
     CHECK(begin < end && end <= c->chunks && (begin > 0 || sums != NULL));
     most = most < 1 ? 1 : most > PARAMS_FRAMES_MAX ? PARAMS_FRAMES_MAX : most;
+    fault_hit(FAULT_PS_PUSH_BEFORE);
     for (uint32_t host = 0; rc == 0 && host < c->plan.hosts_n; host++) {
         uint32_t at =
             begin > c->plan.host[host].chunk_begin ? begin : c->plan.host[host].chunk_begin;
@@ -253,6 +255,7 @@ int ps_client_push(struct ps_client *c, uint64_t step, struct tree_node node, ui
             rc = pending_send(c, p, check, e);
         }
     }
+    fault_hit(FAULT_PS_PUSH_AFTER);
     return rc == 0 ? receive(c, 0, e) : rc;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #define STATUS_MS 250
@@ -155,6 +156,7 @@ void hosted_saved_send(struct hosted *x)
 
     h.chunk = x->saved->chunk_begin;
     h.count = x->saved->chunks;
+    fault_hit(FAULT_CKPT_SAVED_BEFORE);
     for (uint32_t i = 0; i < x->saved->chunks; i++)
         buf_add(&hex, x->saved->digest[i].hex, DIGEST_HEX);
     link_send(x->leader, NULL,

@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #define PULLS_MAX 4096
@@ -109,11 +110,13 @@ void hosted_roots_send(struct hosted *x)
 
     h.chunk = x->s->plan.chunk_begin;
     h.count = x->s->plan.chunk_end - x->s->plan.chunk_begin;
+    fault_hit(FAULT_PS_ROOTS_BEFORE);
     link_send(x->leader, NULL,
               (struct link_frame[]){{.data = head, .len = params_pack(&h, head)},
                                     {.data = (void *)(uintptr_t)host_sumsq(x->s->host),
                                      .len = h.count * sizeof(double)}},
               2, &e);
+    fault_hit(FAULT_PS_ROOTS_AFTER);
     x->roots_ms = clock_ms();
     x->roots_due = true;
 }
@@ -130,6 +133,7 @@ static void apply_send(struct ps_host *p, struct hosted *x, const struct link_pe
     h.rate = last->lr;
     frame = (struct link_frame){.data = head, .len = params_pack(&h, head)};
     link_send(p->router, peer, &frame, 1, &e); /* lost: the host repeats its ROOTS */
+    fault_hit(FAULT_PS_CLOSE_AFTER);
 }
 
 static void events_do(struct ps_host *p, struct hosted *x, unsigned events)
@@ -137,10 +141,13 @@ static void events_do(struct ps_host *p, struct hosted *x, unsigned events)
     if ((events & HOST_CHECKPOINT) != 0)
         hosted_checkpoint(p, x);
     if ((events & HOST_APPLY) != 0)
+        fault_hit(FAULT_PS_CLOSE_BEFORE);
+    if ((events & HOST_APPLY) != 0)
         for (int i = 0; i < x->members; i++)
             apply_send(p, x, &x->member[i].peer);
     if ((events & HOST_VERSION) != 0) {
         x->roots_due = false;
+        fault_hit(FAULT_PS_CHUNKS_BEFORE);
         hosted_pulls_serve(p, x);
         if (x->leader == NULL)
             hosted_status(p, x, clock_ms());
@@ -184,6 +191,7 @@ void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *pe
     answer.chunk = h->chunk;
     answer.count = h->count;
     out = (struct link_frame){.data = head, .len = params_pack(&answer, head)};
+    fault_hit(FAULT_PS_PUSH_ACK_BEFORE);
     link_send(p->router, peer, &out, 1, &e); /* lost: it is pushed again */
     events_do(p, x, events);
 }
@@ -237,8 +245,12 @@ void hosted_apply(struct ps_host *p, struct hosted *x, const struct params_head 
     const struct host_close close = {h->step, h->scale, h->rate};
     unsigned events = 0;
     struct err e;
-    int rc = host_apply(x->s->host, &close, &events, &e);
+    int rc;
 
+    fault_hit(FAULT_PS_APPLY_BEFORE);
+    rc = host_apply(x->s->host, &close, &events, &e);
+    if (rc == 0)
+        fault_hit(FAULT_PS_APPLY_AFTER);
     if (rc == 0)
         events_do(p, x, events);
     else if (rc != ERR_STALE)

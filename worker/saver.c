@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/fault.h"
 #include "worker/mailbox.h"
 
 struct saver {
@@ -34,14 +35,22 @@ static void job_run(struct saver *s, struct saver_job *j)
     size_t at = 0;
 
     for (uint32_t i = 0; j->rc == 0 && i < j->chunks && !s->stop; i++) {
-        j->rc = s->publish(s->publish_self, j->floats + at, j->chunk_floats[i] * sizeof(float),
-                           &j->digest[i], &j->err);
+        j->rc = fault_error(FAULT_CKPT_CHUNK_BEFORE, &j->err);
+        if (j->rc == 0)
+            j->rc = s->publish(s->publish_self, j->floats + at, j->chunk_floats[i] * sizeof(float),
+                               &j->digest[i], &j->err);
+        if (j->rc == 0)
+            fault_hit(FAULT_CKPT_CHUNK_AFTER);
         at += j->chunk_floats[i];
     }
     if (j->manifest != NULL) {
         struct buf text = BUF_INIT;
         ckpt_manifest_write(j->manifest, &text);
-        j->rc = s->publish(s->publish_self, text.data, text.len, &j->manifest_digest, &j->err);
+        j->rc = fault_error(FAULT_CKPT_MANIFEST_BEFORE, &j->err);
+        if (j->rc == 0)
+            j->rc = s->publish(s->publish_self, text.data, text.len, &j->manifest_digest, &j->err);
+        if (j->rc == 0)
+            fault_hit(FAULT_CKPT_MANIFEST_AFTER);
         buf_free(&text);
     }
 }

@@ -32,7 +32,7 @@ const char worker_config_usage[] =
     "  --name NAME               for people (default: the host's name)\n"
     "  --config FILE             any of these in YAML, \"threads: 4\" (STEER_WORKER_CONFIG); "
     "variables and flags go first\n"
-    "  --help, --version\n"
+    "  --help, --version, --faults (the failpoints that STEER_FAULT=name:n can name)\n"
     "SIGTERM drains: running tasks end, a session is handed over; a second SIGTERM stops at "
     "once.\n";
 

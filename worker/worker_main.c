@@ -1,5 +1,7 @@
 #include <stdio.h>
+#include <string.h>
 
+#include "base/fault.h"
 #include "worker/daemon.h"
 
 int main(int argc, char **argv)
@@ -7,7 +9,11 @@ int main(int argc, char **argv)
     struct worker_config config;
     struct err e = {0};
 
-    if (worker_config_parse(argc, argv, &config, &e) != 0) {
+    if (argc == 2 && strcmp(argv[1], "--faults") == 0) {
+        fault_list(stdout);
+        return 0;
+    }
+    if (worker_config_parse(argc, argv, &config, &e) != 0 || fault_init(&e) != 0) {
         fprintf(stderr, "steer-worker: %s\n%s", e.msg, worker_config_usage);
         return 2;
     }

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
 
@@ -213,6 +214,7 @@ static size_t on_answer(char *bytes, size_t size, size_t n, void *self)
     if (x->local_rc != 0)
         return 0;
     x->got += len;
+    fault_hit(FAULT_ARTIFACT_FETCH_MID);
     return len;
 }
 
@@ -228,6 +230,7 @@ static size_t on_upload(char *out, size_t size, size_t n, void *self)
         x->local_rc = err_sys(x->e, "read blob %s", x->digest);
         return CURL_READFUNC_ABORT;
     }
+    fault_hit(FAULT_ARTIFACT_UPLOAD_MID);
     return (size_t)got;
 }
 

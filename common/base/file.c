@@ -1,3 +1,4 @@
+#include "base/fault.h"
 #include "base/file.h"
 
 #include <dirent.h>
@@ -90,12 +91,15 @@ int file_write_atomic(const char *path, const void *bytes, size_t len, struct er
         rc = err_set(e, errno == ENOSPC ? ERR_NO_SPACE : ERR_IO, "fsync %s: %s", temp,
                      strerror(errno));
     close(fd);
+    if (rc == 0)
+        rc = fault_error(FAULT_FILE_RENAME_BEFORE, e);
     if (rc == 0 && rename(temp, path) != 0)
         rc = err_sys(e, "rename %s to %s", temp, path);
     if (rc != 0) {
         unlink(temp);
         goto out;
     }
+    fault_hit(FAULT_FILE_RENAME_AFTER);
     if (slash != NULL)
         *slash = '\0';
     rc = file_sync_dir(slash == NULL ? "." : slash == dir ? "/" : dir, e);

@@ -330,6 +330,8 @@ static void effect_metrics(const struct results *r, const struct sink *s, int mo
 static void model_metrics(const struct results *r, const struct sink *s, int m)
 {
     char guide[24], name[128];
+    struct interval over_seeds;
+    int seeds;
 
     for (int g = 0; g < r->guidances; g++) {
         results_guidance_text(r->guidance[g], guide);
@@ -345,6 +347,10 @@ static void model_metrics(const struct results *r, const struct sink *s, int m)
     metric(s, r->gap[m].nll_missing, "nll_missing.%s", r->model[m]);
     snprintf(name, sizeof name, "gap.%s", r->model[m]);
     metric_interval(s, &r->gap[m].shuffled, true, name);
+    over_seeds = results_gap_over_seeds(r, m, &seeds);
+    snprintf(name, sizeof name, "seeds.gap.%s", r->model[m]);
+    if (seeds > 0)
+        metric_interval(s, &over_seeds, true, name);
 }
 
 void report_metrics(const struct results *r, bool all,

@@ -230,6 +230,16 @@ static void gap_section(const struct results *r, struct buf *out)
         signed_interval(out, &gap->missing, 4);
         buf_str(out, " |\n");
     }
+    for (int m = 0; m < r->models; m++) {
+        int seeds;
+        struct interval over = results_gap_over_seeds(r, m, &seeds);
+        if (seeds == 0)
+            continue;
+        buf_printf(out, "\nOver the %d training seeds of `%s`: shuffled - true ", seeds,
+                   r->model[m]);
+        signed_interval(out, &over, 4);
+        buf_str(out, " (t interval; those above hold for one trained model each).\n");
+    }
 }
 
 static void text_row(const char *model, const char *setting, const struct results_cell *cell,

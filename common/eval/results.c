@@ -136,6 +136,24 @@ bool results_same_group(const char *a, const char *b)
     return n == stem_length(b) && strncmp(a, b, n) == 0;
 }
 
+struct interval results_gap_over_seeds(const struct results *r, int first, int *seeds)
+{
+    double gap[RESULTS_MODELS_MAX];
+    size_t n = 0;
+
+    *seeds = 0;
+    for (int m = 0; m < r->models; m++) {
+        if (!results_same_group(r->model[m], r->model[first]) || r->gap[m].rows == 0)
+            continue;
+        if (m < first)
+            return (struct interval){(double)NAN, (double)NAN, (double)NAN};
+        gap[n++] = r->gap[m].shuffled.value;
+    }
+    if (n >= 2)
+        *seeds = (int)n;
+    return stats_t_interval(gap, n);
+}
+
 bool results_is_control(const char *label)
 {
     return results_same_group(label, "control");

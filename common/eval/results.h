@@ -144,6 +144,10 @@ double results_base_rise(const struct results *r, int model, int guidance);
 /* Models whose labels differ only in "-<number>" at the end are training seeds of one: "steer",
  * "steer-2". */
 bool results_same_group(const char *a, const char *b);
+/* Loss gap (shuffled - true) over the training seeds of `first`'s group: a t interval over the
+ * models, so it covers the draw of the training as well as that of the replies. seeds: how many;
+ * 0 unless `first` is the first of its group and at least two were measured. */
+struct interval results_gap_over_seeds(const struct results *r, int first, int *seeds);
 bool results_is_control(const char *label); /* of group "control" */
 void results_beat(const struct results *r);
 void results_guidance_text(double g, char out[24]); /* "g1.5" */

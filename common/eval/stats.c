@@ -42,6 +42,28 @@ double stats_sd(const double *x, size_t n)
     return present > 1 ? sqrt(sum / (double)(present - 1)) : (double)NAN;
 }
 
+struct interval stats_t_interval(const double *x, size_t n)
+{
+    /* 97.5 % points of Student's t for 1, 2, ... degrees of freedom; further ones are within 1 % of
+     * Fisher's expansion 1.96 + 2.37 / df + 2.82 / df^2 (Abramowitz & Stegun 26.7.5). */
+    static const double point[] = {12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306};
+    struct interval v = {stats_mean(x, n), (double)NAN, (double)NAN};
+    size_t present = 0;
+    double df, t;
+
+    for (size_t i = 0; i < n; i++)
+        present += isnan(x[i]) ? 0 : 1;
+    if (present < 2)
+        return v;
+    df = (double)(present - 1);
+    t = present - 2 < sizeof point / sizeof point[0] ? point[present - 2]
+                                                     : 1.96 + 2.37 / df + 2.82 / (df * df);
+    t *= stats_sd(x, n) / sqrt((double)present);
+    v.lo = v.value - t;
+    v.hi = v.value + t;
+    return v;
+}
+
 static int compare_double(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;

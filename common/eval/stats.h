@@ -26,6 +26,10 @@ double stats_mean(const double *x, size_t n); /* NaN if no value is present */
 double stats_sd(const double *x,
                 size_t n); /* n - 1 in the denominator; NaN for fewer than two values */
 
+/* Mean with a 95 % t interval over n values (n - 1 degrees of freedom): what a few training seeds
+ * say about the next one. lo and hi are NaN for fewer than two values; NaN values are skipped. */
+struct interval stats_t_interval(const double *x, size_t n);
+
 /* Resamples of n units, drawn once and used for many statistics, so that comparisons share their
  * draws. */
 struct boot;

@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/fault.h"
 #include "base/file.h"
 #include "store/blob_private.h"
 
@@ -151,8 +152,12 @@ int blob_write_begin(struct blob_store *s, struct blob_writer **out, struct err 
 
 int blob_write(struct blob_writer *w, const void *bytes, size_t len, struct err *e)
 {
-    int rc = file_write_all(w->fd, bytes, len, e);
+    int rc = file_write_all(w->fd, bytes, len / 2, e);
 
+    if (rc == 0)
+        rc = fault_error(FAULT_BLOB_WRITE_MID, e);
+    if (rc == 0)
+        rc = file_write_all(w->fd, (const char *)bytes + len / 2, len - len / 2, e);
     if (rc != 0) {
         w->failed = true; /* what is on disk no longer agrees with the hash */
         return rc;
@@ -181,15 +186,23 @@ static int writer_publish(struct blob_writer *w, const char *digest, struct err 
 
     if (fchmod(w->fd, 0444) != 0)
         rc = err_sys(e, "chmod %s", w->temp);
+    if (rc == 0)
+        rc = fault_error(FAULT_BLOB_FSYNC_BEFORE, e);
     if (rc == 0 && fsync(w->fd) != 0)
         rc = err_set(e, errno == ENOSPC || errno == EDQUOT ? ERR_NO_SPACE : ERR_IO, "fsync %s: %s",
                      w->temp, strerror(errno));
+    if (rc == 0)
+        rc = fault_error(FAULT_BLOB_RENAME_BEFORE, e);
     if (rc == 0 && rename(w->temp, path) != 0)
         rc = err_sys(e, "rename %s to %s", w->temp, path);
     if (rc == 0)
-        rc = file_sync_dir(dir, e);
+        fault_hit(FAULT_BLOB_RENAME_AFTER);
     else
         unlink(w->temp);
+    if (rc == 0)
+        rc = fault_error(FAULT_BLOB_DIRSYNC_BEFORE, e);
+    if (rc == 0)
+        rc = file_sync_dir(dir, e);
     free(dir);
     free(path);
     return rc;

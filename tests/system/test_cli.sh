@@ -120,6 +120,7 @@ expect 7 "steerctl up" ls
 # Everything: workers join, the job runs to its end.
 expect 0 "http://127.0.0.1:" up --workers 2 --threads 1 --http 0
 expect 0 "worker-2" worker ls
+expect 0 "stale" counters
 expect 0 "job_" submit "$work/job.yaml" --follow --timeout 120
 id=$(head -n 1 "$work/out")
 expect 0 "SUCCEEDED" status "$id"

@@ -54,7 +54,7 @@ static void test_a_stale_result_changes_nothing_and_is_acknowledged(void **state
     assert_int_equal(fixture_count(&f, SCHED_SEND_TASK_CANCEL), 1);
     fixture_done(&f, t, 1);
     assert_int_equal(t->state, TASK_LEASED);
-    assert_int_equal(f.sched.stale, 1);
+    assert_int_equal(f.sched.counters.stale, 1);
     assert_int_equal(fixture_count(&f, SCHED_SEND_ACK), 1);
     fixture_done(&f, t, 2);
     assert_int_equal(stage(j, "data/chat")->state, RUN_SUCCEEDED);
@@ -430,7 +430,7 @@ static void test_a_lost_host_restarts_from_the_last_checkpoint(void **state)
     fixture_session(&f, st, SCHED_SESSION_STATUS, 1, 39); /* of the attempt that is over */
     fixture_session(&f, st, SCHED_SESSION_DONE, 1, 40);
     assert_int_equal(st->session->version, 5);
-    assert_int_equal(f.sched.stale, 2);
+    assert_int_equal(f.sched.counters.stale, 2);
     fixture_session(&f, st, SCHED_SESSION_DONE, 2, 39); /* not the last step: not done */
     assert_int_equal(st->session->open, false);
     fixture_tick(&f, 1000);

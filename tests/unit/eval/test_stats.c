@@ -252,9 +252,28 @@ static void test_distinct_and_unique(void **state)
     assert_true(isnan(stats_distinct(t + 2, 1, 1)));
 }
 
+static void test_t_interval_over_a_few_values(void **state)
+{
+    const double three[] = {1, 2, 3, (double)NAN};
+    const double one[] = {5};
+    double many[12];
+    struct interval v = stats_t_interval(three, 4);
+
+    (void)state;
+    assert_true(fabs(v.value - 2) < 1e-12);
+    assert_true(fabs(v.hi - 2 - 4.303 / sqrt(3)) < 1e-9 && fabs(2 - v.lo - 4.303 / sqrt(3)) < 1e-9);
+    v = stats_t_interval(one, 1);
+    assert_true(v.value == 5 && isnan(v.lo) && isnan(v.hi));
+    for (int i = 0; i < 12; i++)
+        many[i] = i % 2;
+    v = stats_t_interval(many, 12); /* t(11) = 2.201, sd = sqrt(3/11) */
+    assert_true(fabs(v.hi - 0.5 - 2.201 * sqrt(3.0 / 11) / sqrt(12)) < 2e-3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_t_interval_over_a_few_values),
         cmocka_unit_test(test_means_skip_missing_values),
         cmocka_unit_test(test_percentile_interpolates),
         cmocka_unit_test(test_ranks_and_spearman_average_ties),

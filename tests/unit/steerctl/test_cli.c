@@ -115,7 +115,7 @@ static void answer(const struct api_request *q, struct api_response *r)
         buf_str(&r->body, "{\"items\":[");
         job_print(&r->body, ID);
         buf_str(&r->body, ",{\"id\":\"" ID2 "\",\"name\":\"tw\\u001bin\",\"state\":\"PENDING\"},{"
-                                            "\"id\":\"job_00000000000zz\",\"name\":\"twin\","
+                          "\"id\":\"job_00000000000zz\",\"name\":\"twin\","
                           "\"state\":\"PENDING\"},{\"id\":\"job_00000000000zy\",\"name\":\"twin\","
                           "\"state\":\"PENDING\"}],\"next_page_token\":null}");
     } else if (strncmp(q->path, "/v1/jobs/", 9) == 0) {
@@ -344,9 +344,9 @@ static void test_the_manual_knows_every_verb(void **state)
 
 static void test_nobody_there_is_7(void **state)
 {
-    static const char *const verbs[] = {"ls",        "status x",    "submit job.yaml",
-                                        "worker ls", "cancel x",    "wait x",
-                                        "logs x",    "artifact ls", "artifact put rows.jsonl"};
+    static const char *const verbs[] = {
+        "ls",     "status x",    "submit job.yaml",         "worker ls", "cancel x", "wait x",
+        "logs x", "artifact ls", "artifact put rows.jsonl", "counters"};
     char args[128];
 
     (void)state;
