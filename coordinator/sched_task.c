@@ -152,6 +152,22 @@ void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_tas
     task_save(a, st, t);
 }
 
+void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                        const char *outcome, struct sched_actions *a)
+{
+    struct sched_action *act;
+
+    if (t->state != TASK_LEASED)
+        return;
+    act = sched_act(a, SCHED_SEND_TASK_CANCEL, st->job, st);
+    snprintf(act->worker, sizeof act->worker, "%s", t->worker);
+    act->number = t->id;
+    act->epoch = t->epoch;
+    lease_end(s, st, t, outcome, "", a);
+    task_pend(st, t);
+    task_save(a, st, t);
+}
+
 /* ---- giving out
  * -------------------------------------------------------------------------------------------------
  */
