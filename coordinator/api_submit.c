@@ -382,7 +382,7 @@ static void job_submit(struct submission *s, struct sched_job *j, const struct a
                                  .resolved = resolved};
 
     if (c->submit_error.code == 0)
-        journal_add(c->journal, j, &row, &c->submit_error);
+        journal_add_one(c->journal, j, &row, &c->submit_error);
     free(resolved);
     c->submit[c->submits_n++] = (struct coordinator_submit){NULL, j->id, j};
     if (c->grouping)

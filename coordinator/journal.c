@@ -422,8 +422,8 @@ static int write_action(struct journal *j, const struct sched_action *act, uint6
     }
 }
 
-int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *s,
-                struct err *e)
+int journal_add_one(struct journal *j, const struct sched_job *job, const struct journal_submit *s,
+                    struct err *e)
 {
     int rc = db_in_transaction(j->db) ? 0 : db_begin(j->db, e);
 
@@ -458,6 +458,14 @@ int journal_add_commit(struct journal *j, struct err *e)
         err_wrap(e, "journal");
     }
     return rc;
+}
+
+int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *s,
+                struct err *e)
+{
+    int rc = journal_add_one(j, job, s, e);
+
+    return rc != 0 ? rc : journal_add_commit(j, e);
 }
 
 static bool has_rows(const struct sched_actions *a)

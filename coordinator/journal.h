@@ -28,19 +28,22 @@ struct journal_submit {
     const char *spec;     /* resolved, canonical JSON */
     const char *resolved; /* see expand.h; JSON */
 };
-/* A new job, its spec and its key, into a transaction that journal_add_commit() ends: many submits
- * share one wait for the disk. Once that returns 0 the jobs may be acknowledged and given to the
- * scheduler; after an error of either none of them is there. Only journal_find_key() and
- * journal_job() may come between. */
+/* A new job, its spec and its key: once this returns 0 the job may be acknowledged and given to the
+ * scheduler. */
 int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *submit,
                 struct err *e);
+/* The same for many that share one wait for the disk: they go into a transaction that
+ * journal_add_commit() ends. After an error of either none of them is there. Only journal_find_key()
+ * and journal_job() may come between. */
+int journal_add_one(struct journal *j, const struct sched_job *job,
+                    const struct journal_submit *submit, struct err *e);
 int journal_add_commit(struct journal *j, struct err *e);
 /* One transaction. Nothing of it happened unless 0 is returned. */
 int journal_commit(struct journal *j, const struct sched_actions *a, uint64_t wall_ms,
                    struct err *e);
 
 /* Reads everything back into a fresh scheduler: the bodies of the jobs that run, of the others only
- * that they are there. */
+ * that they are there (all bodies, if the scheduler is to keep them in memory). */
 int journal_load(struct journal *j, struct sched *s, struct err *e);
 /* The body of a job, for SCHED_LOADED; with retry, of one that failed or was cancelled, as it stood,
  * for SCHED_RETRY. Its state is FAILED, and it has no spec, if this build cannot read it. */

@@ -369,7 +369,8 @@ int journal_load(struct journal *j, struct sched *s, struct err *e)
     for (int i = 0; i < l.n && rc == 0; i++) {
         enum run_state state = l.found[i].state;
 
-        if (state == RUN_STARTING || state == RUN_RUNNING || state == RUN_RECOVERING)
+        if (state == RUN_STARTING || state == RUN_RUNNING || state == RUN_RECOVERING ||
+            s->config.active_min == 0)
             rc = load_running(&l, &broken, &l.found[i], e);
         else
             sched_restore_entry(s, l.found[i].id, state);
