@@ -219,6 +219,19 @@ static void on_workers(struct coordinator *c, struct api_response *r)
 
     for (int i = 0; i < c->roster.n; i++)
         cJSON_AddItemToArray(items, api_worker(c, c->roster.worker[i]));
+    for (int i = 0; i < c->sched.quarantine_n; i++) { /* it may be long gone, and must be seen */
+        const struct sched_quarantine *q = &c->sched.quarantine[i];
+        cJSON *w = NULL;
+
+        if (roster_find(&c->roster, q->worker) != NULL)
+            continue;
+        w = cJSON_CreateObject();
+        cJSON_AddStringToObject(w, "id", q->worker);
+        cJSON_AddStringToObject(w, "name", q->worker);
+        cJSON_AddStringToObject(w, "state", "QUARANTINED");
+        cJSON_AddStringToObject(w, "reason", q->reason);
+        cJSON_AddItemToArray(items, w);
+    }
     api_json(r, 200, o);
 }
 
@@ -265,6 +278,31 @@ static void on_jobs(struct coordinator *c, const struct api_request *q, struct a
     api_json(r, 200, o);
 }
 
+/* POST /v1/workers/ID/release: out of quarantine. */
+static void on_release(struct coordinator *c, const char *id, struct api_response *r)
+{
+    struct sched_event ev = {.type = SCHED_WORKER_RELEASE};
+    cJSON *o = NULL;
+
+    if (sched_quarantined(&c->sched, id) == NULL) {
+        api_problem(r, 404, "not_found", "worker %s is not in quarantine", id);
+        return;
+    }
+    if (c->parked) {
+        api_problem(r, 409, "conflict", "the disk is full");
+        return;
+    }
+    snprintf(ev.worker, sizeof ev.worker, "%s", id);
+    coordinator_event(c, &ev);
+    if (!coordinator_flush(c)) {
+        api_problem(r, 507, "disk_full", "the worker is released when there is space");
+        return;
+    }
+    o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "id", id);
+    api_json(r, 200, o);
+}
+
 /* POST /v1/workers/ID/drain: it ends or hands back what it does, and leaves. */
 static void under_workers(struct coordinator *c, const struct api_request *q,
                           struct api_response *r)
@@ -276,6 +314,10 @@ static void under_workers(struct coordinator *c, const struct api_request *q,
     struct control *m = NULL;
 
     snprintf(id, sizeof id, "%.*s", (int)(n < sizeof id ? n : sizeof id - 1), rest);
+    if (strcmp(rest + n, "/release") == 0 && strcmp(q->method, "POST") == 0) {
+        on_release(c, id, r);
+        return;
+    }
     w = roster_find(&c->roster, id);
     if (w == NULL || (rest[n] != '\0' && strcmp(rest + n, "/drain") != 0)) {
         api_problem(r, 404, "not_found", "there is no %s", q->path);

@@ -111,6 +111,24 @@ static double stage_eta(const struct sched_stage *st, double total, double rate)
                                             : 0;
 }
 
+/* The step that is open: since when, and which units its hosts still lack. */
+static cJSON *step_json(const struct sched_session *ss)
+{
+    const struct sched_open *open = &ss->step;
+    uint64_t now = clock_ms();
+    cJSON *o = cJSON_CreateObject(), *missing = cJSON_AddArrayToObject(o, "missing_units");
+
+    cJSON_AddNumberToObject(o, "number", (double)(ss->version + 1));
+    number_or_null(o, "open_s", open->since_ms > 0 && open->version == ss->version,
+                   now > open->since_ms ? (double)(now - open->since_ms) / 1000 : 0);
+    number_or_null(o, "usual_s", open->usual_ms > 0, open->usual_ms / 1000);
+    for (int i = 0; i < open->missing_n && open->version == ss->version; i++) {
+        double span[2] = {open->missing[i].begin, open->missing[i].end};
+        cJSON_AddItemToArray(missing, cJSON_CreateDoubleArray(span, 2));
+    }
+    return o;
+}
+
 /* eta_s: of the stage when seconds is 0, else of the whole that began so long ago and is done to `fraction`. */
 static cJSON *progress_json(const struct sched_stage *st, double fraction, double seconds)
 {
@@ -124,6 +142,8 @@ static cJSON *progress_json(const struct sched_stage *st, double fraction, doubl
     cJSON_AddNumberToObject(o, "total", a.total);
     cJSON_AddNumberToObject(o, "fraction", fraction);
     number_or_null(o, "rate_per_s", rate > 0, rate);
+    if (st != NULL && st->phase_open && st->session != NULL && st->session->open)
+        cJSON_AddItemToObject(o, "step", step_json(st->session));
     if (seconds <= 0) {
         double eta = st != NULL ? stage_eta(st, a.total, rate) : 0;
         number_or_null(o, "eta_s", eta > 0, eta);
@@ -348,6 +368,22 @@ static bool stage_waits(const struct sched_stage *st)
     return pending;
 }
 
+/* Which chunks each parameter host owns: [{"worker", "begin", "end"}]. */
+static cJSON *shards_json(const struct sched_session *ss)
+{
+    cJSON *all = cJSON_CreateArray();
+
+    for (int i = 0; i < ss->hosts_n; i++) {
+        cJSON *h = cJSON_CreateObject();
+
+        cJSON_AddStringToObject(h, "worker", ss->host[i].worker);
+        cJSON_AddNumberToObject(h, "begin", ss->host[i].chunk_begin);
+        cJSON_AddNumberToObject(h, "end", ss->host[i].chunk_end);
+        cJSON_AddItemToArray(all, h);
+    }
+    return all;
+}
+
 static cJSON *stage_json(const struct coordinator *c, const struct sched_stage *st)
 {
     cJSON *o = cJSON_CreateObject();
@@ -377,6 +413,7 @@ static cJSON *stage_json(const struct coordinator *c, const struct sched_stage *
         cJSON_AddNumberToObject(s, "attempt", (double)st->session->attempt);
         cJSON_AddNumberToObject(s, "assignment", (double)st->session->assignment);
         cJSON_AddNumberToObject(s, "hosts", st->session->hosts_n);
+        cJSON_AddItemToObject(s, "shards", shards_json(st->session));
         cJSON_AddNumberToObject(s, "compute", st->session->slots_n);
         cJSON_AddNumberToObject(s, "version", (double)st->session->version);
         cJSON_AddNumberToObject(s, "checkpoint_version", (double)st->session->manifest_version);
@@ -585,15 +622,34 @@ cJSON *api_job(struct coordinator *c, const struct sched_job *j, bool full)
     return o;
 }
 
+/* QUARANTINED and HUNG are the scheduler's to say, the rest is the roster's. */
+static const char *worker_state(const struct sched *sched, const struct roster_worker *w,
+                                const struct sched_worker *s, char *why, size_t cap)
+{
+    const struct sched_quarantine *q = sched_quarantined(sched, w->id);
+
+    snprintf(why, cap, "%s", q != NULL ? q->reason : "");
+    if (q != NULL)
+        return "QUARANTINED";
+    if (s != NULL && s->hung) {
+        snprintf(why, cap, "a compute thread does not move");
+        return "HUNG";
+    }
+    if (s != NULL && s->other_class && roster_is_here(w))
+        snprintf(why, cap, "numerics class %.12s is not that of the jobs that run", s->class_id);
+    return roster_state_name(w->state);
+}
+
 cJSON *api_worker(const struct coordinator *c, const struct roster_worker *w)
 {
     const struct sched_worker *s = sched_find_worker(&c->sched, w->id);
     cJSON *o = cJSON_CreateObject(), *roles = NULL;
-    char id[JOB_ID_TEXT];
+    char id[JOB_ID_TEXT], why[SCHED_TEXT_MAX];
 
     cJSON_AddStringToObject(o, "id", w->id);
     cJSON_AddStringToObject(o, "name", w->name);
-    cJSON_AddStringToObject(o, "state", roster_state_name(w->state));
+    cJSON_AddStringToObject(o, "state", worker_state(&c->sched, w, s, why, sizeof why));
+    text_or_null(o, "reason", why);
     roles = cJSON_AddArrayToObject(o, "roles");
     if ((w->roles & ROLE_COMPUTE) != 0)
         cJSON_AddItemToArray(roles, cJSON_CreateString("compute"));

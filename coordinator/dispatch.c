@@ -22,13 +22,15 @@ static void send_task(struct coordinator *c, const struct sched_action *act)
     struct control *m = NULL;
     char job[JOB_ID_TEXT];
 
-    if (t->state != TASK_LEASED || t->epoch != act->epoch || strcmp(t->worker, act->worker) != 0)
+    if (t->state != TASK_LEASED ||
+        ((t->epoch != act->epoch || strcmp(t->worker, act->worker) != 0) &&
+         (t->shadow.epoch != act->epoch || strcmp(t->shadow.worker, act->worker) != 0)))
         return;
     m = control_new(CONTROL_TASK);
     m->job = act->job->id;
     m->task = t->id;
-    m->epoch = t->epoch;
-    m->attempt = t->epoch;
+    m->epoch = act->epoch;
+    m->attempt = act->epoch;
     snprintf(m->task_kind, sizeof m->task_kind, "%s", act->stage->phase.task);
     m->index = t->index;
     m->begin = t->begin;
@@ -36,7 +38,7 @@ static void send_task(struct coordinator *c, const struct sched_action *act)
     m->context = act->stage->context;
     job_id_format(m->job, job);
     log_info("task.lease", "job=%s task=%" PRIu64 " attempt=%" PRIu64 " worker=%s kind=%s index=%u",
-             job, t->id, t->epoch, act->worker, m->task_kind, t->index);
+             job, t->id, act->epoch, act->worker, m->task_kind, t->index);
     coordinator_send(c, act->worker, m);
 }
 
@@ -96,6 +98,8 @@ static void map_fill(struct coordinator *c, const struct sched_session *ss, stru
         snprintf(m->slot[i].worker, sizeof m->slot[i].worker, "%s", ss->slot[i].worker);
         m->slot[i].leaf_begin = ss->slot[i].leaf_begin;
         m->slot[i].leaf_end = ss->slot[i].leaf_end;
+        m->slot[i].only_step = ss->slot[i].only_step;
+        m->slot[i].again = ss->slot[i].again;
     }
 }
 
@@ -122,11 +126,38 @@ static void send_session(struct coordinator *c, const struct sched_action *act,
     m->units = p->units;
     m->chunk_elems = p->chunk_elems;
     m->checkpoint_every = p->checkpoint_every;
+    m->audit = strcmp(act->job->class_id, SCHED_ANY_CLASS) == 0
+                   ? -1
+                   : st->job->expansion->stage[st->index].spec->audit;
     m->fold = p->fold;
     m->context = st->context;
     phase_output(st, st->phase.session_context, &m->examples);
     phase_output(st, "init", &m->init);
     map_fill(c, ss, m);
+    coordinator_send(c, act->worker, m);
+}
+
+static void send_waive(struct coordinator *c, const struct sched_action *act)
+{
+    struct control *m = control_new(CONTROL_SESSION_WAIVE);
+
+    m->job = act->job->id;
+    m->session = act->number;
+    m->session_attempt = act->epoch;
+    m->step = act->step;
+    m->level = act->node.level;
+    m->node = act->node.index;
+    coordinator_send(c, act->worker, m);
+}
+
+static void send_note(struct coordinator *c, const struct sched_action *act)
+{
+    struct control *m = control_new(CONTROL_WELCOME);
+
+    m->heartbeat_ms = c->config.heartbeat_ms;
+    m->lease_ms = c->config.lease_ms;
+    snprintf(m->http, sizeof m->http, "%s", c->http_base);
+    snprintf(m->text, sizeof m->text, "%s", act->note);
     coordinator_send(c, act->worker, m);
 }
 
@@ -183,6 +214,12 @@ void dispatch_action(struct coordinator *c, const struct sched_action *act)
     case SCHED_SEND_CLOSE:
         fault_hit(FAULT_SESSION_CLOSE_BEFORE);
         send_session_word(c, act, CONTROL_SESSION_CLOSE);
+        break;
+    case SCHED_SEND_NOTE:
+        send_note(c, act);
+        break;
+    case SCHED_SEND_WAIVE:
+        send_waive(c, act);
         break;
     case SCHED_SEND_SESSION_ACK:
         fault_hit(FAULT_SESSION_ACK_BEFORE);

@@ -173,7 +173,7 @@ static void leases_of(const struct control *m, struct sched_lease *out)
 {
     for (uint32_t i = 0; i < m->leases_n; i++)
         out[i] = (struct sched_lease){m->lease[i].task, m->lease[i].epoch, m->lease[i].done,
-                                      m->lease[i].total};
+                                      m->lease[i].total, m->lease[i].moved};
 }
 
 static void welcome(const struct message *q)
@@ -202,6 +202,24 @@ static void hello_fill(const struct control *m, struct roster_worker *w)
     w->progress = m->progress;
 }
 
+/* A worker in quarantine is told why, and goes. */
+static bool refused(const struct message *q)
+{
+    const struct sched_quarantine *why = sched_quarantined(&q->c->sched, q->m->worker);
+    char text[600];
+
+    if (why == NULL)
+        return false;
+    snprintf(text, sizeof text,
+             "this worker is in quarantine: %s; an operator lets it work again with: steerctl "
+             "worker release %s",
+             why->reason, why->worker);
+    reject(q->c, q->peer, ERR_DENIED, text);
+    worker_event(q->c, SCHED_WORKER_REFUSED, q->m->worker, false);
+    log_warn("worker.refused", "worker=%s reason=\"%s\"", why->worker, why->reason);
+    return true;
+}
+
 static void on_hello(const struct message *q)
 {
     struct roster_worker *w = mem_zalloc(1, sizeof *w);
@@ -211,6 +229,10 @@ static void on_hello(const struct message *q)
     struct roster_actions *acts = q->c->roster_actions;
 
     hello_fill(q->m, w);
+    if (refused(q)) {
+        free(w);
+        return;
+    }
     roster_step(&q->c->roster,
                 &(struct roster_event){.type = ROSTER_HELLO,
                                        .now_ms = clock_ms(),
@@ -234,7 +256,7 @@ static void on_hello(const struct message *q)
     ev.class_id = w->fingerprint;
     ev.roles = w->roles;
     ev.threads = w->threads;
-    ev.draining = w->draining;
+    ev.draining = roster_find(&q->c->roster, w->id)->draining;
     ev.session = q->m->session;
     ev.attempt = q->m->session_attempt;
     log_info("worker.hello", "worker=%s name=%s threads=%u roles=%u build=%s leases=%u", w->id,
@@ -269,6 +291,12 @@ static void on_heartbeat(const struct message *q)
     if (q->c->parked) {
         q->c->roster_actions->n = 0;
         return;
+    }
+    if (roster_find(&q->c->roster, q->worker)->draining && !q->m->draining) {
+        struct control *again = control_new(CONTROL_DRAIN); /* the first one was lost on its way */
+
+        snprintf(again->text, sizeof again->text, "asked for by an operator");
+        send_to(q->c, q->peer, again);
     }
     handlers_roster(q->c);
     leases_of(q->m, lease);
@@ -343,6 +371,8 @@ static void on_task_failed(const struct message *q)
 static void on_session(const struct message *q)
 {
     const struct control *m = q->m;
+    struct tree_span missing[WIRE_MISSING_MAX];
+    struct sched_share share[WIRE_SHARES_MAX];
     struct sched_event ev = {.session = m->session,
                              .attempt = m->session_attempt,
                              .version = m->version,
@@ -351,11 +381,25 @@ static void on_session(const struct message *q)
                              .grad_norm = m->grad_norm,
                              .lr = m->lr,
                              .tokens_per_s = m->tokens_per_s,
+                             .partial = m->partial,
+                             .open_ms = m->open_ms,
+                             .audited = m->audited,
+                             .duplicates = m->duplicates,
+                             .late = m->stale,
+                             .damaged = m->damaged,
+                             .missing = missing,
+                             .missing_n = (int)m->missing_n,
+                             .share = share,
+                             .shares_n = (int)m->shares_n,
                              .digest = m->manifest,
                              .code = m->code,
                              .text = m->text};
     struct err e = {0};
 
+    for (uint32_t i = 0; i < m->missing_n; i++)
+        missing[i] = (struct tree_span){m->missing[i].begin, m->missing[i].end};
+    for (uint32_t i = 0; i < m->shares_n; i++)
+        share[i] = (struct sched_share){m->share[i].who, m->share[i].units, m->share[i].ms};
     ev.type = m->type == CONTROL_SESSION_STATUS       ? SCHED_SESSION_STATUS
               : m->type == CONTROL_SESSION_CHECKPOINT ? SCHED_SESSION_CHECKPOINT
               : m->type == CONTROL_SESSION_DONE       ? SCHED_SESSION_DONE
@@ -368,6 +412,27 @@ static void on_session(const struct message *q)
         log_warn("session.failed",
                  "session=%" PRIu64 " attempt=%" PRIu64 " worker=%s code=%s text=\"%.300s\"",
                  m->session, m->session_attempt, q->worker, err_name(m->code), m->text);
+    coordinator_event(q->c, &ev);
+}
+
+static void on_opinion(const struct message *q)
+{
+    const struct control *m = q->m;
+    struct sched_voice voice[WIRE_OPINIONS_MAX];
+    struct sched_event ev = {.type = SCHED_SESSION_OPINION,
+                             .session = m->session,
+                             .attempt = m->session_attempt,
+                             .version = m->step,
+                             .node = {m->level, m->node},
+                             .voice = voice,
+                             .voices_n = (int)m->opinions_n,
+                             .settled = m->settled,
+                             .tainted = m->tainted,
+                             .odd = m->odd};
+
+    for (uint32_t i = 0; i < m->opinions_n; i++)
+        voice[i] = (struct sched_voice){m->opinion[i].who, m->opinion[i].hash};
+    snprintf(ev.worker, sizeof ev.worker, "%s", q->worker);
     coordinator_event(q->c, &ev);
 }
 
@@ -431,6 +496,7 @@ static const struct {
     {CONTROL_SESSION_CHECKPOINT, on_session, false},
     {CONTROL_SESSION_DONE, on_session, false},
     {CONTROL_SESSION_FAILED, on_session, false},
+    {CONTROL_SESSION_OPINION, on_opinion, false},
     {CONTROL_BYE, on_bye, false},
     {CONTROL_LOG, on_log, false},
 };

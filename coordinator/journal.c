@@ -342,6 +342,23 @@ static int save_attempt(struct journal *j, const struct sched_action *act, uint6
         "iiitt", (int64_t)act->number, (int64_t)act->epoch, (int64_t)wall_ms, act->text, act->note);
 }
 
+static int save_quarantine(struct journal *j, const struct sched_action *act, uint64_t wall_ms,
+                           struct err *e)
+{
+    cJSON *o = cJSON_CreateObject();
+    char *text = NULL;
+    int rc;
+
+    cJSON_AddStringToObject(o, "reason", act->note);
+    cJSON_AddNumberToObject(o, "since_ms", (double)wall_ms);
+    text = json_text(o);
+    rc = db_run(j->db, e, "INSERT OR REPLACE INTO meta VALUES('quarantine:' || ?1, ?2)", "tt",
+                act->worker, text);
+    free(text);
+    cJSON_Delete(o);
+    return rc;
+}
+
 static int save_artifact(struct journal *j, const struct sched_action *act, const cJSON *output,
                          const cJSON *value, int idx, uint64_t wall_ms, struct err *e)
 {
@@ -415,6 +432,10 @@ static int write_action(struct journal *j, const struct sched_action *act, uint6
                       " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                       "iititii", (int64_t)act->job->id, (int64_t)act->stage->index, act->text,
                       (int64_t)act->number, act->digest.hex, (int64_t)act->epoch, (int64_t)wall_ms);
+    case SCHED_QUARANTINE:
+        return save_quarantine(j, act, wall_ms, e);
+    case SCHED_RELEASE:
+        return db_run(j->db, e, "DELETE FROM meta WHERE key='quarantine:' || ?1", "t", act->worker);
     case SCHED_OUTPUTS:
         return save_outputs(j, act, wall_ms, e);
     default:

@@ -260,6 +260,7 @@ static int on_task(void *self, const struct db_row *row, struct err *e)
     t->id = (uint64_t)db_int(row, 0);
     t->state = (enum task_state)state;
     t->epoch = (uint64_t)db_int(row, 3);
+    t->granted = (uint64_t)db_int(row, 11);
     snprintf(t->worker, sizeof t->worker, "%s", db_text(row, 4));
     t->faults = (uint32_t)db_int(row, 5);
     t->losses = (uint32_t)db_int(row, 6);
@@ -307,7 +308,9 @@ static int load_job(struct load *l, uint64_t id, struct err *e)
         if (st->phase_open && st->tasks_n > 0)
             rc = db_query(db, e, on_task, st,
                           "SELECT id, idx, state, epoch, worker, faults, losses, crashed, result, "
-                          "code, text FROM tasks"
+                          "code, text,"
+                          " max(epoch, coalesce((SELECT max(a.epoch) FROM attempts a WHERE "
+                          "a.task=tasks.id), 0)) FROM tasks"
                           " WHERE job=?1 AND stage=?2 AND phase=?3 ORDER BY idx",
                           "iit", (int64_t)id, (int64_t)i, st->phase.name);
     }
@@ -356,6 +359,18 @@ static int load_running(struct load *l, struct sched_actions *broken, const stru
     return 0;
 }
 
+static int on_quarantine(void *self, const struct db_row *row, struct err *e)
+{
+    cJSON *o = parse(row, 1);
+
+    (void)e;
+    sched_quarantine_restore(self, db_text(row, 0) + strlen("quarantine:"),
+                             json_string_or(o, "reason", ""),
+                             (uint64_t)json_int_or(o, "since_ms", 0));
+    cJSON_Delete(o);
+    return 0;
+}
+
 int journal_load(struct journal *j, struct sched *s, struct err *e)
 {
     struct load l = {.j = j, .s = s, .how = RUN};
@@ -375,6 +390,9 @@ int journal_load(struct journal *j, struct sched *s, struct err *e)
         else
             sched_restore_entry(s, l.found[i].id, state);
     }
+    if (rc == 0)
+        rc = db_query(j->db, e, on_quarantine, s,
+                      "SELECT key, value FROM meta WHERE key GLOB 'quarantine:*' ORDER BY key", "");
     if (rc == 0)
         rc = db_query(j->db, e, on_max, &max, "SELECT coalesce(max(id), 0) FROM tasks", "");
     if (rc == 0 && max >= s->next_task)

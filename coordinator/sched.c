@@ -375,6 +375,7 @@ void sched_job_restored(struct sched *s, struct sched_job *j, uint32_t grace_ms)
 
         for (uint32_t t = 0; t < st->tasks_n; t++) {
             st->task[t].lease_until_ms = s->now_ms + s->config.lease_ms;
+            st->task[t].moved_ms = s->now_ms;
             if (st->task[t].id >= s->next_task)
                 s->next_task = st->task[t].id + 1;
         }
@@ -454,13 +455,20 @@ static void on_worker_up(struct sched *s, struct sched_event *ev, struct sched_a
     w->roles = ev->roles;
     w->threads = ev->threads;
     w->draining = ev->draining;
-    w->suspect = false;
+    w->suspect = w->hung = false;
+    w->quarantined = sched_quarantined(s, w->id) != NULL;
+    sched_class_up(s, w, a);
+    w->moved_ms = 0;
     sched_tasks_reattach(s, ev, true, a);
     sched_session_hello(s, w, ev->session, ev->attempt, a);
 }
 
 static void on_worker_gone(struct sched *s, struct sched_event *ev, struct sched_actions *a)
 {
+    struct sched_worker *w = sched_find_worker(s, ev->worker);
+
+    if (w != NULL)
+        w->suspect = true; /* nobody takes it back in while it goes */
     sched_session_lose(s, ev->worker, ev->crashed ? "worker lost" : "worker left", a);
     sched_tasks_worker_gone(s, ev->worker, ev->crashed, a);
     worker_drop(s, ev->worker);
@@ -480,8 +488,18 @@ static void on_worker_mark(struct sched *s, struct sched_event *ev, struct sched
     }
 }
 
+static void on_heartbeat(struct sched *s, const struct sched_event *ev, struct sched_actions *a)
+{
+    struct sched_worker *w = sched_find_worker(s, ev->worker);
+
+    if (w != NULL && ev->progress_ms > 0)
+        w->moved_ms = ev->progress_ms;
+    sched_tasks_reattach(s, ev, false, a);
+}
+
 static void on_tick(struct sched *s, struct sched_actions *a)
 {
+    sched_workers_watch(s, a);
     for (int i = 0; i < s->jobs_n; i++) {
         for (int k = 0; k < s->job[i]->stages_n && s->job[i]->admitted; k++) {
             struct sched_stage *st = &s->job[i]->stage[k];
@@ -523,6 +541,7 @@ void sched_fini(struct sched *s)
     sched_queue_fini(s);
     free(s->worker);
     free(s->garbage);
+    free(s->quarantine);
 }
 
 void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a)
@@ -560,11 +579,17 @@ void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a
     case SCHED_WORKER_DRAIN:
         on_worker_mark(s, ev, a);
         break;
+    case SCHED_WORKER_RELEASE:
+        sched_release(s, ev->worker, a);
+        break;
+    case SCHED_WORKER_REFUSED:
+        s->counters.refused++;
+        return;
     case SCHED_WORKER_GONE:
         on_worker_gone(s, ev, a);
         break;
     case SCHED_HEARTBEAT:
-        sched_tasks_reattach(s, ev, false, a);
+        on_heartbeat(s, ev, a);
         return; /* renews leases; decides nothing */
     case SCHED_TASK_DONE:
         sched_on_task_done(s, ev, a);
@@ -573,6 +598,7 @@ void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a
         sched_on_task_failed(s, ev, a);
         break;
     case SCHED_SESSION_STATUS:
+    case SCHED_SESSION_OPINION:
     case SCHED_SESSION_CHECKPOINT:
     case SCHED_SESSION_DONE:
     case SCHED_SESSION_FAILED:

@@ -5,8 +5,9 @@
  * performs, in order.
  *
  * Rules it keeps, whatever arrives in whatever order:
- *   - a task has at most one live lease; each grant has a new epoch; other epochs' results are
- * stale;
+ *   - a task has at most one live lease, and beside it at most one shadow: a second lease, given
+ *     when the first is slow or hangs, at another worker and under a higher epoch. Each grant has a
+ *     new epoch; the first result under a live one counts, all others are stale;
  *   - a task is done once, a phase when all its tasks are, a stage when its planner says so;
  *   - infrastructure loss and task faults have separate budgets; a task under which `crash_limit`
  *     different workers died is quarantined, and its job fails with its name;
@@ -31,6 +32,7 @@
 #include "jobs/kind.h"
 #include "jobs/spec.h"
 #include "json/json.h"
+#include "types/tree.h"
 
 #define SCHED_WORKER_MAX 40
 #define SCHED_TEXT_MAX 256
@@ -39,6 +41,7 @@
 #define SCHED_CRASHES_MAX 8
 #define SCHED_TASKS_MAX 200000
 #define SCHED_WORKERS_MAX 1024
+#define SCHED_ANY_CLASS "any"
 
 #define RUN_STATES(X)                                                                              \
     X(RUN_PENDING, "PENDING")                                                                      \
@@ -92,31 +95,79 @@ struct sched_failure {
     char worker[SCHED_WORKER_MAX];
 };
 
+/* A second lease of a task. */
+struct sched_shadow {
+    uint64_t epoch; /* 0 = there is none */
+    char worker[SCHED_WORKER_MAX];
+    uint64_t lease_until_ms, leased_ms, done, total, moved, moved_ms;
+};
+
+struct sched_voice {
+    uint64_t who, hash; /* who: control_who() of a worker */
+};
+
+#define SCHED_VOICES_MAX 4
 struct sched_task {
     uint64_t id;
     uint32_t index;
     uint64_t begin, end;
     enum task_state state;
-    uint64_t epoch;                /* of the last grant; also its attempt number */
-    char worker[SCHED_WORKER_MAX]; /* of the last grant */
+    uint64_t granted;              /* the highest epoch ever */
+    uint64_t epoch;                /* of the lease, or the last one; also its attempt number */
+    char worker[SCHED_WORKER_MAX]; /* the same */
     uint64_t lease_until_ms, leased_ms,
         retry_at_ms; /* scheduler's clock; not kept over a restart */
     uint32_t faults, losses;
     int crashes;
     char crashed[SCHED_CRASHES_MAX][SCHED_WORKER_MAX];
-    uint64_t done, total; /* of the running attempt, in the phase's unit */
-    cJSON *result;        /* {"outputs", "metrics"} when TASK_DONE */
-    int code;             /* of the last failure */
+    uint64_t done, total;     /* of the running attempt, in the phase's unit */
+    uint64_t moved, moved_ms; /* when the thread that runs it was last seen to move */
+    struct sched_shadow shadow;
+    uint32_t voices_n; /* of an audited task: results that have come, not yet two that agree; not
+                          kept over a restart */
+    struct sched_voice voice[SCHED_VOICES_MAX];
+    cJSON *result; /* {"outputs", "metrics"} when TASK_DONE */
+    int code;      /* of the last failure */
     char text[SCHED_TEXT_MAX];
 };
 
 struct sched_host {
     char worker[SCHED_WORKER_MAX];
     uint32_t chunk_begin, chunk_end;
+    uint64_t damaged; /* pushes of this attempt, as last heard, so that they are counted once */
 };
 struct sched_slot {
     char worker[SCHED_WORKER_MAX];
     uint32_t leaf_begin, leaf_end;
+    uint64_t only_step; /* 1 + the only step that it is for; 0 = every step */
+    uint32_t again;     /* with only_step: the same once more, if higher than before */
+};
+
+#define SCHED_MISSING_MAX 32
+#define SCHED_SHARES_MAX 64
+/* What hosts say about the step that is open. */
+struct sched_open {
+    uint64_t version;               /* it is the one after this version */
+    uint64_t since_ms;              /* when it was opened */
+    uint64_t said_ms, overtaken_ms; /* when a host last missed something; when we last did
+                                       something about it */
+    int missing_n;
+    struct tree_span missing[SCHED_MISSING_MAX]; /* units that a host lacks */
+    double usual_ms;                             /* what a step takes, smoothed; 0 = not known */
+};
+#define SCHED_QUESTIONS_MAX 64
+/* A node of an open step that another worker is asked about. */
+struct sched_question {
+    uint64_t step;
+    struct tree_node node;
+    uint64_t since_ms, asked_ms;  /* asked_ms: 0 = nobody yet */
+    uint32_t asks, agains;        /* agains: of those who had spoken already */
+    char asked[SCHED_WORKER_MAX]; /* the last one */
+    bool disputed;
+};
+struct sched_share {
+    uint64_t who; /* control_who() of a worker */
+    uint32_t units, ms;
 };
 
 struct sched_session {
@@ -134,6 +185,12 @@ struct sched_session {
     uint64_t version, start_version; /* reached, as last heard; where the attempt began */
     uint64_t tokens;
     double loss, grad_norm, lr, tokens_per_s;
+    struct sched_open step;
+    uint64_t paced_ms; /* when speeds were last looked at */
+    int questions_n;
+    struct sched_question question[SCHED_QUESTIONS_MAX];
+    uint64_t audited;           /* of this attempt, as last heard */
+    uint64_t duplicates, stale; /* of this attempt, as last heard, so that they are counted once */
     uint32_t faults, losses;
     uint32_t barren; /* attempts in a row in which no step closed */
     uint64_t retry_at_ms, progress_ms, resent_ms,
@@ -162,6 +219,7 @@ struct sched_stage {
     struct sched_task *task;
     uint32_t tasks_n, tasks_done;
     uint32_t pending_from; /* no task before this one is PENDING */
+    double task_ms;        /* what a task of this phase takes, smoothed; 0 = not known */
     struct sched_session *session;
     uint64_t started_wall_ms, finished_wall_ms, phase_started_ms, phase_started_done;
 };
@@ -179,7 +237,8 @@ struct sched_job {
     uint64_t seed;
     int stages_n;
     struct sched_stage *stage;
-    char class_id[SCHED_TEXT_MAX]; /* numerics class; "" until bound */
+    char class_id
+        [SCHED_TEXT_MAX]; /* numerics class; "" until bound, SCHED_ANY_CLASS: all may work */
     bool class_bound;
     struct sched_failure failure;
     uint64_t created_wall_ms, started_wall_ms, finished_wall_ms;
@@ -189,11 +248,27 @@ struct sched_job {
     struct digest spec_digest; /* of the resolved spec, canonical */
 };
 
+/* A worker whose results were outvoted. Kept over a restart. */
+struct sched_quarantine {
+    char worker[SCHED_WORKER_MAX];
+    char reason[SCHED_TEXT_MAX];
+    uint64_t since_wall_ms;
+};
+
 struct sched_worker {
     char id[SCHED_WORKER_MAX];
     char class_id[SCHED_TEXT_MAX];
     uint32_t roles, threads;
     bool suspect, draining;
+    bool other_class;  /* it was told that a job runs on another numerics class */
+    bool quarantined;  /* it stays, but gets nothing to do */
+    uint64_t moved_ms; /* when all its busy compute threads were last seen to move; 0 = never
+                               told */
+    bool hung;         /* they have not for hang_ms: it gets nothing to do */
+    double unit_ms;    /* that a unit takes one of its threads, smoothed */
+    double pace;       /* times slower than the fastest, as slots are cut; 0 = 1 */
+    uint32_t samples;
+    uint64_t paced_ms, retry_ms;
     uint32_t running;       /* tasks leased to it */
     struct sched_stage *in; /* whose session it is a member of */
 };
@@ -201,11 +276,14 @@ struct sched_worker {
 /* Counted since this process started; a restart begins at zero. Shown as steer_<name>_total by
  * /metrics, as "counters" by GET /v1/info and by `steerctl counters`. */
 #define SCHED_COUNTERS(X)                                                                          \
-    X(stale, "Results and reports under a lease or attempt that was over.")                        \
+    X(stale,                                                                                       \
+      "Results and reports of a lease or attempt that was over, gradients of a closed step.")      \
     X(fenced, "Leases that a worker held and that were not its own any more.")                     \
     X(duplicate, "Gradients that came when they were there already.")                              \
+    X(damaged, "Gradients that were damaged on their way, and sent again.")                        \
     X(recomputed, "Units and row ranges given out again after a loss.")                            \
     X(overtaken, "Units and row ranges of a slow or hung worker given to another one as well.")    \
+    X(adopted, "Sessions and leases that went on over a restart of the coordinator.")              \
     X(promoted, "Changes of parameter hosts in which a copy became the owner.")                    \
     X(respread, "Changes of parameter hosts because one joined or left.")                          \
     X(rolled_back, "Sessions that went back to a checkpoint.")                                     \
@@ -233,8 +311,10 @@ struct sched_config {
     uint32_t barren_limit; /* 40 attempts of a session in a row without a step; 0 = off */
     uint32_t backoff_ms;   /* 500, doubled per failure, at most 30 s */
     uint32_t stall_ms;     /* 120000: a session that reports nothing new is started again */
-    uint32_t hang_ms;      /* 120000: leases of a worker whose compute threads do not move are not
-                              renewed; 0 = always renewed */
+    uint32_t hang_ms;      /* 5000: what a compute thread that does not move works on is given to
+                              somebody else as well; 0 = never */
+    uint32_t abandon_ms;   /* 120000: its lease is not renewed any more; 0 = always renewed */
+    uint32_t slow_ms;      /* 500: a step or range that is open for less is never overtaken */
     uint32_t resend_ms; /* 5000: a session that is silent for so long is told again who does what */
     uint32_t restart_grace_ms; /* 1500: after a restart, until new sessions open, so that workers
                                   can come back */
@@ -271,6 +351,8 @@ struct sched {
     int garbage_n, garbage_cap;
     void **garbage; /* freed by sched_collect(): actions may still point at it */
     struct sched_counters counters;
+    int quarantine_n, quarantine_cap;
+    struct sched_quarantine *quarantine; /* until an operator releases them */
 };
 
 /* What happened. */
@@ -288,11 +370,15 @@ enum sched_event_type {
     SCHED_WORKER_SUSPECT,
     SCHED_WORKER_OK,
     SCHED_WORKER_DRAIN,
-    SCHED_WORKER_GONE,        /* crashed: it died, as opposed to said good-bye */
-    SCHED_HEARTBEAT,          /* worker, lease[] */
-    SCHED_TASK_DONE,          /* worker, task, epoch, result: taken */
-    SCHED_TASK_FAILED,        /* worker, task, epoch, code, text */
-    SCHED_SESSION_STATUS,     /* session, attempt, version, figures */
+    SCHED_WORKER_RELEASE,  /* out of quarantine */
+    SCHED_WORKER_REFUSED,  /* it was turned away: counted */
+    SCHED_WORKER_GONE,     /* crashed: it died, as opposed to said good-bye */
+    SCHED_HEARTBEAT,       /* worker, lease[] */
+    SCHED_TASK_DONE,       /* worker, task, epoch, result: taken */
+    SCHED_TASK_FAILED,     /* worker, task, epoch, code, text */
+    SCHED_SESSION_STATUS,  /* session, attempt, version, figures */
+    SCHED_SESSION_OPINION, /* session, attempt, version: the step; node, voice[], settled, tainted,
+                                 odd */
     SCHED_SESSION_CHECKPOINT, /* session, attempt, version, digest */
     SCHED_SESSION_DONE,   /* session, attempt, version, digest, result: taken (figures) or NULL */
     SCHED_SESSION_FAILED, /* session, attempt, code, text */
@@ -301,6 +387,7 @@ enum sched_event_type {
 };
 struct sched_lease {
     uint64_t task, epoch, done, total;
+    uint64_t moved; /* changes while the thread that runs it moves; 0 = not known */
 };
 struct sched_event {
     enum sched_event_type type;
@@ -318,6 +405,19 @@ struct sched_event {
     uint64_t task, epoch;
     uint64_t session, attempt, version, tokens;
     double loss, grad_norm, lr, tokens_per_s;
+    bool partial; /* STATUS: of another host than the step leader: version and figures are not meant
+                   */
+    uint64_t open_ms, duplicates, late, damaged; /* late: pushes of a closed step */
+    const struct tree_span *missing;             /* borrowed */
+    int missing_n;
+    const struct sched_share *share; /* borrowed */
+    int shares_n;
+    uint64_t audited;
+    struct tree_node node;
+    const struct sched_voice *voice; /* borrowed */
+    int voices_n;
+    bool settled, tainted;
+    uint64_t odd;
     struct digest digest;
     cJSON *result;
     int code;
@@ -340,6 +440,8 @@ enum sched_action_type {
                     */
     SCHED_CONTEXT, /* digest, blob: text of the phase's context document, to be stored before any
                       dispatch */
+    SCHED_QUARANTINE,       /* worker, note: why */
+    SCHED_RELEASE,          /* worker */
     SCHED_FIRST_SEND,       /* (marks the second group) */
     SCHED_SEND_TASK,        /* worker, task */
     SCHED_SEND_TASK_CANCEL, /* worker, number: task id, epoch */
@@ -347,6 +449,8 @@ enum sched_action_type {
     SCHED_SEND_OPEN,        /* worker, stage */
     SCHED_SEND_ASSIGN,      /* worker, stage */
     SCHED_SEND_CLOSE,       /* worker, number: session, epoch: attempt, note */
+    SCHED_SEND_NOTE,        /* worker, note: what its operator should know */
+    SCHED_SEND_WAIVE,       /* worker, number: session, epoch: attempt, step, node */
     SCHED_SEND_SESSION_ACK, /* worker, number: session, epoch: attempt */
     SCHED_ASK_REUSE,        /* stage, digest: answer with SCHED_REUSE */
     SCHED_ASK_LOAD          /* number: job id: answer with SCHED_LOADED */
@@ -357,7 +461,8 @@ struct sched_action {
     struct sched_stage *stage;
     struct sched_task *task;
     char worker[SCHED_WORKER_MAX];
-    uint64_t number, epoch;
+    uint64_t number, epoch, step;
+    struct tree_node node;
     double value;
     struct digest digest;
     char text[144];
@@ -400,6 +505,10 @@ bool sched_restore_phase(struct sched *s, struct sched_stage *st, const char *na
 
 struct sched_job *sched_find_job(const struct sched *s, uint64_t id); /* NULL: not in memory */
 struct sched_entry *sched_find_entry(const struct sched *s, uint64_t id); /* NULL: no such job */
+const struct sched_quarantine *sched_quarantined(const struct sched *s, const char *worker);
+/* From the journal. */
+void sched_quarantine_restore(struct sched *s, const char *worker, const char *reason,
+                              uint64_t since_wall_ms);
 struct sched_worker *sched_find_worker(const struct sched *s, const char *id);
 /* The context document of the open phase (jobs/run.h), canonical. */
 void sched_context(const struct sched_stage *st, struct buf *out);

@@ -61,11 +61,61 @@ void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_tas
 /* The lease ends and the task waits to be given out again; nobody is to blame. */
 void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_task *t,
                         const char *outcome, struct sched_actions *a);
+bool sched_task_hangs(const struct sched *s, const struct sched_task *t);
+/* Leases a running task to w as well. */
+void sched_task_shadow(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       struct sched_worker *w, struct sched_actions *a);
+/* A worker with a free thread for a second lease of t; NULL: none. */
+struct sched_worker *sched_task_other(struct sched *s, struct sched_stage *st,
+                                      const struct sched_task *t);
 bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w);
-void sched_class_bind(struct sched_job *j, const struct sched_worker *w, struct sched_actions *a);
+bool sched_class_is_any(const struct sched_job *j);
+void sched_class_bind(struct sched *s, struct sched_job *j, const struct sched_worker *w,
+                      struct sched_actions *a);
+void sched_class_up(struct sched *s, struct sched_worker *w,
+                    struct sched_actions *a); /* it has just come */
+
+/* sched_opinion.c: second opinions, quarantine */
+void sched_on_opinion(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
+                      struct sched_actions *a);
+void sched_questions_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+void sched_quarantine(struct sched *s, const char *worker, const char *reason,
+                      struct sched_actions *a);
+void sched_release(struct sched *s, const char *worker, struct sched_actions *a);
+
+/* sched_audit.c: results of tasks that two workers must agree about */
+enum sched_audit { AUDIT_COUNTS, AUDIT_MORE, AUDIT_FAILED };
+/* Does this result count, or is another worker's needed first? FAILED: nobody is left to ask; why:
+ * t->text, t->code. */
+enum sched_audit sched_audit_take(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                                  const char *worker, const cJSON *result, struct sched_actions *a);
+/* Is there anybody who could give another result, now or when it has time? */
+bool sched_audit_waits(struct sched *s, const struct sched_stage *st, const struct sched_task *t);
+bool sched_audit_spoken(const struct sched_task *t, const char *worker);
+
+/* sched_overtake.c: hung and slow workers */
+void sched_workers_watch(struct sched *s, struct sched_actions *a);
+void sched_session_overtake(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+void sched_session_open_step(struct sched *s, struct sched_stage *st, const struct sched_event *ev);
+void sched_tasks_overtake(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+
+/* sched_pace.c: slots in proportion to speed */
+void sched_pace_take(struct sched *s, struct sched_stage *st, const struct sched_event *ev);
+void sched_pace_overtaken(struct sched *s, const struct sched_slot *slot, double open_ms);
+void sched_pace_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+static inline double sched_pace_of(const struct sched_worker *w)
+{
+    return w->pace > 1 ? w->pace : 1;
+}
 
 /* sched_assign.c: who computes what in a session */
 void sched_session_assign(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+/* Tells everybody the slots as they stand, under a new number. */
+void sched_session_publish(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+/* Adds a slot for the open step only. False: no room. */
+bool sched_slot_add(struct sched_stage *st, const char *worker, uint64_t step,
+                    struct tree_span span, uint32_t again);
+const struct sched_slot *sched_slot_of(const struct sched_session *ss, const char *worker);
 
 /* sched_session.c: training sessions */
 bool sched_worker_usable(const struct sched_worker *w);
@@ -82,6 +132,9 @@ void sched_session_close(struct sched *s, struct sched_stage *st, const char *wh
 void sched_session_pause(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_session_lose(struct sched *s, const char *worker, const char *why,
                         struct sched_actions *a);
+/* From the version before the open step, on the same hosts: what was added up of it is dropped. */
+void sched_session_again(struct sched *s, struct sched_stage *st, const char *why,
+                         struct sched_actions *a);
 void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t session,
                          uint64_t attempt, struct sched_actions *a);
 void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_actions *a);

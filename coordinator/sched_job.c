@@ -21,6 +21,10 @@ int sched_job_new(uint64_t id, struct spec **spec, const cJSON *resolved, uint64
     j->reuse = j->spec->reuse_verified;
     j->finish_independent = j->spec->finish_independent;
     j->max_parallel = j->spec->max_parallel;
+    if (strcmp(j->spec->numerics, "any") == 0) {
+        j->class_bound = true;
+        snprintf(j->class_id, sizeof j->class_id, "%s", SCHED_ANY_CLASS);
+    }
     j->seed = j->spec->seed;
     j->created_wall_ms = wall_ms;
     j->version = 1;
@@ -77,13 +81,21 @@ int sched_stage_of(const struct sched_job *j, const char *name)
 void sched_renew(struct sched *s, uint64_t now_ms)
 {
     s->now_ms = now_ms;
+    for (int i = 0; i < s->workers_n; i++) {
+        if (s->worker[i]->moved_ms > 0)
+            s->worker[i]->moved_ms = now_ms;
+    }
     for (int i = 0; i < s->jobs_n; i++) {
         for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
             struct sched_stage *st = &s->job[i]->stage[k];
 
-            for (uint32_t t = 0; t < st->tasks_n; t++) {
-                if (st->task[t].state == TASK_LEASED)
-                    st->task[t].lease_until_ms = now_ms + s->config.lease_ms;
+            for (uint32_t n = 0; n < st->tasks_n; n++) {
+                struct sched_task *t = &st->task[n];
+
+                if (t->state != TASK_LEASED)
+                    continue;
+                t->lease_until_ms = t->shadow.lease_until_ms = now_ms + s->config.lease_ms;
+                t->moved_ms = t->shadow.moved_ms = now_ms;
             }
             if (st->session != NULL)
                 st->session->progress_ms = now_ms;

@@ -17,7 +17,7 @@
 
 bool sched_worker_usable(const struct sched_worker *w)
 {
-    return !w->suspect && !w->draining;
+    return !w->suspect && !w->draining && !w->hung && !w->quarantined;
 }
 
 /* ---- who hosts
@@ -76,6 +76,7 @@ static void hosts_pick(struct sched *s, struct sched_stage *st, const char *clas
     for (uint32_t i = 0; i < n; i++) {
         ss->host[i].chunk_begin = (uint32_t)((uint64_t)chunks * i / n);
         ss->host[i].chunk_end = (uint32_t)((uint64_t)chunks * (i + 1) / n);
+        ss->host[i].damaged = 0;
     }
 }
 
@@ -142,6 +143,7 @@ static int members_take(struct sched *s, struct sched_stage *st, bool opening,
                       sched_session_threads(s, st) >= st->phase.session.units))
             continue;
         w->in = st;
+        w->samples = 0;
         came++;
         if (!opening)
             sched_session_tell(a, SCHED_SEND_OPEN, st, w->id);
@@ -155,13 +157,16 @@ static void session_open(struct sched *s, struct sched_stage *st,
     struct sched_session *ss = st->session;
 
     hosts_pick(s, st, of_class->class_id);
-    sched_class_bind(st->job, of_class, a);
+    sched_class_bind(s, st->job, of_class, a);
     ss->attempt++;
     ss->open = true;
     ss->assignment = 0;
     ss->version = ss->start_version = ss->manifest_version;
     ss->progress_ms = s->now_ms;
     ss->step_ms = 0;
+    ss->step = (struct sched_open){0};
+    ss->duplicates = ss->stale = ss->audited = 0;
+    ss->questions_n = 0;
     members_take(s, st, true, a);
     sched_move_stage(s, st, RUN_RUNNING, "", a);
     sched_note(a, st->job, st, "session.open",
@@ -244,11 +249,18 @@ static void attempt_end(struct sched *s, struct sched_stage *st, const char *why
     sched_move_stage(s, st, RUN_RECOVERING, "SessionRestarts", a);
 }
 
+void sched_session_again(struct sched *s, struct sched_stage *st, const char *why,
+                         struct sched_actions *a)
+{
+    attempt_end(s, st, why, 0, a);
+}
+
 void sched_session_lose(struct sched *s, const char *worker, const char *why,
                         struct sched_actions *a)
 {
     struct sched_worker *w = sched_find_worker(s, worker);
     struct sched_stage *st = w != NULL ? w->in : NULL;
+    const struct sched_slot *slot = st != NULL ? sched_slot_of(st->session, worker) : NULL;
     char text[SCHED_TEXT_MAX];
 
     if (st == NULL)
@@ -264,6 +276,8 @@ void sched_session_lose(struct sched *s, const char *worker, const char *why,
     if (st->session->adopting)
         return;
     sched_note(a, st->job, st, "session.leave", "%.200s", text);
+    if (slot != NULL)
+        s->counters.recomputed += slot->leaf_end - slot->leaf_begin;
     if (sched_session_threads(s, st) == 0 && members_take(s, st, false, a) == 0)
         attempt_end(s, st, "no compute worker left", 0, a);
     else
@@ -286,6 +300,7 @@ static void adopt(struct sched *s, struct sched_stage *st, struct sched_actions 
         return;
     ss->adopting = false;
     ss->open = true;
+    s->counters.adopted++;
     sched_move_stage(s, st, RUN_RUNNING, "", a);
     sched_note(a, st->job, st, "session.adopt", "%s attempt %" PRIu64 " goes on", st->phase.name,
                ss->attempt);
@@ -345,6 +360,12 @@ void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_ac
         ss->losses++;
         attempt_end(s, st, "not all hosts came back after a restart of the coordinator", 0, a);
     }
+    if (ss->open)
+        sched_questions_tick(s, st, a);
+    if (ss->open)
+        sched_pace_tick(s, st, a);
+    if (ss->open)
+        sched_session_overtake(s, st, a);
     if (ss->open && s->now_ms - ss->progress_ms > s->config.resend_ms &&
         s->now_ms - ss->resent_ms > s->config.resend_ms) {
         ss->resent_ms =
@@ -394,7 +415,8 @@ static void on_status(struct sched *s, struct sched_stage *st, const struct sche
 {
     struct sched_session *ss = st->session;
 
-    if (ev->version <= ss->version)
+    sched_session_open_step(s, st, ev);
+    if (ev->partial || ev->version <= ss->version)
         return;
     if (ss->version > ss->manifest_version) {
         uint64_t ms = (s->now_ms - ss->progress_ms) / (ev->version - ss->version);
@@ -497,7 +519,7 @@ void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_acti
     bool live = st != NULL && (st->session->open || st->session->adopting) &&
                 st->session->attempt == ev->attempt;
 
-    if (ev->type != SCHED_SESSION_STATUS) {
+    if (ev->type != SCHED_SESSION_STATUS && ev->type != SCHED_SESSION_OPINION) {
         struct sched_action *act = sched_act(a, SCHED_SEND_SESSION_ACK, NULL, NULL);
 
         act->value = (double)ev->version;
@@ -512,6 +534,8 @@ void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_acti
     }
     if (ev->type == SCHED_SESSION_STATUS)
         on_status(s, st, ev, a);
+    else if (ev->type == SCHED_SESSION_OPINION)
+        sched_on_opinion(s, st, ev, a);
     else if (ev->type == SCHED_SESSION_CHECKPOINT)
         on_checkpoint(st, ev, a);
     else if (ev->type == SCHED_SESSION_DONE)

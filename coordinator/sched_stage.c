@@ -96,7 +96,8 @@ static int inputs_make(struct sched_stage *st, struct err *e)
  * digests, the build. */
 static void reuse_key(const struct sched *s, const struct sched_stage *st, struct digest *out)
 {
-    static const char *const names[] = {"name", "project", "inputs", "needs", "gate", "stages"};
+    static const char *const names[] = {"name", "project", "inputs", "needs",
+                                        "gate", "stages",  "audit"};
     cJSON *doc = cJSON_CreateObject();
     cJSON *spec = spec_to_json(st->job->expansion->stage[st->index].spec);
     struct buf text = BUF_INIT;
@@ -384,6 +385,8 @@ static bool phase_next(struct sched *s, struct sched_stage *st, struct sched_act
         cJSON_Delete(st->metrics);
         st->outputs = outputs != NULL ? outputs : cJSON_CreateObject();
         st->metrics = metrics != NULL ? metrics : cJSON_CreateObject();
+        if (sched_class_is_any(st->job))
+            cJSON_AddStringToObject(st->metrics, "numerics", "any");
         succeed(s, st, a);
     } else {
         phase_open(s, st, a);

@@ -3,6 +3,10 @@
  * worker hears of it. Whatever ends a lease (result, failure, silence, good-bye) ends exactly that
  * epoch; anything that comes later under it is stale.
  *
+ * A task that is slow or hangs gets a shadow: a second lease of a higher epoch elsewhere
+ * (sched_overtake.c says when). Whichever result is here first is the task's; when the first lease
+ * ends otherwise the shadow takes its place, so a task never waits while somebody works on it.
+ *
  * Two budgets: `losses` counts machines that went away or could not (network, disk), `faults`
  * counts the task's own failures. A worker that died under a task is remembered by name: several
  * different ones make the task the suspect.
@@ -61,7 +65,41 @@ static struct sched_task *task_find(const struct sched *s, uint64_t id, struct s
     return NULL;
 }
 
-/* Ends the running attempt: outcome is succeeded, failed, lost, expired, returned or cancelled. */
+static void shadow_swap(struct sched_task *t)
+{
+    struct sched_shadow other = {.epoch = t->epoch,
+                                 .lease_until_ms = t->lease_until_ms,
+                                 .leased_ms = t->leased_ms,
+                                 .done = t->done,
+                                 .total = t->total,
+                                 .moved = t->moved,
+                                 .moved_ms = t->moved_ms};
+
+    memcpy(other.worker, t->worker, sizeof other.worker);
+    t->epoch = t->shadow.epoch;
+    memcpy(t->worker, t->shadow.worker, sizeof t->worker);
+    t->lease_until_ms = t->shadow.lease_until_ms;
+    t->leased_ms = t->shadow.leased_ms;
+    t->done = t->shadow.done;
+    t->total = t->shadow.total;
+    t->moved = t->shadow.moved;
+    t->moved_ms = t->shadow.moved_ms;
+    t->shadow = other;
+}
+
+static void cancel_tell(struct sched_stage *st, const char *worker, uint64_t task, uint64_t epoch,
+                        struct sched_actions *a)
+{
+    struct sched_action *act =
+        sched_act(a, SCHED_SEND_TASK_CANCEL, st != NULL ? st->job : NULL, st);
+
+    snprintf(act->worker, sizeof act->worker, "%s", worker);
+    act->number = task;
+    act->epoch = epoch;
+}
+
+/* Ends the running attempt: outcome is succeeded, failed, lost, expired, returned, overtaken or
+ * cancelled. */
 static void lease_end(struct sched *s, struct sched_stage *st, struct sched_task *t,
                       const char *outcome, const char *why, struct sched_actions *a)
 {
@@ -81,11 +119,38 @@ static void lease_end(struct sched *s, struct sched_stage *st, struct sched_task
     t->lease_until_ms = 0;
 }
 
+/* The second lease ends, the first goes on. */
+static void shadow_end(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       const char *outcome, const char *why, bool tell, struct sched_actions *a)
+{
+    if (t->shadow.epoch == 0)
+        return;
+    if (tell)
+        cancel_tell(st, t->shadow.worker, t->id, t->shadow.epoch, a);
+    shadow_swap(t);
+    lease_end(s, st, t, outcome, why, a);
+    shadow_swap(t);
+    t->shadow = (struct sched_shadow){0};
+}
+
+/* The first lease ends without a result, the second takes its place. False: there is none. */
+static bool shadow_rises(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                         const char *outcome, const char *why, struct sched_actions *a)
+{
+    if (t->shadow.epoch == 0)
+        return false;
+    shadow_swap(t);
+    shadow_end(s, st, t, outcome, why, false, a);
+    task_save(a, st, t);
+    return true;
+}
+
 static void quarantine(struct sched *s, struct sched_stage *st, struct sched_task *t,
                        const char *class_name, const char *why, struct sched_actions *a)
 {
     struct sched_failure f = {.code = t->code, .task = t->id, .attempt = (uint32_t)t->epoch};
 
+    shadow_end(s, st, t, "cancelled", "", true, a);
     task_move(t, TASK_QUARANTINED);
     task_save(a, st, t);
     snprintf(f.class_name, sizeof f.class_name, "%s", class_name);
@@ -116,8 +181,11 @@ static void task_lost(struct sched *s, struct sched_stage *st, struct sched_task
     t->losses++;
     t->code = ERR_UNREACHABLE;
     snprintf(t->text, sizeof t->text, "%.*s", (int)sizeof t->text - 1, why);
+    crashed = crashed && crash_counts(s, t);
+    if (!crashed && t->losses <= s->config.loss_budget && shadow_rises(s, st, t, outcome, why, a))
+        return;
     lease_end(s, st, t, outcome, why, a);
-    if (crashed && crash_counts(s, t)) {
+    if (crashed) {
         snprintf(text, sizeof text, "%d different workers died while they ran it", t->crashes);
         quarantine(s, st, t, "data", text, a);
         return;
@@ -127,6 +195,7 @@ static void task_lost(struct sched *s, struct sched_stage *st, struct sched_task
         quarantine(s, st, t, "infrastructure", text, a);
         return;
     }
+    s->counters.recomputed++;
     if (wait)
         task_move(t, TASK_RETRY_WAIT);
     else
@@ -139,11 +208,8 @@ void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_tas
                        struct sched_actions *a)
 {
     if (t->state == TASK_LEASED) {
-        struct sched_action *act = sched_act(a, SCHED_SEND_TASK_CANCEL, st->job, st);
-
-        snprintf(act->worker, sizeof act->worker, "%s", t->worker);
-        act->number = t->id;
-        act->epoch = t->epoch;
+        shadow_end(s, st, t, "cancelled", "", true, a);
+        cancel_tell(st, t->worker, t->id, t->epoch, a);
         lease_end(s, st, t, "cancelled", "", a);
     } else if (t->state != TASK_PENDING && t->state != TASK_RETRY_WAIT) {
         return;
@@ -155,14 +221,10 @@ void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_tas
 void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_task *t,
                         const char *outcome, struct sched_actions *a)
 {
-    struct sched_action *act;
-
     if (t->state != TASK_LEASED)
         return;
-    act = sched_act(a, SCHED_SEND_TASK_CANCEL, st->job, st);
-    snprintf(act->worker, sizeof act->worker, "%s", t->worker);
-    act->number = t->id;
-    act->epoch = t->epoch;
+    shadow_end(s, st, t, outcome, "", true, a);
+    cancel_tell(st, t->worker, t->id, t->epoch, a);
     lease_end(s, st, t, outcome, "", a);
     task_pend(st, t);
     task_save(a, st, t);
@@ -174,21 +236,58 @@ void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_ta
 bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w)
 {
     (void)s;
-    return !j->class_bound || strcmp(j->class_id, w->class_id) == 0;
+    return !j->class_bound || sched_class_is_any(j) || strcmp(j->class_id, w->class_id) == 0;
 }
 
-void sched_class_bind(struct sched_job *j, const struct sched_worker *w, struct sched_actions *a)
+bool sched_class_is_any(const struct sched_job *j)
+{
+    return j->class_bound && strcmp(j->class_id, SCHED_ANY_CLASS) == 0;
+}
+
+/* A worker whose arithmetic is not the job's is told so, once, and so is the job. */
+static void class_tell(struct sched *s, struct sched_job *j, struct sched_worker *w,
+                       struct sched_actions *a)
+{
+    struct sched_action *act;
+
+    if (w->other_class || run_state_is_final(j->state) || sched_class_fits(s, j, w))
+        return;
+    w->other_class = true;
+    s->counters.refused++;
+    sched_note(a, j, NULL, "worker.other_class",
+               "%s gets no work: its numerics class is %.12s, the job runs on %.12s", w->id,
+               w->class_id, j->class_id);
+    act = sched_act(a, SCHED_SEND_NOTE, NULL, NULL);
+    snprintf(act->worker, sizeof act->worker, "%s", w->id);
+    snprintf(
+        act->note, sizeof act->note,
+        "no work of jobs that run on numerics class %.12s: the class of this machine is %.12s, "
+        "so its results would differ in the last bits; jobs with `numerics: any` take it",
+        j->class_id, w->class_id);
+}
+
+void sched_class_up(struct sched *s, struct sched_worker *w, struct sched_actions *a)
+{
+    w->other_class = false;
+    for (int i = 0; i < s->jobs_n && !w->other_class; i++)
+        class_tell(s, s->job[i], w, a);
+}
+
+void sched_class_bind(struct sched *s, struct sched_job *j, const struct sched_worker *w,
+                      struct sched_actions *a)
 {
     if (j->class_bound)
         return;
     j->class_bound = true;
     snprintf(j->class_id, sizeof j->class_id, "%s", w->class_id);
     sched_act(a, SCHED_SAVE_JOB, j, NULL);
+    for (int i = 0; i < s->workers_n; i++)
+        class_tell(s, j, s->worker[i], a);
 }
 
 static uint32_t free_threads(const struct sched_worker *w)
 {
-    if (w->suspect || w->draining || w->in != NULL || (w->roles & SCHED_ROLE_COMPUTE) == 0)
+    if (!sched_worker_usable(w) || w->in != NULL || (w->roles & SCHED_ROLE_COMPUTE) == 0)
         return 0;
     return w->threads > w->running ? w->threads - w->running : 0;
 }
@@ -214,7 +313,7 @@ static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st,
         uint32_t spare = free_threads(w);
         double score = 0;
 
-        if (spare == 0 || !sched_class_fits(s, st->job, w))
+        if (spare == 0 || !sched_class_fits(s, st->job, w) || sched_audit_spoken(t, w->id))
             continue;
         score = (double)spare / (double)w->threads - (shy_of(t, w) ? 2.0 : 0.0);
         if (best == NULL || score > best_score) {
@@ -225,16 +324,15 @@ static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st,
     return best;
 }
 
-static void task_grant(struct sched *s, struct sched_stage *st, struct sched_task *t,
-                       struct sched_worker *w, struct sched_actions *a)
+/* The next epoch of a task, at w: into the place of the first lease. */
+static void lease_begin(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                        struct sched_worker *w, struct sched_actions *a)
 {
     struct sched_action *act;
 
-    sched_class_bind(st->job, w, a);
-    task_move(t, TASK_LEASED);
-    t->epoch++;
-    t->done = 0;
-    t->leased_ms = s->now_ms;
+    t->epoch = ++t->granted;
+    t->done = t->moved = 0;
+    t->leased_ms = t->moved_ms = s->now_ms;
     t->lease_until_ms = s->now_ms + s->config.lease_ms;
     snprintf(t->worker, sizeof t->worker, "%s", w->id);
     w->running++;
@@ -248,23 +346,65 @@ static void task_grant(struct sched *s, struct sched_stage *st, struct sched_tas
     act->task = t;
     act->epoch = t->epoch;
     snprintf(act->worker, sizeof act->worker, "%s", w->id);
+}
+
+static void task_grant(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       struct sched_worker *w, struct sched_actions *a)
+{
+    sched_class_bind(s, st->job, w, a);
+    task_move(t, TASK_LEASED);
+    lease_begin(s, st, t, w, a);
     if (st->state != RUN_RUNNING)
         sched_move_stage(s, st, RUN_RUNNING, "", a);
 }
 
+struct sched_worker *sched_task_other(struct sched *s, struct sched_stage *st,
+                                      const struct sched_task *t)
+{
+    struct sched_worker *w = worker_pick(s, st, t);
+
+    return w != NULL && strcmp(w->id, t->worker) != 0 ? w : NULL;
+}
+
+void sched_task_shadow(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       struct sched_worker *w, struct sched_actions *a)
+{
+    CHECK(t->state == TASK_LEASED && t->shadow.epoch == 0);
+    shadow_swap(t);
+    lease_begin(s, st, t, w, a);
+    shadow_swap(t);
+    s->counters.overtaken++;
+}
+
+static bool has_free_thread(const struct sched *s)
+{
+    for (int i = 0; i < s->workers_n; i++) {
+        if (free_threads(s->worker[i]) > 0)
+            return true;
+    }
+    return false;
+}
+
 void sched_tasks_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
-    for (; st->pending_from < st->tasks_n; st->pending_from++) {
-        struct sched_task *t = &st->task[st->pending_from];
+    for (uint32_t i = st->pending_from; i < st->tasks_n && has_free_thread(s); i++) {
+        struct sched_task *t = &st->task[i];
         struct sched_worker *w = NULL;
 
         if (t->state != TASK_PENDING)
             continue;
         w = worker_pick(s, st, t);
-        if (w == NULL)
+        if (w == NULL && t->voices_n > 0 && !sched_audit_waits(s, st, t)) {
+            t->voices_n = 0; /* whom it waited for has left */
+            w = worker_pick(s, st, t);
+        }
+        if (w != NULL)
+            task_grant(s, st, t, w, a);
+        else if (t->voices_n == 0)
             break;
-        task_grant(s, st, t, w, a);
     }
+    while (st->pending_from < st->tasks_n && st->task[st->pending_from].state != TASK_PENDING)
+        st->pending_from++;
 }
 
 /* ---- time and workers
@@ -277,64 +417,137 @@ void sched_tasks_tick(struct sched *s, struct sched_stage *st, struct sched_acti
         if (t->state == TASK_RETRY_WAIT && s->now_ms >= t->retry_at_ms) {
             task_pend(st, t);
             task_save(a, st, t);
-        } else if (t->state == TASK_LEASED && s->now_ms > t->lease_until_ms) {
-            struct sched_action *act = sched_act(a, SCHED_SEND_TASK_CANCEL, st->job, st);
-
-            snprintf(act->worker, sizeof act->worker, "%s", t->worker);
-            act->number = t->id;
-            act->epoch = t->epoch;
+            continue;
+        }
+        if (t->state == TASK_LEASED && t->shadow.epoch != 0 && s->now_ms > t->shadow.lease_until_ms)
+            shadow_end(s, st, t, "expired", "the lease ran out", true, a);
+        if (t->state == TASK_LEASED && s->now_ms > t->lease_until_ms) {
+            cancel_tell(st, t->worker, t->id, t->epoch, a);
             task_lost(s, st, t, "expired", "the lease ran out", false, false, a);
         }
     }
+    if (st->phase_open)
+        sched_tasks_overtake(s, st, a);
 }
 
-void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed,
-                             struct sched_actions *a)
+/* Calls fn for every task of an open phase that a worker holds. */
+static void each_held(struct sched *s, const char *worker,
+                      void (*fn)(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                                 void *self, struct sched_actions *a),
+                      void *self, struct sched_actions *a)
 {
     for (int i = 0; i < s->jobs_n; i++) {
         for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
             struct sched_stage *st = &s->job[i]->stage[k];
 
-            for (uint32_t t = 0; t < st->tasks_n && st->phase_open; t++) {
-                struct sched_task *task = &st->task[t];
+            for (uint32_t n = 0; n < st->tasks_n && st->phase_open; n++) {
+                struct sched_task *t = &st->task[n];
 
-                if (task->state == TASK_LEASED && strcmp(task->worker, worker) == 0)
-                    task_lost(s, st, task, "lost", crashed ? "the worker died" : "the worker left",
-                              crashed, false, a);
+                if (t->state == TASK_LEASED &&
+                    (strcmp(t->worker, worker) == 0 ||
+                     (t->shadow.epoch != 0 && strcmp(t->shadow.worker, worker) == 0)))
+                    fn(s, st, t, self, a);
             }
         }
     }
 }
 
-static const struct sched_lease *lease_of(const struct sched_event *ev, const struct sched_task *t)
+struct goner {
+    const char *worker;
+    bool crashed;
+};
+
+static void task_orphaned(struct sched *s, struct sched_stage *st, struct sched_task *t, void *self,
+                          struct sched_actions *a)
+{
+    const struct goner *g = self;
+    const char *why = g->crashed ? "the worker died" : "the worker left";
+
+    if (strcmp(t->worker, g->worker) != 0)
+        shadow_end(s, st, t, "lost", why, false, a);
+    else
+        task_lost(s, st, t, "lost", why, g->crashed, false, a);
+}
+
+void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed,
+                             struct sched_actions *a)
+{
+    struct goner g = {worker, crashed};
+
+    each_held(s, worker, task_orphaned, &g, a);
+}
+
+static const struct sched_lease *lease_of(const struct sched_event *ev, uint64_t task,
+                                          uint64_t epoch)
 {
     for (int i = 0; i < ev->leases_n; i++) {
-        if (ev->lease[i].task == t->id && ev->lease[i].epoch == t->epoch)
+        if (ev->lease[i].task == task && ev->lease[i].epoch == epoch)
             return &ev->lease[i];
     }
     return NULL;
 }
 
+static bool is_still(const struct sched *s, const struct sched_task *t, uint32_t limit_ms)
+{
+    return limit_ms > 0 && t->moved > 0 && s->now_ms > t->moved_ms &&
+           s->now_ms - t->moved_ms > limit_ms;
+}
+
+bool sched_task_hangs(const struct sched *s, const struct sched_task *t)
+{
+    return is_still(s, t, s->config.hang_ms);
+}
+
+/* A worker may say that it lives while the thread of this lease hangs: then, in the end, the lease
+ * runs out. */
 static void lease_renew(struct sched *s, struct sched_stage *st, struct sched_task *t,
                         const struct sched_lease *l)
 {
-    t->lease_until_ms = s->now_ms + s->config.lease_ms;
-    if (t->leased_ms == 0)
+    if (l->moved != t->moved)
+        t->moved_ms = s->now_ms;
+    t->moved = l->moved;
+    if (t->leased_ms == 0) { /* granted before a restart of the coordinator */
         t->leased_ms = s->now_ms;
+        s->counters.adopted++;
+    }
     if (t->done != l->done || t->total != l->total)
         st->job->version++;
     t->done = l->done;
     t->total = l->total;
+    if (!is_still(s, t, s->config.abandon_ms))
+        t->lease_until_ms = s->now_ms + s->config.lease_ms;
 }
 
-/* A worker may say that it lives while its compute threads hang: then the lease runs out, and
- * somebody else does the work. */
-static bool is_hung(const struct sched *s, const struct sched_event *ev, const struct sched_task *t)
+/* 1: the first lease of t, 2: its shadow, 0: neither. */
+static int lease_which(const struct sched_task *t, const char *worker, uint64_t epoch)
 {
-    uint64_t moved = ev->progress_ms > t->leased_ms ? ev->progress_ms : t->leased_ms;
+    if (t->state != TASK_LEASED)
+        return 0;
+    if (t->epoch == epoch && strcmp(t->worker, worker) == 0)
+        return 1;
+    return t->shadow.epoch != 0 && t->shadow.epoch == epoch && strcmp(t->shadow.worker, worker) == 0
+               ? 2
+               : 0;
+}
 
-    return s->config.hang_ms > 0 && ev->progress_ms > 0 && t->leased_ms > 0 && s->now_ms > moved &&
-           s->now_ms - moved > s->config.hang_ms;
+struct returner {
+    const struct sched_event *ev;
+    uint32_t running;
+};
+
+static void task_claimed(struct sched *s, struct sched_stage *st, struct sched_task *t, void *self,
+                         struct sched_actions *a)
+{
+    struct returner *r = self;
+    const char *why = "the worker came back without it";
+    bool first = strcmp(t->worker, r->ev->worker) == 0;
+
+    if (lease_of(r->ev, t->id, first ? t->epoch : t->shadow.epoch) != NULL)
+        r->running++;
+    else if (first)
+        task_lost(s, st, t, "lost", why, false, false, a);
+    else
+        shadow_end(s, st, t, "lost", why, false, a);
 }
 
 /* whole: the worker has just said hello, so its list is all that it has, and what it does not hold
@@ -343,52 +556,37 @@ void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool wh
                           struct sched_actions *a)
 {
     struct sched_worker *w = sched_find_worker(s, ev->worker);
-    uint32_t running = 0;
+    struct returner r = {ev, 0};
 
     if (w == NULL)
         return;
     for (int i = 0; i < ev->leases_n; i++) {
         struct sched_stage *st = NULL;
         struct sched_task *t = task_find(s, ev->lease[i].task, &st);
+        int which = t != NULL ? lease_which(t, ev->worker, ev->lease[i].epoch) : 0;
 
-        if (t == NULL || t->state != TASK_LEASED || t->epoch != ev->lease[i].epoch ||
-            strcmp(t->worker, ev->worker) != 0) {
-            struct sched_action *act = sched_act(a, SCHED_SEND_TASK_CANCEL, NULL, NULL);
-
-            snprintf(act->worker, sizeof act->worker, "%s", ev->worker);
-            act->number = ev->lease[i].task;
-            act->epoch = ev->lease[i].epoch;
+        if (which == 0) {
+            cancel_tell(NULL, ev->worker, ev->lease[i].task, ev->lease[i].epoch, a);
             s->counters.fenced++;
-        } else if (!is_hung(s, ev, t)) {
-            lease_renew(s, st, t, &ev->lease[i]);
+            continue;
         }
+        if (which == 2)
+            shadow_swap(t);
+        lease_renew(s, st, t, &ev->lease[i]);
+        if (which == 2)
+            shadow_swap(t);
     }
     if (!whole)
         return;
-    for (int i = 0; i < s->jobs_n; i++) {
-        for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
-            struct sched_stage *st = &s->job[i]->stage[k];
-
-            for (uint32_t n = 0; n < st->tasks_n && st->phase_open; n++) {
-                struct sched_task *t = &st->task[n];
-
-                if (t->state != TASK_LEASED || strcmp(t->worker, ev->worker) != 0)
-                    continue;
-                if (lease_of(ev, t) != NULL)
-                    running++;
-                else
-                    task_lost(s, st, t, "lost", "the worker came back without it", false, false, a);
-            }
-        }
-    }
-    w->running = running;
+    each_held(s, ev->worker, task_claimed, &r, a);
+    w->running = r.running;
 }
 
 /* ---- answers
  * ----------------------------------------------------------------------------------------------------
  */
 static struct sched_task *answered(struct sched *s, const struct sched_event *ev,
-                                   struct sched_stage **st, struct sched_actions *a)
+                                   struct sched_stage **st, int *which, struct sched_actions *a)
 {
     struct sched_task *t = task_find(s, ev->task, st);
     struct sched_action *act = sched_act(a, SCHED_SEND_ACK, NULL, NULL);
@@ -396,21 +594,49 @@ static struct sched_task *answered(struct sched *s, const struct sched_event *ev
     snprintf(act->worker, sizeof act->worker, "%s", ev->worker);
     act->number = ev->task;
     act->epoch = ev->epoch;
-    if (t == NULL || t->state != TASK_LEASED || t->epoch != ev->epoch ||
-        strcmp(t->worker, ev->worker) != 0) {
+    *which = t != NULL ? lease_which(t, ev->worker, ev->epoch) : 0;
+    if (*which == 0) {
         s->counters.stale++;
         return NULL;
     }
     return t;
 }
 
+/* The result is remembered; another worker's is wanted as well. */
+static void task_again(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       struct sched_actions *a)
+{
+    if (shadow_rises(s, st, t, "succeeded", "", a)) /* somebody is at it */
+        return;
+    lease_end(s, st, t, "succeeded", "", a);
+    task_pend(st, t);
+    task_save(a, st, t);
+}
+
 void sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_actions *a)
 {
     struct sched_stage *st = NULL;
-    struct sched_task *t = answered(s, ev, &st, a);
+    int which = 0;
+    struct sched_task *t = answered(s, ev, &st, &which, a);
+    enum sched_audit verdict;
+    double took;
 
     if (t == NULL)
         return;
+    if (which == 2)
+        shadow_swap(t);
+    verdict = sched_audit_take(s, st, t, ev->worker, ev->result, a);
+    if (verdict == AUDIT_MORE)
+        task_again(s, st, t, a);
+    if (verdict == AUDIT_FAILED) {
+        lease_end(s, st, t, "failed", t->text, a);
+        quarantine(s, st, t, "infrastructure", t->text, a);
+    }
+    if (verdict != AUDIT_COUNTS || t->state != TASK_LEASED)
+        return;
+    shadow_end(s, st, t, "overtaken", "another worker was done before", true, a);
+    took = (double)(s->now_ms - t->leased_ms);
+    st->task_ms = st->task_ms > 0 ? 0.8 * st->task_ms + 0.2 * took : took;
     lease_end(s, st, t, "succeeded", "", a);
     task_move(t, TASK_DONE);
     t->result = ev->result;
@@ -424,11 +650,18 @@ void sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_ac
 void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_actions *a)
 {
     struct sched_stage *st = NULL;
-    struct sched_task *t = answered(s, ev, &st, a);
+    int which = 0;
+    struct sched_task *t = answered(s, ev, &st, &which, a);
     const char *why = ev->text != NULL ? ev->text : "";
 
     if (t == NULL)
         return;
+    if (which == 2 && sched_code_is_loss(ev->code)) {
+        shadow_end(s, st, t, "failed", why, false, a);
+        return;
+    }
+    if (which == 2)
+        shadow_swap(t); /* a fault of the task's own counts whoever met it */
     if (sched_code_is_loss(ev->code)) {
         task_lost(s, st, t, ev->code == ERR_CANCELLED ? "returned" : "failed", why, false,
                   ev->code != ERR_CANCELLED, a);
@@ -438,6 +671,8 @@ void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_
     t->faults++;
     t->code = ev->code;
     snprintf(t->text, sizeof t->text, "%.*s", (int)sizeof t->text - 1, why);
+    if (t->faults < s->config.fault_budget && shadow_rises(s, st, t, "failed", why, a))
+        return;
     lease_end(s, st, t, "failed", why, a);
     if (t->faults >= s->config.fault_budget) {
         quarantine(s, st, t, ev->code == ERR_CORRUPT || ev->code == ERR_NUMERIC ? "data" : "user",

@@ -369,6 +369,18 @@ static int span_run(struct train *t, struct tree_span span)
     return rc;
 }
 
+/* A span of this step only, whatever was done before. */
+static int extra_run(struct train *t, struct tree_span span)
+{
+    struct tree_node node[TREE_COVER_MAX];
+    size_t n = tree_cover(t->task->units, span, node, TREE_COVER_MAX);
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = node_run(t, node[i]);
+    return rc;
+}
+
 static uint32_t length_of(void *self, uint32_t example)
 {
     return examples_length(self, example);
@@ -389,7 +401,11 @@ static int step_run(struct train *t, uint64_t *version)
         struct tree_span span = t->env->span(t->env->self);
         CHECK(span.begin <= span.end && span.end <= t->task->units);
         rc = span_run(t, span);
-        if (rc == 0)
+        while (rc == 0 && t->env->extra != NULL && t->env->extra(t->env->self, t->step, &span)) {
+            CHECK(span.begin < span.end && span.end <= t->task->units);
+            rc = extra_run(t, span);
+        }
+        if (rc == 0 || rc == TRAIN_OVER)
             rc = t->env->params_wait(t->env->self, t->step + 1, t->params, version, t->e);
     }
     return rc;

@@ -31,9 +31,9 @@ struct train_task {
     uint32_t global_batch, units, chunk_elems;
 };
 
-#define TRAIN_REASSIGNED                                                                           \
-    1000 /* answer of params_wait: no new version, but the span has changed   \
-                               */
+/* Answers beside 0 and errors. params_wait: no new version, but the work has changed. grads_push:
+ * the step was closed without this gradient, so the rest of it is not worth computing. */
+enum { TRAIN_REASSIGNED = 1000, TRAIN_OVER };
 
 struct train_env {
     void *self;
@@ -42,7 +42,11 @@ struct train_env {
      * Gradients pushed before may be read until this returns 0. */
     int (*params_wait)(void *self, uint64_t at_least, float *params, uint64_t *version,
                        struct err *e);
-    struct tree_span (*span)(void *self); /* this thread's, now; may be empty */
+    struct tree_span (*span)(void *self); /* this thread's of every step, now; may be empty */
+    /* Units of step `step` only (a straggler's, or a second opinion) that one thread must compute
+     * whole, whether it has computed them before or not; each is given to one thread, once. False:
+     * none. May be NULL. */
+    bool (*extra)(void *self, uint64_t step, struct tree_span *span);
     /* Chunks [begin, end) of a node are final in grad (flat vector). sums: not NULL when begin is
      * 0. grad stays untouched until params_wait has given a later version. */
     int (*grads_push)(void *self, uint64_t step, struct tree_node node, uint32_t begin,

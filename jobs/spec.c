@@ -39,6 +39,7 @@ struct spec *spec_new(void)
     s->cross_fit = 1;
     s->max_parallel = 4;
     s->reuse_verified = true;
+    snprintf(s->numerics, sizeof s->numerics, "strict");
     s->finish_independent = true;
     snprintf(s->head, sizeof s->head, "classes");
     s->train = (struct train_spec){.global_batch = 32,

@@ -227,6 +227,8 @@ struct spec {
     struct stage *stage[SPEC_STAGES_MAX]; /* KIND_PIPELINE */
     int max_parallel;
     bool reuse_verified;
+    double audit; /* share of gradients and row ranges that two workers must agree about, 0..1 */
+    char numerics[8];        /* "strict": one numerics class for the whole job; "any" */
     bool finish_independent; /* on_failure */
 };
 

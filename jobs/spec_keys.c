@@ -281,6 +281,13 @@ const struct key spec_keys[] = {
     TEXT("name", spec, name, "label, need not be unique"),
     TEXT("project", spec, project, "whose job it is"),
     NUMBER("seed", KEY_U64, spec, seed, 0, 9e15, "of everything random"),
+    NUMBER(
+        "audit", KEY_REAL, spec, audit, 0, 1,
+        "share of gradients and row ranges that a second worker computes as well; who is outvoted "
+        "goes into quarantine"),
+    CHOICE("numerics", spec, numerics, "strict|any",
+           "strict: all of it on CPUs with the same arithmetic, so that every run gives the same "
+           "bits; any: on whatever there is"),
     CUSTOM("labels", offsetof(struct spec, schema), 0, &custom_labels, 0,
            "human labels of the data: classes or scale"),
     CUSTOM("attributes", offsetof(struct spec, schema), 0, &custom_attributes, 0,

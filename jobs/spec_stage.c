@@ -183,6 +183,8 @@ static struct spec *stage_spec_new(const struct spec *pipeline)
     for (int i = 0; i < pipeline->data_n; i++)
         spec_data_copy(spec_data_add(s), &pipeline->data[i]);
     s->reuse_verified = pipeline->reuse_verified;
+    s->audit = pipeline->audit;
+    memcpy(s->numerics, pipeline->numerics, sizeof s->numerics);
     return s;
 }
 

@@ -195,6 +195,7 @@ int verb_wait(struct cli *c);
 int verb_watch(struct cli *c);
 int verb_events(struct cli *c);
 int verb_worker_ls(struct cli *c);
+int verb_worker_release(struct cli *c);
 int verb_counters(struct cli *c);
 int verb_artifact_ls(struct cli *c);
 int verb_artifact_get(struct cli *c);

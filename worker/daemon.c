@@ -53,7 +53,7 @@ struct worker {
     bool stop;
     int exit_code;
     uint64_t status_said_ms;
-    uint64_t progress_ended; /* of sessions that are closed, so that the sum never falls */
+    struct pulse pulse;
 };
 
 /* ---- what other threads say ------------------------------------------------------------------ */
@@ -197,7 +197,7 @@ static void outcome_say(struct worker *w, const struct control *m)
         job_say(w, m->job, "task %" PRIu64 " (%s) done", m->task, m->task_kind);
         break;
     case CONTROL_SESSION_STATUS:
-        if (now - w->status_said_ms < STATUS_SAY_MS)
+        if (m->partial || now - w->status_said_ms < STATUS_SAY_MS)
             return;
         w->status_said_ms = now;
         job_say(w, m->job, "step %" PRIu64 " loss %.4f gradient %.3f rate %.3g, %.0f tokens/s",
@@ -219,12 +219,11 @@ static void outcome_say(struct worker *w, const struct control *m)
 
 /* ---- actions --------------------------------------------------------------------------------- */
 
-static void session_end(struct worker *w)
+static void session_end(struct worker *w, uint64_t keep)
 {
     if (w->session == NULL)
         return;
-    w->progress_ended += session_progress(w->session);
-    session_close(w->session);
+    session_close(w->session, keep);
     w->session = NULL;
 }
 
@@ -233,7 +232,7 @@ static void session_begin(struct worker *w, const struct control *open)
     struct session_env env = {
         .artifacts = w->artifacts, .host = w->host, .self = w, .says = on_outcome};
 
-    session_end(w);
+    session_end(w, open->from_attempt);
     memcpy(env.worker, w->id, sizeof env.worker);
     env.threads = (w->config.roles & ROLE_COMPUTE) != 0 ? w->config.threads : 0;
     log_info("session.open",
@@ -250,6 +249,8 @@ static void on_terms(struct worker *w, const struct control *welcome)
 {
     log_info("coordinator.welcome", "cluster=%s term=%" PRIu64 " http=%s", welcome->cluster,
              welcome->term, welcome->http);
+    if (welcome->text[0] != '\0')
+        log_warn("worker.no_work", "text=\"%s\"", welcome->text);
     artifact_client_set_url(w->artifacts, welcome->http);
 }
 
@@ -295,7 +296,22 @@ static void action_do(struct worker *w, const struct duty_action *a)
             session_assign(w->session, a->message);
         break;
     case DUTY_SESSION_CLOSE:
-        session_end(w);
+        session_end(w, a->attempt);
+        break;
+    case DUTY_SESSION_FREEZE:
+        if (w->host != NULL)
+            ps_host_freeze(w->host, a->message->session, a->message->session_attempt,
+                           a->message->edge);
+        break;
+    case DUTY_SESSION_WAIVE:
+        if (w->host != NULL)
+            ps_host_waive(w->host, a->message->session, a->message->session_attempt,
+                          a->message->step,
+                          (struct tree_node){a->message->level, a->message->node});
+        break;
+    case DUTY_SESSION_FORGET:
+        if (w->host != NULL)
+            ps_host_close(w->host, a->session, a->attempt);
         break;
     case DUTY_EXIT:
         on_exit_action(w, a);
@@ -348,13 +364,15 @@ static void box_drain(struct worker *w)
     }
 }
 
-static void on_progress(void *self, uint64_t task, uint64_t epoch, uint64_t done, uint64_t total)
+static void on_progress(void *self, uint64_t task, uint64_t epoch, uint64_t done, uint64_t total,
+                        uint64_t moved)
 {
     event_do(self, (struct duty_event){.type = DUTY_TASK_PROGRESS,
                                        .task = task,
                                        .epoch = epoch,
                                        .done = done,
-                                       .total = total});
+                                       .total = total,
+                                       .moved = moved});
 }
 
 static void signals_drain(struct worker *w)
@@ -374,13 +392,12 @@ static void signals_drain(struct worker *w)
 
 static void tick(struct worker *w)
 {
-    uint64_t progress =
-        w->progress_ended + session_progress(w->session) + executor_progress(w->executor);
-
     if (w->socket == NULL)
         link_renew(w);
-    executor_each(w->executor, on_progress, w);
-    event_do(w, (struct duty_event){.type = DUTY_TICK, .progress = progress});
+    executor_each(w->executor, &w->pulse, on_progress, w);
+    session_pulse(w->session, &w->pulse);
+    pulse_end(&w->pulse);
+    event_do(w, (struct duty_event){.type = DUTY_TICK, .progress = w->pulse.rounds});
 }
 
 static void loop(struct worker *w)
@@ -542,11 +559,13 @@ static void worker_close(struct worker *w)
 {
     struct control *m;
 
-    session_end(w);
+    session_end(w, 0);
     executor_stop(w->executor);
-    session_wait_all(5000);
+    if (!session_wait_all(5000)) { /* a thread that hangs would come back to what is freed here */
+        log_warn("session.stuck", "worker=%s", w->id);
+        _exit(w->exit_code != 0);
+    }
     ps_host_stop(w->host);
-    session_wait_all(1000);
     while (w->box != NULL && (m = mailbox_take(w->box)) != NULL)
         control_free(m);
     mailbox_free(w->box);

@@ -28,6 +28,7 @@ void duty_fini(struct duty *d)
         control_free(d->held[i].outcome);
     for (uint32_t i = 0; i < d->out_n; i++)
         control_free(d->out[i].message);
+    control_free(d->frozen.message);
     control_free(d->hello);
     memset(d, 0, sizeof *d);
 }
@@ -62,16 +63,19 @@ static bool send_copy(struct duty *d, struct duty_actions *a, const struct contr
 
 /* ---- saying who we are ----------------------------------------------------------------------- */
 
-static void pulse_fill(const struct duty *d, struct control *c)
+/* What has ended waits for its acknowledgement, not for its thread: it counts as moving. */
+static void pulse_fill(struct duty *d, struct control *c)
 {
     memcpy(c->worker, d->hello->worker, sizeof c->worker);
     c->boot = d->hello->boot;
     c->progress = d->progress;
     c->draining = d->draining;
     c->leases_n = d->held_n;
-    for (uint32_t i = 0; i < d->held_n; i++)
+    for (uint32_t i = 0; i < d->held_n; i++) {
+        d->held[i].moved += d->held[i].state == DUTY_ENDED;
         c->lease[i] = (struct control_lease){d->held[i].task, d->held[i].epoch, d->held[i].done,
-                                             d->held[i].total};
+                                             d->held[i].total, d->held[i].moved};
+    }
 }
 
 static void hello_say(struct duty *d, uint64_t now, struct duty_actions *a)
@@ -106,6 +110,9 @@ static void outcomes_say(struct duty *d, uint64_t now, bool all, struct duty_act
         if ((all || now - d->out[i].sent_ms >= DUTY_REPEAT_MS) &&
             send_copy(d, a, d->out[i].message))
             d->out[i].sent_ms = now;
+    if (d->frozen.message != NULL && (all || now - d->frozen.sent_ms >= DUTY_REPEAT_MS) &&
+        send_copy(d, a, d->frozen.message))
+        d->frozen.sent_ms = now;
 }
 
 /* ---- tasks ----------------------------------------------------------------------------------- */
@@ -190,10 +197,16 @@ static void out_drop(struct duty *d, uint32_t i)
     d->out[i] = d->out[--d->out_n];
 }
 
-static void session_leave(struct duty *d, struct duty_actions *a)
+/* keep: 0, or the attempt that the next one starts from. */
+static void session_leave(struct duty *d, uint64_t keep, struct duty_actions *a)
 {
-    if (d->session != 0)
-        act(a, DUTY_SESSION_CLOSE)->session = d->session;
+    if (d->session != 0) {
+        struct duty_action *x = act(a, DUTY_SESSION_CLOSE);
+        x->session = d->session;
+        x->attempt = keep;
+    }
+    control_free(d->frozen.message);
+    d->frozen.message = NULL;
     for (uint32_t i = 0; i < d->out_n;)
         if (d->out[i].message->session == d->session)
             out_drop(d, i);
@@ -208,7 +221,7 @@ static void on_session_open(struct duty *d, const struct control *m, struct duty
         d->stale += m->session_attempt < d->session_attempt;
         return;
     }
-    session_leave(d, a);
+    session_leave(d, d->session == m->session ? m->from_attempt : 0, a);
     d->session = m->session;
     d->session_attempt = m->session_attempt;
     act_message(a, DUTY_SESSION_OPEN, m);
@@ -221,10 +234,17 @@ static void on_session_says(struct duty *d, struct control *m, uint64_t now, str
         control_free(m);
         return;
     }
-    if (m->type == CONTROL_SESSION_STATUS) {
+    if (m->type == CONTROL_SESSION_STATUS || m->type == CONTROL_SESSION_OPINION) {
         if (d->live)
             send_copy(d, a, m);
         control_free(m);
+        return;
+    }
+    if (m->type == CONTROL_SESSION_FROZEN) { /* a second one says the same */
+        control_free(d->frozen.message);
+        d->frozen = (struct duty_out){m, now};
+        if (d->live)
+            send_copy(d, a, m);
         return;
     }
     if (d->out_n == DUTY_OUTBOX_MAX)
@@ -327,7 +347,24 @@ static void on_heard(struct duty *d, const struct control *m, uint64_t now, stru
         break;
     case CONTROL_SESSION_CLOSE:
         if (m->session == d->session && m->session_attempt >= d->session_attempt)
-            session_leave(d, a);
+            session_leave(d, 0, a);
+        else if (m->session == d->session) {
+            struct duty_action *x = act(a, DUTY_SESSION_FORGET);
+            x->session = m->session;
+            x->attempt = m->session_attempt;
+        }
+        break;
+    case CONTROL_SESSION_FREEZE:
+        if (m->session == d->session && m->session_attempt == d->session_attempt)
+            act_message(a, DUTY_SESSION_FREEZE, m);
+        else
+            d->stale++;
+        break;
+    case CONTROL_SESSION_WAIVE:
+        if (m->session == d->session && m->session_attempt == d->session_attempt)
+            act_message(a, DUTY_SESSION_WAIVE, m);
+        else
+            d->stale++;
         break;
     case CONTROL_DRAIN:
         drain_begin(d, now, a);
@@ -380,6 +417,7 @@ void duty_step(struct duty *d, const struct duty_event *event, struct duty_actio
         if (h != NULL && h->epoch == event->epoch) {
             h->done = event->done;
             h->total = event->total;
+            h->moved = event->moved;
         }
         break;
     case DUTY_TASK_END:

@@ -25,7 +25,7 @@ enum duty_held_state { DUTY_RUNNING, DUTY_ENDED };
 
 struct duty_held {
     enum duty_held_state state;
-    uint64_t task, epoch, done, total;
+    uint64_t task, epoch, done, total, moved;
     struct control *outcome; /* DUTY_ENDED: until acknowledged */
     uint64_t sent_ms;
 };
@@ -48,13 +48,14 @@ struct duty {
     uint64_t session, session_attempt; /* 0 = none */
     struct duty_out out[DUTY_OUTBOX_MAX];
     uint32_t out_n;
-    uint64_t stale; /* messages of older terms, epochs, attempts */
+    struct duty_out frozen; /* SESSION_FROZEN of this attempt: until the next one, or the end */
+    uint64_t stale;         /* messages of older terms, epochs, attempts */
 };
 
 enum duty_event_type {
     DUTY_TICK,          /* now_ms, progress */
     DUTY_HEARD,         /* message (borrowed) */
-    DUTY_TASK_PROGRESS, /* task, epoch, done, total */
+    DUTY_TASK_PROGRESS, /* task, epoch, done, total, moved */
     DUTY_TASK_END,      /* outcome: TASK_DONE or TASK_FAILED (taken) */
     DUTY_SESSION_SAYS,  /* outcome: any SESSION_* (taken); STATUS is sent once, the others until
                            acknowledged */
@@ -67,7 +68,7 @@ struct duty_event {
     uint64_t now_ms, progress;
     const struct control *message;
     struct control *outcome;
-    uint64_t task, epoch, done, total;
+    uint64_t task, epoch, done, total, moved;
 };
 
 enum duty_action_type {
@@ -77,14 +78,18 @@ enum duty_action_type {
     DUTY_TASK_START,     /* message (borrowed): TASK */
     DUTY_TASK_STOP,      /* task, epoch: cancel it */
     DUTY_SESSION_OPEN,   /* message (borrowed): SESSION_OPEN */
+    DUTY_SESSION_FREEZE, /* message (borrowed): SESSION_FREEZE */
+    DUTY_SESSION_WAIVE,  /* message (borrowed): SESSION_WAIVE */
+    DUTY_SESSION_FORGET, /* session, attempt: the memory of a frozen attempt; the session goes on */
     DUTY_SESSION_ASSIGN, /* message (borrowed): ASSIGN */
-    DUTY_SESSION_CLOSE,  /* session */
+    DUTY_SESSION_CLOSE,  /* session; attempt: 0, or the one whose frozen shard is kept, because the
+                            next attempt, which follows at once, starts from it */
     DUTY_EXIT            /* code (0 = drained) and text in message (borrowed), NULL when drained */
 };
 struct duty_action {
     enum duty_action_type type;
     struct control *message;
-    uint64_t task, epoch, session;
+    uint64_t task, epoch, session, attempt;
     int code;
 };
 struct duty_actions {

@@ -26,8 +26,10 @@ struct job {
     struct job *next;
     struct control *task;
     atomic_bool cancel;
-    bool running;
+    const struct compute *on; /* the thread that runs it; NULL: queued */
     atomic_uint_fast64_t done, total;
+    atomic_bool away; /* waits for an artefact, under that call's deadline */
+    uint64_t queued;  /* times that its pulse was taken before it ran */
     struct executor *x;
 };
 
@@ -35,6 +37,7 @@ struct compute {
     struct executor *x;
     pthread_t thread;
     uint64_t heartbeat; /* bumped by the numerics without a lock; read with __atomic_load_n */
+    struct pulse_thread pulse;
 };
 
 struct executor {
@@ -61,8 +64,12 @@ void executor_thread_lower(void)
 static int env_fetch(void *self, const char *digest, char *path, size_t cap, struct err *e)
 {
     struct job *j = self;
+    int rc;
 
-    return artifact_fetch(j->x->env.artifacts, digest, FETCH_DEADLINE_MS, path, cap, e);
+    atomic_store(&j->away, true);
+    rc = artifact_fetch(j->x->env.artifacts, digest, FETCH_DEADLINE_MS, path, cap, e);
+    atomic_store(&j->away, false);
+    return rc;
 }
 
 /* What damaged memory does to rows on their way to the file. */
@@ -85,10 +92,14 @@ static void file_flip_bit(const char *path)
 static int env_publish(void *self, const char *path, struct digest *out, struct err *e)
 {
     struct job *j = self;
+    int rc;
 
     if (fault_hit(FAULT_WORKER_ROWS_CORRUPT))
         file_flip_bit(path);
-    return artifact_publish(j->x->env.artifacts, path, FETCH_DEADLINE_MS, out, NULL, NULL, e);
+    atomic_store(&j->away, true);
+    rc = artifact_publish(j->x->env.artifacts, path, FETCH_DEADLINE_MS, out, NULL, NULL, e);
+    atomic_store(&j->away, false);
+    return rc;
 }
 
 static void env_progress(void *self, uint64_t done, uint64_t total)
@@ -209,13 +220,13 @@ static void *compute_main(void *self)
     pthread_mutex_lock(&x->lock);
     while (!x->stop) {
         struct job *j = x->first;
-        while (j != NULL && j->running)
+        while (j != NULL && j->on != NULL)
             j = j->next;
         if (j == NULL) {
             pthread_cond_wait(&x->work, &x->lock);
             continue;
         }
-        j->running = true;
+        j->on = c;
         pthread_mutex_unlock(&x->lock);
         job_run(j, &c->heartbeat);
         pthread_mutex_lock(&x->lock);
@@ -284,7 +295,7 @@ void executor_cancel(struct executor *x, uint64_t task, uint64_t epoch)
     for (struct job *j = x->first; j != NULL; j = j->next) {
         if (j->task->task != task || j->task->epoch != epoch)
             continue;
-        if (j->running)
+        if (j->on != NULL)
             atomic_store(&j->cancel, true);
         else
             job_remove(x, j);
@@ -293,22 +304,28 @@ void executor_cancel(struct executor *x, uint64_t task, uint64_t epoch)
     pthread_mutex_unlock(&x->lock);
 }
 
-uint64_t executor_progress(const struct executor *x)
+static struct job *job_on(const struct executor *x, const struct compute *c)
 {
-    uint64_t sum = 0;
+    struct job *j = x->first;
 
-    for (uint32_t i = 0; i < x->threads; i++)
-        sum += __atomic_load_n(&x->compute[i].heartbeat, __ATOMIC_RELAXED);
-    return sum;
+    while (j != NULL && j->on != c)
+        j = j->next;
+    return j;
 }
 
-void executor_each(struct executor *x,
+void executor_each(struct executor *x, struct pulse *pulse,
                    void (*fn)(void *self, uint64_t task, uint64_t epoch, uint64_t done,
-                              uint64_t total),
+                              uint64_t total, uint64_t moved),
                    void *self)
 {
     pthread_mutex_lock(&x->lock);
+    for (uint32_t i = 0; i < x->threads; i++) {
+        const struct job *j = job_on(x, &x->compute[i]);
+        pulse_thread_take(pulse, &x->compute[i].pulse, &x->compute[i].heartbeat,
+                          j == NULL || atomic_load(&j->away));
+    }
     for (struct job *j = x->first; j != NULL; j = j->next)
-        fn(self, j->task->task, j->task->epoch, atomic_load(&j->done), atomic_load(&j->total));
+        fn(self, j->task->task, j->task->epoch, atomic_load(&j->done), atomic_load(&j->total),
+           j->on != NULL ? j->on->pulse.moved : ++j->queued);
     pthread_mutex_unlock(&x->lock);
 }

@@ -10,6 +10,7 @@
 
 #include "artifact/artifact.h"
 #include "wire/control.h"
+#include "worker/pulse.h"
 
 #define EXECUTOR_THREADS_MAX 256
 
@@ -29,11 +30,11 @@ void executor_task(struct executor *x,
                    const struct control *task); /* copied; queued until a thread is free */
 /* A queued task is forgotten, a running one is told and ends in its own time. */
 void executor_cancel(struct executor *x, uint64_t task, uint64_t epoch);
-uint64_t executor_progress(const struct executor *x); /* sum of the threads' heartbeats */
-/* Calls fn for every task that is queued or running, with its progress. */
-void executor_each(struct executor *x,
+/* Takes the pulse of every thread, and calls fn for every task that is queued or running. moved
+ * changes while the thread that runs the task moves, or waits for an artefact. */
+void executor_each(struct executor *x, struct pulse *pulse,
                    void (*fn)(void *self, uint64_t task, uint64_t epoch, uint64_t done,
-                              uint64_t total),
+                              uint64_t total, uint64_t moved),
                    void *self);
 void executor_thread_lower(
     void); /* the calling thread is a compute thread: lower its priority, name it */

@@ -7,6 +7,7 @@
 #define WORKER_PS_CLIENT_H
 
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -18,6 +19,7 @@ struct ps_client_plan {
     uint64_t session, attempt;
     size_t params;
     uint32_t chunk_elems;
+    uint64_t who; /* control_who() of this worker: goes with every push */
     uint32_t hosts_n;
     struct {
         char endpoint[WIRE_TEXT_MAX];    /* tcp://... or inproc://... of this process's own host */
@@ -41,10 +43,12 @@ struct ps_client_check {
 int ps_client_pull(struct ps_client *c, uint64_t at_least, float *params, uint64_t *version,
                    const struct ps_client_check *check, struct err *e);
 /* Chunks [begin, end) of a node; grad is the flat vector and stays as it is until the next
- * successful pull. Returns when everything is queued. ERR_CONFLICT: a host has this node with other
- * bits. */
+ * successful pull. Returns when everything is queued. A host
+ * that has this node with other bits takes it as an opinion, and asks a third worker. */
 int ps_client_push(struct ps_client *c, uint64_t step, struct tree_node node, uint32_t begin,
                    uint32_t end, const float *grad, const struct fold_sums *sums,
                    const struct ps_client_check *check, struct err *e);
+/* A host has said that the step is closed: more pushes for it are of no use. */
+bool ps_client_is_over(const struct ps_client *c, uint64_t step);
 
 #endif

@@ -1,9 +1,10 @@
 /*
  * The thread polls the ROUTER, its mailbox (sessions that open and close, checkpoints that were
- * saved) and, for every session of which it is not the leader, the DEALER to the leader. A pull
+ * saved) and, for every session, the DEALERs to the leader and to the buddy. A pull
  * that cannot be answered yet, or whose answer does not fit the peer's queue, waits in the
  * session's list; the list is tried again when a version is made and on the timer. Timers repeat
- * what may have been lost (ROOTS, SAVED).
+ * what may have been lost (ROOTS, REPLICA, SAVED). Of a session there is one attempt that runs, and
+ * beside it the frozen one that it came from, until that is closed.
  */
 #include "worker/ps_host_inner.h"
 
@@ -19,10 +20,12 @@
 #define ROOTS_REPEAT_MS 500
 #define SAVED_REPEAT_MS 1000
 
-enum note_type { NOTE_OPEN, NOTE_CLOSE, NOTE_SAVED, NOTE_STOP };
+enum note_type { NOTE_OPEN, NOTE_CLOSE, NOTE_DROP, NOTE_FREEZE, NOTE_WAIVE, NOTE_SAVED, NOTE_STOP };
 struct note {
     enum note_type type;
-    uint64_t session, attempt;
+    uint64_t session, attempt, step;
+    struct tree_node node;
+    bool edge;
     struct ps_session *open;
     struct saver_job *saved;
 };
@@ -35,10 +38,10 @@ struct params_head hosted_head(const struct hosted *x, enum params_type type, ui
 
 /* ---- messages -------------------------------------------------------------------------------- */
 
-static struct hosted *hosted_find(struct ps_host *p, uint64_t session)
+static struct hosted *hosted_find(struct ps_host *p, uint64_t session, uint64_t attempt)
 {
     for (int i = 0; i < p->hosted_n; i++)
-        if (p->hosted[i]->s->session == session)
+        if (p->hosted[i]->s->session == session && p->hosted[i]->s->attempt == attempt)
             return p->hosted[i];
     return NULL;
 }
@@ -55,8 +58,14 @@ static void router_message(struct ps_host *p, const struct link_peer *peer,
         log_warn("peer.bad_message", "error=%s", e.msg);
         return;
     }
-    x = hosted_find(p, h.session);
-    if (x == NULL || x->s->attempt != h.attempt || x->failed) {
+    x = hosted_find(p, h.session, h.attempt);
+    if (x != NULL && x->failed)
+        x = NULL;
+    if (h.type == PARAMS_STATE_PULL) {
+        hosted_state_pull(p, x, peer, &h);
+        return;
+    }
+    if (x == NULL) {
         p->dropped++;
         return;
     }
@@ -70,6 +79,9 @@ static void router_message(struct ps_host *p, const struct link_peer *peer,
     case PARAMS_ROOTS:
         hosted_roots(p, x, peer, &h, frames + 1);
         break;
+    case PARAMS_REPLICA:
+        hosted_replica(p, x, peer, &h, frames + 1);
+        break;
     case PARAMS_SAVED:
         if (h.count > 0)
             hosted_saved_message(p, x, peer, &h, frames + 1);
@@ -79,15 +91,15 @@ static void router_message(struct ps_host *p, const struct link_peer *peer,
     }
 }
 
-/* What the leader says to us. */
-static void leader_message(struct ps_host *p, struct hosted *x, const struct link_frame *frames,
+/* What the leader or the buddy says to us. */
+static void dealer_message(struct ps_host *p, struct hosted *x, const struct link_frame *frames,
                            int n)
 {
     struct params_head h;
     struct err e;
 
     if (params_unpack(frames[0].data, frames[0].len, n - 1, &h, &e) != 0 ||
-        h.session != x->s->session || h.attempt != x->s->attempt) {
+        h.session != x->s->session || h.attempt != x->s->attempt || x->failed) {
         p->dropped++;
         return;
     }
@@ -96,6 +108,8 @@ static void leader_message(struct ps_host *p, struct hosted *x, const struct lin
         x->saved = NULL;
     } else if (h.type == PARAMS_APPLY) {
         hosted_apply(p, x, &h);
+    } else if (h.type == PARAMS_REPLICA_ACK) {
+        hosted_replica_ack(p, x, &h);
     }
 }
 
@@ -118,7 +132,7 @@ static void socket_drain(struct ps_host *p, void *socket, struct hosted *x)
         if (x == NULL)
             router_message(p, &peer, frames, n);
         else
-            leader_message(p, x, frames, n);
+            dealer_message(p, x, frames, n);
         link_frames_release(frames, n);
     }
 }
@@ -130,6 +144,8 @@ static void hosted_free(struct hosted *x)
     struct ps_session *s = x->s;
 
     link_close(x->leader);
+    link_close(x->buddy);
+    free(x->replica_ms);
     for (int i = 0; i < COLLECT_MAX; i++)
         free(x->collect[i].digest);
     saver_job_free(x->saved);
@@ -140,45 +156,75 @@ static void hosted_free(struct hosted *x)
     s->released(s->self, s);
 }
 
-static void session_close(struct ps_host *p, uint64_t session)
+/* Closes attempts [from, to] of a session, but not one that is kept for what it remembers. */
+static void sessions_close(struct ps_host *p, uint64_t session, uint64_t from, uint64_t to,
+                           uint64_t keep)
 {
-    for (int i = 0; i < p->hosted_n; i++) {
-        if (p->hosted[i]->s->session == session) {
-            hosted_free(p->hosted[i]);
+    for (int i = 0; i < p->hosted_n;) {
+        struct hosted *x = p->hosted[i];
+        bool kept = x->s->attempt == keep && host_is_frozen(x->s->host) && !x->failed;
+        if (x->s->session == session && x->s->attempt >= from && x->s->attempt <= to && !kept) {
             p->hosted[i] = p->hosted[--p->hosted_n];
-            return;
+            hosted_free(x);
+        } else {
+            i++;
         }
     }
 }
 
+static int sockets_open(struct hosted *x, struct err *e)
+{
+    const struct ps_session *s = x->s;
+
+    if (s->leader[0] != '\0' && (x->leader = link_dealer(LINK_DATA, s->leader, e)) == NULL)
+        return err_wrap(e, "step leader");
+    if (s->buddy[0] != '\0' && (x->buddy = link_dealer(LINK_DATA, s->buddy, e)) == NULL)
+        return err_wrap(e, "buddy");
+    return 0;
+}
+
+/* A version that was about to be saved when its hosts stood still. */
+static bool is_checkpoint(const struct ps_session *s)
+{
+    uint64_t version = host_version(s->host);
+
+    return host_is_done(s->host) ||
+           (s->from_attempt != 0 && version > 0 && s->plan.checkpoint_every != 0 &&
+            version % s->plan.checkpoint_every == 0);
+}
+
 static void session_open(struct ps_host *p, struct ps_session *s)
 {
-    struct hosted *old = hosted_find(p, s->session);
     struct hosted *x = mem_zalloc(1, sizeof *x);
+    bool old = false;
     struct err e;
 
     x->s = s;
-    if (old != NULL && old->s->attempt >= s->attempt) {
+    for (int i = 0; i < p->hosted_n; i++)
+        old = old ||
+              (p->hosted[i]->s->session == s->session && p->hosted[i]->s->attempt >= s->attempt);
+    if (old) {
         hosted_free(x);
         return;
     }
-    session_close(p, s->session);
-    x->opened_ms = x->status_ms = clock_ms();
+    sessions_close(p, s->session, 0, s->attempt - 1, s->from_attempt);
+    x->opened_ms = x->status_ms = x->rate_ms = x->version_ms = clock_ms();
     x->opened_tokens = x->status_tokens = host_figures(s->host)->tokens;
     x->status_version = host_version(s->host);
+    x->replica_ms = mem_zalloc(s->plan.chunk_end - s->plan.chunk_begin, sizeof *x->replica_ms);
     if (p->hosted_n == SESSIONS_MAX) {
         err_set(&e, ERR_LIMIT, "this host has %d sessions already", SESSIONS_MAX);
         hosted_fail(p, x, &e);
         hosted_free(x);
         return;
     }
-    if (s->leader[0] != '\0' && (x->leader = link_dealer(LINK_DATA, s->leader, &e)) == NULL) {
+    if (sockets_open(x, &e) != 0) {
         hosted_fail(p, x, &e);
         hosted_free(x);
         return;
     }
     p->hosted[p->hosted_n++] = x;
-    if (host_is_done(s->host)) /* opened at its last version: only the checkpoint is missing */
+    if (is_checkpoint(s))
         hosted_checkpoint(p, x);
 }
 
@@ -191,13 +237,24 @@ static void note_do(struct ps_host *p, struct note *note)
         session_open(p, note->open);
         break;
     case NOTE_CLOSE:
-        x = hosted_find(p, note->session);
-        if (x != NULL && x->s->attempt <= note->attempt)
-            session_close(p, note->session);
+        sessions_close(p, note->session, 0, note->attempt, UINT64_MAX);
+        break;
+    case NOTE_DROP:
+        sessions_close(p, note->session, note->attempt, note->attempt, UINT64_MAX);
+        break;
+    case NOTE_FREEZE:
+        x = hosted_find(p, note->session, note->attempt);
+        if (x != NULL)
+            hosted_freeze(p, x, note->edge);
+        break;
+    case NOTE_WAIVE:
+        x = hosted_find(p, note->session, note->attempt);
+        if (x != NULL && !x->failed)
+            hosted_waive(p, x, note->step, note->node);
         break;
     case NOTE_SAVED:
-        x = hosted_find(p, note->saved->session);
-        if (x != NULL && x->s->attempt == note->saved->attempt)
+        x = hosted_find(p, note->saved->session, note->saved->attempt);
+        if (x != NULL)
             hosted_saved(p, x, note->saved);
         else
             saver_job_free(note->saved);
@@ -218,10 +275,13 @@ static void timers_do(struct ps_host *p)
         hosted_pulls_serve(p, x);
         if (x->roots_due && now - x->roots_ms >= ROOTS_REPEAT_MS)
             hosted_roots_send(x);
+        hosted_replicas_send(x, x->s->plan.chunk_begin, x->s->plan.chunk_end);
         if (x->saved != NULL && now - x->saved_ms >= SAVED_REPEAT_MS)
             hosted_saved_send(x);
-        if (x->leader == NULL && !x->failed)
+        if (!x->failed) {
             hosted_status(p, x, now);
+            hosted_opinions_report(p, x, now);
+        }
     }
 }
 
@@ -231,16 +291,19 @@ static void *host_main(void *self)
     uint64_t ticked = clock_ms();
 
     while (!p->stop) {
-        void *sockets[1 + SESSIONS_MAX] = {p->router};
-        struct hosted *of[1 + SESSIONS_MAX] = {NULL};
+        void *sockets[1 + 2 * SESSIONS_MAX] = {p->router};
+        struct hosted *of[1 + 2 * SESSIONS_MAX] = {NULL};
         int fd = mailbox_fd(p->box);
         int n = 1;
         uint32_t ready;
         struct note *note;
         for (int i = 0; i < p->hosted_n; i++) {
-            if (p->hosted[i]->leader != NULL) {
-                of[n] = p->hosted[i];
-                sockets[n++] = p->hosted[i]->leader;
+            void *dealer[2] = {p->hosted[i]->leader, p->hosted[i]->buddy};
+            for (int k = 0; k < 2; k++) {
+                if (dealer[k] != NULL) {
+                    of[n] = p->hosted[i];
+                    sockets[n++] = dealer[k];
+                }
             }
         }
         ready = link_poll(sockets, n, &fd, 1, TICK_MS);
@@ -255,7 +318,7 @@ static void *host_main(void *self)
         }
     }
     while (p->hosted_n > 0)
-        session_close(p, p->hosted[0]->s->session);
+        hosted_free(p->hosted[--p->hosted_n]);
     return NULL;
 }
 
@@ -327,4 +390,25 @@ void ps_host_open(struct ps_host *p, struct ps_session *s)
 void ps_host_close(struct ps_host *p, uint64_t session, uint64_t attempt)
 {
     note_put(p, (struct note){.type = NOTE_CLOSE, .session = session, .attempt = attempt});
+}
+
+void ps_host_drop(struct ps_host *p, uint64_t session, uint64_t attempt)
+{
+    note_put(p, (struct note){.type = NOTE_DROP, .session = session, .attempt = attempt});
+}
+
+void ps_host_freeze(struct ps_host *p, uint64_t session, uint64_t attempt, bool edge)
+{
+    note_put(p, (struct note){
+                    .type = NOTE_FREEZE, .session = session, .attempt = attempt, .edge = edge});
+}
+
+void ps_host_waive(struct ps_host *p, uint64_t session, uint64_t attempt, uint64_t step,
+                   struct tree_node node)
+{
+    note_put(p, (struct note){.type = NOTE_WAIVE,
+                              .session = session,
+                              .attempt = attempt,
+                              .step = step,
+                              .node = node});
 }

@@ -17,9 +17,12 @@
 
 /* What hosts report; called on the host or saver thread, must not block. */
 enum ps_report_type {
-    PS_STATUS,     /* leader: version, figures, tokens_per_s; a few times a second */
+    PS_STATUS,     /* leader: version, figures, tokens_per_s; a few times a second. All hosts, while
+                      a step stays open: what it still lacks */
     PS_CHECKPOINT, /* leader: manifest of `version` is published; `last`: the run is complete */
-    PS_FAILED      /* the session cannot go on: code, text */
+    PS_FAILED,     /* the session cannot go on: code, text */
+    PS_OPINION,    /* about a node: opinion, and its step and first chunk of ours */
+    PS_FROZEN      /* version, figures, roots, close (zero: no step was closed in this attempt) */
 };
 struct ps_report {
     enum ps_report_type type;
@@ -28,6 +31,16 @@ struct ps_report {
     float lr;
     double tokens_per_s;
     uint64_t tokens_here; /* processed since this attempt was opened */
+    bool partial;         /* STATUS of another host than the leader */
+    uint64_t open_ms, damaged, audited;
+    uint64_t step;          /* OPINION */
+    struct opinion opinion; /* the same; its chunk is a global number */
+    uint32_t missing_n, shares_n;
+    struct tree_span missing[WIRE_MISSING_MAX];
+    struct control_share share[WIRE_SHARES_MAX];
+    uint64_t duplicates, stale; /* STATUS: pushes of this attempt that were so, at all hosts */
+    uint32_t roots;             /* FROZEN: bits, ROOTS_OWN, ROOTS_COPY */
+    struct host_close close;    /* FROZEN: of the step before `version` */
     struct digest manifest;
     bool last;
     int code;
@@ -45,8 +58,10 @@ struct ps_host_env {
 struct ps_session {
     uint64_t job, session, attempt;
     struct host_plan plan;
+    uint64_t from_attempt;      /* 0, or the frozen attempt whose memory stays */
     struct host *host;          /* taken */
     char leader[WIRE_TEXT_MAX]; /* endpoint of the step leader; "" if this host is it */
+    char buddy[WIRE_TEXT_MAX];  /* endpoint of the host after this one; "" without replication */
     uint32_t units, global_batch;
     uint64_t seed;
     struct digest init, examples; /* for the manifest */
@@ -62,10 +77,19 @@ struct ps_host;
 int ps_host_start(const char *listen, const char *inproc, const struct ps_host_env *env,
                   char *endpoint, size_t cap, struct ps_host **out, struct err *e);
 void ps_host_stop(struct ps_host *p); /* joins both threads */
-/* From any thread. open takes s and replaces an older attempt of the same session; a lower attempt
- * is dropped. */
+/* From any thread. An attempt that is not known is never an error. */
+/* Takes s and replaces older attempts of the same session, except a frozen s->from_attempt; a lower
+ * attempt is dropped. */
 void ps_host_open(struct ps_host *p, struct ps_session *s);
-void ps_host_close(struct ps_host *p, uint64_t session,
-                   uint64_t attempt); /* a newer attempt stays */
+/* Closes all attempts up to this one. */
+void ps_host_close(struct ps_host *p, uint64_t session, uint64_t attempt);
+/* Closes this attempt only. */
+void ps_host_drop(struct ps_host *p, uint64_t session, uint64_t attempt);
+/* Stands still, at once or (edge) when the open step is closed, and reports PS_FROZEN, each time
+ * that it is asked. What is frozen serves its chunks to the next attempt until it is closed. */
+void ps_host_freeze(struct ps_host *p, uint64_t session, uint64_t attempt, bool edge);
+/* There is nobody to ask about this node: go on without. */
+void ps_host_waive(struct ps_host *p, uint64_t session, uint64_t attempt, uint64_t step,
+                   struct tree_node node);
 
 #endif

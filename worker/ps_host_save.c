@@ -15,7 +15,7 @@
 
 /* ---- reports --------------------------------------------------------------------------------- */
 
-static struct ps_report report_of(const struct hosted *x, enum ps_report_type type)
+struct ps_report hosted_report(const struct hosted *x, enum ps_report_type type)
 {
     const struct host_close *last = host_last(x->s->host);
     struct ps_report r = {.type = type,
@@ -28,12 +28,41 @@ static struct ps_report report_of(const struct hosted *x, enum ps_report_type ty
 
     r.lr = last != NULL ? last->lr : 0;
     r.tokens_here = r.figures.tokens - x->opened_tokens;
+    r.partial = x->leader != NULL;
+    r.duplicates = x->duplicates;
+    r.stale = x->stale;
+    for (int i = 0; i < x->members; i++) {
+        r.duplicates += x->member[i].duplicates;
+        r.stale += x->member[i].stale;
+    }
     return r;
+}
+
+void hosted_share_note(struct hosted *x, uint64_t who, uint32_t units)
+{
+    uint32_t i = 0;
+
+    while (i < x->shares_n && x->share[i].who != who)
+        i++;
+    if (i == WIRE_SHARES_MAX)
+        return;
+    if (i == x->shares_n)
+        x->share[x->shares_n++] = (struct control_share){.who = who};
+    x->share[i].units += units;
+    x->share[i].ms = (uint32_t)(clock_ms() - x->version_ms);
+}
+
+void hosted_shares_close(struct hosted *x)
+{
+    memcpy(x->closed, x->share, x->shares_n * sizeof x->share[0]);
+    x->closed_n = x->shares_n;
+    x->shares_n = 0;
+    x->version_ms = clock_ms();
 }
 
 void hosted_fail(struct ps_host *p, struct hosted *x, const struct err *why)
 {
-    struct ps_report r = report_of(x, PS_FAILED);
+    struct ps_report r = hosted_report(x, PS_FAILED);
 
     if (x->failed)
         return;
@@ -46,18 +75,36 @@ void hosted_fail(struct ps_host *p, struct hosted *x, const struct err *why)
 void hosted_status(struct ps_host *p, struct hosted *x, uint64_t now)
 {
     const struct host_figures *f = host_figures(x->s->host);
+    bool moved = host_version(x->s->host) != x->status_version;
+    struct tree_span missing[WIRE_MISSING_MAX];
+    size_t missing_n = 0;
     struct ps_report r;
 
-    if (now - x->status_ms < STATUS_MS || host_version(x->s->host) == x->status_version)
+    if (now - x->status_ms < STATUS_MS)
         return;
-    if (now > x->status_ms) {
-        double rate = (double)(f->tokens - x->status_tokens) * 1000 / (double)(now - x->status_ms);
+    if (now - x->version_ms >= STATUS_MS)
+        missing_n = host_missing(x->s->host, missing, WIRE_MISSING_MAX);
+    if (missing_n == 0 && (!moved || x->leader != NULL) && x->damaged == x->damaged_told)
+        return;
+    x->damaged_told = x->damaged;
+    if (moved && now > x->rate_ms) {
+        double rate = (double)(f->tokens - x->status_tokens) * 1000 / (double)(now - x->rate_ms);
         x->tokens_per_s = x->tokens_per_s > 0 ? 0.8 * x->tokens_per_s + 0.2 * rate : rate;
     }
     x->status_ms = now;
-    x->status_tokens = f->tokens;
+    if (moved) {
+        x->status_tokens = f->tokens;
+        x->rate_ms = now;
+    }
     x->status_version = host_version(x->s->host);
-    r = report_of(x, PS_STATUS);
+    r = hosted_report(x, PS_STATUS);
+    r.open_ms = now - x->version_ms;
+    r.damaged = x->damaged;
+    r.audited = host_audited(x->s->host);
+    r.missing_n = (uint32_t)missing_n;
+    memcpy(r.missing, missing, missing_n * sizeof missing[0]);
+    r.shares_n = x->closed_n;
+    memcpy(r.share, x->closed, x->closed_n * sizeof x->closed[0]);
     p->env.report(p->env.self, &r);
 }
 
@@ -175,7 +222,7 @@ void hosted_saved(struct ps_host *p, struct hosted *x, struct saver_job *j)
         err_wrap(&j->err, "checkpoint of version %" PRIu64, j->version);
         hosted_fail(p, x, &j->err);
     } else if (j->manifest != NULL) {
-        struct ps_report r = report_of(x, PS_CHECKPOINT);
+        struct ps_report r = hosted_report(x, PS_CHECKPOINT);
         uint64_t took = clock_ms() - x->opened_ms;
         r.version = j->version;
         r.figures = j->manifest->figures;

@@ -110,6 +110,8 @@ void hosted_roots_send(struct hosted *x)
 
     h.chunk = x->s->plan.chunk_begin;
     h.count = x->s->plan.chunk_end - x->s->plan.chunk_begin;
+    h.duplicates = x->duplicates;
+    h.stale = x->stale;
     fault_hit(FAULT_PS_ROOTS_BEFORE);
     link_send(x->leader, NULL,
               (struct link_frame[]){{.data = head, .len = params_pack(&h, head)},
@@ -129,14 +131,14 @@ static void apply_send(struct ps_host *p, struct hosted *x, const struct link_pe
     struct link_frame frame;
     struct err e;
 
-    h.scale = last->scale;
-    h.rate = last->lr;
+    close_pack(last, &h);
+    h.freeze = host_is_frozen(x->s->host);
     frame = (struct link_frame){.data = head, .len = params_pack(&h, head)};
     link_send(p->router, peer, &frame, 1, &e); /* lost: the host repeats its ROOTS */
     fault_hit(FAULT_PS_CLOSE_AFTER);
 }
 
-static void events_do(struct ps_host *p, struct hosted *x, unsigned events)
+void hosted_events(struct ps_host *p, struct hosted *x, unsigned events)
 {
     if ((events & HOST_CHECKPOINT) != 0)
         hosted_checkpoint(p, x);
@@ -147,13 +149,20 @@ static void events_do(struct ps_host *p, struct hosted *x, unsigned events)
             apply_send(p, x, &x->member[i].peer);
     if ((events & HOST_VERSION) != 0) {
         x->roots_due = false;
+        hosted_shares_close(x);
+        memset(x->replica_ms, 0,
+               (x->s->plan.chunk_end - x->s->plan.chunk_begin) * sizeof *x->replica_ms);
         fault_hit(FAULT_PS_CHUNKS_BEFORE);
         hosted_pulls_serve(p, x);
         if (x->leader == NULL)
             hosted_status(p, x, clock_ms());
     }
+    if ((events & HOST_OPINION) != 0)
+        x->opinions_due = true;
     if ((events & HOST_ROOTS) != 0)
         hosted_roots_send(x);
+    if ((events & HOST_FROZEN) != 0)
+        hosted_frozen(p, x);
 }
 
 void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *peer,
@@ -163,19 +172,31 @@ void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *pe
     uint8_t head[PARAMS_HEAD_MAX];
     struct params_head answer = hosted_head(x, PARAMS_ACK, h->step);
     struct link_frame out;
+    struct tree_span units = {0, 0};
     unsigned events = 0;
     struct err e;
     int rc = 0;
 
+    if (tree_node_is_valid(x->s->plan.units, (struct tree_node){h->level, h->index}))
+        units = tree_leaves(x->s->plan.units, (struct tree_node){h->level, h->index});
     for (uint32_t i = 0; rc == 0 && i < h->count; i++) {
         enum host_verdict verdict = HOST_STALE;
         unsigned more = 0;
-        rc = host_push(x->s->host, h->step, (struct tree_node){h->level, h->index}, h->chunk + i,
-                       frames[i].data, frames[i].len / sizeof(float), &sums, h->hash[i], &verdict,
-                       &more, &e);
+        rc = host_push(x->s->host, h->step, h->who, (struct tree_node){h->level, h->index},
+                       h->chunk + i, frames[i].data, frames[i].len / sizeof(float), &sums,
+                       h->hash[i], &verdict, &more, &e);
         events |= more;
+        x->duplicates += verdict == HOST_DUPLICATE;
+        x->stale += verdict == HOST_STALE;
         if ((uint32_t)verdict > answer.verdict)
             answer.verdict = (uint32_t)verdict;
+        if (rc == 0 && verdict == HOST_CONFLICT)
+            log_warn("push.conflict",
+                     "session=%" PRIu64 " step=%" PRIu64 " node=%u/%u chunk=%u who=%016" PRIx64,
+                     x->s->session, h->step + 1, h->level, h->index, h->chunk + i, h->who);
+        x->damaged += rc == 0 && verdict == HOST_CORRUPT;
+        if (rc == 0 && verdict == HOST_ACCEPTED && h->chunk + i == 0)
+            hosted_share_note(x, h->who, units.end - units.begin);
     }
     if (rc == ERR_NUMERIC) {
         hosted_fail(p, x, &e);
@@ -186,6 +207,8 @@ void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *pe
         log_warn("push.refused", "session=%" PRIu64 " error=%s", x->s->session, e.msg);
         return;
     }
+    if ((events & HOST_REPLICA) != 0)
+        hosted_replicas_send(x, h->chunk, h->chunk + h->count);
     answer.level = h->level;
     answer.index = h->index;
     answer.chunk = h->chunk;
@@ -193,21 +216,23 @@ void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *pe
     out = (struct link_frame){.data = head, .len = params_pack(&answer, head)};
     fault_hit(FAULT_PS_PUSH_ACK_BEFORE);
     link_send(p->router, peer, &out, 1, &e); /* lost: it is pushed again */
-    events_do(p, x, events);
+    hosted_events(p, x, events);
 }
 
-static void member_note(struct hosted *x, const struct link_peer *peer, uint32_t chunk_begin)
+static void member_note(struct hosted *x, const struct link_peer *peer, const struct params_head *h)
 {
     int i = 0;
 
-    while (i < x->members && x->member[i].chunk_begin != chunk_begin)
+    while (i < x->members && x->member[i].chunk_begin != h->chunk)
         i++;
     if (i == WIRE_HOSTS_MAX)
         return;
     if (i == x->members)
         x->members++;
     x->member[i].peer = *peer;
-    x->member[i].chunk_begin = chunk_begin;
+    x->member[i].chunk_begin = h->chunk;
+    x->member[i].duplicates = h->duplicates;
+    x->member[i].stale = h->stale;
 }
 
 void hosted_roots(struct ps_host *p, struct hosted *x, const struct link_peer *peer,
@@ -225,12 +250,12 @@ void hosted_roots(struct ps_host *p, struct hosted *x, const struct link_peer *p
     }
     sumsq = mem_alloc(frame->len);
     memcpy(sumsq, frame->data, frame->len);
-    member_note(x, peer, h->chunk);
+    member_note(x, peer, h);
     rc = host_roots(x->s->host, h->step, h->chunk, sumsq, h->count, &events, &e);
     free(sumsq);
     last = host_last(x->s->host);
     if (rc == 0)
-        events_do(p, x, events);
+        hosted_events(p, x, events);
     else if (rc == ERR_STALE && last != NULL && last->step == h->step)
         apply_send(p, x, peer);
     else if (rc == ERR_NUMERIC)
@@ -242,7 +267,7 @@ void hosted_roots(struct ps_host *p, struct hosted *x, const struct link_peer *p
 /* The leader has closed the step. */
 void hosted_apply(struct ps_host *p, struct hosted *x, const struct params_head *h)
 {
-    const struct host_close close = {h->step, h->scale, h->rate};
+    const struct host_close close = close_unpack(h);
     unsigned events = 0;
     struct err e;
     int rc;
@@ -252,7 +277,9 @@ void hosted_apply(struct ps_host *p, struct hosted *x, const struct params_head 
     if (rc == 0)
         fault_hit(FAULT_PS_APPLY_AFTER);
     if (rc == 0)
-        events_do(p, x, events);
+        hosted_events(p, x, events);
     else if (rc != ERR_STALE)
         p->dropped++;
+    if (h->freeze && host_version(x->s->host) == h->step + 1 && !host_is_frozen(x->s->host))
+        hosted_freeze(p, x, false);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "jobs/run_train.h"
@@ -17,15 +18,25 @@
 #include "ps/ckpt.h"
 #include "worker/executor.h"
 #include "worker/ps_client.h"
+#include "worker/ps_state.h"
 
 #define FETCH_DEADLINE_MS 600000
 #define CONTEXT_BYTES_MAX ((size_t)16 << 20)
+
+#define CLAIMS_MAX 64
+
+/* Work of one step that a thread of ours has taken. */
+struct claim {
+    uint64_t only_step;
+    uint32_t begin, end, again;
+};
 
 struct session {
     struct session_env env;
     struct control *open;
     atomic_uint refs; /* the opener, the session's thread, the hosted shard */
     atomic_bool closed, failed;
+    uint64_t keep;        /* set with `closed` */
     pthread_mutex_t lock; /* guards the slots of `open` and closing */
     pthread_cond_t changed;
     atomic_uint_fast64_t assignments; /* how many have come: threads notice a change by it */
@@ -34,7 +45,12 @@ struct session {
     bool has_model;
     struct examples *examples;
     struct train_task task;
-    uint64_t *progress; /* [threads], each bumped by one thread */
+    uint64_t *progress;             /* [threads], each bumped by one thread */
+    struct pulse_thread *pulse;     /* [threads], of the control thread */
+    atomic_bool computing;          /* the compute threads run */
+    atomic_bool *over;              /* [threads] it has ended */
+    struct claim claim[CLAIMS_MAX]; /* the last ones, a ring; guarded by lock */
+    uint32_t claims;
 };
 
 struct member {
@@ -56,6 +72,8 @@ static void session_unref(struct session *s)
     spec_free(s->spec);
     control_free(s->open);
     free(s->progress);
+    free(s->pulse);
+    free(s->over);
     pthread_mutex_destroy(&s->lock);
     pthread_cond_destroy(&s->changed);
     free(s);
@@ -130,6 +148,20 @@ static int open_check(const struct session *s, struct err *e)
     return 0;
 }
 
+static const struct control_host *host_of(const struct session *s)
+{
+    for (uint32_t i = 0; i < s->open->hosts_n; i++)
+        if (strcmp(s->open->host[i].worker, s->env.worker) == 0)
+            return &s->open->host[i];
+    return NULL;
+}
+
+/* The initial model's parameters are needed: we host, and there is nothing newer. */
+static bool starts_fresh(const struct session *s)
+{
+    return host_of(s) != NULL && s->open->from_attempt == 0 && s->open->manifest.hex[0] == '\0';
+}
+
 static int needs_fetch(struct session *s, struct err *e)
 {
     const struct control *o = s->open;
@@ -145,7 +177,7 @@ static int needs_fetch(struct session *s, struct err *e)
     if ((rc = spec_fetch(s, e)) != 0)
         return rc;
     if ((rc = fetch(s, o->init.hex, path, sizeof path, e)) != 0 ||
-        (rc = model_load(path, MODEL_WEIGHTS, &s->model, e)) != 0)
+        (rc = model_load(path, starts_fresh(s) ? MODEL_WEIGHTS : 0, &s->model, e)) != 0)
         return err_wrap(e, "initial model");
     s->has_model = true;
     return open_check(s, e);
@@ -186,20 +218,39 @@ static void host_released(void *self, struct ps_session *ps)
     free(ps);
 }
 
-/* Parameters and moments of our chunks: from the checkpoint, or the initial model and zero. */
-static int host_make(struct session *s, struct ps_session *ps, struct err *e)
+/* The shard, own or copy, that a chunk of the whole vector belongs to. */
+static struct shard *shard_of(const struct ps_session *ps, uint32_t chunk, uint32_t *at)
+{
+    const struct host_plan *plan = &ps->plan;
+
+    *at = chunk - plan->chunk_begin;
+    if (chunk >= plan->chunk_begin && chunk < plan->chunk_end)
+        return host_shard(ps->host);
+    *at = chunk - plan->copy_begin;
+    if (plan->replicate && chunk >= plan->copy_begin && chunk < plan->copy_end)
+        return host_copy(ps->host);
+    return NULL;
+}
+
+static void host_from_init(const struct session *s, struct ps_session *ps)
+{
+    ps->host = host_new(&ps->plan, NULL, 0, NULL);
+    for (uint32_t i = 0; i < ps->plan.chunks; i++) {
+        uint32_t at;
+        struct shard *shard = shard_of(ps, i, &at);
+        if (shard != NULL)
+            shard_set(shard, at, s->model.params + (size_t)i * ps->plan.chunk_elems, NULL, NULL);
+    }
+}
+
+static int host_from_checkpoint(struct session *s, struct ps_session *ps, struct err *e)
 {
     const struct control *o = s->open;
-    size_t begin = (size_t)ps->plan.chunk_begin * o->chunk_elems;
+    size_t n = o->chunk_elems;
     struct ckpt_manifest m = {0};
-    float *part;
-    int rc = 0;
+    float *part = NULL;
+    int rc = ckpt_manifest_fetch(o->manifest.hex, fetch, s, &m, e);
 
-    if (o->manifest.hex[0] == '\0') {
-        ps->host = host_new(&ps->plan, s->model.params + begin, 0, NULL);
-        return 0;
-    }
-    rc = ckpt_manifest_fetch(o->manifest.hex, fetch, s, &m, e);
     if (rc != 0)
         return rc;
     if (m.params != o->params || m.chunk_elems != o->chunk_elems || m.steps != o->steps) {
@@ -209,38 +260,123 @@ static int host_make(struct session *s, struct ps_session *ps, struct err *e)
                      o->manifest.hex, m.params, m.steps);
         goto out;
     }
-    for (uint32_t i = ps->plan.chunk_begin; rc == 0 && i < ps->plan.chunk_end; i++)
-        rc = ckpt_read_chunk(&m, i, fetch, s, s->model.params + (size_t)i * o->chunk_elems, NULL,
-                             NULL, e);
-    if (rc != 0)
-        goto out;
-    ps->host = host_new(&ps->plan, s->model.params + begin, m.step, &m.figures);
-    part = mem_alloc(2 * (size_t)o->chunk_elems * sizeof *part);
-    for (uint32_t i = ps->plan.chunk_begin; rc == 0 && i < ps->plan.chunk_end; i++) {
-        rc = ckpt_read_chunk(&m, i, fetch, s, NULL, part, part + o->chunk_elems, e);
+    ps->host = host_new(&ps->plan, NULL, m.step, &m.figures);
+    part = mem_alloc(3 * n * sizeof *part);
+    for (uint32_t i = 0; rc == 0 && i < ps->plan.chunks; i++) {
+        uint32_t at;
+        struct shard *shard = shard_of(ps, i, &at);
+        if (shard == NULL)
+            continue;
+        rc = ckpt_read_chunk(&m, i, fetch, s, part, part + n, part + 2 * n, e);
         if (rc == 0)
-            shard_set_moments(host_shard(ps->host), i - ps->plan.chunk_begin, part,
-                              part + o->chunk_elems);
+            shard_set(shard, at, part, part + n, part + 2 * n);
     }
-    free(part);
-    if (rc != 0)
-        host_free(ps->host);
 out:
+    free(part);
     ckpt_manifest_fini(&m);
     return rc;
+}
+
+struct taking {
+    struct session *s;
+    struct ps_session *ps;
+};
+
+static bool taking_cancelled(void *self)
+{
+    const struct taking *t = self;
+
+    return atomic_load(&t->s->closed);
+}
+
+static void taking_put(void *self, uint32_t chunk, const float *p, const float *m, const float *v)
+{
+    const struct taking *t = self;
+    uint32_t at;
+    struct shard *shard = shard_of(t->ps, chunk, &at);
+
+    shard_set(shard, at, p, m, v);
+}
+
+/* From the memory of the attempt before: our own host's, which is asked like any other, or another
+ * host's. */
+static int host_from_memory(struct session *s, struct ps_session *ps, struct err *e)
+{
+    const struct control *o = s->open;
+    const struct host_figures figures = {o->loss, o->grad_norm, o->tokens, o->tail_loss,
+                                         o->tail_steps};
+    struct taking taking = {s, ps};
+    const struct ps_state_take take = {&taking, taking_cancelled, taking_put};
+    struct ps_state_plan plan = {.session = o->session,
+                                 .attempt = o->from_attempt,
+                                 .version = o->version,
+                                 .close = {o->close_step, o->scale, o->rate, figures},
+                                 .params = o->params,
+                                 .chunk_elems = o->chunk_elems,
+                                 .sources_n = o->sources_n};
+    struct control_source *source = mem_zalloc(o->sources_n, sizeof *source);
+    bool *need = mem_zalloc(ps->plan.chunks, sizeof *need);
+    uint32_t at;
+    int rc;
+
+    for (uint32_t i = 0; i < o->sources_n; i++) {
+        source[i] = o->source[i];
+        if (strcmp(source[i].worker, s->env.worker) == 0) {
+            struct control_source first = source[0]; /* what is here need not travel */
+            snprintf(source[i].endpoint, sizeof source[i].endpoint, "%s", PS_HOST_INPROC);
+            source[0] = source[i];
+            source[i] = i > 0 ? first : source[0];
+        }
+    }
+    plan.source = source;
+    ps->host = host_new(&ps->plan, NULL, o->version, &figures);
+    for (uint32_t i = 0; i < ps->plan.chunks; i++)
+        need[i] = shard_of(ps, i, &at) != NULL;
+    rc = ps_state_fetch(&plan, need, &take, e);
+    free(need);
+    free(source);
+    return rc;
+}
+
+/* Parameters and moments of our chunks and of those that we keep a copy of. */
+static int host_make(struct session *s, struct ps_session *ps, struct err *e)
+{
+    int rc = 0;
+
+    if (s->open->from_attempt != 0)
+        rc = host_from_memory(s, ps, e);
+    else if (s->open->manifest.hex[0] != '\0')
+        rc = host_from_checkpoint(s, ps, e);
+    else
+        host_from_init(s, ps);
+    if (rc != 0)
+        host_free(ps->host);
+    return rc;
+}
+
+/* Who keeps a copy of what: each of the host before it in the list, in a ring. */
+static void neighbours_find(const struct control *o, uint32_t i, struct ps_session *ps)
+{
+    const struct control_host *before = &o->host[(i + o->hosts_n - 1) % o->hosts_n];
+
+    if (i > 0)
+        memcpy(ps->leader, o->host[0].endpoint, sizeof ps->leader);
+    if (!o->replicate || o->hosts_n < 2)
+        return;
+    ps->plan.replicate = true;
+    ps->plan.copy_begin = before->chunk_begin;
+    ps->plan.copy_end = before->chunk_end;
+    memcpy(ps->buddy, o->host[(i + 1) % o->hosts_n].endpoint, sizeof ps->buddy);
 }
 
 static int hosting_start(struct session *s, struct err *e)
 {
     const struct control *o = s->open;
     const struct train_spec *t = &s->spec->train;
-    const struct control_host *mine = NULL;
+    const struct control_host *mine = host_of(s);
     struct ps_session *ps;
     int rc;
 
-    for (uint32_t i = 0; i < o->hosts_n; i++)
-        if (strcmp(o->host[i].worker, s->env.worker) == 0)
-            mine = &o->host[i];
     if (mine == NULL)
         return 0;
     if (s->env.host == NULL)
@@ -250,6 +386,7 @@ static int hosting_start(struct session *s, struct err *e)
     *ps = (struct ps_session){.job = o->job,
                               .session = o->session,
                               .attempt = o->session_attempt,
+                              .from_attempt = o->from_attempt,
                               .units = o->units,
                               .global_batch = o->global_batch,
                               .seed = o->seed,
@@ -265,18 +402,21 @@ static int hosting_start(struct session *s, struct err *e)
                            .chunks = (uint32_t)((o->params + o->chunk_elems - 1) / o->chunk_elems),
                            .chunk_elems = o->chunk_elems,
                            .steps = o->steps,
+                           .seed = o->seed,
+                           .audit = o->audit,
                            .checkpoint_every = o->checkpoint_every,
                            .lr = t->lr,
                            .clip = t->grad_clip,
                            .adamw = t->adamw,
                            .schedule = t->schedule};
-    if (mine->chunk_begin > 0)
-        memcpy(ps->leader, o->host[0].endpoint, sizeof ps->leader);
+    neighbours_find(o, (uint32_t)(mine - o->host), ps);
     rc = host_make(s, ps, e);
     if (rc != 0) {
         free(ps);
         return err_wrap(e, "parameter shard");
     }
+    if (o->from_attempt != 0)
+        fault_hit(FAULT_PS_STATE_AFTER);
     atomic_fetch_add(&s->refs, 1);
     ps_host_open(s->env.host, ps);
     return 0;
@@ -294,11 +434,46 @@ static struct tree_span member_span(void *self)
     m->seen = atomic_load(&s->assignments);
     for (uint32_t i = 0; i < s->open->slots_n; i++) {
         const struct control_slot *slot = &s->open->slot[i];
-        if (strcmp(slot->worker, s->env.worker) == 0 && slot->leaf_end <= s->task.units)
+        if (slot->only_step == 0 && strcmp(slot->worker, s->env.worker) == 0 &&
+            slot->leaf_end <= s->task.units)
             span = (struct tree_span){slot->leaf_begin, slot->leaf_end};
     }
     pthread_mutex_unlock(&s->lock);
     return run_train_part(span, m->index, s->env.threads);
+}
+
+static bool claimed(const struct session *s, struct claim c)
+{
+    uint32_t n = s->claims < CLAIMS_MAX ? s->claims : CLAIMS_MAX;
+
+    for (uint32_t i = 0; i < n; i++)
+        if (s->claim[i].only_step == c.only_step && s->claim[i].begin == c.begin &&
+            s->claim[i].end == c.end && s->claim[i].again >= c.again)
+            return true;
+    return false;
+}
+
+/* The first slot of this step only that no thread of ours has taken. */
+static bool member_extra(void *self, uint64_t step, struct tree_span *span)
+{
+    struct member *m = self;
+    struct session *s = m->s;
+    bool found = false;
+
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < s->open->slots_n && !found; i++) {
+        const struct control_slot *slot = &s->open->slot[i];
+        const struct claim c = {slot->only_step, slot->leaf_begin, slot->leaf_end, slot->again};
+
+        found = c.only_step == step + 1 && c.begin < c.end && c.end <= s->task.units &&
+                strcmp(slot->worker, s->env.worker) == 0 && !claimed(s, c);
+        if (found) {
+            s->claim[s->claims++ % CLAIMS_MAX] = c;
+            *span = (struct tree_span){c.begin, c.end};
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+    return found;
 }
 
 static bool member_cancelled(void *self)
@@ -337,7 +512,9 @@ static int member_push(void *self, uint64_t step, struct tree_node node, uint32_
     struct member *m = self;
     const struct ps_client_check check = {m, member_ask};
 
-    return ps_client_push(m->client, step, node, begin, end, grad, sums, &check, e);
+    int rc = ps_client_push(m->client, step, node, begin, end, grad, sums, &check, e);
+
+    return rc == 0 && ps_client_is_over(m->client, step) ? TRAIN_OVER : rc;
 }
 
 static int client_make(struct member *m, struct err *e)
@@ -345,6 +522,7 @@ static int client_make(struct member *m, struct err *e)
     const struct session *s = m->s;
     struct ps_client_plan plan = {.session = s->open->session,
                                   .attempt = s->open->session_attempt,
+                                  .who = control_who(s->env.worker),
                                   .params = s->model.layout.count,
                                   .chunk_elems = s->open->chunk_elems,
                                   .hosts_n = s->open->hosts_n};
@@ -362,8 +540,13 @@ static int client_make(struct member *m, struct err *e)
 static void *member_main(void *self)
 {
     struct member *m = self;
-    struct train_env env = {m,           member_wait,      member_span,
-                            member_push, member_cancelled, &m->s->progress[m->index]};
+    struct train_env env = {.self = m,
+                            .params_wait = member_wait,
+                            .span = member_span,
+                            .extra = member_extra,
+                            .grads_push = member_push,
+                            .cancelled = member_cancelled,
+                            .progress = &m->s->progress[m->index]};
     struct err e = {0};
     int rc;
 
@@ -374,6 +557,7 @@ static void *member_main(void *self)
     if (rc != 0 && rc != ERR_CANCELLED)
         session_fail(m->s, rc, &e);
     ps_client_free(m->client);
+    atomic_store(&m->s->over[m->index], true);
     return NULL;
 }
 
@@ -381,6 +565,7 @@ static void compute_run(struct session *s)
 {
     struct member *member = mem_zalloc(s->env.threads, sizeof *member);
 
+    atomic_store(&s->computing, true);
     for (uint32_t i = 0; i < s->env.threads; i++) {
         member[i].s = s;
         member[i].index = i;
@@ -388,6 +573,7 @@ static void compute_run(struct session *s)
     }
     for (uint32_t i = 0; i < s->env.threads; i++)
         pthread_join(member[i].thread, NULL);
+    atomic_store(&s->computing, false);
     free(member);
 }
 
@@ -417,8 +603,10 @@ static void *session_main(void *self)
     while (!atomic_load(&s->closed))
         pthread_cond_wait(&s->changed, &s->lock);
     pthread_mutex_unlock(&s->lock);
-    if (s->env.host != NULL)
+    if (s->env.host != NULL && s->keep == 0)
         ps_host_close(s->env.host, s->open->session, s->open->session_attempt);
+    else if (s->env.host != NULL && s->keep != s->open->session_attempt)
+        ps_host_drop(s->env.host, s->open->session, s->open->session_attempt);
     session_unref(s);
     return NULL;
 }
@@ -437,6 +625,8 @@ struct session *session_open(const struct session_env *env, const struct control
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     s->progress = mem_zalloc(env->threads, sizeof *s->progress);
+    s->pulse = mem_zalloc(env->threads, sizeof *s->pulse);
+    s->over = mem_zalloc(env->threads, sizeof *s->over);
     CHECK(pthread_create(&thread, NULL, session_main, s) == 0);
     pthread_detach(thread);
     return s;
@@ -454,32 +644,32 @@ void session_assign(struct session *s, const struct control *assign)
     pthread_mutex_unlock(&s->lock);
 }
 
-void session_close(struct session *s)
+void session_close(struct session *s, uint64_t keep)
 {
     if (s == NULL)
         return;
     pthread_mutex_lock(&s->lock);
+    s->keep = keep;
     atomic_store(&s->closed, true);
     pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
     session_unref(s);
 }
 
-uint64_t session_progress(const struct session *s)
+void session_pulse(struct session *s, struct pulse *pulse)
 {
-    uint64_t sum = 0;
-
     for (uint32_t i = 0; s != NULL && i < s->env.threads; i++)
-        sum += __atomic_load_n(&s->progress[i], __ATOMIC_RELAXED);
-    return sum;
+        pulse_thread_take(pulse, &s->pulse[i], &s->progress[i],
+                          !atomic_load(&s->computing) || atomic_load(&s->over[i]));
 }
 
-void session_wait_all(uint64_t deadline_ms)
+bool session_wait_all(uint64_t deadline_ms)
 {
     uint64_t end = clock_ms() + deadline_ms;
 
     while (atomic_load(&sessions_alive) > 0 && clock_ms() < end)
         clock_sleep_ms(5);
+    return atomic_load(&sessions_alive) == 0;
 }
 
 /* ---- reports --------------------------------------------------------------------------------- */
@@ -501,12 +691,42 @@ static char *figures_text(const struct ps_report *r)
     return buf_take(&text);
 }
 
+static enum control_type report_type(const struct ps_report *r)
+{
+    switch (r->type) {
+    case PS_STATUS:
+        return CONTROL_SESSION_STATUS;
+    case PS_FAILED:
+        return CONTROL_SESSION_FAILED;
+    case PS_FROZEN:
+        return CONTROL_SESSION_FROZEN;
+    case PS_OPINION:
+        return CONTROL_SESSION_OPINION;
+    case PS_CHECKPOINT:
+        break;
+    }
+    return r->last ? CONTROL_SESSION_DONE : CONTROL_SESSION_CHECKPOINT;
+}
+
+static void opinion_fill(const struct ps_report *r, struct control *m)
+{
+    const struct opinion *op = &r->opinion;
+
+    m->step = r->step;
+    m->level = op->node.level;
+    m->node = op->node.index;
+    m->chunk = op->chunk;
+    m->settled = op->state == OPINION_SETTLED;
+    m->tainted = op->tainted;
+    m->odd = op->odd;
+    m->opinions_n = op->voices_n;
+    for (uint32_t i = 0; i < op->voices_n; i++)
+        m->opinion[i] = (struct control_opinion){op->voice[i].who, op->voice[i].hash};
+}
+
 struct control *session_report(const struct ps_report *r)
 {
-    struct control *m = control_new(r->type == PS_STATUS   ? CONTROL_SESSION_STATUS
-                                    : r->type == PS_FAILED ? CONTROL_SESSION_FAILED
-                                    : r->last              ? CONTROL_SESSION_DONE
-                                                           : CONTROL_SESSION_CHECKPOINT);
+    struct control *m = control_new(report_type(r));
 
     m->job = r->job;
     m->session = r->session;
@@ -518,9 +738,30 @@ struct control *session_report(const struct ps_report *r)
     m->lr = (double)r->lr;
     m->tokens = r->figures.tokens;
     m->tokens_per_s = r->tokens_per_s;
+    m->partial = r->partial;
+    m->open_ms = r->open_ms;
+    m->damaged = r->damaged;
+    m->missing_n = r->missing_n;
+    for (uint32_t i = 0; i < r->missing_n; i++)
+        m->missing[i] = (struct control_span){r->missing[i].begin, r->missing[i].end};
+    m->shares_n = r->shares_n;
+    memcpy(m->share, r->share, r->shares_n * sizeof r->share[0]);
+    m->audited = r->audited;
+    m->duplicates = r->duplicates;
+    m->stale = r->stale;
     m->code = r->code;
     snprintf(m->text, sizeof m->text, "%s", r->text);
     if (r->type == PS_CHECKPOINT)
         m->result = figures_text(r);
+    if (r->type == PS_OPINION)
+        opinion_fill(r, m);
+    if (r->type == PS_FROZEN) {
+        m->tail_loss = r->figures.tail_loss;
+        m->tail_steps = r->figures.tail_steps;
+        m->roots = r->roots;
+        m->close_step = r->close.step;
+        m->scale = r->close.scale;
+        m->rate = r->close.lr;
+    }
     return m;
 }

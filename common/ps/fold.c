@@ -14,15 +14,14 @@
 
 #include "base/buf.h"
 #include "base/err.h"
-
-#define ALIGN 64
+#include "ps/floats.h"
 
 enum slot_state { SLOT_EMPTY, SLOT_HELD, SLOT_SPENT };
 
 struct slot {
     enum slot_state state;
     bool hashed; /* false: spent below a bigger node, never seen itself */
-    uint64_t hash;
+    uint64_t hash, who;
     float *value;
     struct fold_sums sums;
 };
@@ -34,6 +33,7 @@ struct fold {
     size_t elems, chunk_elems;
     struct slot *slot;       /* [chunks * nodes] */
     float **spare;           /* free buffers */
+    bool *lacks;             /* [m] scratch of fold_missing() */
     size_t spare_n, buffers; /* buffers: all that exist */
 };
 
@@ -52,6 +52,7 @@ struct fold *fold_new(uint32_t m, size_t elems, size_t chunk_elems)
         f->nodes += (m + (1u << level) - 1) >> level;
     }
     f->slot = mem_zalloc((size_t)f->chunks * f->nodes, sizeof *f->slot);
+    f->lacks = mem_zalloc(m, sizeof *f->lacks);
     return f;
 }
 
@@ -61,30 +62,30 @@ void fold_free(struct fold *f)
         return;
     fold_reset(f);
     for (size_t i = 0; i < f->spare_n; i++)
-        free(f->spare[i]);
+        floats_release(f->spare[i]);
     free(f->spare);
     free(f->slot);
+    free(f->lacks);
     free(f);
 }
 
 static float *buffer_take(struct fold *f)
 {
-    size_t bytes = (f->chunk_elems * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
-    float *value;
-
     if (f->spare_n > 0)
         return f->spare[--f->spare_n];
-    value = aligned_alloc(ALIGN, bytes);
-    CHECK(value != NULL);
     f->buffers++;
     f->spare = mem_grow(f->spare, f->buffers, sizeof *f->spare);
-    return value;
+    return floats_new(f->chunk_elems);
 }
 
 static void slot_spend(struct fold *f, struct slot *s)
 {
-    if (s->value != NULL)
+    if (s->value != NULL && floats_is_shared(s->value)) { /* a root that is still being sent */
+        floats_release(s->value);
+        f->buffers--;
+    } else if (s->value != NULL) {
         f->spare[f->spare_n++] = s->value;
+    }
     s->value = NULL;
     s->state = SLOT_SPENT;
 }
@@ -95,6 +96,7 @@ void fold_reset(struct fold *f)
         slot_spend(f, &f->slot[i]);
         f->slot[i].state = SLOT_EMPTY;
         f->slot[i].hashed = false;
+        f->slot[i].who = 0;
     }
 }
 
@@ -213,4 +215,58 @@ const float *fold_root(const struct fold *f, uint32_t chunk, struct fold_sums *s
     if (sums != NULL)
         *sums = s->sums;
     return s->value;
+}
+
+void fold_note(struct fold *f, uint32_t chunk, struct tree_node node, uint64_t who)
+{
+    slot_at(f, chunk, node)->who = who;
+}
+
+bool fold_said(const struct fold *f, uint32_t chunk, struct tree_node node, uint64_t *hash,
+               uint64_t *who)
+{
+    const struct slot *s = slot_at(f, chunk, node);
+
+    *hash = s->hash;
+    *who = s->who;
+    return s->state != SLOT_EMPTY && s->hashed;
+}
+
+static bool leaf_is_there(const struct fold *f, uint32_t chunk, uint32_t leaf)
+{
+    for (uint32_t level = 0; level <= f->height; level++)
+        if (slot_at(f, chunk, (struct tree_node){level, leaf >> level})->state != SLOT_EMPTY)
+            return true;
+    return false;
+}
+
+/* All chunks come in nearly the same order, so that a part of very many says enough. */
+#define MISSING_LOOKS ((size_t)1 << 17)
+
+size_t fold_missing(struct fold *f, struct tree_span *out, size_t cap)
+{
+    size_t looks = 0, n = 0;
+
+    memset(f->lacks, 0, f->m * sizeof *f->lacks);
+    for (uint32_t chunk = 0; chunk < f->chunks && looks < MISSING_LOOKS; chunk++) {
+        if (fold_root(f, chunk, NULL) != NULL)
+            continue;
+        looks += f->m;
+        for (uint32_t leaf = 0; leaf < f->m; leaf++)
+            f->lacks[leaf] = f->lacks[leaf] || !leaf_is_there(f, chunk, leaf);
+    }
+    for (uint32_t leaf = 0; leaf < f->m; leaf++) {
+        if (!f->lacks[leaf])
+            continue;
+        if (n > 0 && (n == cap || out[n - 1].end == leaf))
+            out[n - 1].end = leaf + 1;
+        else
+            out[n++] = (struct tree_span){leaf, leaf + 1};
+    }
+    return n;
+}
+
+uint64_t fold_root_hash(const struct fold *f, uint32_t chunk)
+{
+    return slot_at(f, chunk, (struct tree_node){f->height, 0})->hash;
 }

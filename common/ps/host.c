@@ -6,18 +6,27 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "ps/replica.h"
 
 struct host {
     struct host_plan plan;
     struct fold *fold;
     struct shard *shard;
-    uint32_t chunks;   /* ours */
-    uint32_t complete; /* of them have their root */
-    bool *has_root;    /* [chunks] */
-    double *sumsq;     /* leader: [plan.chunks], else [chunks] */
-    bool *has_sumsq;   /* leader: [plan.chunks] */
-    uint32_t sumsq_n;  /* leader: how many are there */
-    double *tree;      /* leader: scratch [plan.chunks] */
+    struct replica *copy; /* of the host before us; NULL without replication */
+    uint32_t chunks;      /* ours */
+    uint32_t complete;    /* of them have their root */
+    bool *has_root;       /* [chunks] */
+    uint32_t acked;       /* of them the buddy has the root */
+    bool *is_acked;       /* [chunks] */
+    struct opinions *opinions;
+    struct host_judged judged[HOST_JUDGED_MAX]; /* a ring */
+    uint64_t judged_n, audited;
+    bool declared; /* our roots: what comes later is compared, but holds nothing up */
+    bool frozen, freeze_at_edge;
+    double *sumsq;    /* leader: [plan.chunks], else [chunks] */
+    bool *has_sumsq;  /* leader: [plan.chunks] */
+    uint32_t sumsq_n; /* leader: how many are there */
+    double *tree;     /* leader: scratch [plan.chunks] */
     struct host_close last;
     bool has_last;
     struct host_figures figures;
@@ -63,7 +72,12 @@ struct host *host_new(const struct host_plan *plan, const float *params, uint64_
     h->chunks = plan->chunk_end - plan->chunk_begin;
     h->fold = fold_new(plan->units, end - begin, plan->chunk_elems);
     h->shard = shard_new(plan->layout, begin, end - begin, plan->chunk_elems, params, version);
+    if (plan->replicate)
+        h->copy =
+            replica_new(plan->layout, plan->copy_begin, plan->copy_end, plan->chunk_elems, version);
+    h->opinions = opinions_new(plan->units, h->chunks);
     h->has_root = mem_zalloc(h->chunks, sizeof *h->has_root);
+    h->is_acked = mem_zalloc(h->chunks, sizeof *h->is_acked);
     h->sumsq = mem_zalloc(plan->chunks, sizeof *h->sumsq);
     h->has_sumsq = mem_zalloc(plan->chunks, sizeof *h->has_sumsq);
     h->tree = mem_zalloc(plan->chunks, sizeof *h->tree);
@@ -78,7 +92,10 @@ void host_free(struct host *h)
         return;
     fold_free(h->fold);
     shard_free(h->shard);
+    replica_free(h->copy);
+    opinions_free(h->opinions);
     free(h->has_root);
+    free(h->is_acked);
     free(h->sumsq);
     free(h->has_sumsq);
     free(h->tree);
@@ -95,19 +112,29 @@ static const float *root_of(void *self, uint32_t chunk)
 /* Applies `last` and opens the next step. */
 static unsigned step_apply(struct host *h)
 {
+    unsigned events = HOST_VERSION;
     uint64_t version;
 
     shard_apply(h->shard, &h->plan.adamw, root_of, h, h->last.scale, h->last.lr);
+    if (h->copy != NULL)
+        replica_apply(h->copy, &h->plan.adamw, h->last.scale, h->last.lr);
     fold_reset(h->fold);
+    opinions_reset(h->opinions);
+    h->declared = false;
     memset(h->has_root, 0, h->chunks * sizeof *h->has_root);
+    memset(h->is_acked, 0, h->chunks * sizeof *h->is_acked);
     memset(h->has_sumsq, 0, h->plan.chunks * sizeof *h->has_sumsq);
-    h->complete = 0;
+    h->complete = h->acked = 0;
     h->sumsq_n = 0;
     version = shard_version(h->shard);
     if (version == h->plan.steps ||
         (h->plan.checkpoint_every != 0 && version % h->plan.checkpoint_every == 0))
-        return HOST_VERSION | HOST_CHECKPOINT;
-    return HOST_VERSION;
+        events |= HOST_CHECKPOINT;
+    if (h->freeze_at_edge) {
+        h->frozen = true;
+        events |= HOST_FROZEN;
+    }
+    return events;
 }
 
 /* Leader: all sums of squares are there. Closes the step. */
@@ -134,10 +161,24 @@ static int step_close(struct host *h, unsigned *events, struct err *e)
         h->figures.tail_steps++;
     }
     h->last.step = step;
+    h->last.figures = h->figures;
     h->last.scale = (float)(clip_scale(norm, h->plan.clip) / weight);
     h->last.lr = (float)schedule_lr(&h->plan.schedule, h->plan.lr, step + 1, h->plan.steps);
     h->has_last = true;
     *events |= HOST_APPLY | step_apply(h);
+    return 0;
+}
+
+/* What one more root, here or there, makes possible. */
+static int step_advance(struct host *h, unsigned *events, struct err *e)
+{
+    if (!host_roots_complete(h))
+        return 0;
+    h->declared = true;
+    if (!host_is_leader(h))
+        *events |= HOST_ROOTS;
+    else if (h->sumsq_n == h->plan.chunks && (h->copy == NULL || replica_is_complete(h->copy)))
+        return step_close(h, events, e);
     return 0;
 }
 
@@ -150,12 +191,45 @@ static void sumsq_take(struct host *h, uint32_t chunk, double value)
     h->sumsq[chunk] = value;
 }
 
-int host_push(struct host *h, uint64_t step, struct tree_node node, uint32_t chunk,
+static void root_take(struct host *h, uint32_t chunk, size_t n, unsigned *events)
+{
+    uint32_t mine = chunk - h->plan.chunk_begin;
+
+    h->has_root[mine] = true;
+    h->complete++;
+    sumsq_take(h, host_is_leader(h) ? chunk : mine, sum_squares(fold_root(h->fold, mine, NULL), n));
+    if (h->plan.replicate)
+        *events |= HOST_REPLICA;
+}
+
+/* A value that was folded, or found there: does it settle or open a question? True: settled. */
+static bool opinion_take(struct host *h, uint64_t step, uint64_t who, struct tree_node node,
+                         uint32_t mine, uint64_t hash, unsigned *events)
+{
+    struct opinion_voice folded;
+    const struct opinion *op;
+    bool audited = opinions_audits(h->plan.seed, h->plan.audit, step, node);
+
+    if (h->declared || h->plan.audit < 0 ||
+        !fold_said(h->fold, mine, node, &folded.hash, &folded.who))
+        return false;
+    op = opinions_take(h->opinions, node, mine, audited, (struct opinion_voice){who, hash}, folded);
+    if (op == NULL)
+        return false;
+    *events |= HOST_OPINION;
+    h->audited += op->news && !op->disputed && mine == 0;
+    if (op->news && op->disputed)
+        h->judged[h->judged_n++ % HOST_JUDGED_MAX] = (struct host_judged){step, *op};
+    return op->state == OPINION_SETTLED;
+}
+
+int host_push(struct host *h, uint64_t step, uint64_t who, struct tree_node node, uint32_t chunk,
               const float *values, size_t n, const struct fold_sums *sums, uint64_t hash,
               enum host_verdict *verdict, unsigned *events, struct err *e)
 {
     uint32_t mine = chunk - h->plan.chunk_begin;
     enum fold_verdict folded;
+    bool news, settled;
 
     *events = 0;
     if (chunk < h->plan.chunk_begin || chunk >= h->plan.chunk_end)
@@ -172,7 +246,7 @@ int host_push(struct host *h, uint64_t step, struct tree_node node, uint32_t chu
                        "push for step %" PRIu64 ", version %" PRIu64 " is the newest", step,
                        shard_version(h->shard));
     *verdict = HOST_STALE;
-    if (step < shard_version(h->shard) || host_is_done(h))
+    if (step < shard_version(h->shard) || host_is_done(h) || h->frozen)
         return 0;
     *verdict = HOST_CORRUPT;
     if (fold_hash(values, n, chunk == 0 ? sums : NULL) != hash)
@@ -181,18 +255,123 @@ int host_push(struct host *h, uint64_t step, struct tree_node node, uint32_t chu
     *verdict = folded == FOLD_ACCEPTED    ? HOST_ACCEPTED
                : folded == FOLD_DUPLICATE ? HOST_DUPLICATE
                                           : HOST_CONFLICT;
-    if (h->has_root[mine] || fold_root(h->fold, mine, NULL) == NULL)
+    if (folded == FOLD_ACCEPTED)
+        fold_note(h->fold, mine, node, who);
+    settled = opinion_take(h, step, who, node, mine, hash, events);
+    news = !h->has_root[mine] && fold_root(h->fold, mine, NULL) != NULL;
+    if (news)
+        root_take(h, chunk, n, events);
+    return news || settled ? step_advance(h, events, e) : 0;
+}
+
+int host_waive(struct host *h, uint64_t step, struct tree_node node, unsigned *events,
+               struct err *e)
+{
+    *events = 0;
+    if (!tree_node_is_valid(h->plan.units, node))
+        return err_set(e, ERR_INVALID, "waive of node (%u, %u), a step has %u units", node.level,
+                       node.index, h->plan.units);
+    if (step != shard_version(h->shard) || h->frozen)
+        return err_set(e, ERR_STALE, "waive of a node of step %" PRIu64, step);
+    opinions_waive(h->opinions, node);
+    return step_advance(h, events, e);
+}
+
+const struct host_judged *host_judged(const struct host *h, uint64_t i)
+{
+    return i < h->judged_n && h->judged_n - i <= HOST_JUDGED_MAX ? &h->judged[i % HOST_JUDGED_MAX]
+                                                                 : NULL;
+}
+
+uint64_t host_judged_n(const struct host *h)
+{
+    return h->judged_n;
+}
+
+uint64_t host_audited(const struct host *h)
+{
+    return h->audited;
+}
+
+const struct opinions *host_opinions(const struct host *h)
+{
+    return h->opinions;
+}
+
+int host_replica(struct host *h, uint64_t step, uint32_t chunk, const float *values, size_t n,
+                 const struct fold_sums *sums, uint64_t hash, uint64_t state,
+                 enum host_verdict *verdict, unsigned *events, struct err *e)
+{
+    const struct host_plan *plan = &h->plan;
+    enum replica_verdict taken;
+    uint32_t mine = chunk - plan->copy_begin;
+    uint64_t version;
+    int rc;
+
+    *events = 0;
+    if (h->copy == NULL || chunk < plan->copy_begin || chunk >= plan->copy_end)
+        return err_set(e, ERR_INVALID, "replica of chunk %u, the copy here is of [%u, %u)", chunk,
+                       plan->copy_begin, plan->copy_end);
+    if (n != shard_chunk_len(replica_shard(h->copy), mine))
+        return err_set(e, ERR_INVALID, "replica of chunk %u with %zu floats, it has %zu", chunk, n,
+                       shard_chunk_len(replica_shard(h->copy), mine));
+    version = shard_version(replica_shard(h->copy));
+    if (h->frozen)
+        return err_set(e, ERR_STALE, "replica sent to a frozen host");
+    if (step > version)
+        return err_set(e, ERR_INVALID, "replica of step %" PRIu64 ", the copy is at %" PRIu64, step,
+                       version);
+    *verdict = HOST_STALE;
+    if (step < version)
         return 0;
-    h->has_root[mine] = true;
-    h->complete++;
-    sumsq_take(h, host_is_leader(h) ? chunk : mine, sum_squares(fold_root(h->fold, mine, NULL), n));
-    if (h->complete < h->chunks)
-        return 0;
-    if (!host_is_leader(h))
-        *events = HOST_ROOTS;
-    else if (h->sumsq_n == h->plan.chunks)
-        return step_close(h, events, e);
+    rc = replica_take(h->copy, mine, values, chunk == 0 ? sums : NULL, hash, state, &taken, e);
+    if (rc != 0)
+        return rc;
+    *verdict = taken == REPLICA_TAKEN   ? HOST_ACCEPTED
+               : taken == REPLICA_KNOWN ? HOST_DUPLICATE
+                                        : HOST_CORRUPT;
+    if (taken == REPLICA_TAKEN && host_is_leader(h) && replica_is_complete(h->copy))
+        return step_advance(h, events, e);
     return 0;
+}
+
+int host_replica_acked(struct host *h, uint64_t step, uint32_t begin, uint32_t n, unsigned *events,
+                       struct err *e)
+{
+    bool news = false;
+
+    *events = 0;
+    if (!h->plan.replicate || begin < h->plan.chunk_begin || n > h->chunks ||
+        begin > h->plan.chunk_end - n || step > shard_version(h->shard))
+        return err_set(e, ERR_INVALID, "answer to replicas of chunks [%u, %u + %u), step %" PRIu64,
+                       begin, begin, n, step);
+    if (step < shard_version(h->shard) || h->frozen)
+        return err_set(e, ERR_STALE, "answer to replicas of step %" PRIu64, step);
+    begin -= h->plan.chunk_begin;
+    for (uint32_t i = begin; i < begin + n; i++) {
+        if (h->has_root[i] && !h->is_acked[i]) {
+            h->is_acked[i] = news = true;
+            h->acked++;
+        }
+    }
+    return news ? step_advance(h, events, e) : 0;
+}
+
+bool host_replica_due(const struct host *h, uint32_t chunk)
+{
+    uint32_t mine = chunk - h->plan.chunk_begin;
+
+    CHECK(mine < h->chunks);
+    return h->plan.replicate && !h->frozen && h->has_root[mine] && !h->is_acked[mine];
+}
+
+const float *host_root(const struct host *h, uint32_t chunk, struct fold_sums *sums, uint64_t *hash)
+{
+    uint32_t mine = chunk - h->plan.chunk_begin;
+
+    CHECK(mine < h->chunks && h->has_root[mine]);
+    *hash = fold_root_hash(h->fold, mine);
+    return fold_root(h->fold, mine, sums);
 }
 
 int host_roots(struct host *h, uint64_t step, uint32_t begin, const double *sumsq, uint32_t n,
@@ -207,13 +386,11 @@ int host_roots(struct host *h, uint64_t step, uint32_t begin, const double *sums
     if (step > shard_version(h->shard))
         return err_set(e, ERR_INVALID, "roots of step %" PRIu64 ", the leader is at %" PRIu64, step,
                        shard_version(h->shard));
-    if (step < shard_version(h->shard))
+    if (step < shard_version(h->shard) || h->frozen)
         return err_set(e, ERR_STALE, "roots of step %" PRIu64 ", which is closed", step);
     for (uint32_t i = 0; i < n; i++)
         sumsq_take(h, begin + i, sumsq[i]);
-    if (h->complete == h->chunks && h->sumsq_n == h->plan.chunks)
-        return step_close(h, events, e);
-    return 0;
+    return step_advance(h, events, e);
 }
 
 int host_apply(struct host *h, const struct host_close *close, unsigned *events, struct err *e)
@@ -223,16 +400,77 @@ int host_apply(struct host *h, const struct host_close *close, unsigned *events,
         return err_set(e, ERR_INVALID, "apply sent to the leader");
     if (close->step < shard_version(h->shard))
         return err_set(e, ERR_STALE, "apply of step %" PRIu64 ", which was applied", close->step);
-    if (close->step > shard_version(h->shard) || !host_roots_complete(h))
+    if (h->frozen)
+        return err_set(e, ERR_STALE, "apply sent to a frozen host");
+    if (close->step > shard_version(h->shard) || !host_roots_complete(h) ||
+        (h->copy != NULL && !replica_is_complete(h->copy)))
         return err_set(e, ERR_INVALID, "apply of step %" PRIu64 " before its roots are complete",
                        close->step);
     if (!isfinite(close->scale) || !isfinite(close->lr))
         return err_set(e, ERR_INVALID, "apply with scale %g, rate %g", (double)close->scale,
                        (double)close->lr);
     h->last = *close;
+    h->figures = close->figures;
     h->has_last = true;
     *events = step_apply(h);
     return 0;
+}
+
+void host_freeze(struct host *h, bool edge)
+{
+    if (edge && !host_is_done(h))
+        h->freeze_at_edge = true;
+    else
+        h->frozen = true;
+}
+
+bool host_is_frozen(const struct host *h)
+{
+    return h->frozen;
+}
+
+unsigned host_roots_here(const struct host *h)
+{
+    unsigned has = 0;
+
+    if (h->complete == h->chunks)
+        has |= HOST_HAS_ROOTS;
+    if (h->copy != NULL && replica_is_complete(h->copy))
+        has |= HOST_HAS_COPY_ROOTS;
+    return has;
+}
+
+void host_roll(struct host *h, const struct host_close *close)
+{
+    unsigned has = host_roots_here(h);
+
+    if (!h->frozen || !isfinite(close->scale) || !isfinite(close->lr))
+        return;
+    if (shard_version(h->shard) == close->step && (has & HOST_HAS_ROOTS) != 0) {
+        shard_apply(h->shard, &h->plan.adamw, root_of, h, close->scale, close->lr);
+        h->complete = 0; /* they belong to a closed step now */
+        h->last = *close;
+        h->has_last = true;
+        h->figures = close->figures;
+    }
+    if (h->copy != NULL && (has & HOST_HAS_COPY_ROOTS) != 0 &&
+        shard_version(replica_shard(h->copy)) == close->step)
+        replica_apply(h->copy, &h->plan.adamw, close->scale, close->lr);
+}
+
+struct shard *host_find(struct host *h, uint32_t chunk, uint64_t version, uint32_t *at)
+{
+    if (!h->frozen)
+        return NULL;
+    *at = chunk - h->plan.chunk_begin;
+    if (chunk >= h->plan.chunk_begin && chunk < h->plan.chunk_end &&
+        shard_version(h->shard) == version)
+        return h->shard;
+    *at = chunk - h->plan.copy_begin;
+    if (h->copy != NULL && chunk >= h->plan.copy_begin && chunk < h->plan.copy_end &&
+        shard_version(replica_shard(h->copy)) == version)
+        return replica_shard(h->copy);
+    return NULL;
 }
 
 bool host_is_leader(const struct host *h)
@@ -242,7 +480,8 @@ bool host_is_leader(const struct host *h)
 
 bool host_roots_complete(const struct host *h)
 {
-    return h->complete == h->chunks;
+    return h->complete == h->chunks && (!h->plan.replicate || h->acked == h->chunks) &&
+           !opinions_hold(h->opinions);
 }
 
 const double *host_sumsq(const struct host *h)
@@ -265,6 +504,11 @@ struct shard *host_shard(struct host *h)
     return h->shard;
 }
 
+struct shard *host_copy(struct host *h)
+{
+    return h->copy != NULL ? replica_shard(h->copy) : NULL;
+}
+
 uint64_t host_version(const struct host *h)
 {
     return shard_version(h->shard);
@@ -273,4 +517,9 @@ uint64_t host_version(const struct host *h)
 bool host_is_done(const struct host *h)
 {
     return shard_version(h->shard) >= h->plan.steps;
+}
+
+size_t host_missing(struct host *h, struct tree_span *out, size_t cap)
+{
+    return host_is_done(h) ? 0 : fold_missing(h->fold, out, cap);
 }

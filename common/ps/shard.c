@@ -1,49 +1,27 @@
 #include "ps/shard.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define XXH_INLINE_ALL /* built for this room's vectors, which the packaged library is not */
+#include <xxhash.h>
+
 #include "base/buf.h"
 #include "base/err.h"
-
-#define ALIGN 64
-
-/* A count in front of the floats, one cache line long so that they stay aligned. */
-struct held {
-    atomic_uint refs;
-};
+#include "ps/floats.h"
 
 struct shard {
     const struct layout *layout;
     size_t begin, elems, chunk_elems;
     uint32_t chunks;
     uint64_t version;
-    float **p;    /* [chunks] floats behind a struct held */
+    float **p;    /* [chunks] each counted */
     float *m, *v; /* [elems] */
 };
 
-static struct held *head_of(const float *floats)
-{
-    return (struct held *)((char *)(uintptr_t)floats - ALIGN);
-}
-
-static float *floats_new(size_t n)
-{
-    size_t bytes = (n * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN + ALIGN;
-    struct held *h = aligned_alloc(ALIGN, bytes);
-
-    CHECK(h != NULL);
-    atomic_init(&h->refs, 1);
-    return (float *)(void *)((char *)h + ALIGN);
-}
-
 void shard_release(const float *held)
 {
-    struct held *h = head_of(held);
-
-    if (atomic_fetch_sub_explicit(&h->refs, 1, memory_order_acq_rel) == 1)
-        free(h);
+    floats_release(held);
 }
 
 struct shard *shard_new(const struct layout *layout, size_t begin, size_t elems, size_t chunk_elems,
@@ -63,7 +41,11 @@ struct shard *shard_new(const struct layout *layout, size_t begin, size_t elems,
     s->v = mem_zalloc(elems, sizeof *s->v);
     for (uint32_t i = 0; i < s->chunks; i++) {
         s->p[i] = floats_new(shard_chunk_len(s, i));
-        memcpy(s->p[i], params + (size_t)i * chunk_elems, shard_chunk_len(s, i) * sizeof(float));
+        if (params != NULL)
+            memcpy(s->p[i], params + (size_t)i * chunk_elems,
+                   shard_chunk_len(s, i) * sizeof(float));
+        else
+            memset(s->p[i], 0, shard_chunk_len(s, i) * sizeof(float));
     }
     return s;
 }
@@ -73,19 +55,38 @@ void shard_free(struct shard *s)
     if (s == NULL)
         return;
     for (uint32_t i = 0; i < s->chunks; i++)
-        shard_release(s->p[i]);
+        floats_release(s->p[i]);
     free(s->p);
     free(s->m);
     free(s->v);
     free(s);
 }
 
-void shard_set_moments(struct shard *s, uint32_t chunk, const float *m, const float *v)
+/* The chunk's floats, ours alone. */
+static float *floats_own(struct shard *s, uint32_t chunk)
+{
+    float *mine = s->p[chunk];
+
+    if (floats_is_shared(mine)) {
+        mine = floats_new(shard_chunk_len(s, chunk));
+        memcpy(mine, s->p[chunk], shard_chunk_len(s, chunk) * sizeof(float));
+        floats_release(s->p[chunk]);
+        s->p[chunk] = mine;
+    }
+    return mine;
+}
+
+void shard_set(struct shard *s, uint32_t chunk, const float *p, const float *m, const float *v)
 {
     size_t at = (size_t)chunk * s->chunk_elems;
+    size_t bytes = shard_chunk_len(s, chunk) * sizeof(float);
 
-    memcpy(s->m + at, m, shard_chunk_len(s, chunk) * sizeof(float));
-    memcpy(s->v + at, v, shard_chunk_len(s, chunk) * sizeof(float));
+    if (p != NULL)
+        memcpy(floats_own(s, chunk), p, bytes);
+    if (m != NULL)
+        memcpy(s->m + at, m, bytes);
+    if (v != NULL)
+        memcpy(s->v + at, v, bytes);
 }
 
 uint32_t shard_chunks(const struct shard *s)
@@ -109,22 +110,8 @@ uint64_t shard_version(const struct shard *s)
 const float *shard_hold(struct shard *s, uint32_t chunk)
 {
     CHECK(chunk < s->chunks);
-    atomic_fetch_add_explicit(&head_of(s->p[chunk])->refs, 1, memory_order_relaxed);
+    floats_hold(s->p[chunk]);
     return s->p[chunk];
-}
-
-/* The chunk's floats, ours alone. */
-static float *floats_own(struct shard *s, uint32_t chunk)
-{
-    float *mine = s->p[chunk];
-
-    if (atomic_load_explicit(&head_of(mine)->refs, memory_order_acquire) > 1) {
-        mine = floats_new(shard_chunk_len(s, chunk));
-        memcpy(mine, s->p[chunk], shard_chunk_len(s, chunk) * sizeof(float));
-        shard_release(s->p[chunk]);
-        s->p[chunk] = mine;
-    }
-    return mine;
 }
 
 void shard_apply(struct shard *s, const struct adamw *a,
@@ -147,4 +134,23 @@ void shard_copy(const struct shard *s, uint32_t chunk, float *out)
     memcpy(out, s->p[chunk], n * sizeof(float));
     memcpy(out + n, s->m + at, n * sizeof(float));
     memcpy(out + 2 * n, s->v + at, n * sizeof(float));
+}
+
+void shard_moments(const struct shard *s, uint32_t chunk, const float **m, const float **v)
+{
+    *m = s->m + (size_t)chunk * s->chunk_elems;
+    *v = s->v + (size_t)chunk * s->chunk_elems;
+}
+
+uint64_t shard_hash(const struct shard *s, uint32_t chunk)
+{
+    return XXH3_64bits(s->p[chunk], shard_chunk_len(s, chunk) * sizeof(float));
+}
+
+uint64_t shard_parts_hash(const float *p, const float *m, const float *v, size_t n)
+{
+    uint64_t hash = XXH3_64bits(p, n * sizeof *p);
+
+    hash = XXH3_64bits_withSeed(m, n * sizeof *m, hash);
+    return XXH3_64bits_withSeed(v, n * sizeof *v, hash);
 }

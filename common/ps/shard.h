@@ -16,13 +16,13 @@
 
 struct shard;
 /* Elements [begin, begin + elems) of the flat vector; begin is a multiple of chunk_elems. params
- * [elems] are copied, moments are zero, layout is borrowed (whole model: weight decay is by
- * tensor). */
+ * [elems] are copied (NULL: zero), moments are zero, layout is borrowed (whole model: weight decay
+ * is by tensor). */
 struct shard *shard_new(const struct layout *layout, size_t begin, size_t elems, size_t chunk_elems,
                         const float *params, uint64_t version);
 void shard_free(struct shard *s);
-void shard_set_moments(struct shard *s, uint32_t chunk, const float *m,
-                       const float *v); /* from a checkpoint; copied */
+/* A chunk as it was elsewhere, at the version of this shard. Copied; what is NULL stays. */
+void shard_set(struct shard *s, uint32_t chunk, const float *p, const float *m, const float *v);
 
 uint32_t shard_chunks(const struct shard *s);
 size_t shard_chunk_len(const struct shard *s, uint32_t chunk);
@@ -38,5 +38,10 @@ void shard_apply(struct shard *s, const struct adamw *a,
                  float lr);
 /* Copies p, m, v of a chunk, one after the other, into out [3 * shard_chunk_len]. */
 void shard_copy(const struct shard *s, uint32_t chunk, float *out);
+/* The moments as they are now, until the next shard_apply(). */
+void shard_moments(const struct shard *s, uint32_t chunk, const float **m, const float **v);
+uint64_t shard_hash(const struct shard *s, uint32_t chunk); /* of the chunk's parameters */
+/* Of all three parts of a chunk of n elements, on the way from one host to another. */
+uint64_t shard_parts_hash(const float *p, const float *m, const float *v, size_t n);
 
 #endif

@@ -26,7 +26,8 @@ enum group {
     G_MAP = 128,
     G_FIGURES = 256,
     G_HANDOVER = 512,
-    G_OPINIONS = 1024
+    G_OPINIONS = 1024,
+    G_OPEN = 2048
 };
 
 enum side { SIDE_WORKER = 1, SIDE_COORDINATOR = 2 };
@@ -41,7 +42,8 @@ static const struct {
     {CONTROL_HEARTBEAT, "heartbeat", G_PULSE, SIDE_WORKER | SIDE_COORDINATOR},
     {CONTROL_TASK_DONE, "task_done", G_TASK | G_OUTCOME, SIDE_WORKER},
     {CONTROL_TASK_FAILED, "task_failed", G_TASK | G_OUTCOME, SIDE_WORKER},
-    {CONTROL_SESSION_STATUS, "session_status", G_SESSION | G_FIGURES | G_OUTCOME, SIDE_WORKER},
+    {CONTROL_SESSION_STATUS, "session_status", G_SESSION | G_FIGURES | G_OUTCOME | G_OPEN,
+     SIDE_WORKER},
     {CONTROL_SESSION_CHECKPOINT, "session_checkpoint", G_SESSION | G_FIGURES | G_OUTCOME,
      SIDE_WORKER},
     {CONTROL_SESSION_DONE, "session_done", G_SESSION | G_FIGURES | G_OUTCOME, SIDE_WORKER},
@@ -144,6 +146,9 @@ struct packing {
     Steer__Figures figures;
     Steer__Handover handover;
     Steer__Opinions opinions;
+    Steer__Open open;
+    uint32_t missing[2 * WIRE_MISSING_MAX], units[WIRE_SHARES_MAX], ms[WIRE_SHARES_MAX];
+    uint64_t sharer[WIRE_SHARES_MAX];
     Steer__Source source[WIRE_HOSTS_MAX], *source_at[WIRE_HOSTS_MAX];
     uint64_t who[WIRE_OPINIONS_MAX], hash[WIRE_OPINIONS_MAX];
     Steer__Lease lease[WIRE_LEASES_MAX], *lease_at[WIRE_LEASES_MAX];
@@ -181,6 +186,7 @@ static void pulse_pack(const struct control *c, struct packing *p)
         p->lease[i].epoch = c->lease[i].epoch;
         p->lease[i].done = c->lease[i].done;
         p->lease[i].total = c->lease[i].total;
+        p->lease[i].moved = c->lease[i].moved;
         p->lease_at[i] = &p->lease[i];
     }
     p->pulse.n_lease = c->leases_n;
@@ -194,6 +200,7 @@ static void terms_pack(const struct control *c, struct packing *p)
     p->terms.heartbeat_ms = c->heartbeat_ms;
     p->terms.lease_ms = c->lease_ms;
     p->terms.http = bytes_of(c->http);
+    p->terms.note = bytes_of(c->text);
     p->envelope.terms = &p->terms;
 }
 
@@ -269,6 +276,7 @@ static void map_pack(const struct control *c, struct packing *p)
         p->slot[i].leaf_begin = c->slot[i].leaf_begin;
         p->slot[i].leaf_end = c->slot[i].leaf_end;
         p->slot[i].only_step = c->slot[i].only_step;
+        p->slot[i].again = c->slot[i].again;
         p->slot_at[i] = &p->slot[i];
     }
     p->map.n_host = c->hosts_n;
@@ -286,6 +294,8 @@ static void figures_pack(const struct control *c, struct packing *p)
     p->figures.lr = c->lr;
     p->figures.tokens_per_s = c->tokens_per_s;
     p->figures.tokens = c->tokens;
+    p->figures.duplicates = c->duplicates;
+    p->figures.stale = c->stale;
     p->envelope.figures = &p->figures;
 }
 
@@ -339,16 +349,42 @@ static void opinions_pack(const struct control *c, struct packing *p)
     p->envelope.opinions = &p->opinions;
 }
 
+static void open_pack(const struct control *c, struct packing *p)
+{
+    steer__open__init(&p->open);
+    p->open.partial = c->partial;
+    p->open.open_ms = c->open_ms;
+    p->open.damaged = c->damaged;
+    p->open.audited = c->audited;
+    CHECK(c->missing_n <= WIRE_MISSING_MAX && c->shares_n <= WIRE_SHARES_MAX);
+    for (uint32_t i = 0; i < c->missing_n; i++) {
+        p->missing[2 * i] = c->missing[i].begin;
+        p->missing[2 * i + 1] = c->missing[i].end;
+    }
+    for (uint32_t i = 0; i < c->shares_n; i++) {
+        p->sharer[i] = c->share[i].who;
+        p->units[i] = c->share[i].units;
+        p->ms[i] = c->share[i].ms;
+    }
+    p->open.n_missing = 2 * (size_t)c->missing_n;
+    p->open.missing = p->missing;
+    p->open.n_who = p->open.n_units = p->open.n_ms = c->shares_n;
+    p->open.who = p->sharer;
+    p->open.units = p->units;
+    p->open.ms = p->ms;
+    p->envelope.open = &p->open;
+}
+
 void control_pack(const struct control *c, struct buf *out)
 {
     static const struct {
         unsigned group;
         void (*pack)(const struct control *c, struct packing *p);
     } packers[] = {
-        {G_MACHINE, machine_pack},   {G_PULSE, pulse_pack},      {G_TERMS, terms_pack},
-        {G_TASK, task_pack},         {G_OUTCOME, outcome_pack},  {G_SESSION, session_pack},
-        {G_TRAINING, training_pack}, {G_MAP, map_pack},          {G_FIGURES, figures_pack},
-        {G_HANDOVER, handover_pack}, {G_OPINIONS, opinions_pack}};
+        {G_MACHINE, machine_pack},   {G_PULSE, pulse_pack},       {G_TERMS, terms_pack},
+        {G_TASK, task_pack},         {G_OUTCOME, outcome_pack},   {G_SESSION, session_pack},
+        {G_TRAINING, training_pack}, {G_MAP, map_pack},           {G_FIGURES, figures_pack},
+        {G_HANDOVER, handover_pack}, {G_OPINIONS, opinions_pack}, {G_OPEN, open_pack}};
     struct packing *p = mem_alloc(sizeof *p);
     int at = type_find((uint32_t)c->type);
     size_t size;
@@ -420,14 +456,16 @@ static int pulse_take(const Steer__Envelope *v, struct control *c, struct err *e
         return err_set(e, ERR_LIMIT, "%zu leases, the limit is %d", p->n_lease, WIRE_LEASES_MAX);
     c->leases_n = (uint32_t)p->n_lease;
     for (uint32_t i = 0; i < c->leases_n; i++)
-        c->lease[i] = (struct control_lease){p->lease[i]->task, p->lease[i]->epoch,
-                                             p->lease[i]->done, p->lease[i]->total};
+        c->lease[i] =
+            (struct control_lease){p->lease[i]->task, p->lease[i]->epoch, p->lease[i]->done,
+                                   p->lease[i]->total, p->lease[i]->moved};
     return 0;
 }
 
 static int terms_take(const Steer__Envelope *v, struct control *c, struct err *e)
 {
     TRY(TAKE("http", v->terms->http, c->http));
+    TRY(TAKE("note", v->terms->note, c->text));
     c->heartbeat_ms = v->terms->heartbeat_ms;
     c->lease_ms = v->terms->lease_ms;
     return 0;
@@ -519,6 +557,7 @@ static int map_take(const Steer__Envelope *v, struct control *c, struct err *e)
         c->slot[i].leaf_begin = m->slot[i]->leaf_begin;
         c->slot[i].leaf_end = m->slot[i]->leaf_end;
         c->slot[i].only_step = m->slot[i]->only_step;
+        c->slot[i].again = m->slot[i]->again;
         if (c->slot[i].leaf_begin > c->slot[i].leaf_end)
             return err_set(e, ERR_INVALID, "slot %u: leaves [%u, %u) run backwards", i,
                            c->slot[i].leaf_begin, c->slot[i].leaf_end);
@@ -534,6 +573,8 @@ static int figures_take(const Steer__Envelope *v, struct control *c, struct err 
     c->lr = v->figures->lr;
     c->tokens_per_s = v->figures->tokens_per_s;
     c->tokens = v->figures->tokens;
+    c->duplicates = v->figures->duplicates;
+    c->stale = v->figures->stale;
     return 0;
 }
 
@@ -590,6 +631,33 @@ static int opinions_take(const Steer__Envelope *v, struct control *c, struct err
     return 0;
 }
 
+static int open_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    const Steer__Open *o = v->open;
+
+    if (o->n_missing > 2 * (size_t)WIRE_MISSING_MAX || o->n_missing % 2 != 0)
+        return err_set(e, ERR_LIMIT, "%zu bounds of missing spans, the limit is %d", o->n_missing,
+                       2 * WIRE_MISSING_MAX);
+    if (o->n_who > WIRE_SHARES_MAX || o->n_who != o->n_units || o->n_who != o->n_ms)
+        return err_set(e, ERR_LIMIT, "%zu shares with %zu units, the limit is %d", o->n_who,
+                       o->n_units, WIRE_SHARES_MAX);
+    c->partial = o->partial;
+    c->open_ms = o->open_ms;
+    c->damaged = o->damaged;
+    c->audited = o->audited;
+    c->missing_n = (uint32_t)(o->n_missing / 2);
+    for (uint32_t i = 0; i < c->missing_n; i++) {
+        c->missing[i] = (struct control_span){o->missing[2 * i], o->missing[2 * i + 1]};
+        if (c->missing[i].begin > c->missing[i].end)
+            return err_set(e, ERR_INVALID, "missing units [%u, %u) run backwards",
+                           c->missing[i].begin, c->missing[i].end);
+    }
+    c->shares_n = (uint32_t)o->n_who;
+    for (uint32_t i = 0; i < c->shares_n; i++)
+        c->share[i] = (struct control_share){o->who[i], o->units[i], o->ms[i]};
+    return 0;
+}
+
 /* The groups of the type, each required; groups that the type does not carry are left alone. */
 static int groups_take(const Steer__Envelope *v, struct control *c, unsigned groups, struct err *e)
 {
@@ -608,7 +676,8 @@ static int groups_take(const Steer__Envelope *v, struct control *c, unsigned gro
                   {G_MAP, "map", v->map, map_take},
                   {G_FIGURES, "figures", v->figures, figures_take},
                   {G_HANDOVER, "handover", v->handover, handover_take},
-                  {G_OPINIONS, "opinions", v->opinions, opinions_take}};
+                  {G_OPINIONS, "opinions", v->opinions, opinions_take},
+                  {G_OPEN, "open", v->open, open_take}};
 
     for (size_t i = 0; i < sizeof takers / sizeof takers[0]; i++) {
         if ((groups & takers[i].group) == 0)

@@ -22,6 +22,8 @@
 #define WIRE_HOSTS_MAX 64
 #define WIRE_SLOTS_MAX 256
 #define WIRE_OPINIONS_MAX 8
+#define WIRE_MISSING_MAX 32
+#define WIRE_SHARES_MAX 64
 #define WIRE_ID_MAX 40
 #define WIRE_TEXT_MAX 256
 #define WIRE_RESULT_MAX (48u << 10)
@@ -32,7 +34,8 @@ enum control_type {
     CONTROL_HEARTBEAT, /* the coordinator sends it back: a sign of life */
     CONTROL_TASK_DONE,
     CONTROL_TASK_FAILED,
-    CONTROL_SESSION_STATUS,     /* by the step leader, a few times a second at most */
+    CONTROL_SESSION_STATUS,     /* by the step leader, a few times a second at most; by other hosts
+                                   while a step stays open (partial) */
     CONTROL_SESSION_CHECKPOINT, /* by the step leader: manifest published */
     CONTROL_SESSION_DONE,       /* by the step leader: last version, its manifest published */
     CONTROL_SESSION_FAILED,
@@ -66,6 +69,7 @@ struct control_lease {
     uint64_t task;
     uint64_t epoch;
     uint64_t done, total;
+    uint64_t moved; /* changes while the thread that runs it moves */
 };
 
 struct control_host {
@@ -80,6 +84,7 @@ struct control_slot {
                                       threads by aligned subtrees */
     uint64_t only_step; /* 1 + the only step that it is for (a second opinion, or work of a
                            straggler); one thread computes it whole. 0 = every step */
+    uint32_t again;     /* with only_step: the same span once more, if higher than before */
 };
 
 /* A host of the attempt before, and what it holds: its own chunks, and the copy that it keeps of
@@ -93,6 +98,15 @@ struct control_source {
 struct control_opinion {
     uint64_t who;  /* control_who() of the worker's id */
     uint64_t hash; /* of the node's value */
+};
+
+struct control_span {
+    uint32_t begin, end;
+};
+
+struct control_share {
+    uint64_t who;
+    uint32_t units, ms; /* its last one was folded so long after the step was opened */
 };
 
 enum { ROOTS_OWN = 1, ROOTS_COPY = 2 };
@@ -126,7 +140,8 @@ struct control {
     char *result; /* TASK_DONE: JSON {"outputs":{},"metrics":{}}, heap, <= 48 KiB; SESSION_*: JSON
                      of figures */
     int32_t code; /* failures, REJECT: enum err_code */
-    char text[1024]; /* failures, REJECT, CLOSE: why; LOG: lines */
+    char text[1024]; /* failures, REJECT, CLOSE: why; LOG: lines; WELCOME: what its operator should
+                        know, "" = nothing */
     /* SESSION_* and ASSIGN */
     uint64_t session, session_attempt; /* HELLO too: the session it is in, 0 = none */
     uint64_t seed, steps, params,
@@ -144,6 +159,19 @@ struct control {
     double loss, grad_norm, lr; /* STATUS: of the last closed step; loss is the weighted mean */
     double tokens_per_s;
     uint64_t tokens; /* STATUS: rows processed since version 0 of this attempt's lineage */
+    /* STATUS: the step that is open at the sender. partial: the sender is not the step leader, and
+     * what is above is not meant. */
+    bool partial;
+    uint64_t open_ms;   /* since when it is open */
+    uint32_t missing_n; /* units that some chunk still lacks */
+    struct control_span missing[WIRE_MISSING_MAX];
+    uint64_t
+        audited; /* leader: nodes about which two workers agreed, since the attempt was opened */
+    uint64_t damaged;  /* pushes that came with a wrong hash, since the attempt was opened there */
+    uint32_t shares_n; /* leader: of the last closed step */
+    struct control_share share[WIRE_SHARES_MAX];
+    uint64_t duplicates, stale; /* STATUS: pushes that were there already, or belonged to a closed
+                                   step; over all hosts, since the attempt was opened */
     /* Handover. FREEZE: edge. FROZEN: version, figures and the tail's, roots (bits: for which of
      * its two ranges the root gradients of step `version` are complete and kept), close_*: of the
      * step before `version`, all zero if there is none. OPEN: from_attempt (0 = start from
@@ -159,7 +187,8 @@ struct control {
     uint64_t tail_steps;
     uint32_t sources_n;
     struct control_source source[WIRE_HOSTS_MAX];
-    double audit; /* OPEN: share of the nodes that two workers must agree about, 0..1 */
+    double audit; /* OPEN: share of the nodes that two workers must agree about, 0..1; below 0:
+                     several numerics classes, so that equal keys need not have equal values */
     /* OPINION, WAIVE: node (level, node) of step `step`, chunk `chunk` */
     uint64_t step;
     uint32_t level, node, chunk;

@@ -7,7 +7,7 @@
 
 /* protobuf-c's allocations of one head come from a piece of the stack. */
 struct arena {
-    _Alignas(16) uint8_t bytes[2048];
+    _Alignas(16) uint8_t bytes[4096];
     size_t used;
 };
 
@@ -31,6 +31,11 @@ static void arena_free(void *self, void *p)
     (void)p;
 }
 
+static bool has_hash(uint32_t type)
+{
+    return type == PARAMS_PUSH || type == PARAMS_REPLICA || type == PARAMS_STATE;
+}
+
 size_t params_pack(const struct params_head *h, uint8_t out[PARAMS_HEAD_MAX])
 {
     Steer__Parcel p = STEER__PARCEL__INIT;
@@ -44,10 +49,14 @@ size_t params_pack(const struct params_head *h, uint8_t out[PARAMS_HEAD_MAX])
     p.index = h->index;
     p.chunk = h->chunk;
     p.count = h->count;
-    if (h->type == PARAMS_PUSH) {
+    if (has_hash(p.type)) {
         CHECK(h->count <= PARAMS_FRAMES_MAX);
         p.n_hash = h->count;
         p.hash = (uint64_t *)(uintptr_t)h->hash; /* protobuf-c has no const; packing only reads */
+    }
+    if (h->type == PARAMS_REPLICA) {
+        p.n_state = h->count;
+        p.state = (uint64_t *)(uintptr_t)h->state;
     }
     p.loss = h->loss;
     p.weight = h->weight;
@@ -56,6 +65,12 @@ size_t params_pack(const struct params_head *h, uint8_t out[PARAMS_HEAD_MAX])
     p.scale = h->scale;
     p.rate = h->rate;
     p.who = h->who;
+    p.grad_norm = h->grad_norm;
+    p.tail_loss = h->tail_loss;
+    p.tail_steps = h->tail_steps;
+    p.freeze = h->freeze;
+    p.duplicates = h->duplicates;
+    p.stale = h->stale;
     CHECK(steer__parcel__get_packed_size(&p) <= PARAMS_HEAD_MAX);
     return steer__parcel__pack(&p, out);
 }
@@ -66,7 +81,10 @@ static uint32_t frames_of(const Steer__Parcel *p)
     switch (p->type) {
     case PARAMS_CHUNKS:
     case PARAMS_PUSH:
+    case PARAMS_REPLICA:
         return p->count;
+    case PARAMS_STATE:
+        return p->count <= PARAMS_FRAMES_MAX ? 3 * p->count : UINT32_MAX;
     case PARAMS_ROOTS:
         return 1;
     case PARAMS_SAVED:
@@ -81,13 +99,15 @@ static int head_check(const Steer__Parcel *p, int frames, struct err *e)
     if (p->proto != WIRE_PROTO)
         return err_set(e, ERR_UNSUPPORTED, "protocol version %u, this is version %u", p->proto,
                        WIRE_PROTO);
-    if (p->type < PARAMS_PULL || p->type > PARAMS_SAVED)
+    if (p->type < PARAMS_PULL || p->type > PARAMS_STATE)
         return err_set(e, ERR_INVALID, "type %u is unknown", p->type);
     if (frames < 0 || frames_of(p) != (uint32_t)frames)
         return err_set(e, ERR_INVALID, "type %u with %d frames, its head says %u", p->type, frames,
                        frames_of(p));
-    if (p->n_hash != (p->type == PARAMS_PUSH ? p->count : 0) || p->n_hash > PARAMS_FRAMES_MAX)
-        return err_set(e, ERR_INVALID, "%zu hashes for %u chunks", p->n_hash, p->count);
+    if (p->n_hash != (has_hash(p->type) ? p->count : 0) || p->n_hash > PARAMS_FRAMES_MAX ||
+        p->n_state != (p->type == PARAMS_REPLICA ? p->count : 0))
+        return err_set(e, ERR_INVALID, "%zu and %zu hashes for %u chunks", p->n_hash, p->n_state,
+                       p->count);
     if (p->chunk > UINT32_MAX - p->count)
         return err_set(e, ERR_INVALID, "chunks [%u, %u + %u)", p->chunk, p->chunk, p->count);
     return 0;
@@ -122,8 +142,16 @@ int params_unpack(const void *frame, size_t len, int frames, struct params_head 
                                 .verdict = p->verdict,
                                 .scale = p->scale,
                                 .rate = p->rate,
+                                .grad_norm = p->grad_norm,
+                                .tail_loss = p->tail_loss,
+                                .tail_steps = p->tail_steps,
+                                .freeze = p->freeze != 0,
+                                .duplicates = p->duplicates,
+                                .stale = p->stale,
                                 .who = p->who};
     if (p->n_hash > 0)
         memcpy(out->hash, p->hash, p->n_hash * sizeof *p->hash);
+    if (p->n_state > 0)
+        memcpy(out->state, p->state, p->n_state * sizeof *p->state);
     return 0;
 }

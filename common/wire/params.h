@@ -1,20 +1,27 @@
 /*
  * params: messages of the data plane as plain nouns. A message is this head in frame 0 and raw
- * arrays in the frames behind it: PULL     -                              CHUNKS   one frame a
- * chunk: its parameters PUSH     one frame a chunk: its sum     ACK      - ROOTS    one frame:
- * count doubles       APPLY    - SAVED    one frame: count x 64 hex digits; back to the host
- * without a frame: acknowledged Packing and unpacking allocate nothing.
+ * arrays in the frames behind it:
+ *
+ *   CHUNKS   one frame a chunk: its parameters
+ *   PUSH     one frame a chunk: its sum
+ *   ROOTS    one frame: count doubles
+ *   SAVED    one frame: count x 64 hex digits; back to the host without a frame: acknowledged
+ *   REPLICA  one frame a chunk: its root
+ *   STATE    three frames a chunk: parameters and both moments; count 0: they are not here
+ *
+ * and none for the others. Packing and unpacking allocate nothing.
  */
 #ifndef WIRE_PARAMS_H
 #define WIRE_PARAMS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
 
 #define PARAMS_FRAMES_MAX 32 /* raw frames of a message */
-#define PARAMS_HEAD_MAX 512
+#define PARAMS_HEAD_MAX 1024
 
 enum params_type {
     PARAMS_PULL = 1, /* chunks [chunk, chunk + count) when version `step` or a later one is there */
@@ -23,7 +30,12 @@ enum params_type {
     PARAMS_ACK,      /* of a PUSH: same step, node and chunks; verdict */
     PARAMS_ROOTS,    /* host to leader: sums of squares */
     PARAMS_APPLY,    /* leader to host: scale and rate close the step */
-    PARAMS_SAVED     /* host to leader: chunk blobs of version `step` are in the artefact store */
+    PARAMS_SAVED,    /* host to leader: chunk blobs of version `step` are in the artefact store */
+    PARAMS_REPLICA,  /* host to its buddy: roots of step `step` */
+    PARAMS_REPLICA_ACK, /* of a REPLICA: same step and chunks; verdict */
+    PARAMS_STATE_PULL,  /* new host to a frozen one: its chunks at version `step`, which it may have
+                           to reach first by the close that is here */
+    PARAMS_STATE        /* they are */
 };
 
 struct params_head {
@@ -31,12 +43,18 @@ struct params_head {
     uint64_t session, attempt, step;
     uint32_t level, index;
     uint32_t chunk, count;
-    uint64_t hash[PARAMS_FRAMES_MAX]; /* PUSH: [count] */
-    double loss, weight;              /* PUSH that holds chunk 0 */
+    uint64_t hash[PARAMS_FRAMES_MAX];  /* PUSH, REPLICA, STATE: [count], of what a chunk's frames
+                                          hold */
+    uint64_t state[PARAMS_FRAMES_MAX]; /* REPLICA: [count], of its parameters at version `step` */
+    double loss, weight;               /* PUSH that holds chunk 0; loss: APPLY, STATE_PULL too */
     uint64_t tokens;
-    uint32_t verdict;  /* ACK: enum host_verdict (ps/host.h) of the worst chunk */
-    float scale, rate; /* APPLY */
-    uint64_t who;      /* PUSH: control_who() of the worker */
+    uint32_t verdict;  /* ACK, REPLICA_ACK: enum host_verdict (ps/host.h) of the worst chunk */
+    float scale, rate; /* APPLY, STATE_PULL: how the step before was closed, */
+    double grad_norm, tail_loss; /* and the figures of the run after it */
+    uint64_t tail_steps;
+    bool freeze;                /* APPLY: and stand still then */
+    uint64_t who;               /* PUSH: control_who() of the worker */
+    uint64_t duplicates, stale; /* ROOTS: pushes that were so at this host, since it was opened */
 };
 
 size_t params_pack(const struct params_head *h,

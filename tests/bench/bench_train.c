@@ -1,13 +1,13 @@
 /*
- * How fast one thread trains: forward, loss and backward of packed units, rows per second and GFLOP/s.
+ * How fast threads train: forward, loss and backward of packed units; tokens per second, GFLOP/s and the share of what sgemm
+ * by the same BLAS does in the same second on as many threads.
  * FLOPs counted: 6 per weight of a matrix and row that it is applied to (head and what follows the last attention: target
  * rows only), and the causal half of attention, forward 4 and backward 10 per query, key and channel. usage: bench_train [seconds [row of the table]]
  */
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/clock.h"
-#include "model/ops.h"
+#include "tests/bench/bench.h"
 #include "tests/unit/model/model_fixture.h"
 
 struct shape {
@@ -38,6 +38,26 @@ static const struct shape shapes[] = {
      2,
      256,
      0},
+    {"15M, 4 x 256",
+     {32000, 288, 6, 6, 6, 48, 768, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
+     4,
+     256,
+     0},
+    {"15M, 4 x 256, half of the rows a target",
+     {32000, 288, 6, 6, 6, 48, 768, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
+     4,
+     256,
+     128},
+    {"Llama of GPT-2's size, 4 x 64",
+     {50257, 768, 12, 12, 12, 64, 2048, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
+     4,
+     64,
+     0},
+    {"Llama of GPT-2's size, 1 x 512",
+     {50257, 768, 12, 12, 12, 64, 2048, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
+     1,
+     512,
+     0},
     {"width 512, 8 layers, heads of 64, vocabulary 4096",
      {4096, 512, 8, 8, 4, 64, 1376, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
      4,
@@ -60,49 +80,86 @@ static double flops(const struct shape *s)
            14.0 * (double)d->layers * rows * (t + 1.0) / 2.0 * (double)(d->heads * d->head_dim);
 }
 
-static void bench(const struct shape *s, double seconds)
+/* Every thread has its own unit, as in a worker. */
+struct job {
+    const struct shape *shape;
+    struct batch batch;
+    real *params, *grad[BENCH_THREADS_MAX];
+    struct workspace *work[BENCH_THREADS_MAX];
+};
+
+static void unit_train(void *self, int thread)
 {
+    struct job *j = self;
+    struct loss_out out;
+
+    memset(j->grad[thread], 0, dims_params(&j->shape->dims) * sizeof(real));
+    transformer_train(&j->shape->dims, j->params, &j->batch, j->grad[thread], NULL, j->work[thread],
+                      &out);
+}
+
+static void job_batch(struct job *j)
+{
+    const struct shape *s = j->shape;
     const struct dims *d = &s->dims;
     int32_t lengths[16];
-    struct batch b;
-    real *params = fixture_params(d, 1), *grad = fixture_reals(dims_params(d));
-    struct workspace *w;
-    struct loss_out out;
-    double best = 1e30, spent = 0.0;
+    struct batch *b = &j->batch;
 
     for (int32_t i = 0; i < s->seqs; i++)
         lengths[i] = s->length;
-    fixture_batch(&b, d, lengths, s->seqs, 5);
-    for (int32_t i = 0; i < b.rows; i++)
+    fixture_batch(b, d, lengths, s->seqs, 5);
+    for (int32_t i = 0; i < b->rows; i++)
         if (i % s->length >= s->loss_from)
-            fixture_target(&b, i, fixture_below(6, (uint32_t)i, d->vocab), 0, d->vocab, 1.0f);
-    w = workspace_new(d, b.rows, b.seqs, b.targets);
-    while (spent < seconds) {
-        uint64_t start = clock_ns();
-        double took;
+            fixture_target(b, i, fixture_below(6, (uint32_t)i, d->vocab), 0, d->vocab, 1.0f);
+}
 
-        memset(grad, 0, dims_params(d) * sizeof *grad);
-        transformer_train(d, params, &b, grad, NULL, w, &out);
-        took = (double)(clock_ns() - start) * 1e-9;
-        spent += took;
-        best = took < best ? took : best;
+/* Rounds of the unit and of sgemm by turns. */
+static void bench(const struct shape *s, int threads, double seconds)
+{
+    struct job j = {.shape = s, .params = fixture_params(&s->dims, 1)};
+    double rate[BENCH_RUNS_MAX], ratio[BENCH_RUNS_MAX], spent = 0.0;
+    struct bench_spread of_rate, of_ratio;
+    char name[160];
+    int rounds = 0;
+
+    job_batch(&j);
+    for (int i = 0; i < threads; i++) {
+        j.grad[i] = fixture_reals(dims_params(&s->dims));
+        j.work[i] = workspace_new(&s->dims, j.batch.rows, j.batch.seqs, j.batch.targets);
     }
-    printf("figure: train %s: %.0f rows/s, %.1f GFLOP/s, one thread, %d rows a unit, workspace "
-           "%.1f MB, kernels %s\n",
-           s->name, (double)b.rows / best, flops(s) / best * 1e-9, b.rows,
-           (double)workspace_bytes(d, b.rows, b.seqs, b.targets) * 1e-6, model_blas_core());
-    workspace_free(w);
-    batch_fini(&b);
-    free(params);
-    free(grad);
+    bench_time(threads, 1, unit_train, &j, rate); /* touches every page */
+    while (rounds < 5 || (spent < seconds && rounds < BENCH_RUNS_MAX)) {
+        double took[3], sgemm = bench_sgemm(threads, 768, 0.05);
+
+        bench_time(threads, 3, unit_train, &j, took);
+        spent += took[0] + took[1] + took[2];
+        rate[rounds] = 3.0 * (double)j.batch.rows * threads / (took[0] + took[1] + took[2]);
+        ratio[rounds] = rate[rounds] / (double)j.batch.rows * flops(s) * 1e-9 / sgemm;
+        rounds++;
+    }
+    of_rate = bench_spread_of(rate, rounds);
+    of_ratio = bench_spread_of(ratio, rounds);
+    snprintf(name, sizeof name, "train %s, %d thread%s", s->name, threads, threads > 1 ? "s" : "");
+    bench_say(name, &of_rate, "tokens/s", of_ratio.median, "of sgemm 768 in the same second");
+    printf("        %.1f GFLOP/s, %.1f MB of workspace a thread\n",
+           of_rate.median / (double)j.batch.rows * flops(s) * 1e-9,
+           (double)workspace_bytes(&s->dims, j.batch.rows, j.batch.seqs, j.batch.targets) * 1e-6);
+    for (int i = 0; i < threads; i++) {
+        workspace_free(j.work[i]);
+        free(j.grad[i]);
+    }
+    batch_fini(&j.batch);
+    free(j.params);
 }
 
 int main(int argc, char **argv)
 {
     double seconds = argc > 1 ? atof(argv[1]) : 1.0;
 
+    bench_machine();
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        if (argc <= 2 || (size_t)atoi(argv[2]) == i)
-            bench(&shapes[i], seconds);
+        for (int threads = 1; threads <= 2; threads++)
+            if (argc <= 2 || (size_t)atoi(argv[2]) == i)
+                bench(&shapes[i], threads, seconds);
     return 0;
 }

@@ -1,21 +1,26 @@
 # Sourced by tests that train on real daemons: starts, kills and stops them, and compares the manifest of a run with what a straight loop
-# (tests/lib/ref_train) makes of it. Expects: spec, a training spec of 120 steps. Sets: failed.
+# (tests/lib/ref_train) makes of it. Expects: spec, a training spec of 120 steps. Sets: failed, dir, http, job, want and got (manifests).
 bin=${STEER_BIN:-build/release/bin}
 ref=${STEER_REF:-$(dirname "$bin")/tests/lib/ref_train}
 top=$(mktemp -d /tmp/steer-bits.XXXXXX)
 declare -A pid=()
 failed=0
+enter=''            # what a daemon is started with, such as "nsenter ...": of one network or the other
+address=127.0.0.1   # where the coordinator listens
+wdir=''             # where the workers' directories are, if not below the coordinator's
+cleanup_more() { :; }
 unset STEER_TOKEN STEER_SERVER
 
 cleanup() {
     for name in "${!pid[@]}"; do kill -CONT "${pid[$name]}" 2>/dev/null; kill -9 "${pid[$name]}" 2>/dev/null; done
     wait 2>/dev/null
+    cleanup_more
     [ $failed -eq 0 ] && rm -rf "$top" || echo "logs are in $top"
 }
 trap cleanup EXIT
 
 coordinator() {
-    "$bin/steer-coordinator" --dir "$dir" --http "${http:-127.0.0.1:0}" --control "${control:-tcp://127.0.0.1:0}" >>"$dir/coordinator.log" 2>&1 &
+    $enter "$bin/steer-coordinator" --dir "$dir" --http "${http:-$address:0}" --control "${control:-tcp://$address:0}" >>"$dir/coordinator.log" 2>&1 &
     pid[c]=$!
     for _ in $(seq 100); do
         [ -s "$dir/endpoint.json" ] && grep -q "\"pid\":${pid[c]}," "$dir/endpoint.json" && break
@@ -27,21 +32,27 @@ coordinator() {
 worker() { # name [threads] [more options]
     local name=$1 threads=${2:-1}
     shift; shift
-    "$bin/steer-worker" --coordinator-dir "$dir" --dir "$dir/$name" --threads "$threads" --name "$name" "$@" >>"$dir/$name.log" 2>&1 &
+    $enter "$bin/steer-worker" --coordinator-dir "$dir" --dir "${wdir:-$dir}/$name" --threads "$threads" --name "$name" "$@" >>"${wdir:-$dir}/$name.log" 2>&1 &
     pid[$name]=$!
 }
 end() { # signal name
     kill "-$1" "${pid[$2]}" 2>/dev/null
     [ "$1" = STOP ] || [ "$1" = CONT ] || { wait "${pid[$2]}" 2>/dev/null; unset "pid[$2]"; }
 }
-start() { # scenario workers
+begin() { # scenario: a coordinator with a directory of its own
     dir=$top/$1
     mkdir -p "$dir"
     http='' control=''
     export STEER_DIR=$dir
     coordinator
+}
+submit() { # [options of steerctl submit]
+    job=$($enter "$bin/steerctl" submit "$spec" -o name "$@" 2>>"$dir/steerctl.log") || echo "submit failed: $(cat "$dir/steerctl.log")"
+}
+start() { # scenario workers
+    begin "$1"
     for i in $(seq "$2"); do worker "w$i" 1; done
-    job=$("$bin/steerctl" submit $spec -o name 2>>"$dir/steerctl.log") || echo "submit failed: $(cat "$dir/steerctl.log")"
+    submit
 }
 step() { # waits until training has reached a step; prints it
     for _ in $(seq 600); do
@@ -52,12 +63,20 @@ step() { # waits until training has reached a step; prints it
     echo "step $1 was not reached" >&2
     return 1
 }
-finish() { # name of the scenario
+manifest_of() { # step: path of the blob that describes this run at that step
+    grep -lr "\"format\":\"steer-checkpoint-1\".*\"step\":$1" "$dir/blobs" | head -1
+}
+kill_all() {
+    local name
+    for name in "${!pid[@]}"; do kill -CONT "${pid[$name]}" 2>/dev/null; kill -9 "${pid[$name]}" 2>/dev/null; wait "${pid[$name]}" 2>/dev/null; done
+    pid=()
+}
+finish() { # name of the scenario [kept: the daemons go on]
     "$bin/steerctl" wait "$job" --timeout 120 >>"$dir/steerctl.log" 2>&1
     local rc=$?
     local manifest
-    manifest=$(grep -lr '"format":"steer-checkpoint-1".*"step":120' "$dir/blobs" | head -1)
-    local got=${manifest#"$dir"/blobs/}
+    manifest=$(manifest_of 120)
+    got=${manifest#"$dir"/blobs/}
     got=${got//\//}
     if [ $rc -ne 0 ] || [ -z "$got" ]; then
         echo "FAIL $1: the job ended with $rc, manifest '${got:0:12}'"
@@ -69,6 +88,5 @@ finish() { # name of the scenario
         echo "reference ${want:0:12}"
     fi
     if [ "$got" = "$want" ]; then echo "ok   $1 ${got:0:12}"; else echo "FAIL $1: manifest ${got:0:12}, must be ${want:0:12}"; failed=1; fi
-    for name in "${!pid[@]}"; do kill -CONT "${pid[$name]}" 2>/dev/null; kill -9 "${pid[$name]}" 2>/dev/null; wait "${pid[$name]}" 2>/dev/null; done
-    pid=()
+    [ "${2:-}" = kept ] || kill_all
 }

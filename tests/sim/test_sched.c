@@ -186,7 +186,7 @@ static void say(struct sim *s, int from, enum what what, uint64_t task, uint64_t
             l.index = w->held[i].index;
             l.code = w->held[i].code;
         }
-        l.lease[l.leases_n++] = (struct sched_lease){w->held[i].task, w->held[i].epoch, 0, 0};
+        l.lease[l.leases_n++] = (struct sched_lease){w->held[i].task, w->held[i].epoch, 0, 0, 0};
     }
     post(s, &l);
 }

@@ -86,6 +86,11 @@ static void test_limits_hold_before_building(void **state)
     deep[2000] = '\0';
     assert_int_equal(json_parse(deep, 2000, JSON_LIMITS_LINE, &j, &e), ERR_LIMIT);
     assert_non_null(strstr(e.msg, "deeper than 32"));
+    memset(deep + 33, ']', 33);
+    assert_int_equal(json_parse(deep, 66, JSON_LIMITS_LINE, &j, &e), ERR_LIMIT);
+    memset(deep + 32, ']', 32);
+    assert_int_equal(json_parse(deep, 64, JSON_LIMITS_LINE, &j, &e), 0);
+    cJSON_Delete(j);
     assert_int_equal(json_parse("[1,2,3]", 7, ((struct json_limits){100, 3, 4}), &j, &e),
                      ERR_LIMIT);
     assert_int_equal(json_parse("[1,2,3]", 7, ((struct json_limits){6, 30, 4}), &j, &e), ERR_LIMIT);

@@ -75,8 +75,8 @@ static void test_hello_keeps_every_field(void **state)
     c->memory_bytes = 1ull << 40;
     c->draining = true;
     c->leases_n = 2;
-    c->lease[0] = (struct control_lease){1, 2, 3, 4};
-    c->lease[1] = (struct control_lease){5, 6, 7, 8};
+    c->lease[0] = (struct control_lease){1, 2, 3, 4, 5};
+    c->lease[1] = (struct control_lease){5, 6, 7, 8, UINT64_MAX};
     back = there_and_back(c);
     assert_memory_equal(back, c, offsetof(struct control, result));
     control_free(back);
@@ -117,11 +117,41 @@ static void test_session_open_with_full_maps_fits_a_frame(void **state)
         memset(c->slot[i].worker, 's', WIRE_ID_MAX - 1);
         c->slot[i].leaf_begin = i * 256;
         c->slot[i].leaf_end = i * 256 + 256;
+        c->slot[i].only_step = UINT64_MAX;
+        c->slot[i].again = i;
     }
     back = there_and_back(c);
     assert_memory_equal(back, c, offsetof(struct control, result));
     assert_memory_equal(&back->session, &c->session, sizeof *c - offsetof(struct control, session));
     control_free(back);
+    control_free(c);
+}
+
+static void test_what_a_step_lacks_travels(void **state)
+{
+    struct control *c = control_new(CONTROL_SESSION_STATUS);
+    struct buf frame = BUF_INIT;
+    struct control *back;
+    struct err e;
+
+    (void)state;
+    c->session = 1;
+    c->partial = true;
+    c->open_ms = 1200;
+    c->damaged = 4;
+    c->missing_n = WIRE_MISSING_MAX;
+    for (uint32_t i = 0; i < WIRE_MISSING_MAX; i++)
+        c->missing[i] = (struct control_span){2 * i, 2 * i + 1};
+    c->shares_n = WIRE_SHARES_MAX;
+    for (uint32_t i = 0; i < WIRE_SHARES_MAX; i++)
+        c->share[i] = (struct control_share){control_who("w"), i, 7 * i};
+    back = there_and_back(c);
+    assert_memory_equal(&back->session, &c->session, sizeof *c - offsetof(struct control, session));
+    control_free(back);
+    c->missing[1] = (struct control_span){9, 8};
+    control_pack(c, &frame);
+    assert_int_equal(control_unpack(frame.data, frame.len, &back, &e), ERR_INVALID);
+    buf_free(&frame);
     control_free(c);
 }
 
@@ -333,6 +363,7 @@ int main(void)
         cmocka_unit_test(test_every_type_travels),
         cmocka_unit_test(test_hello_keeps_every_field),
         cmocka_unit_test(test_session_open_with_full_maps_fits_a_frame),
+        cmocka_unit_test(test_what_a_step_lacks_travels),
         cmocka_unit_test(test_result_and_text_travel),
         cmocka_unit_test(test_missing_parts_wrong_versions_and_types_are_named),
         cmocka_unit_test(test_bad_texts_are_refused),

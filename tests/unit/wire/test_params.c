@@ -17,9 +17,11 @@ static void test_every_type_travels(void **state)
         enum params_type type;
         uint32_t count;
         int frames;
-    } cases[] = {{PARAMS_PULL, 5000, 0}, {PARAMS_CHUNKS, 32, 32}, {PARAMS_PUSH, 32, 32},
-                 {PARAMS_PUSH, 1, 1},    {PARAMS_ACK, 32, 0},     {PARAMS_ROOTS, 700, 1},
-                 {PARAMS_APPLY, 0, 0},   {PARAMS_SAVED, 4, 1},    {PARAMS_SAVED, 0, 0}};
+    } cases[] = {{PARAMS_PULL, 5000, 0},   {PARAMS_CHUNKS, 32, 32},     {PARAMS_PUSH, 32, 32},
+                 {PARAMS_PUSH, 1, 1},      {PARAMS_ACK, 32, 0},         {PARAMS_ROOTS, 700, 1},
+                 {PARAMS_APPLY, 0, 0},     {PARAMS_SAVED, 4, 1},        {PARAMS_SAVED, 0, 0},
+                 {PARAMS_REPLICA, 32, 32}, {PARAMS_REPLICA_ACK, 32, 0}, {PARAMS_STATE_PULL, 9, 0},
+                 {PARAMS_STATE, 10, 30},   {PARAMS_STATE, 0, 0}};
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -36,13 +38,24 @@ static void test_every_type_travels(void **state)
                                 .tokens = UINT64_MAX,
                                 .verdict = 4,
                                 .scale = 1e-30f,
-                                .rate = 2e-3f};
+                                .rate = 2e-3f,
+                                .grad_norm = 3e200,
+                                .tail_loss = -7.25,
+                                .tail_steps = UINT64_MAX,
+                                .freeze = true,
+                                .who = UINT64_MAX,
+                                .duplicates = UINT64_MAX,
+                                .stale = UINT64_MAX};
         struct params_head back;
         uint8_t bytes[PARAMS_HEAD_MAX];
         struct err e;
         size_t n;
-        for (uint32_t k = 0; h.type == PARAMS_PUSH && k < h.count; k++)
-            h.hash[k] = UINT64_MAX - k;
+        for (uint32_t k = 0; k < h.count; k++) {
+            if (h.type == PARAMS_PUSH || h.type == PARAMS_REPLICA || h.type == PARAMS_STATE)
+                h.hash[k] = UINT64_MAX - k;
+            if (h.type == PARAMS_REPLICA)
+                h.state[k] = UINT64_MAX / 2 - k;
+        }
         n = params_pack(&h, bytes);
         assert_true(n <= PARAMS_HEAD_MAX);
         assert_int_equal(params_unpack(bytes, n, cases[i].frames, &back, &e), 0);
@@ -68,7 +81,7 @@ static int refuse(const Steer__Parcel *p, int frames, struct err *e)
 
 static void test_bad_heads_are_refused(void **state)
 {
-    uint64_t hash[70] = {0};
+    uint64_t hash[140] = {0};
     Steer__Parcel p = STEER__PARCEL__INIT;
     struct err e;
 
@@ -81,7 +94,7 @@ static void test_bad_heads_are_refused(void **state)
     p.proto = WIRE_PROTO;
     p.type = 0;
     assert_int_equal(refuse(&p, 0, &e), ERR_INVALID);
-    p.type = PARAMS_SAVED + 1;
+    p.type = PARAMS_STATE + 1;
     assert_int_equal(refuse(&p, 0, &e), ERR_INVALID);
     p.type = PARAMS_PULL;
     p.chunk = UINT32_MAX;
@@ -93,8 +106,15 @@ static void test_bad_heads_are_refused(void **state)
     p.n_hash = p.count = 40; /* more than a message may have */
     p.hash = hash;
     assert_int_equal(refuse(&p, 40, &e), ERR_INVALID);
-    p.n_hash = 70; /* above the head's own size */
+    p.n_hash = 140; /* above the head's own size */
     assert_int_equal(refuse(&p, 40, &e), ERR_LIMIT);
+    p.n_hash = p.count = 2;
+    p.type = PARAMS_REPLICA; /* no hashes of the state */
+    assert_int_equal(refuse(&p, 2, &e), ERR_INVALID);
+    p.type = PARAMS_STATE;
+    p.count = UINT32_MAX / 3 + 2; /* three times as many frames would be 2 */
+    p.n_hash = 0;
+    assert_int_equal(refuse(&p, 2, &e), ERR_INVALID);
 }
 
 int main(void)

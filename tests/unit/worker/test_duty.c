@@ -285,11 +285,40 @@ static void test_sessions_are_replaced_by_higher_attempts_only(void **state)
     session_word(CONTROL_SESSION_OPEN, 9, 3, 0);
     assert_int_equal(action(DUTY_SESSION_CLOSE, 0)->session, 9);
     assert_non_null(action(DUTY_SESSION_OPEN, 0));
-    session_word(CONTROL_SESSION_CLOSE, 9, 2, 0);
-    assert_int_equal(acts.n, 0);
+    session_word(CONTROL_SESSION_CLOSE, 9, 2, 0); /* an old one: what is kept of it, if anything */
+    assert_null(action(DUTY_SESSION_CLOSE, 0));
+    assert_int_equal(action(DUTY_SESSION_FORGET, 0)->attempt, 2);
     session_word(CONTROL_SESSION_CLOSE, 9, 3, 0);
     assert_non_null(action(DUTY_SESSION_CLOSE, 0));
     assert_int_equal(d.session, 0);
+}
+
+static void test_a_frozen_attempt_is_said_until_the_next_one_and_kept_if_that_says_so(void **state)
+{
+    struct control *open;
+
+    (void)state;
+    welcome(1);
+    session_word(CONTROL_SESSION_OPEN, 9, 2, 0);
+    session_word(CONTROL_SESSION_FREEZE, 9, 1, 0);
+    assert_int_equal(acts.n, 0);
+    session_word(CONTROL_SESSION_FREEZE, 9, 2, 0);
+    assert_non_null(action(DUTY_SESSION_FREEZE, 0));
+    session_says(CONTROL_SESSION_FROZEN, 9, 2, 7);
+    assert_non_null(sent(CONTROL_SESSION_FROZEN));
+    session_word(CONTROL_ACK, 9, 2, 7); /* of a checkpoint, say */
+    tick(DUTY_REPEAT_MS);
+    assert_non_null(sent(CONTROL_SESSION_FROZEN));
+    open = message(CONTROL_SESSION_OPEN);
+    open->session = 9;
+    open->session_attempt = 3;
+    open->from_attempt = 2;
+    hear_under(d.term, open);
+    assert_int_equal(action(DUTY_SESSION_CLOSE, 0)->attempt, 2);
+    tick(DUTY_REPEAT_MS);
+    assert_null(sent(CONTROL_SESSION_FROZEN));
+    session_says(CONTROL_SESSION_FROZEN, 9, 2, 7);
+    assert_int_equal(acts.n, 0);
 }
 
 static void test_checkpoints_are_repeated_until_acknowledged(void **state)
@@ -364,6 +393,7 @@ int main(void)
         T(test_terms_fence_everything),
         T(test_reject_says_hello_again_or_exits),
         T(test_sessions_are_replaced_by_higher_attempts_only),
+        T(test_a_frozen_attempt_is_said_until_the_next_one_and_kept_if_that_says_so),
         T(test_checkpoints_are_repeated_until_acknowledged),
         T(test_a_drain_ends_what_runs_and_says_bye),
         T(test_a_drain_does_not_wait_for_ever),

@@ -1,0 +1,36 @@
+/*
+ * bench: what the benchmarks share. A measurement is repeated, and every repetition runs beside a
+ * bound of the same moment (sgemm by the same BLAS, a copy of memory), so that a ratio holds on a
+ * machine whose speed drifts. Prints median and quartiles for people and one JSON line for tools.
+ */
+#ifndef TESTS_BENCH_H
+#define TESTS_BENCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define BENCH_RUNS_MAX 1000
+#define BENCH_THREADS_MAX 64
+
+struct bench_spread {
+    double median, low, high; /* quartiles */
+    int runs;
+};
+
+/* Times work(self, thread) run by `threads` threads at once, `runs` times; seconds [runs], one a
+ * run: from the first start to the last end. */
+void bench_time(int threads, int runs, void (*work)(void *self, int thread), void *self,
+                double *seconds);
+struct bench_spread bench_spread_of(double *values, int n); /* sorts them */
+/* GFLOP/s of sgemm [n, n] x [n, n]^T on `threads` threads at once, each its own matrices; about
+ * `seconds` long. */
+double bench_sgemm(int threads, int n, double seconds);
+double bench_memory(int threads, double seconds); /* GB/s read, from outside every cache */
+/* CPU, cores, kernel family and numerics class of this process, once at the start. */
+void bench_machine(void);
+/* "figure: NAME: 1234 UNIT [1200, 1260] of 5 runs, ratio NOTE"; JSON to the file named by
+ * BENCH_JSON, if it is set. ratio: NaN = none. */
+void bench_say(const char *name, const struct bench_spread *value, const char *unit, double ratio,
+               const char *note);
+
+#endif

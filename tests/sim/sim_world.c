@@ -1,0 +1,674 @@
+#include "sim_world.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/job_id.h"
+#include "sim_check.h"
+#include "sim_core.h"
+#include "sim_disk.h"
+#include "sim_http.h"
+#include "sim_jobs.h"
+#include "sim_net.h"
+#include "sim_work.h"
+#include "worker/daemon.h"
+
+#define WORKERS_MAX 7
+#define CONTROL "tcp://coordinator:7781"
+#define SECOND ((uint64_t)1000000)
+#define HEALED_S_MAX 400 /* after the chaos every job ends within so many seconds */
+
+struct node {
+    struct sim_proc *proc; /* NULL: off */
+    struct worker_config config;
+    uint32_t slowness;
+    bool signal, left; /* left: drained, not to come back before the end of the chaos */
+    int signal_fd;
+};
+
+static struct world {
+    struct node node[1 + WORKERS_MAX]; /* [0]: the coordinator */
+    int workers;
+    bool chaos, over;
+    uint64_t chaos_until_us, healed_us;
+    uint32_t lease_ms, pace_us; /* pace: between two acts of the chaos, about */
+    struct coordinator *coordinator;
+    volatile int stop;
+    struct sim_results *out;
+#define X(name) bool name;
+    struct {
+        SIM_FAULTS(X)
+    } on;
+#undef X
+    uint32_t failpoint_rate; /* in a million, of each pass */
+    int hard_faults;
+} world;
+
+static char *expected[SIM_JOBS];
+
+/* ---- processes ------------------------------------------------------------------------------------- */
+
+static void counters_take(void)
+{
+    struct coordinator *c = world.coordinator;
+    int i = 0;
+
+    if (c == NULL)
+        return;
+#define X(name, help) world.out->counters[i++] += c->sched.counters.name;
+    SCHED_COUNTERS(X)
+#undef X
+    world.coordinator = NULL;
+}
+
+static void on_start(void *self, uint64_t node, uint64_t b);
+
+static void coordinator_gone(void)
+{
+    counters_take();
+    sim_check_coordinator_gone();
+    sim_http_reset();
+    world.node[0].proc = NULL;
+    world.out->restarts++;
+    sim_at(sim_now_us() + sim_draw(world.chaos ? 5000000 : 1000000), on_start, NULL, 0, 0);
+}
+
+static void *coordinator_main(void *arg)
+{
+    struct coord_config config = {.dir = "/c",
+                                  .http = "127.0.0.1:7780",
+                                  .control = CONTROL,
+                                  .lease_ms = world.lease_ms,
+                                  .heartbeat_ms = 500};
+    struct coordinator *c = NULL;
+    struct err e = {0};
+    struct sim_proc *me = sim_self();
+
+    (void)arg;
+    if (coordinator_open(&config, &c, &e) == 0) {
+        world.coordinator = c;
+        sim_trace("coordinator is up");
+        coordinator_run(c, &world.stop);
+    } else if (e.code != ERR_NO_SPACE && e.code != ERR_IO) {
+        sim_violation("the coordinator does not start: %s", e.msg);
+    }
+    coordinator_gone(); /* its storage failed, or it could not open it: somebody starts it again */
+    sim_proc_kill(me);
+    return NULL;
+}
+
+static void *worker_main(void *arg)
+{
+    struct node *n = arg;
+    struct sim_proc *me = sim_self();
+    struct err e = {0};
+    int rc = daemon_run(&n->config, &e);
+
+    sim_trace("worker ends: %d", rc);
+    if (rc != 0)
+        sim_violation("a worker was refused: %s", e.msg);
+    n->proc = NULL;
+    n->left = true;
+    sim_proc_kill(me);
+    return NULL;
+}
+
+__attribute__((noreturn)) void __real__exit(int code);
+__attribute__((noreturn)) void __wrap__exit(int code);
+WRAP(void, _exit, int code)
+{
+    struct sim_proc *p = sim_self();
+
+    if (p == NULL || p->node == 0)
+        __real__exit(code);
+    sim_trace("worker exits at once: %d", code);
+    world.node[p->node].proc = NULL;
+    world.node[p->node].left = true;
+    sim_proc_kill(p);
+    abort();
+}
+
+static void on_start(void *self, uint64_t node, uint64_t b)
+{
+    struct node *n = &world.node[node];
+
+    (void)self;
+    (void)b;
+    if (n->proc != NULL || (node > 0 && n->left && world.chaos))
+        return;
+    n->signal = n->left = false;
+    n->proc = sim_proc_new((int)node, node == 0 ? coordinator_main : worker_main, n);
+    n->proc->self = n;
+    sim_trace("start node %d as %u", (int)node, n->proc->serial);
+}
+
+static void worker_kill(int node, uint64_t away_us)
+{
+    struct node *n = &world.node[node];
+    struct sim_proc *p = n->proc;
+
+    if (p == NULL)
+        return;
+    sim_trace("kill node %d", node);
+    n->proc = NULL;
+    sim_at(sim_now_us() + away_us, on_start, NULL, (uint64_t)node, 0);
+    sim_proc_kill(p);
+}
+
+void sim_world_coordinator_crash(void)
+{
+    struct sim_proc *p = world.node[0].proc;
+
+    if (p == NULL)
+        return;
+    sim_trace("kill the coordinator");
+    coordinator_gone();
+    sim_proc_kill(p);
+}
+
+bool sim_world_coordinator_is_up(void)
+{
+    return world.coordinator != NULL && world.node[0].proc != NULL &&
+           world.node[0].proc->stopped_until_us <= sim_now_us();
+}
+
+uint32_t sim_world_slowness(void)
+{
+    return sim_self() != NULL ? world.node[sim_self()->node].slowness : 100;
+}
+
+/* ---- signals, logs ----------------------------------------------------------------------------------- */
+
+static bool signal_ready(void *self)
+{
+    return ((struct node *)self)->signal;
+}
+
+WRAP(int, signalfd, int fd, const sigset_t *set, int flags)
+{
+    struct node *n = &world.node[sim_self()->node];
+
+    (void)fd;
+    (void)set;
+    (void)flags;
+    return n->signal_fd = sim_fd_new(signal_ready, n);
+}
+
+WRAP(int, pthread_sigmask, int how, const sigset_t *set, sigset_t *old)
+{
+    (void)how;
+    (void)set;
+    (void)old;
+    return 0;
+}
+
+WRAP(ssize_t, read, int fd, void *out, size_t len)
+{
+    struct node *n = sim_self() != NULL ? &world.node[sim_self()->node] : NULL;
+
+    CHECK(n != NULL && fd == n->signal_fd && len == sizeof(struct signalfd_siginfo));
+    if (!n->signal) {
+        errno = EAGAIN;
+        return -1;
+    }
+    n->signal = false;
+    memset(out, 0, len);
+    ((struct signalfd_siginfo *)out)->ssi_signo = SIGTERM;
+    return (ssize_t)len;
+}
+
+WRAP(void, log_event, enum log_level level, const char *event, const char *fmt, ...)
+{
+    char text[600];
+    va_list args;
+
+    (void)level;
+    if (!sim_tracing)
+        return;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    sim_trace("log %s %s", event, text);
+}
+
+/* ---- failpoints: the places that the daemons name themselves ------------------------------------------- */
+
+static bool strikes(void)
+{
+    return world.chaos && world.on.failpoint && sim_draw(1000000) < world.failpoint_rate;
+}
+
+static void place_dies(enum fault f)
+{
+    int node = sim_self()->node;
+
+    sim_trace("failpoint %s", fault_name(f));
+    world.out->faults.failpoint++;
+    if (node == 0)
+        sim_world_coordinator_crash();
+    else
+        worker_kill(node, sim_draw(4000000));
+}
+
+WRAP(bool, fault_strike, enum fault f)
+{
+    if (sim_self() == NULL || f == FAULT_WORKER_GRAD_CORRUPT || f == FAULT_WORKER_ROWS_CORRUPT ||
+        f == FAULT_WORKER_COMPUTE_HANG || f == FAULT_WORKER_COMPUTE_SLOW)
+        return false;
+    if (strikes())
+        place_dies(f);
+    return false;
+}
+
+WRAP(int, fault_strike_error, enum fault f, struct err *e)
+{
+    (void)e;
+    __wrap_fault_strike(f);
+    return 0;
+}
+
+/* ---- chaos --------------------------------------------------------------------------------------------- */
+
+static int some_worker(void)
+{
+    return 1 + (int)sim_draw((uint32_t)world.workers);
+}
+
+static void on_uncut(void *self, uint64_t from, uint64_t to)
+{
+    (void)self;
+    sim_net_cut((int)from, (int)to, false);
+}
+
+static void cut(int from, int to, uint64_t for_us)
+{
+    if (from == to)
+        return;
+    sim_net_cut(from, to, true);
+    sim_at(sim_now_us() + for_us, on_uncut, NULL, (uint64_t)from, (uint64_t)to);
+    sim_trace("cut %d -> %d for %.1f s", from, to, (double)for_us / 1e6);
+}
+
+static void on_flap(void *self, uint64_t node, uint64_t times)
+{
+    uint64_t down = 50000 + sim_draw(900000);
+
+    (void)self;
+    if (!world.chaos || times == 0)
+        return;
+    for (int o = 0; o <= world.workers; o++) {
+        cut((int)node, o, down);
+        cut(o, (int)node, down);
+    }
+    sim_at(sim_now_us() + down + sim_draw(900000), on_flap, NULL, node, times - 1);
+}
+
+static void on_space(void *self, uint64_t a, uint64_t b)
+{
+    (void)self;
+    (void)a;
+    (void)b;
+    sim_disk_faults.full = false;
+}
+
+static void signal_drain(int node)
+{
+    struct node *n = &world.node[node];
+
+    if (n->proc == NULL || n->signal || n->left)
+        return;
+    n->signal = n->left = true; /* a second signal would be a kill */
+    sim_fd_wake(n->signal_fd);
+    sim_trace("SIGTERM to node %d", node);
+    world.out->faults.drain_signal++;
+}
+
+static void links_act(void)
+{
+    struct world *w = &world;
+    int a = some_worker(), b = some_worker();
+    uint64_t us = 200000 + sim_draw(sim_chance(300) ? 12000000 : 2500000);
+
+    switch (sim_draw(5)) {
+    case 0:
+        if (w->on.cut_control) {
+            cut(a, 0, us);
+            cut(0, a, us);
+            w->out->faults.cut_control++;
+        }
+        break;
+    case 1:
+        if (w->on.cut_data && a != b) {
+            cut(a, b, us);
+            cut(b, a, us);
+            w->out->faults.cut_data++;
+        }
+        break;
+    case 2:
+        if (w->on.cut_one_way) {
+            b = sim_chance(500) ? 0 : b;
+            if (a != b) {
+                cut(sim_chance(500) ? a : b, a, us);
+                cut(a, b, us);
+                w->out->faults.cut_one_way++;
+            }
+        }
+        break;
+    case 3:
+        if (w->on.flap) {
+            on_flap(NULL, (uint64_t)a, 2 + sim_draw(6));
+            w->out->faults.flap++;
+        }
+        break;
+    default:
+        if (w->on.isolate) {
+            for (int o = 0; o <= w->workers; o++) {
+                cut(a, o, us);
+                cut(o, a, us);
+            }
+            w->out->faults.isolate++;
+        }
+        break;
+    }
+}
+
+static void machines_act(void)
+{
+    struct world *w = &world;
+    int a = some_worker();
+    struct node *n = &w->node[a];
+    uint64_t us = 100000 + sim_draw(sim_chance(300) ? 15000000 : 3000000);
+
+    switch (sim_draw(9)) {
+    case 0:
+    case 1:
+        if (w->on.kill_worker && n->proc != NULL) {
+            worker_kill(a, sim_draw(5000000));
+            w->out->faults.kill_worker++;
+        }
+        break;
+    case 2:
+        if (w->on.kill_coordinator && w->node[0].proc != NULL) {
+            sim_world_coordinator_crash();
+            w->out->faults.kill_coordinator++;
+        }
+        break;
+    case 3:
+        if (w->on.stop_worker && n->proc != NULL) {
+            sim_trace("stop node %d for %.1f s", a, (double)us / 1e6);
+            sim_proc_stop(n->proc, sim_now_us() + us);
+            w->out->faults.stop_worker++;
+        }
+        break;
+    case 4:
+        if (w->on.stop_coordinator && w->node[0].proc != NULL) {
+            sim_trace("stop the coordinator for %.1f s", (double)us / 1e6);
+            sim_proc_stop(w->node[0].proc, sim_now_us() + us);
+            w->out->faults.stop_coordinator++;
+        }
+        break;
+    case 5:
+        if (w->on.drain_signal)
+            signal_drain(a);
+        break;
+    case 6:
+        if (w->on.drain_api && w->coordinator != NULL && w->coordinator->roster.n > 0) {
+            const struct roster *r = &w->coordinator->roster;
+            char path[100];
+
+            snprintf(path, sizeof path, "/v1/workers/%s/drain",
+                     r->worker[sim_draw((uint32_t)r->n)]->id);
+            sim_http_ask(path);
+            w->out->faults.drain_api++;
+        }
+        break;
+    case 7:
+        if (w->on.join && n->proc == NULL) {
+            n->left = false;
+            on_start(NULL, (uint64_t)a, 0);
+            w->out->faults.join++;
+        }
+        break;
+    default:
+        if (w->on.disk_full && !sim_disk_faults.full) {
+            sim_disk_faults.full = true;
+            sim_trace("the disk is full");
+            sim_at(sim_now_us() + us, on_space, NULL, 0, 0);
+            w->out->faults.disk_full++;
+        }
+        break;
+    }
+}
+
+static void on_chaos(void *self, uint64_t a, uint64_t b)
+{
+    (void)self;
+    (void)a;
+    (void)b;
+    if (!world.chaos)
+        return;
+    if (sim_chance(350))
+        links_act();
+    else
+        machines_act();
+    sim_at(sim_now_us() + 1000 + sim_draw(2 * world.pace_us), on_chaos, NULL, 0, 0);
+}
+
+static void on_heal(void *self, uint64_t a, uint64_t b)
+{
+    (void)self;
+    (void)a;
+    (void)b;
+    sim_trace("everything heals");
+    world.chaos = false;
+    world.healed_us = sim_now_us();
+    world.out->faults.commit_crash = sim_disk_counts.crash_before + sim_disk_counts.crash_after;
+    world.out->faults.commit_error = sim_disk_counts.io_errors;
+    sim_net_heal();
+    sim_disk_faults.full = false;
+    sim_disk_faults.crash_before = sim_disk_faults.crash_after = sim_disk_faults.io_error = 0;
+    sim_work_faults.hang = sim_work_faults.task_fails = 0;
+    sim_http_heal();
+    for (int i = 0; i <= world.workers; i++) {
+        struct node *n = &world.node[i];
+
+        n->slowness = 100;
+        if (n->proc != NULL && n->proc->stopped_until_us > sim_now_us())
+            sim_proc_stop(n->proc, sim_now_us());
+        sim_at(sim_now_us() + sim_draw(1000000), on_start, NULL, (uint64_t)i, 0);
+    }
+}
+
+/* A worker that had its drain after the chaos comes back too, or nobody might be left. */
+static void on_watch(void *self, uint64_t a, uint64_t b)
+{
+    (void)self;
+    (void)a;
+    (void)b;
+    if (world.healed_us != 0) {
+        for (int i = 1; i <= world.workers; i++)
+            if (world.node[i].proc == NULL)
+                on_start(NULL, (uint64_t)i, 0);
+        if (sim_http_all_over(world.coordinator))
+            world.over = true;
+        else if (sim_now_us() - world.healed_us > HEALED_S_MAX * SECOND)
+            sim_violation("not over %d s after the chaos: %s", HEALED_S_MAX,
+                          sim_http_why(world.coordinator));
+    }
+    sim_at(sim_now_us() + 250000, on_watch, NULL, 0, 0);
+}
+
+/* ---- a run ----------------------------------------------------------------------------------------------- */
+
+static void world_reset(struct sim_results *out, uint64_t seed)
+{
+    sim_core_reset();
+    sim_net_reset();
+    sim_disk_reset();
+    sim_work_reset();
+    sim_check_reset();
+    sim_http_reset_all();
+    memset(&world, 0, sizeof world);
+    memset(out, 0, sizeof *out);
+    world.out = out;
+    out->seed = seed;
+    sim_seed(seed);
+    sim_jobs_files();
+    world.lease_ms = 10000;
+}
+
+static void nodes_set(int workers, int hosts, uint32_t threads_max)
+{
+    world.workers = workers;
+    for (int i = 0; i <= workers; i++) {
+        struct node *n = &world.node[i];
+
+        n->slowness = 100;
+        n->config =
+            (struct worker_config){.threads = 1 + sim_draw(threads_max),
+                                   .roles = i <= hosts ? ROLE_COMPUTE | ROLE_PARAMS : ROLE_COMPUTE,
+                                   .coordinator = CONTROL};
+        if (i > 0 && i <= hosts && i < workers && sim_chance(100))
+            n->config.roles = ROLE_PARAMS;
+        snprintf(n->config.dir, sizeof n->config.dir, "/w%d", i);
+        snprintf(n->config.name, sizeof n->config.name, "w%d", i);
+        snprintf(n->config.listen, sizeof n->config.listen, "tcp://w%d:0", i);
+        sim_at(sim_now_us() + (i == 0 || sim_chance(700) ? sim_draw(100000) : sim_draw(9000000)),
+               on_start, NULL, (uint64_t)i, 0);
+    }
+}
+
+static void loop(void)
+{
+    sim_at(sim_now_us() + 250000, on_watch, NULL, 0, 0);
+    while (!world.over && sim_violated() == NULL && sim_step())
+        ;
+    if (sim_violated() == NULL)
+        sim_http_outcomes(world.coordinator, expected);
+}
+
+static void results(void)
+{
+    struct sim_results *out = world.out;
+
+    out->adopted = 0;
+    counters_take();
+    out->hash = sim_hash();
+    out->events = sim_events();
+    out->virtual_ms = (sim_now_us() - SIM_EPOCH_US) / 1000;
+    out->grants = sim_check_counts.grants;
+    out->versions = sim_check_counts.versions;
+    out->messages = sim_net_counts.sent;
+    out->faults.drop = sim_net_counts.dropped;
+    out->faults.twice = sim_net_counts.doubled;
+    out->faults.late = sim_net_counts.late;
+    out->faults.reorder = sim_net_counts.reordered;
+    out->faults.hang = sim_work_counts.hangs;
+    out->faults.task_fails = sim_work_counts.task_failures;
+    if (sim_violated() != NULL)
+        snprintf(out->violation, sizeof out->violation, "%s", sim_violated());
+}
+
+/* Each fault is on in half of the runs; how bad it is differs too. */
+static void faults_set(void)
+{
+#define X(name) world.on.name = sim_chance(450);
+    SIM_FAULTS(X)
+#undef X
+    sim_net_faults =
+        (struct sim_net_faults){.drop = world.on.drop ? 1 + sim_draw(100) : 0,
+                                .twice = world.on.twice ? 1 + sim_draw(100) : 0,
+                                .late = world.on.late ? 1 + sim_draw(80) : 0,
+                                .late_us = 10000 + sim_draw(3000000),
+                                .reorder = world.on.reorder,
+                                .delay_us = 200 + sim_draw(sim_chance(300) ? 200000 : 10000)};
+    if (world.on.commit_crash) {
+        sim_disk_faults.crash_before = sim_draw(12);
+        sim_disk_faults.crash_after = sim_draw(12);
+    }
+    sim_disk_faults.io_error = world.on.commit_error ? sim_draw(8) : 0;
+    sim_work_faults.hang = world.on.hang ? 1 + sim_draw(20) : 0;
+    sim_work_faults.task_fails = world.on.task_fails ? sim_draw(200) : 0;
+    world.failpoint_rate = 50 + sim_draw(4000);
+    if (world.on.slow) {
+        for (int i = 1; i <= world.workers; i++)
+            if (sim_chance(400)) {
+                world.node[i].slowness = 200 + sim_draw(1500);
+                world.out->faults.slow++;
+            }
+    }
+}
+
+void sim_world_run(uint64_t seed, struct sim_results *out)
+{
+    int workers, jobs;
+
+    world_reset(out, seed);
+    workers = 1 + (int)sim_draw(WORKERS_MAX);
+    nodes_set(workers, 1 + (int)sim_draw(4), 3);
+    faults_set();
+    world.chaos = true;
+    world.lease_ms = 3000 + sim_draw(8000);
+    world.pace_us = 100000 + sim_draw(2000000);
+    sim_work_faults.unit_us = sim_chance(300) ? 1000 : 5000 + sim_draw(150000);
+    world.chaos_until_us = sim_now_us() + 3 * SECOND + sim_draw(20000000);
+    fault_armed = world.on.failpoint;
+    jobs = 1 + (int)sim_draw(sim_chance(300) ? 5 : 2);
+    for (int i = 0; i < jobs; i++)
+        sim_http_client((int)sim_draw(SIM_JOBS), sim_now_us() + sim_draw(4000000),
+                        world.on.cancel && sim_chance(400), world.on.client_loss ? 200 : 0);
+    sim_at(sim_now_us() + 500000, on_chaos, NULL, 0, 0);
+    sim_at(world.chaos_until_us, on_heal, NULL, 0, 0);
+    loop();
+    out->jobs = (uint64_t)jobs;
+    sim_http_counts(out);
+    results();
+    fault_armed = false;
+}
+
+bool sim_world_is_elsewhere(const char *counter)
+{
+    static const char *const names[] = {"duplicate", "recomputed",  "overtaken", "promoted",
+                                        "respread",  "rolled_back", "fallback",  "audited",
+                                        "disputed",  "quarantined", "parked",    "refused"};
+
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(counter, names[i]) == 0)
+            return true;
+    return false;
+}
+
+void sim_world_references(void)
+{
+    for (int kind = 0; kind < SIM_JOBS; kind++) {
+        struct sim_results out;
+
+        world_reset(&out, 1000000000u + (uint64_t)kind);
+        nodes_set(1, 1, 1);
+        sim_work_faults.unit_us = 1000;
+        sim_http_client(kind, sim_now_us() + 1000, false, 0);
+        world.healed_us = sim_now_us();
+        sim_at(sim_now_us() + 250000, on_watch, NULL, 0, 0);
+        while (!world.over && sim_violated() == NULL && sim_step())
+            ;
+        if (sim_violated() == NULL)
+            expected[kind] = sim_http_outputs(world.coordinator, 0);
+        if (sim_violated() != NULL || expected[kind] == NULL) {
+            fprintf(stderr, "steer-sim: the undisturbed job %d fails: %s\n", kind,
+                    sim_violated() != NULL ? sim_violated() : "no outputs");
+            exit(2);
+        }
+        results();
+    }
+}

@@ -1,0 +1,168 @@
+/* Nothing is said before it is on the disk: after an answer, another connection to the database sees what was answered; and
+ * when the disk is full, or fails, nothing is answered and nothing is sent. */
+#include "sched_fixture.h"
+
+#include <sqlite3.h>
+
+#include "base/fault.h"
+#include "coordinator/api.h"
+#include "coordinator/coordinator.h"
+
+static const char body[] = "{\"spec\": \"apiVersion: steerlm/v1\\nkind: generate\\nname: g\\n"
+                           "inputs: {model: \\\"file:m\\\"}\\n"
+                           "generate: {from_nothing: 4}\\n\", \"files\": {\"m\": \"%s\"}}";
+
+struct place {
+    struct coord_config config;
+    struct coordinator *c;
+    char body[512], db[96];
+};
+
+static int setup(void **state)
+{
+    struct place *p = calloc(1, sizeof *p);
+    struct digest d;
+    struct err e = {0};
+
+    p->config = (struct coord_config){.http = "127.0.0.1:0",
+                                      .control = "tcp://127.0.0.1:0",
+                                      .lease_ms = 10000,
+                                      .heartbeat_ms = 500};
+    snprintf(p->config.dir, sizeof p->config.dir, "/tmp/steer-acks-XXXXXX");
+    assert_non_null(mkdtemp(p->config.dir));
+    snprintf(p->db, sizeof p->db, "%.60s/coordinator.db", p->config.dir);
+    if (coordinator_open(&p->config, &p->c, &e) != 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(blob_put_bytes(p->c->blobs, "m", 1, &d, &e), 0);
+    snprintf(p->body, sizeof p->body, body, d.hex);
+    *state = p;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct place *p = *state;
+    struct err e = {0};
+
+    fault_set(NULL, &e);
+    coordinator_close(p->c);
+    file_remove_tree(p->config.dir, &e);
+    free(p);
+    return 0;
+}
+
+static int submit(struct place *p, const char *key)
+{
+    struct api_request q = {.method = "POST",
+                            .path = "/v1/jobs",
+                            .query = "",
+                            .body = p->body,
+                            .body_len = strlen(p->body),
+                            .content_type = "application/json",
+                            .idempotency_key = key,
+                            .if_none_match = ""};
+    struct api_response r = API_RESPONSE_INIT;
+
+    api_handle(p->c, &q, &r);
+    buf_free(&r.body);
+    return r.status;
+}
+
+static void faulty(const char *text)
+{
+    struct err e = {0};
+
+    assert_int_equal(fault_set(text, &e), 0);
+}
+
+/* What somebody else sees in the database: what would be there after a crash at this moment. */
+static int64_t committed(const struct place *p, const char *sql)
+{
+    sqlite3 *db = NULL;
+    sqlite3_stmt *s = NULL;
+    int64_t n;
+
+    assert_int_equal(sqlite3_open_v2(p->db, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &s, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(s), SQLITE_ROW);
+    n = sqlite3_column_int64(s, 0);
+    sqlite3_finalize(s);
+    sqlite3_close(db);
+    return n;
+}
+
+static void test_an_answered_submit_is_committed(void **state)
+{
+    struct place *p = *state;
+
+    for (int i = 1; i <= 3; i++) {
+        char key[16];
+
+        snprintf(key, sizeof key, "key-%d", i);
+        assert_int_equal(submit(p, key), 201);
+        assert_int_equal(committed(p, "SELECT count(*) FROM jobs WHERE spec <> '{}'"), i);
+        assert_int_equal(committed(p, "SELECT count(*) FROM idempotency"), i);
+    }
+    assert_int_equal(submit(p, "key-2"), 200);
+    assert_int_equal(committed(p, "SELECT count(*) FROM jobs"), 3);
+}
+
+static void test_a_full_disk_is_no_success(void **state)
+{
+    struct place *p = *state;
+
+    faulty("journal.submit.before:1:err=enospc");
+    assert_int_equal(submit(p, "key"), 507);
+    assert_int_equal(committed(p, "SELECT count(*) FROM jobs"), 0);
+    assert_int_equal(p->c->sched.jobs_n, 0);
+    assert_false(p->c->stop);
+    faulty(NULL);
+    assert_int_equal(submit(p, "key"), 201);
+    assert_int_equal(committed(p, "SELECT count(*) FROM jobs"), 1);
+}
+
+static void test_a_failing_disk_ends_all_answers(void **state)
+{
+    struct place *p = *state;
+
+    faulty("journal.submit.before:1:err=eio");
+    assert_int_equal(submit(p, "key"), 503);
+    assert_true(p->c->stop);
+    assert_int_equal(committed(p, "SELECT count(*) FROM jobs"), 0);
+}
+
+/* A grant is sent after its commit. No worker is connected here, so what is sent is counted as refused. */
+static void test_a_lease_is_committed_before_it_is_sent(void **state)
+{
+    struct place *p = *state;
+    struct sched_event up = {
+        .type = SCHED_WORKER_UP, .worker = "a", .threads = 1, .roles = 3, .class_id = "c"};
+    uint64_t sent;
+
+    assert_int_equal(submit(p, "key"), 201);
+    coordinator_event(p->c, &up);
+    sent = p->c->counters.send_refused;
+    faulty("journal.commit.before:1:err=enospc");
+    assert_false(coordinator_flush(p->c));
+    assert_true(p->c->parked);
+    assert_int_equal(p->c->counters.send_refused, sent);
+    assert_int_equal(committed(p, "SELECT coalesce(max(epoch), 0) FROM tasks"), 0);
+    faulty(NULL);
+    assert_true(coordinator_flush(p->c));
+    assert_false(p->c->parked);
+    assert_true(p->c->counters.send_refused > sent);
+    assert_int_equal(committed(p, "SELECT max(epoch) FROM tasks"), 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_an_answered_submit_is_committed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_full_disk_is_no_success, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_failing_disk_ends_all_answers, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_lease_is_committed_before_it_is_sent, setup,
+                                        teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
