@@ -248,7 +248,7 @@ static void on_verdict(struct sched *s, struct sched_stage *st, const struct sch
         sched_quarantine(s, id, reason, a);
     }
     if (ev->tainted && st->session->open && st->session->attempt == ev->attempt)
-        sched_session_again(s, st, "a wrong gradient had been added up", a);
+        sched_handover_again(s, st, "a wrong gradient had been added up", a);
 }
 
 void sched_on_opinion(struct sched *s, struct sched_stage *st, const struct sched_event *ev,

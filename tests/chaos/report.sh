@@ -5,7 +5,8 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 results=${1:-${STEER_RESULTS:-build/results.txt}}
 bin=${STEER_BIN:-build/release/bin}
-commit=$(git describe --always --dirty 2>/dev/null || "$bin/steerctl" --version | cut -d' ' -f2)
+commit=$(git describe --always --dirty --exclude "*" 2>/dev/null || "$bin/steerctl" --version | cut -d' ' -f2)
+short=${commit%%-*} # the mutants say more digits
 counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused)
 lines=$(grep "^suite=chaos commit=$commit " "$results")
 chaos() { grep -c "$1" <<<"$lines"; }
@@ -37,7 +38,7 @@ Written by \`make chaos\` from its results file, never by hand. How the tests wo
 | a worker killed with -9 is noticed | 3 s | 3 s | $(most noticed_ms) |
 | the units of a hung worker run elsewhere | 7 s | 7 s | $(most overtaken_ms) |
 | simulated clusters: no invariant broken | 5,000 seeds | 1,000,000 seeds | $(sim_sum) |
-| safeguards that were taken out, and the test that failed | 3 in rotation | all | $(grep "^suite=mutants commit=$commit " "$results" | grep -oE ' mutant=[^ ]+ .*caught=(1|yes|ok|true)' | cut -d' ' -f2 | sort -u | wc -l) of $(find tests/mutants -name '*.patch' | wc -l) |
+| safeguards that were taken out, and the test that failed | 3 in rotation | all | $(grep "^suite=mutants commit=$short" "$results" | grep -oE ' mutant=[^ ]+ .*caught=(1|yes|ok|true)' | cut -d' ' -f2 | sort -u | wc -l) of $(find tests/mutants -name '*.patch' | wc -l) |
 
 A run counts if its fault struck an open step or an open row range and a counter that belongs to the fault moved. Runs on
 $(grep -oE ' workers=[0-9]+' <<<"$lines" | sort -t= -k2n | uniq -c | awk '{sub("workers=", "", $2); printf "%s%s workers: %d", (NR > 1 ? ", " : ""), $2, $1}').

@@ -14,12 +14,12 @@ results=${STEER_RESULTS:-build/results.txt}
 work=$(mktemp -d /tmp/steer-chaos.XXXXXX)
 begun=$SECONDS
 trap 'touch "$work/stop"; wait; rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
+trap 'touch "$work/stop"; cat "$work"/pid.* 2>/dev/null | xargs -r kill; exit 1' INT TERM
 mkdir -p "$(dirname "$results")"
 touch "$results"
 counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused)
 faults=$(tests/chaos/run --list | wc -l)
-commit=$(git describe --always --dirty 2>/dev/null || "$STEER_BIN/steerctl" --version | cut -d' ' -f2)
+commit=$(git describe --always --dirty --exclude "*" 2>/dev/null || "$STEER_BIN/steerctl" --version | cut -d' ' -f2)
 
 tests/chaos/run --reference "$work/want" || exit 1
 [ "$runs" -gt 20 ] && grep "^suite=chaos commit=$commit " "$results" >"$work/lines"
@@ -27,8 +27,13 @@ touch "$work/lines"
 
 one() { # seed
     [ ! -e "$work/stop" ] || return
-    tests/chaos/run --seed "$1" --want "$work/want" --results "$work/lines" >"$work/out.$1" 2>&1
-    case $? in
+    local rc
+    nice tests/chaos/run --seed "$1" --want "$work/want" --results "$work/lines" >"$work/out.$1" 2>&1 &
+    echo $! >"$work/pid.$1"
+    wait $!
+    rc=$?
+    rm -f "$work/pid.$1"
+    case $rc in
     0 | 3) ;;
     77)
         grep -o 'missing .*' "$work/out.$1" >>"$work/missing"
@@ -52,6 +57,7 @@ done
 wait
 
 failed=0
+if grep -q ' equal=0 ' "$work/lines"; then failed=1; fi
 for f in "$work"/failed.*; do
     [ -e "$f" ] || continue
     failed=1
@@ -68,7 +74,8 @@ echo "figure: chaos: workers $(grep -oE ' workers=[0-9]+' "$work/lines" | sort |
 echo "figure: chaos:$sums"
 for what in noticed_ms:3000 overtaken_ms:7000; do
     grep -oE "${what%:*}=[0-9]+" "$work/lines" | awk -F= -v name="${what%:*}" -v bound="${what#*:}" \
-        '{n++; s += $2; if ($2 > m) m = $2} END {if (n) printf "figure: chaos: %s of %d: mean %d, most %d, bound %d\n", name, n, s / n, m, bound}'
+        '{n++; s += $2; if ($2 > m) m = $2} END {if (n) printf "figure: chaos: %s of %d: mean %d, most %d, bound %d\n", name, n, s / n, m, bound; exit n > 0 && s / n > bound}' ||
+        { echo "FAIL: ${what%:*} takes too long"; failed=1; }
 done
 echo "equal, but struck nothing that counts: $(grep ' counted=0 equal=1 ' "$work/lines" | grep -oE 'fault=[a-z_]+' | sort | uniq -c | awk '{print $2 " x" $1}' | tr '\n' ' ')"
 if [ -s "$work/missing" ]; then
