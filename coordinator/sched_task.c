@@ -218,6 +218,18 @@ void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_tas
     task_save(a, st, t);
 }
 
+void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                        const char *outcome, struct sched_actions *a)
+{
+    if (t->state != TASK_LEASED)
+        return;
+    shadow_end(s, st, t, outcome, "", true, a);
+    cancel_tell(st, t->worker, t->id, t->epoch, a);
+    lease_end(s, st, t, outcome, "", a);
+    task_pend(st, t);
+    task_save(a, st, t);
+}
+
 /* ---- giving out
  * -------------------------------------------------------------------------------------------------
  */
