@@ -40,6 +40,7 @@ void coordinator_storage_failed(struct coordinator *c, const struct err *e)
         if (!c->parked) {
             log_error("disk.full", "error=\"%s\"", e->msg);
             http_set_ready(c->http, false, "disk full");
+            c->sched.counters.parked++;
         }
         c->parked = true;
         c->parked_try_ms = clock_ms() + PARKED_RETRY_MS;

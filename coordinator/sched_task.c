@@ -672,6 +672,7 @@ void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_
 
     if (t == NULL)
         return;
+    s->counters.parked += ev->code == ERR_NO_SPACE;
     if (which == 2 && sched_code_is_loss(ev->code)) {
         shadow_end(s, st, t, "failed", why, false, a);
         return;
