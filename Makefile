@@ -128,6 +128,12 @@ $(BENCH_BIN): $(B)/tests/bench/bench_common.o
 $(addprefix $(B)/tests/unit/worker/,test_session test_handover): $(B)/tests/unit/worker/session_cluster.o
 $(UNIT_BIN) $(SIM_BIN) $(BENCH_BIN) $(DUMP_BIN): $(B)/%: $(B)/%.o $(LIBS) $(B)/libdaemon.a
 	@$(CC) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -lcmocka -o $@
+# The simulator is the real daemons with other edges: what tests/sim/sim_*.c defines by WRAP() takes the place of clocks,
+# threads, sockets, disks and arithmetic.
+SIM_SRC := $(sort $(wildcard tests/sim/sim_*.c)) tests/sim/steer_sim.c
+SIM_WRAP := $(shell sed -n 's/^WRAP.[^,]*, \([a-z_0-9]*\),.*/-Wl,--wrap=\1/p' $(SIM_SRC))
+$(B)/tests/sim/steer_sim: $(SIM_SRC:%.c=$(B)/%.o) $(LIBS) $(B)/libdaemon.a
+	@$(CC) $(LDFLAGS) $(SIM_WRAP) $(filter %.o,$^) -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -o $@
 # Training again in one straight loop: what tests/system compares a distributed run with.
 $(B)/tests/lib/ref_train: $(B)/tests/lib/ref_train.o $(LIBS)
 	@$(CC) $(LDFLAGS) $< -Wl,--start-group $(LIBS) -Wl,--end-group $(X_all) -o $@
@@ -135,11 +141,13 @@ $(GRAD_BIN:%=%.o): CPPFLAGS += -DREAL_DOUBLE
 $(GRAD_BIN): $(B)/%: $(B)/%.o $(B)/libmodel_double.a $(call lib,types base)
 	@$(CC) $(LDFLAGS) $< $(B)/libmodel_double.a $(call lib,types base) -lopenblas $(X_base) -lcmocka -o $@
 
-.PHONY: unit sim system lint check smoke bench fuzz fmt cover deps demo demo-full demo-stories install clean golden
+.PHONY: unit sim sim-long system lint check smoke bench fuzz fmt cover deps demo demo-full demo-stories install clean golden
 unit: $(UNIT_BIN) $(GRAD_BIN) ## unit tests, gradient checks and golden values
 	@tests/lib/run_tests.sh unit $(UNIT_BIN) $(GRAD_BIN)
-sim: $(SIM_BIN) ## the pure cores under a hostile, simulated cluster
-	@tests/lib/run_tests.sh sim $(SIM_BIN)
+sim: $(SIM_BIN) $(B)/tests/sim/steer_sim ## the daemons and their pure cores in a hostile, simulated cluster
+	@STEER_SIM=$(B)/tests/sim/steer_sim tests/lib/run_tests.sh sim $(SIM_BIN) tests/sim/test_simulator.sh
+sim-long: $(B)/tests/sim/steer_sim ## a million seeds of the simulator (SEEDS=N, STEER_RESULTS=FILE); goes on where it stopped
+	@STEER_SIM=$(B)/tests/sim/steer_sim tests/sim/campaign.sh $(SEEDS)
 system: all $(B)/tests/lib/ref_train ## the real daemons on loopback
 	@STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh system $(sort $(wildcard tests/system/test_*.sh))
 lint: ## include arrows, names, formatting habits
@@ -148,11 +156,15 @@ check: deps ## everything a change must pass
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@$(MAKE) --no-print-directory -j$$(nproc) check-built
 .PHONY: check-built
-check-built: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN)
-	@MODE=$(MODE) STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh all lint:tests/lint/includes.sh $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) \
-	  $(sort $(wildcard tests/system/test_*.sh)) tests/mutants/test_mutants.sh
-.PHONY: mutants
-mutants: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(SIM_BIN) ## take out one safeguard after the other: each time a test must fail (about 10 minutes)
+check-built: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim
+	@MODE=$(MODE) STEER_SIM=$(B)/tests/sim/steer_sim STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh all lint:tests/lint/includes.sh \
+	  $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) tests/sim/test_simulator.sh $(sort $(wildcard tests/system/test_*.sh)) tests/chaos/test_chaos.sh tests/mutants/test_mutants.sh
+.PHONY: mutants chaos chaos-short
+chaos-short: all $(B)/tests/lib/ref_train ## disturbed runs of the real daemons, one of each fault; CHAOS_RUNS=N for more
+	@STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh chaos tests/chaos/test_chaos.sh
+chaos: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim ## every long form (hours; goes on where it stopped) and docs/reliability.md
+	@MODE=$(MODE) STEER_SIM=$(B)/tests/sim/steer_sim STEER_BIN=$(abspath $(B)/bin) tests/chaos/long.sh
+mutants: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim ## take out one safeguard after the other: each time a test must fail (about 10 minutes)
 	@MODE=$(MODE) tests/mutants/run.sh
 fmt: ## format every C file
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/fault.h"
 #include "base/log.h"
@@ -22,7 +23,9 @@ static void send_task(struct coordinator *c, const struct sched_action *act)
     struct control *m = NULL;
     char job[JOB_ID_TEXT];
 
-    if (t->state != TASK_LEASED || t->epoch != act->epoch || strcmp(t->worker, act->worker) != 0)
+    if (t->state != TASK_LEASED ||
+        ((t->epoch != act->epoch || strcmp(t->worker, act->worker) != 0) &&
+         (t->shadow.epoch != act->epoch || strcmp(t->shadow.worker, act->worker) != 0)))
         return;
     m = control_new(CONTROL_TASK);
     m->job = act->job->id;
@@ -101,6 +104,85 @@ static void map_fill(struct coordinator *c, const struct sched_session *ss, stru
     }
 }
 
+/* From where an attempt begins: the last checkpoint, or the memory of other hosts. */
+static void start_fill(struct coordinator *c, const struct sched_session *ss, struct control *m)
+{
+    const struct sched_frozen *f = &ss->start;
+
+    m->version =
+        ss->manifest_version > ss->start_version ? ss->manifest_version : ss->start_version;
+    m->manifest = ss->manifest;
+    m->replicate = ss->replicated;
+    m->from_attempt = ss->from_attempt;
+    if (ss->from_attempt == 0)
+        return;
+    m->version = ss->start_version;
+    m->close_step = f->close_step;
+    m->scale = (float)f->scale;
+    m->rate = (float)f->rate;
+    m->loss = f->loss;
+    m->grad_norm = f->grad_norm;
+    m->lr = f->lr;
+    m->tokens = f->tokens;
+    m->tail_loss = f->tail_loss;
+    m->tail_steps = f->tail_steps;
+    m->sources_n = (uint32_t)ss->sources_n;
+    for (int i = 0; i < ss->sources_n; i++) {
+        const struct sched_source *x = &ss->source[i];
+        const struct roster_worker *w = roster_find(&c->roster, x->worker);
+
+        snprintf(m->source[i].worker, sizeof m->source[i].worker, "%s", x->worker);
+        snprintf(m->source[i].endpoint, sizeof m->source[i].endpoint, "%s",
+                 w != NULL ? w->endpoint : "");
+        m->source[i].chunk_begin = x->chunk_begin;
+        m->source[i].chunk_end = x->chunk_end;
+        m->source[i].copy_begin = x->copy_begin;
+        m->source[i].copy_end = x->copy_end;
+    }
+}
+
+static void send_freeze(struct coordinator *c, const struct sched_action *act)
+{
+    const struct sched_session *ss = act->stage->session;
+    struct control *m = NULL;
+
+    if (ss == NULL || ss->id != act->number || ss->attempt != act->epoch ||
+        ss->change == CHANGE_NONE)
+        return;
+    m = control_new(CONTROL_SESSION_FREEZE);
+    m->job = act->job->id;
+    m->session = act->number;
+    m->session_attempt = act->epoch;
+    m->edge = act->value > 0;
+    coordinator_send(c, act->worker, m);
+}
+
+/* A damaged blob would be taken for the bytes that it should have: what writes it again would find
+ * it there already. Only names in the text are looked at, and only files that do not agree with
+ * their names go. */
+static void mend(struct coordinator *c, const struct sched_action *act)
+{
+    static const char hex[] = "0123456789abcdef";
+    const char *at = act->blob;
+
+    while (at != NULL && *at != '\0') {
+        size_t n = strspn(at, hex);
+        struct err e = {0};
+        char digest[DIGEST_HEX + 1], path[700];
+
+        if (n == DIGEST_HEX) {
+            memcpy(digest, at, n);
+            digest[n] = '\0';
+            blob_path(c->blobs, digest, path, sizeof path);
+            if (blob_verify(c->blobs, digest, &e) == ERR_CORRUPT) {
+                log_error("blob.damaged", "digest=%s error=\"%s\"", digest, e.msg);
+                unlink(path);
+            }
+        }
+        at += n > 0 ? n : 1;
+    }
+}
+
 static void send_session(struct coordinator *c, const struct sched_action *act,
                          enum control_type type)
 {
@@ -115,8 +197,7 @@ static void send_session(struct coordinator *c, const struct sched_action *act,
     m->job = act->job->id;
     m->session = ss->id;
     m->session_attempt = ss->attempt;
-    m->version = ss->manifest_version;
-    m->manifest = ss->manifest;
+    start_fill(c, ss, m);
     m->seed = p->seed;
     m->steps = p->steps;
     m->params = p->params;
@@ -124,11 +205,38 @@ static void send_session(struct coordinator *c, const struct sched_action *act,
     m->units = p->units;
     m->chunk_elems = p->chunk_elems;
     m->checkpoint_every = p->checkpoint_every;
+    m->audit = strcmp(act->job->class_id, SCHED_ANY_CLASS) == 0
+                   ? -1
+                   : st->job->expansion->stage[st->index].spec->audit;
     m->fold = p->fold;
     m->context = st->context;
     phase_output(st, st->phase.session_context, &m->examples);
     phase_output(st, "init", &m->init);
     map_fill(c, ss, m);
+    coordinator_send(c, act->worker, m);
+}
+
+static void send_waive(struct coordinator *c, const struct sched_action *act)
+{
+    struct control *m = control_new(CONTROL_SESSION_WAIVE);
+
+    m->job = act->job->id;
+    m->session = act->number;
+    m->session_attempt = act->epoch;
+    m->step = act->step;
+    m->level = act->node.level;
+    m->node = act->node.index;
+    coordinator_send(c, act->worker, m);
+}
+
+static void send_note(struct coordinator *c, const struct sched_action *act)
+{
+    struct control *m = control_new(CONTROL_WELCOME);
+
+    m->heartbeat_ms = c->config.heartbeat_ms;
+    m->lease_ms = c->config.lease_ms;
+    snprintf(m->http, sizeof m->http, "%s", c->http_base);
+    snprintf(m->text, sizeof m->text, "%s", act->note);
     coordinator_send(c, act->worker, m);
 }
 
@@ -186,13 +294,28 @@ void dispatch_action(struct coordinator *c, const struct sched_action *act)
         fault_hit(FAULT_SESSION_CLOSE_BEFORE);
         send_session_word(c, act, CONTROL_SESSION_CLOSE);
         break;
+    case SCHED_SEND_NOTE:
+        send_note(c, act);
+        break;
+    case SCHED_SEND_WAIVE:
+        send_waive(c, act);
+        break;
     case SCHED_SEND_SESSION_ACK:
         fault_hit(FAULT_SESSION_ACK_BEFORE);
         send_session_word(c, act, CONTROL_ACK);
         fault_hit(FAULT_SESSION_ACK_AFTER);
         break;
+    case SCHED_SEND_FREEZE:
+        send_freeze(c, act);
+        break;
+    case SCHED_MEND:
+        mend(c, act);
+        break;
     case SCHED_ASK_REUSE:
         ask_reuse(c, act);
+        break;
+    case SCHED_ASK_LOAD:
+        coordinator_load(c, act->number);
         break;
     default:
         break; /* journalled */

@@ -202,6 +202,24 @@ static void hello_fill(const struct control *m, struct roster_worker *w)
     w->progress = m->progress;
 }
 
+/* A worker in quarantine is told why, and goes. */
+static bool refused(const struct message *q)
+{
+    const struct sched_quarantine *why = sched_quarantined(&q->c->sched, q->m->worker);
+    char text[600];
+
+    if (why == NULL)
+        return false;
+    snprintf(text, sizeof text,
+             "this worker is in quarantine: %s; an operator lets it work again with: steerctl "
+             "worker release %s",
+             why->reason, why->worker);
+    reject(q->c, q->peer, ERR_DENIED, text);
+    worker_event(q->c, SCHED_WORKER_REFUSED, q->m->worker, false);
+    log_warn("worker.refused", "worker=%s reason=\"%s\"", why->worker, why->reason);
+    return true;
+}
+
 static void on_hello(const struct message *q)
 {
     struct roster_worker *w = mem_zalloc(1, sizeof *w);
@@ -211,6 +229,10 @@ static void on_hello(const struct message *q)
     struct roster_actions *acts = q->c->roster_actions;
 
     hello_fill(q->m, w);
+    if (refused(q)) {
+        free(w);
+        return;
+    }
     roster_step(&q->c->roster,
                 &(struct roster_event){.type = ROSTER_HELLO,
                                        .now_ms = clock_ms(),
@@ -234,7 +256,7 @@ static void on_hello(const struct message *q)
     ev.class_id = w->fingerprint;
     ev.roles = w->roles;
     ev.threads = w->threads;
-    ev.draining = w->draining;
+    ev.draining = roster_find(&q->c->roster, w->id)->draining;
     ev.session = q->m->session;
     ev.attempt = q->m->session_attempt;
     log_info("worker.hello", "worker=%s name=%s threads=%u roles=%u build=%s leases=%u", w->id,
@@ -243,13 +265,24 @@ static void on_hello(const struct message *q)
     free(w);
 }
 
+static void heartbeat_answer(const struct message *q)
+{
+    struct control *answer = control_new(CONTROL_HEARTBEAT);
+
+    snprintf(answer->worker, sizeof answer->worker, "%s", q->worker);
+    send_to(q->c, q->peer, answer);
+}
+
 static void on_heartbeat(const struct message *q)
 {
     struct sched_lease lease[WIRE_LEASES_MAX];
     struct sched_event ev = {
         .type = SCHED_HEARTBEAT, .lease = lease, .leases_n = (int)q->m->leases_n};
-    struct control *answer = NULL;
 
+    if (q->c->parked) { /* what it tells now could not be decided about: it says it again */
+        heartbeat_answer(q);
+        return;
+    }
     roster_step(&q->c->roster,
                 &(struct roster_event){.type = ROSTER_HEARTBEAT,
                                        .now_ms = clock_ms(),
@@ -263,12 +296,12 @@ static void on_heartbeat(const struct message *q)
         reject(q->c, q->peer, ERR_NOT_FOUND, "say HELLO again");
         return;
     }
-    answer = control_new(CONTROL_HEARTBEAT);
-    snprintf(answer->worker, sizeof answer->worker, "%s", q->worker);
-    send_to(q->c, q->peer, answer);
-    if (q->c->parked) {
-        q->c->roster_actions->n = 0;
-        return;
+    heartbeat_answer(q);
+    if (roster_find(&q->c->roster, q->worker)->draining && !q->m->draining) {
+        struct control *again = control_new(CONTROL_DRAIN); /* the first one was lost on its way */
+
+        snprintf(again->text, sizeof again->text, "asked for by an operator");
+        send_to(q->c, q->peer, again);
     }
     handlers_roster(q->c);
     leases_of(q->m, lease);
@@ -355,6 +388,7 @@ static void on_session(const struct message *q)
                              .tokens_per_s = m->tokens_per_s,
                              .partial = m->partial,
                              .open_ms = m->open_ms,
+                             .audited = m->audited,
                              .duplicates = m->duplicates,
                              .late = m->stale,
                              .damaged = m->damaged,
@@ -383,6 +417,53 @@ static void on_session(const struct message *q)
         log_warn("session.failed",
                  "session=%" PRIu64 " attempt=%" PRIu64 " worker=%s code=%s text=\"%.300s\"",
                  m->session, m->session_attempt, q->worker, err_name(m->code), m->text);
+    coordinator_event(q->c, &ev);
+}
+
+static void on_opinion(const struct message *q)
+{
+    const struct control *m = q->m;
+    struct sched_voice voice[WIRE_OPINIONS_MAX];
+    struct sched_event ev = {.type = SCHED_SESSION_OPINION,
+                             .session = m->session,
+                             .attempt = m->session_attempt,
+                             .version = m->step,
+                             .node = {m->level, m->node},
+                             .voice = voice,
+                             .voices_n = (int)m->opinions_n,
+                             .settled = m->settled,
+                             .tainted = m->tainted,
+                             .odd = m->odd};
+
+    for (uint32_t i = 0; i < m->opinions_n; i++)
+        voice[i] = (struct sched_voice){m->opinion[i].who, m->opinion[i].hash};
+    snprintf(ev.worker, sizeof ev.worker, "%s", q->worker);
+    coordinator_event(q->c, &ev);
+}
+
+static void on_frozen(const struct message *q)
+{
+    const struct control *m = q->m;
+    struct sched_event ev = {.type = SCHED_SESSION_FROZEN,
+                             .session = m->session,
+                             .attempt = m->session_attempt,
+                             .version = m->version,
+                             .frozen = {.version = m->version,
+                                        .roots = m->roots,
+                                        .close_step = m->close_step,
+                                        .scale = (double)m->scale,
+                                        .rate = (double)m->rate,
+                                        .loss = m->loss,
+                                        .grad_norm = m->grad_norm,
+                                        .lr = m->lr,
+                                        .tail_loss = m->tail_loss,
+                                        .tokens = m->tokens,
+                                        .tail_steps = m->tail_steps}};
+
+    snprintf(ev.worker, sizeof ev.worker, "%s", q->worker);
+    log_info("session.frozen",
+             "session=%" PRIu64 " attempt=%" PRIu64 " worker=%s version=%" PRIu64 " roots=%u",
+             m->session, m->session_attempt, q->worker, m->version, m->roots);
     coordinator_event(q->c, &ev);
 }
 
@@ -446,6 +527,8 @@ static const struct {
     {CONTROL_SESSION_CHECKPOINT, on_session, false},
     {CONTROL_SESSION_DONE, on_session, false},
     {CONTROL_SESSION_FAILED, on_session, false},
+    {CONTROL_SESSION_OPINION, on_opinion, false},
+    {CONTROL_SESSION_FROZEN, on_frozen, false},
     {CONTROL_BYE, on_bye, false},
     {CONTROL_LOG, on_log, false},
 };

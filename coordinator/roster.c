@@ -100,6 +100,7 @@ static void on_hello(struct roster *r, const struct roster_event *ev, struct ros
     const char *why = refusal(r, ev);
     struct roster_worker *w = NULL;
     uint64_t losses = 0, joined = ev->wall_ms;
+    bool draining = ev->hello->draining;
 
     if (why != NULL) {
         act(a, ROSTER_REJECTED, ev->hello->id, why);
@@ -111,12 +112,15 @@ static void on_hello(struct roster *r, const struct roster_event *ev, struct ros
     if (roster_is_here(w)) {
         if (w->boot != ev->hello->boot)
             act(a, ROSTER_IS_REPLACED, w->id, "a new process of it said hello");
-        else
+        else {
             joined = w->joined_wall_ms;
+            draining = draining || w->draining; /* asked for, and not yet heard of there */
+        }
     }
     losses = w->losses + (roster_is_here(w) && w->boot != ev->hello->boot);
     *w = *ev->hello;
     w->losses = losses;
+    w->draining = draining;
     w->joined_wall_ms = joined;
     w->state = w->draining ? ROSTER_DRAINING : ROSTER_READY;
     w->heard_ms = w->progress_ms = ev->now_ms;

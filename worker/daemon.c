@@ -249,6 +249,8 @@ static void on_terms(struct worker *w, const struct control *welcome)
 {
     log_info("coordinator.welcome", "cluster=%s term=%" PRIu64 " http=%s", welcome->cluster,
              welcome->term, welcome->http);
+    if (welcome->text[0] != '\0')
+        log_warn("worker.no_work", "text=\"%s\"", welcome->text);
     artifact_client_set_url(w->artifacts, welcome->http);
 }
 
@@ -300,6 +302,12 @@ static void action_do(struct worker *w, const struct duty_action *a)
         if (w->host != NULL)
             ps_host_freeze(w->host, a->message->session, a->message->session_attempt,
                            a->message->edge);
+        break;
+    case DUTY_SESSION_WAIVE:
+        if (w->host != NULL)
+            ps_host_waive(w->host, a->message->session, a->message->session_attempt,
+                          a->message->step,
+                          (struct tree_node){a->message->level, a->message->node});
         break;
     case DUTY_SESSION_FORGET:
         if (w->host != NULL)
@@ -553,9 +561,11 @@ static void worker_close(struct worker *w)
 
     session_end(w, 0);
     executor_stop(w->executor);
-    session_wait_all(5000);
+    if (!session_wait_all(5000)) { /* a thread that hangs would come back to what is freed here */
+        log_warn("session.stuck", "worker=%s", w->id);
+        _exit(w->exit_code != 0);
+    }
     ps_host_stop(w->host);
-    session_wait_all(1000);
     while (w->box != NULL && (m = mailbox_take(w->box)) != NULL)
         control_free(m);
     mailbox_free(w->box);

@@ -7,6 +7,7 @@
 #ifndef WORKER_SESSION_H
 #define WORKER_SESSION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "artifact/artifact.h"
@@ -27,14 +28,14 @@ struct session;
 /* open: CONTROL_SESSION_OPEN, copied. env is copied. */
 struct session *session_open(const struct session_env *env, const struct control *open);
 void session_assign(struct session *s,
-                    const struct control *assign); /* an older number is ignored */
+                    const struct control *assign);          /* an older number is ignored */
 void session_pulse(struct session *s, struct pulse *pulse); /* of its compute threads */
 /* Takes s; its threads end in their own time, and its shard is forgotten with all older ones. keep:
  * 0, or the from_attempt of the attempt that comes next: only a shard of another attempt is
  * forgotten then. */
 void session_close(struct session *s, uint64_t keep);
-void session_wait_all(
-    uint64_t deadline_ms); /* until every closed session is gone, for a clean stop */
+/* Until every closed session is gone, for a clean stop; false: some thread is still in one. */
+bool session_wait_all(uint64_t deadline_ms);
 
 /* What a host reports, as the message that tells it to the coordinator (gives). */
 struct control *session_report(const struct ps_report *r);
