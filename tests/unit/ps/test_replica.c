@@ -288,7 +288,7 @@ static void push_some(void)
     if (step == STEPS)
         return;
     node_grad(step, node, chunk, g, &sums);
-    assert_int_equal(host_push(host[owner(chunk)], step, node, chunk, g, chunk_len(chunk), &sums,
+    assert_int_equal(host_push(host[owner(chunk)], step, 1, node, chunk, g, chunk_len(chunk), &sums,
                                fold_hash(g, chunk_len(chunk), chunk == 0 ? &sums : NULL), &verdict,
                                &events, &e),
                      0);
@@ -477,7 +477,7 @@ static unsigned push_root(uint32_t chunk)
     struct err e = {0};
 
     root_sumsq(0, chunk, g, &sums);
-    assert_int_equal(host_push(host[owner(chunk)], 0, (struct tree_node){0, 0}, chunk, g,
+    assert_int_equal(host_push(host[owner(chunk)], 0, 1, (struct tree_node){0, 0}, chunk, g,
                                chunk_len(chunk), &sums,
                                fold_hash(g, chunk_len(chunk), chunk == 0 ? &sums : NULL), &verdict,
                                &events, &e),
