@@ -314,6 +314,9 @@ void dispatch_action(struct coordinator *c, const struct sched_action *act)
     case SCHED_ASK_REUSE:
         ask_reuse(c, act);
         break;
+    case SCHED_ASK_LOAD:
+        coordinator_load(c, act->number);
+        break;
     default:
         break; /* journalled */
     }

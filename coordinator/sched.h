@@ -13,6 +13,12 @@
  *     different workers died is quarantined, and its job fails with its name;
  *   - a worker is in at most one training session, and runs no tasks meanwhile;
  *   - one job runs on one numerics class (workers of equal fingerprint), bound when it first runs.
+ *
+ * Every job has an entry of a few bytes (struct sched_entry). Its body (spec, stages, tasks) is in
+ * memory only while it is *admitted*: jobs wait in a queue by age and are admitted while fewer than
+ * active_min are, or, up to active_max, while a worker has nothing to do. Jobs that wait, are paused
+ * or are over live in the journal: sched asks for a body by SCHED_ASK_LOAD and gets it by
+ * SCHED_LOADED. So no event costs more because many jobs wait.
  */
 #ifndef COORDINATOR_SCHED_H
 #define COORDINATOR_SCHED_H
@@ -43,6 +49,7 @@
     X(RUN_STARTING, "STARTING")                                                                    \
     X(RUN_RUNNING, "RUNNING")                                                                      \
     X(RUN_RECOVERING, "RECOVERING")                                                                \
+    X(RUN_PAUSED, "PAUSED") /* of jobs only */                                                     \
     X(RUN_SUCCEEDED, "SUCCEEDED")                                                                  \
     X(RUN_FAILED, "FAILED")                                                                        \
     X(RUN_CANCELLED, "CANCELLED")                                                                  \
@@ -282,6 +289,8 @@ struct sched_job {
     bool class_bound;
     struct sched_failure failure;
     uint64_t created_wall_ms, started_wall_ms, finished_wall_ms;
+    uint64_t paused_wall_ms;   /* 0 = is not */
+    bool admitted;             /* runs, or may */
     uint64_t version;          /* rises with every visible change */
     struct digest spec_digest; /* of the resolved spec, canonical */
 };
@@ -356,6 +365,7 @@ struct sched_config {
     uint32_t resend_ms; /* 5000: a session that is silent for so long is told again who does what */
     uint32_t restart_grace_ms; /* 1500: after a restart, until new sessions open, so that workers
                                   can come back */
+    int active_min, active_max; /* 32, 256: see the top; 0: all jobs are admitted and kept in memory */
     uint32_t adopt_ms;  /* 6000: after a restart, how long the hosts of a session that was open are
                           awaited */
     bool replicate;     /* sessions of two and more hosts keep a copy of every chunk */
@@ -364,12 +374,29 @@ struct sched_config {
     uint32_t respread_ms; /* 10000: between two changes of hosts because of a join; 0 = never */
 };
 
+/* What is kept of every job. */
+struct sched_entry {
+    uint64_t id;
+    uint64_t version;      /* while job is NULL: of its row; 0 = not known */
+    struct sched_job *job; /* NULL: in the journal only */
+    enum run_state state;
+    bool queued; /* is in the queue of what can start */
+    bool asked;  /* its body was asked for, to start it */
+};
+
 struct sched {
     struct sched_config config;
     uint64_t now_ms, wall_ms;
     uint64_t next_task, next_session;
     int jobs_n, jobs_cap;
-    struct sched_job **job; /* by age */
+    struct sched_job **job; /* those in memory, by age */
+    int entries_n, entries_cap;
+    struct sched_entry *entry; /* all, by age, that is by id */
+    int queue_n, queue_cap;
+    uint64_t *queue; /* heap: ids of PENDING jobs that are not admitted, and of some that were */
+    int active_n;    /* admitted, or asked for */
+    uint64_t admit_at_ms;
+    uint64_t count[RUN_STATES_COUNT]; /* jobs by state */
     int workers_n, workers_cap;
     struct sched_worker **worker;
     int garbage_n, garbage_cap;
@@ -384,6 +411,11 @@ enum sched_event_type {
     SCHED_TICK,
     SCHED_SUBMIT,    /* job: taken */
     SCHED_CANCEL,    /* job_id */
+    SCHED_PAUSE,     /* job_id, text: who asked */
+    SCHED_RESUME,    /* job_id */
+    SCHED_RETRY,     /* job_id, job: taken, its body as it stood at the end (journal_load_job());
+                        stage_index >= 0: that stage's session goes on from version, digest */
+    SCHED_LOADED,    /* job: taken, a body that was asked for, or that an event is about to need */
     SCHED_WORKER_UP, /* worker, class_id, roles, threads, draining; lease[], session, attempt: what
                         it says it holds */
     SCHED_WORKER_SUSPECT,
@@ -476,7 +508,8 @@ enum sched_action_type {
     SCHED_SEND_FREEZE,      /* worker, stage, number: session, epoch: attempt, value: 1 = at the
                                edge of the open step */
     SCHED_MEND,             /* blobs that are named in `blob` and are damaged leave the store */
-    SCHED_ASK_REUSE         /* stage, digest: answer with SCHED_REUSE */
+    SCHED_ASK_REUSE,        /* stage, digest: answer with SCHED_REUSE */
+    SCHED_ASK_LOAD          /* number: job id: answer with SCHED_LOADED */
 };
 struct sched_action {
     enum sched_action_type type;
@@ -506,8 +539,9 @@ void sched_step(struct sched *s, struct sched_event *event, struct sched_actions
 void sched_renew(
     struct sched *s,
     uint64_t now_ms); /* after a gap of the coordinator's own: leases and waits count from now */
-void sched_collect(
-    struct sched *s); /* frees what only actions could still name: call when they are performed */
+/* Frees what only actions could still name, and the bodies of jobs that are not admitted: call when
+ * all actions are performed. */
+void sched_collect(struct sched *s);
 
 /* Builds a job from a checked spec; spec is taken, also on failure. resolved: see expand.h. */
 int sched_job_new(uint64_t id, struct spec **spec, const cJSON *resolved, uint64_t wall_ms,
@@ -516,6 +550,8 @@ void sched_job_free(struct sched_job *j);
 /* Puts a job that was read from the journal back, as it stood; call in order of age, then
  * sched_restored(). */
 void sched_restore(struct sched *s, struct sched_job *j);
+/* The same for a job whose body stays in the journal: not one that runs. */
+void sched_restore_entry(struct sched *s, uint64_t id, enum run_state state);
 void sched_restored(struct sched *s, uint64_t now_ms);
 /* Asks the planner again for the phase that was open and lays out its tasks or session, empty, for
  * the journal to fill. false: the planner of this build wants another phase; the stage goes on from
@@ -523,7 +559,8 @@ void sched_restored(struct sched *s, uint64_t now_ms);
 bool sched_restore_phase(struct sched *s, struct sched_stage *st, const char *name,
                          uint32_t tasks_n);
 
-struct sched_job *sched_find_job(const struct sched *s, uint64_t id);
+struct sched_job *sched_find_job(const struct sched *s, uint64_t id); /* NULL: not in memory */
+struct sched_entry *sched_find_entry(const struct sched *s, uint64_t id); /* NULL: no such job */
 const struct sched_quarantine *sched_quarantined(const struct sched *s, const char *worker);
 /* From the journal. */
 void sched_quarantine_restore(struct sched *s, const char *worker, const char *reason,

@@ -21,6 +21,22 @@ void sched_discard(struct sched *s, void *p); /* freed by sched_collect() */
 bool sched_code_is_loss(int code);
 uint64_t sched_backoff(const struct sched *s, uint32_t failures);
 
+/* sched_queue.c: all jobs, and which of them run */
+void sched_queue_add(struct sched *s, struct sched_job *j); /* a new or restored body */
+void sched_queue_moved(struct sched *s, struct sched_job *j, enum run_state from);
+void sched_queue_admit(struct sched *s, struct sched_actions *a);
+void sched_queue_loaded(struct sched *s, struct sched_job *j, struct sched_actions *a);
+void sched_queue_unload(struct sched *s);
+void sched_queue_replace(struct sched *s, struct sched_job *j); /* the body of a job that is over */
+void sched_queue_fini(struct sched *s);
+void sched_job_advance(struct sched *s, struct sched_job *j, struct sched_actions *a); /* sched.c */
+void sched_job_restored(struct sched *s, struct sched_job *j, uint32_t grace_ms);
+
+/* sched_verbs.c: pause, resume, retry */
+void sched_on_pause(struct sched *s, struct sched_event *ev, struct sched_actions *a);
+void sched_on_resume(struct sched *s, struct sched_event *ev, struct sched_actions *a);
+void sched_on_retry(struct sched *s, struct sched_event *ev, struct sched_actions *a);
+
 /* sched_stage.c: from needs to phases to outputs */
 void sched_stage_advance(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_stage_reuse(struct sched *s, struct sched_stage *st, cJSON *result,
@@ -42,6 +58,9 @@ void sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_ac
 void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_actions *a);
 void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_task *t,
                        struct sched_actions *a);
+/* The lease ends and the task waits to be given out again; nobody is to blame. */
+void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                        const char *outcome, struct sched_actions *a);
 bool sched_task_hangs(const struct sched *s, const struct sched_task *t);
 /* Leases a running task to w as well. */
 void sched_task_shadow(struct sched *s, struct sched_stage *st, struct sched_task *t,
@@ -117,6 +136,8 @@ void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sche
 void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_session_close(struct sched *s, struct sched_stage *st, const char *why,
                          struct sched_actions *a);
+/* The workers go; the session goes on from its last checkpoint when it is opened again. */
+void sched_session_pause(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_session_lose(struct sched *s, const char *worker, const char *why,
                         struct sched_actions *a);
 void sched_session_drain(struct sched *s, struct sched_worker *w, struct sched_actions *a);

@@ -69,15 +69,6 @@ void sched_job_free(struct sched_job *j)
     free(j);
 }
 
-struct sched_job *sched_find_job(const struct sched *s, uint64_t id)
-{
-    for (int i = s->jobs_n - 1; i >= 0; i--) {
-        if (s->job[i]->id == id)
-            return s->job[i];
-    }
-    return NULL;
-}
-
 int sched_stage_of(const struct sched_job *j, const char *name)
 {
     for (int i = 0; i < j->stages_n; i++) {

@@ -176,6 +176,7 @@ static void on_failed(struct sched *s, struct sched_stage *st, const struct sche
         fall_back(s, st, ev, a);
         return;
     }
+    s->counters.parked += ev->code == ERR_NO_SPACE;
     if (loss)
         ss->losses++;
     else

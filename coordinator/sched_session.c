@@ -221,6 +221,21 @@ void sched_session_close(struct sched *s, struct sched_stage *st, const char *wh
     st->session->hosts_n = st->session->slots_n = 0;
 }
 
+void sched_session_pause(struct sched *s, struct sched_stage *st, struct sched_actions *a)
+{
+    struct sched_session *ss = st->session;
+
+    if (ss->open || ss->adopting)
+        sched_note(a, st->job, st, "session.pause",
+                   "%s attempt %" PRIu64 " stopped at version %" PRIu64
+                   "; it goes on from checkpoint %" PRIu64 ", %" PRIu64 " steps are done again",
+                   st->phase.name, ss->attempt, ss->version, ss->manifest_version,
+                   ss->version - ss->manifest_version);
+    sched_session_close(s, st, "paused", a);
+    ss->version = ss->manifest_version;
+    ss->why[0] = '\0';
+}
+
 void sched_attempt_end(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
                        struct sched_actions *a)
 {

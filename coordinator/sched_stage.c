@@ -381,6 +381,8 @@ static bool phase_next(struct sched *s, struct sched_stage *st, struct sched_act
         return true;
     }
     if (st->phase.type == PHASE_END) {
+        cJSON_Delete(st->outputs); /* of a try that failed at its gate */
+        cJSON_Delete(st->metrics);
         st->outputs = outputs != NULL ? outputs : cJSON_CreateObject();
         st->metrics = metrics != NULL ? metrics : cJSON_CreateObject();
         if (sched_class_is_any(st->job))
@@ -458,7 +460,8 @@ static bool stage_start(struct sched *s, struct sched_stage *st, struct sched_ac
         fail_with(s, st, "user", &e, a);
         return false;
     }
-    st->done = cJSON_CreateObject();
+    if (st->done == NULL) /* a job that is tried again has some */
+        st->done = cJSON_CreateObject();
     sched_act(a, SCHED_SAVE_STAGE, st->job, st);
     return true;
 }

@@ -218,6 +218,18 @@ void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_tas
     task_save(a, st, t);
 }
 
+void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                        const char *outcome, struct sched_actions *a)
+{
+    if (t->state != TASK_LEASED)
+        return;
+    shadow_end(s, st, t, outcome, "", true, a);
+    cancel_tell(st, t->worker, t->id, t->epoch, a);
+    lease_end(s, st, t, outcome, "", a);
+    task_pend(st, t);
+    task_save(a, st, t);
+}
+
 /* ---- giving out
  * -------------------------------------------------------------------------------------------------
  */
@@ -289,6 +301,20 @@ static bool shy_of(const struct sched_task *t, const struct sched_worker *w)
     return t->faults + t->losses > 0 && strcmp(t->worker, w->id) == 0;
 }
 
+/* Threads of the usable workers of a class: a job that is not bound yet begins on the largest, so
+ * that one odd machine does not keep the others out of it. */
+static uint64_t class_threads(const struct sched *s, const char *class_id)
+{
+    uint64_t n = 0;
+
+    for (int i = 0; i < s->workers_n; i++) {
+        const struct sched_worker *w = s->worker[i];
+
+        n += sched_worker_usable(w) && strcmp(w->class_id, class_id) == 0 ? w->threads : 0;
+    }
+    return n;
+}
+
 /* The freest worker; one that this task has not failed on, if there is any. */
 static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st,
                                         const struct sched_task *t)
@@ -304,6 +330,8 @@ static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st,
         if (spare == 0 || !sched_class_fits(s, st->job, w) || sched_audit_spoken(t, w->id))
             continue;
         score = (double)spare / (double)w->threads - (shy_of(t, w) ? 2.0 : 0.0);
+        if (!st->job->class_bound)
+            score += 4.0 * (double)class_threads(s, w->class_id);
         if (best == NULL || score > best_score) {
             best = w;
             best_score = score;
@@ -644,6 +672,7 @@ void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_
 
     if (t == NULL)
         return;
+    s->counters.parked += ev->code == ERR_NO_SPACE;
     if (which == 2 && sched_code_is_loss(ev->code)) {
         shadow_end(s, st, t, "failed", why, false, a);
         return;

@@ -442,12 +442,14 @@ static void texts_read(const struct key *k, struct text_list *out, const struct 
     }
     out->n = 0;
     for (int i = 0; i < count; i++) {
-        if (!node_read_text(item[i], pointer, out->v[out->n], SPEC_TEXT_MAX, p))
+        char text[SPEC_TEXT_MAX];
+
+        if (!node_read_text(item[i], pointer, text, sizeof text, p))
             continue;
-        if (k->choices != NULL && !choice_holds(k->choices, out->v[out->n]))
-            choice_problem(item[i], pointer, k->choices, out->v[out->n], p);
+        if (k->choices != NULL && !choice_holds(k->choices, text))
+            choice_problem(item[i], pointer, k->choices, text, p);
         else
-            out->n++;
+            spec_text_add(out, text);
     }
 }
 

@@ -413,7 +413,10 @@ static int hosting_start(struct session *s, struct err *e)
     rc = host_make(s, ps, e);
     if (rc != 0) {
         free(ps);
-        return err_wrap(e, "parameter shard");
+        /* By its whole name: that is how the coordinator knows which checkpoint is damaged. */
+        return o->from_attempt == 0 && o->manifest.hex[0] != '\0'
+                   ? err_wrap(e, "checkpoint %s", o->manifest.hex)
+                   : err_wrap(e, "parameter shard");
     }
     if (o->from_attempt != 0)
         fault_hit(FAULT_PS_STATE_AFTER);

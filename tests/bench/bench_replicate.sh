@@ -23,14 +23,17 @@ run() { # name, options of the coordinator: milliseconds of a step, in took[name
     worker w2 1
     for _ in $(seq 200); do [ "$("$bin/steerctl" worker ls -o json | grep -cE '"state": ?"READY"')" -ge 2 ] && break; sleep 0.05; done
     submit --set "train.max_steps=$steps" --set reuse_verified=false
+    local begun=$SECONDS
     while :; do
         now=$(curl -s "http://$http/v1/jobs/$job")
         version=$(grep -oE '"session":\{.*' <<<"$now" | grep -oE '"version":[0-9]+' | head -n 1 | grep -oE '[0-9]+')
         if [ "${version:-0}" -ge 1 ] && [ "$from" -eq 0 ]; then first=$version from=$(date +%s%N); fi
         if [ "${version:-0}" -ge $((steps - 1)) ]; then until=$(date +%s%N); break; fi
-        grep -qE '"state":"(FAILED|SUCCEEDED|CANCELLED)"' <<<"$now" && break
+        grep -qE '"state":"(FAILED|CANCELLED)"' <<<"$now" && break
+        [ $((SECONDS - begun)) -lt 600 ] || break
         sleep 0.02
     done
+    [ "$until" -gt 0 ] || "$bin/steerctl" status "$job"
     kill_all
     rm -rf "$dir"
     [ "$until" -gt 0 ] && [ "$from" -gt 0 ] && [ "$version" -gt "$first" ] || { echo "FAIL $name did not train"; failed=1; return; }

@@ -1,6 +1,6 @@
 # The faults of tests/chaos/run. Of each: plan_NAME sets the cluster that it needs (workers_of: how many workers; host_n: how many of them may be
 # parameter hosts; target: train or rows; with[]: failpoints that daemons start with; disk: size of the coordinator's) and expect, the counters
-# of which one must move; strike_NAME does it. What has to be healed or started again is put off with `later`.
+# of which one must move; by_itself: it strikes when its failpoint does, not before; strike_NAME does it. What has to be healed or started again is put off with `later`.
 fault_names=(kill_worker kill_host kill_leader kill_alone kill_buddies kill_everybody kill_coordinator coordinator_away stop_short stop_long
     cut_both cut_one_way cut_flapping lossy_network join_host leave_host leave_leader disk_full slow_worker hung_worker corrupt_gradient
     corrupt_rows torn_checkpoint foreign_worker failpoint_worker failpoint_host failpoint_coordinator late_answer rows_killed rows_stopped
@@ -36,9 +36,7 @@ running_one() { # a worker that runs a range now, if any
     roster
     for i in $(seq "$workers"); do [[ $(entry "w$i") =~ \"running\":[1-9] ]] && { echo "w$i"; return; }; done
 }
-strikes_in_log() { # worker: it strikes later, when its log says so; run looks for that
-    hit=0 log_of=$1
-}
+strikes_in_log() { log_of=$1; } # worker: run looks for the fault in its log
 log_of='' odd=''
 second() { # with luck, something else on top, harmless to what the first is expected to move
     rnd 0 5
@@ -130,9 +128,9 @@ leaves() {
     leaving[$1]=1
     kill -TERM "${pid[$1]}"
 }
-plan_leave_host() { workers_of=(2 4 7) host_n=3 expect=respread; rnd 5 40; strike_at=$rolled; }
+plan_leave_host() { workers_of=(2 4 7) host_n=3 expect='respread|promoted'; rnd 5 40; strike_at=$rolled; }
 strike_leave_host() { leaves "$(host 1)"; }
-plan_leave_leader() { workers_of=(2 4 7) host_n=3 expect=respread; rnd 5 40; strike_at=$rolled; }
+plan_leave_leader() { workers_of=(2 4 7) host_n=3 expect='respread|promoted'; rnd 5 40; strike_at=$rolled; }
 strike_leave_leader() { leaves "$(host 0)"; }
 
 # ---- the disk ------------------------------------------------------------------------------------------------------------------------------
@@ -154,9 +152,9 @@ watch_disk_full() { # long enough full as soon as somebody noticed
 }
 
 # ---- slow, hung, lying -----------------------------------------------------------------------------------------------------------------------
-plan_slow_worker() { workers_of=(2 4 7) host_n=1 expect=overtaken; with[w2]=worker.compute.slow:30:sleep=1200:every strike_at=1; }
+plan_slow_worker() { by_itself=1 workers_of=(2 4 7) host_n=1 expect=overtaken; with[w2]=worker.compute.slow:30:sleep=1200:every strike_at=1; }
 strike_slow_worker() { strikes_in_log w2; later 6000 replaced w2; }
-plan_hung_worker() { workers_of=(2 4 7) host_n=1 expect=overtaken; with[w2]=worker.compute.hang:40 strike_at=1; }
+plan_hung_worker() { by_itself=1 workers_of=(2 4 7) host_n=1 expect=overtaken; with[w2]=worker.compute.hang:40 strike_at=1; }
 strike_hung_worker() { strikes_in_log w2; later 12000 replaced w2; }
 watch_hung_worker() { # from the moment that its thread hangs until its units are somebody else's
     if [ -z "${hung_at:-}" ]; then
@@ -175,12 +173,14 @@ replaced() { # a worker that is no good any more is killed, and starts again wit
     launch "$1"
 }
 plan_corrupt_gradient() { # every gradient is audited: what one worker says alone cannot be known to be wrong
+    by_itself=1
     workers_of=(4 7) host_n=1 expect='disputed|quarantined' train_options='--set audit=1' strike_at=1 odd=w2
     rnd 20 80
     with[w2]=worker.grad.corrupt:$rolled:every
 }
 strike_corrupt_gradient() { strikes_in_log w2; }
 plan_corrupt_rows() {
+    by_itself=1
     workers_of=(4 7) target=rows expect='disputed|quarantined' rows_options='--set audit=1' strike_at=1 odd=w2
     rnd 3 6
     with[all]=$rows_slow with[w2]=worker.rows.corrupt:$rolled:every,$rows_slow
@@ -191,7 +191,7 @@ strike_torn_checkpoint() { # the newest checkpoint's first chunk gets another by
     local m chunk i
     [[ $text =~ \"checkpoint\":\"([0-9a-f]{64})\" ]] || return 0
     m=${BASH_REMATCH[1]}
-    chunk=$(grep -oE '"[0-9a-f]{64}"' "$dir/blobs/${m:0:2}/${m:2}" | tail -1 | tr -d '"')
+    chunk=$(grep -oE '"chunks":\[[^]]*' "$dir/blobs/${m:0:2}/${m:2}" | grep -oE '[0-9a-f]{64}' | head -1)
     for i in $(seq "$workers"); do kill9 "w$i"; rm -rf "$wdir/w$i/cache"; again "w$i"; done
     chmod u+w "$dir/blobs/${chunk:0:2}/${chunk:2}"
     printf 'x' | dd of="$dir/blobs/${chunk:0:2}/${chunk:2}" bs=1 seek=9 conv=notrunc 2>/dev/null
@@ -211,14 +211,16 @@ draw() { # from the lines of stdin; sets drawn
     drawn=${lines[RANDOM % ${#lines[@]}]}
 }
 plan_failpoint_worker() {
+    by_itself=1
     workers_of=(2 4 7) host_n=1 expect='recomputed|duplicate'
     draw < <(points steer-worker '^ps[.]push[.](before|after)$')
     rnd 5 120
     with[w2]=$drawn:$rolled
     strike_at=1
 }
-strike_failpoint_worker() { hit=0; }
+strike_failpoint_worker() { :; }
 plan_failpoint_host() {
+    by_itself=1
     workers_of=(2 4 7) host_n=3 expect='promoted|rolled_back|recomputed'
     draw < <(points steer-worker '^ps[.](roots|close|apply|chunks|replica|replica.ack|push.ack)[.]|^ckpt[.]')
     case $drawn in ckpt*) rolled=1 ;; *) rnd 5 40 ;; esac
@@ -227,16 +229,17 @@ plan_failpoint_host() {
     with[w$rolled]=$drawn:$rnd_n
     strike_at=1
 }
-strike_failpoint_host() { hit=0; }
+strike_failpoint_host() { :; }
 plan_failpoint_coordinator() {
+    by_itself=1
     workers_of=(1 2 4 7) expect='adopted|rolled_back|recomputed|stale|fenced'
     draw < <(points steer-coordinator '^(session|grant|task.ack|journal.commit|artifact)[.]')
     case $drawn in journal*) rnd 4 12 ;; *) rnd 1 2 ;; esac
     with[c]=$drawn:$rolled
     strike_at=1
 }
-strike_failpoint_coordinator() { hit=0; }
-plan_late_answer() { workers_of=(2 4) host_n=1 expect='duplicate|stale'; rnd 10 200; with[w1]=ps.push.ack.before:$rolled:sleep=2300; strike_at=1; }
+strike_failpoint_coordinator() { :; }
+plan_late_answer() { by_itself=1 workers_of=(2 4) host_n=1 expect='duplicate|stale'; rnd 10 200; with[w1]=ps.push.ack.before:$rolled:sleep=2300; strike_at=1; }
 strike_late_answer() { strikes_in_log w1; }
 
 # ---- row ranges --------------------------------------------------------------------------------------------------------------------------------
@@ -246,7 +249,7 @@ strike_rows_killed() { local v; v=$(running_one); v=${v:-w1}; kill9 "$v"; notice
 watch_rows_killed() { watch_lost; }
 plan_rows_stopped() { workers_of=(2 4) target=rows expect='recomputed|overtaken|stale'; with[all]=$rows_slow; rnd 12 60; strike_at=$rolled; }
 strike_rows_stopped() { local v; v=$(running_one); v=${v:-w1}; end STOP "$v"; rnd 4000 12000; later $rolled resumes "$v"; }
-plan_rows_hung() { workers_of=(2 4) target=rows expect='overtaken|recomputed'; with[all]=$rows_slow with[w2]=worker.compute.hang:4,$rows_slow; strike_at=1; }
+plan_rows_hung() { by_itself=1 workers_of=(2 4) target=rows expect='overtaken|recomputed'; with[all]=$rows_slow with[w2]=worker.compute.hang:4,$rows_slow; strike_at=1; }
 strike_rows_hung() { strikes_in_log w2; later 12000 replaced w2; }
 plan_rows_coordinator() { workers_of=(1 2 4) target=rows expect='adopted|recomputed|stale'; with[all]=$rows_slow; }
 strike_rows_coordinator() { counters_keep; kill9 c; later $((RANDOM % 1500)) launch_coordinator; }

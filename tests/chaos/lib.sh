@@ -2,7 +2,8 @@
 # namespace of its own where the plan wants cuts.
 . tests/lib/cluster.sh
 
-counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused)
+export STEER_RESPREAD_MS=${STEER_RESPREAD_MS:-200} # hosts change as soon as somebody comes
+counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused damaged)
 declare -A sum=() last=() before=() names=() struck=() expected_dead=() roles=()
 faults='' notes=''
 

@@ -7,7 +7,7 @@ results=${1:-${STEER_RESULTS:-build/results.txt}}
 bin=${STEER_BIN:-build/release/bin}
 commit=$(git describe --always --dirty --exclude "*" 2>/dev/null || "$bin/steerctl" --version | cut -d' ' -f2)
 short=${commit%%-*} # the mutants say more digits
-counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused)
+counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused damaged)
 lines=$(grep "^suite=chaos commit=$commit " "$results")
 chaos() { grep -c "$1" <<<"$lines"; }
 seeds() { grep -oE ' seed=[0-9]+' <<<"$lines" | cut -d= -f2 | sort -n | sed -n "$1"; }

@@ -30,6 +30,7 @@ static void test_a_pipeline_runs_to_its_end(void **state)
     assert_int_equal(j->state, RUN_SUCCEEDED);
     assert_int_equal(cJSON_GetArraySize(json_get(stage(j, "attribute-model")->outputs, "model")),
                      2);  /* one a fold */
+    sched_collect(&f.sched);
     assert_null(j->spec); /* what a finished job does not need is let go */
     for (int i = 0; i < f.sched.workers_n; i++) {
         assert_int_equal(f.sched.worker[i]->running, 0);
