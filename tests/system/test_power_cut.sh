@@ -11,7 +11,7 @@ bin=$STEER_BIN
 top=$(mktemp -d /tmp/steer-power.XXXXXX)
 seed=${SEED:-$$}
 RANDOM=$seed
-if [ -n "${STEER_LONG:-}" ]; then cuts_max=${CUTS:-60} seconds_max=100000; else cuts_max=${CUTS:-100} seconds_max=30; fi
+if [ -n "${STEER_LONG:-}" ]; then cuts_max=${CUTS:-60} seconds_max=100000; else cuts_max=${CUTS:-100} seconds_max=28; fi
 declare -A pid=()
 failed=0 cuts=0 acks=0 lost=0 doubled=0 torn=0 begun=$SECONDS
 unset STEER_TOKEN STEER_SERVER
@@ -40,7 +40,7 @@ umount "$top/live"
 mkdir "$top/tests" "$top/tests/system"
 ln -s "$PWD/data" "$PWD/models" "$top/"
 spec=$top/tests/system/power.yaml
-sed '/name: rows/,$d; s/max_steps: 12/max_steps: 60/' tests/system/fault.yaml >"$spec"
+sed '/name: rows/,$d; s/max_steps: 12/max_steps: 30/' tests/system/fault.yaml >"$spec"
 want=$(tests/lib/fault_case.sh "$top/undisturbed" "$spec" 60 2>/dev/null | cut -d' ' -f2)
 [ ${#want} -eq 64 ] || { echo "FAIL the undisturbed run: $want"; failed=1; exit 1; }
 
@@ -133,6 +133,7 @@ copy_check() {
     while read -r key id; do # the last ones again: the same answers
         [ "$(submit_key "$key")" = "$id" ] || { doubled=$((doubled + 1)); complain "doubled: $key"; }
     done < <(tail -n 3 "$top/acks")
+    mkdir -p "$top/wc" && cp "$top/wl/worker.id" "$top/wc/" # the same machine, without what it had in memory
     worker wc
     "$bin/steerctl" wait "$job" --timeout 60 >>"$top/steerctl.log" 2>&1 || complain "the job did not end well on the copy"
     [ -s "$top/copy/state/blobs/${want:0:2}/${want:2}" ] || complain "the last checkpoint is not ${want:0:12}"
