@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.." || exit 1
 export STEER_BIN=${STEER_BIN:-build/release/bin}
 kills_min=${KILLS:-$([ -n "${STEER_LONG:-}" ] && echo 1000 || echo 50)}
 seed=${SEED:-$$}
-parallel=${PARALLEL:-4}
+parallel=${PARALLEL:-8}
 RANDOM=$seed
 top=$(mktemp -d /tmp/steer-ckptkill.XXXXXX)
 failed=0 begun=$SECONDS
