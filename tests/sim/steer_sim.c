@@ -2,10 +2,10 @@
  * steer-sim: runs seeds.
  *
  *   steer_sim --seed N [--trace]      one, twice; prints its event hash
- *   steer_sim --seeds A..B [--twice] [--all-struck] [--results FILE] [--jobs N]
+ *   steer_sim --seeds A..B [--twice] [--all-struck] [--stop] [--results FILE] [--jobs N]
  *
  * Exit 1: a violation; two runs of one seed that differ; with --all-struck: a fault that never
- * struck, or a counter of the scheduler that never moved. Without --results: STEER_RESULTS.
+ * struck, or a counter of the scheduler that never moved. --stop: at the first violation. Without --results: STEER_RESULTS.
  */
 #include <inttypes.h>
 #include <stdbool.h>
@@ -45,7 +45,7 @@ struct totals {
 
 struct options {
     uint64_t from, to;
-    bool twice, trace, one, all_struck;
+    bool twice, trace, one, all_struck, stop;
     int jobs;
     const char *results;
 };
@@ -157,8 +157,8 @@ static void campaign(const struct options *o, struct totals *t)
     uint64_t next = o->from;
     int n = 0;
 
-    while (next <= o->to || n > 0) {
-        while (n < o->jobs && next <= o->to) {
+    while (n > 0 || (next <= o->to && !(o->stop && t->violations > 0))) {
+        while (n < o->jobs && next <= o->to && !(o->stop && t->violations > 0)) {
             uint64_t to = next + BATCH <= o->to ? next + BATCH : o->to + 1;
             child[n].from = next;
             child[n].to = to;
@@ -240,6 +240,8 @@ static bool options_read(int argc, char **argv, struct options *o)
             o->trace = true;
         else if (strcmp(argv[i], "--all-struck") == 0)
             o->all_struck = true;
+        else if (strcmp(argv[i], "--stop") == 0)
+            o->stop = true;
         else if (strcmp(argv[i], "--twice") == 0)
             o->twice = true;
         else if (strcmp(argv[i], "--seed") == 0 && sscanf(value, "%" SCNu64, &o->from) == 1 && ++i)
