@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# One run of a small job on real daemons (a coordinator and two workers), each kept alive as systemd would: who exits without being told
+# is started again, without the fault. Used by test_failpoints.sh; one line of outcome on stdout.
+# usage: fault_case.sh DIR SPEC SECONDS [ROLE STEER_FAULT]...   ROLE: c, w1, w2
+# outcome: SUCCEEDED|FAILED|UNKNOWN SHA256-OF-THE-LAST-CHECKPOINT SHA256-OF-THE-ROWS JOBS EXITS   with EXITS as role:code,... or -
+set -u
+dir=$1 spec=$2 seconds=$3
+shift 3
+bin=${STEER_BIN:-build/release/bin}
+declare -A fault=()
+while [ $# -gt 1 ]; do fault[$1]=$2; shift 2; done
+mkdir -p "$dir/state"
+export STEER_DIR=$dir/state
+unset STEER_TOKEN STEER_SERVER STEER_FAULT
+
+cleanup() {
+    touch "$dir/stop"
+    for f in "$dir"/pid.*; do [ -s "$f" ] && kill -9 "$(cat "$f")" 2>/dev/null; done
+    wait 2>/dev/null
+}
+trap cleanup EXIT
+trap 'exit 1' TERM INT
+
+daemon() { # role: one life
+    local http control
+    if [ "$1" = c ]; then
+        http=$(sed -nE 's/.*"http":"http:\/\/([^"]*)".*/\1/p' "$STEER_DIR/endpoint.json" 2>/dev/null)
+        control=$(sed -nE 's/.*"control":"([^"]*)".*/\1/p' "$STEER_DIR/endpoint.json" 2>/dev/null)
+        exec "$bin/steer-coordinator" --dir "$STEER_DIR" --http "${http:-127.0.0.1:0}" --control "${control:-tcp://127.0.0.1:0}"
+    fi
+    exec "$bin/steer-worker" --coordinator-dir "$STEER_DIR" --dir "$dir/$1" --threads 1 --name "$1"
+}
+keep() { # role: until the test is over
+    local rc with=${fault[$1]:-}
+    while [ ! -e "$dir/stop" ]; do
+        STEER_FAULT=$with daemon "$1" >>"$dir/$1.log" 2>&1 &
+        echo $! >"$dir/pid.$1"
+        [ -e "$dir/stop" ] && kill -9 $!
+        wait $!
+        rc=$?
+        [ -e "$dir/stop" ] && break
+        echo "$1:$rc" >>"$dir/exits"
+        [ $rc -eq 0 ] && break
+        with=''
+        sleep 0.1
+    done
+}
+# Ids in order and both there before the job, so that w1 is the first host, which leads the steps; a fault may keep one from coming.
+for i in 1 2; do mkdir -p "$dir/w$i" && printf 'w000000000000000%d' $i >"$dir/w$i/worker.id"; done
+for role in c w1 w2; do
+    keep $role 2>>"$dir/keep.log" &
+    for _ in $(seq 20); do
+        [ $role != c ] || break
+        "$bin/steerctl" worker ls 2>>"$dir/steerctl.log" | grep -qw $role && break
+        sleep 0.1
+    done
+done
+
+end=$((SECONDS + seconds))
+job=''
+while [ $SECONDS -lt $end ] && [ -z "$job" ]; do
+    job=$("$bin/steerctl" submit "$spec" --idempotency-key once -o name 2>>"$dir/steerctl.log") || sleep 0.1
+done
+state=UNKNOWN
+while [ $SECONDS -lt $end ] && [ -n "$job" ]; do
+    "$bin/steerctl" wait "$job" --timeout 5 >>"$dir/steerctl.log" 2>&1
+    case $? in
+    0) state=SUCCEEDED ;;
+    9 | 10 | 11) state=FAILED ;;
+    *) sleep 0.1; continue ;;
+    esac
+    "$bin/steerctl" status "$job" -o json >"$dir/status.json" 2>>"$dir/steerctl.log" && break
+done
+rows=$(tr -d ' \n' <"$dir/status.json" 2>/dev/null | grep -oE '"rows/data":\["[0-9a-f]{64}' | head -1 | grep -oE '[0-9a-f]{64}')
+steps=$(sed -nE 's/.*max_steps: ([0-9]+).*/\1/p' "$spec" | head -1)
+manifest=$(grep -lrE "\"format\":\"steer-checkpoint-1\".*\"step\":$steps," "$STEER_DIR/blobs" | grep -v /blobs/tmp/ | sort | tr '\n' ' ')
+manifest=${manifest//"$STEER_DIR"\/blobs\//}
+manifest=$(tr -d "/ " <<<"$manifest")
+jobs=$("$bin/steerctl" ls -o json 2>/dev/null | grep -oE '"id": ?"job_' | wc -l)
+exits=$(paste -sd, "$dir/exits" 2>/dev/null)
+echo "$state ${manifest:--} ${rows:--} $jobs ${exits:--}"
