@@ -50,6 +50,7 @@ static struct {
     int open[OPEN_MAX_SIM]; /* file of a descriptor, -1: only a name */
     int opened;
     struct db *db;
+    bool failed; /* a commit failed otherwise than for space: nobody knows what is on the disk */
 } disk;
 
 /* ---- artefacts --------------------------------------------------------------------------------- */
@@ -435,6 +436,7 @@ WRAP(int, db_open, const char *path, const char *const *migrations, int n, struc
     else
         db_rollback(disk.db); /* what the process that died had not committed */
     *out = disk.db;
+    disk.failed = false; /* another process, which reads what is there */
     return rc;
 }
 
@@ -456,6 +458,8 @@ WRAP(int, db_commit, struct db *d, struct err *e)
     const struct sim_disk_faults *f = &sim_disk_faults;
     int rc;
 
+    if (disk.failed)
+        sim_violation("the coordinator commits after a commit has failed");
     if (f->full) {
         sim_disk_counts.full++;
         return err_set(e, ERR_NO_SPACE, "database: the disk is full");
@@ -468,6 +472,7 @@ WRAP(int, db_commit, struct db *d, struct err *e)
     if (sim_chance(f->io_error)) {
         sim_disk_counts.io_errors++;
         sim_trace("commit fails");
+        disk.failed = true;
         return err_set(e, ERR_IO, "database: disk I/O error");
     }
     rc = __real_db_commit(d, e);

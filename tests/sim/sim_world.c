@@ -613,6 +613,7 @@ static void faults_set(void)
 void sim_world_run(uint64_t seed, struct sim_results *out)
 {
     int workers, jobs;
+    bool burst; /* all submits at once: several in one turn of the coordinator */
 
     world_reset(out, seed);
     workers = 1 + (int)sim_draw(WORKERS_MAX);
@@ -625,8 +626,10 @@ void sim_world_run(uint64_t seed, struct sim_results *out)
     world.chaos_until_us = sim_now_us() + 3 * SECOND + sim_draw(20000000);
     fault_armed = world.on.failpoint;
     jobs = 1 + (int)sim_draw(sim_chance(300) ? 5 : 2);
+    burst = sim_chance(250);
     for (int i = 0; i < jobs; i++)
-        sim_http_client((int)sim_draw(SIM_JOBS), sim_now_us() + sim_draw(4000000),
+        sim_http_client((int)sim_draw(SIM_JOBS),
+                        sim_now_us() + (burst ? 1500000 : sim_draw(4000000)),
                         world.on.cancel && sim_chance(400), world.on.client_loss ? 200 : 0);
     sim_at(sim_now_us() + 500000, on_chaos, NULL, 0, 0);
     sim_at(world.chaos_until_us, on_heal, NULL, 0, 0);

@@ -8,6 +8,7 @@
  * struck, or a counter of the scheduler that never moved. --stop: at the first violation. Without --results: STEER_RESULTS.
  */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,10 +84,36 @@ static void merge(struct totals *t, const struct totals *o)
     t->hash = hash;
 }
 
+/* Says which seed it was before it dies. */
+static uint64_t running;
+
+static void on_crash(int number)
+{
+    char text[80];
+    int n = snprintf(text, sizeof text, "seed %" PRIu64 ": signal %d\n", running, number);
+
+    if (write(STDOUT_FILENO, text, (size_t)n) != n)
+        _exit(4);
+    _exit(1);
+}
+
+static void crashes_say(void)
+{
+    static char stack[64 << 10];
+    const stack_t alternative = {.ss_sp = stack, .ss_size = sizeof stack};
+    struct sigaction action = {.sa_handler = on_crash, .sa_flags = SA_ONSTACK};
+
+    sigaltstack(&alternative, NULL);
+    sigaction(SIGSEGV, &action, NULL);
+    sigaction(SIGBUS, &action, NULL);
+    sigaction(SIGABRT, &action, NULL);
+}
+
 static void seed_run(const struct options *o, uint64_t seed, struct totals *t)
 {
     struct sim_results r, again;
 
+    running = seed;
     sim_world_run(seed, &r);
     if (o->twice) {
         sim_tracing = false;
@@ -275,6 +302,7 @@ int main(int argc, char **argv)
                         "[--all-struck] [--jobs N] [--results FILE]\n");
         return 2;
     }
+    crashes_say();
     clock_gettime(CLOCK_MONOTONIC, &begun);
     sim_world_references();
     if (o.one) {
