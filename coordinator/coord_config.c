@@ -24,6 +24,10 @@ const char coord_config_usage[] =
     "  --crash-limit N      quarantine a task under which N different workers died, 0..8, 0 = "
     "never (default 3)\n"
     "  --lease-ms N         lease of a task, 1000..600000 (default 10000)\n"
+    "  --replicate 0|1      keep a copy of each host's parameters at another host, so that a lost "
+    "host costs one step (default 1)\n"
+    "  --respread-ms N      least time between two changes of parameter hosts because a worker "
+    "joins, 0 = never (default 10000)\n"
     "  --config FILE        any of these in YAML, \"lease-ms: 10000\" (STEER_COORDINATOR_CONFIG); "
     "variables and flags go first\n"
     "  --help, --version, --faults (the failpoints that STEER_FAULT=name:n can name)\n"
@@ -42,6 +46,8 @@ static const struct setting settings[] = {
     {"--open-control", NULL, SETTING_FLAG, AT(open_control), 0, 0, NULL},
     {"--crash-limit", NULL, SETTING_NUMBER, AT(crash_limit), 0, 8, NULL},
     {"--lease-ms", NULL, SETTING_NUMBER, AT(lease_ms), 1000, 600000, NULL},
+    {"--replicate", "STEER_REPLICATE", SETTING_NUMBER, AT(replicate), 0, 1, NULL},
+    {"--respread-ms", "STEER_RESPREAD_MS", SETTING_NUMBER, AT(respread_ms), 0, 86400000, NULL},
     {NULL, NULL, SETTING_TEXT, 0, 0, 0, 0, NULL}};
 
 bool coord_config_is_loopback(const char *endpoint)
@@ -84,7 +90,11 @@ static void defaults(struct coord_config *c)
 {
     const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
 
-    *c = (struct coord_config){.crash_limit = 3, .lease_ms = 10000, .heartbeat_ms = 500};
+    *c = (struct coord_config){.crash_limit = 3,
+                               .lease_ms = 10000,
+                               .heartbeat_ms = 500,
+                               .replicate = 1,
+                               .respread_ms = 10000};
     if (state != NULL && *state != '\0')
         snprintf(c->dir, sizeof c->dir, "%s/steer", state);
     else

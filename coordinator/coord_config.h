@@ -18,6 +18,8 @@ struct coord_config {
                             it can act as a worker */
     uint32_t crash_limit; /* different workers that may die under a task; 0 = any number */
     uint32_t lease_ms, heartbeat_ms;
+    uint32_t replicate;   /* 1: training on two and more hosts keeps a copy of every chunk */
+    uint32_t respread_ms; /* least time between two changes of hosts because one joins; 0 = never */
     bool help, version;
 };
 

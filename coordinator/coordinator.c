@@ -368,7 +368,11 @@ int coordinator_open(const struct coord_config *config, struct coordinator **out
                                  .slow_ms = 500,
                                  .resend_ms = 5000,
                                  .restart_grace_ms = 1500,
-                                 .adopt_ms = 6000};
+                                 .adopt_ms = 6000,
+                                 .replicate = config->replicate != 0,
+                                 .freeze_ms = 5000,
+                                 .first_ms = 60000,
+                                 .respread_ms = config->respread_ms};
     int rc = 0;
 
     c->config = *config;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/fault.h"
 #include "base/log.h"
@@ -103,6 +104,85 @@ static void map_fill(struct coordinator *c, const struct sched_session *ss, stru
     }
 }
 
+/* From where an attempt begins: the last checkpoint, or the memory of other hosts. */
+static void start_fill(struct coordinator *c, const struct sched_session *ss, struct control *m)
+{
+    const struct sched_frozen *f = &ss->start;
+
+    m->version =
+        ss->manifest_version > ss->start_version ? ss->manifest_version : ss->start_version;
+    m->manifest = ss->manifest;
+    m->replicate = ss->replicated;
+    m->from_attempt = ss->from_attempt;
+    if (ss->from_attempt == 0)
+        return;
+    m->version = ss->start_version;
+    m->close_step = f->close_step;
+    m->scale = (float)f->scale;
+    m->rate = (float)f->rate;
+    m->loss = f->loss;
+    m->grad_norm = f->grad_norm;
+    m->lr = f->lr;
+    m->tokens = f->tokens;
+    m->tail_loss = f->tail_loss;
+    m->tail_steps = f->tail_steps;
+    m->sources_n = (uint32_t)ss->sources_n;
+    for (int i = 0; i < ss->sources_n; i++) {
+        const struct sched_source *x = &ss->source[i];
+        const struct roster_worker *w = roster_find(&c->roster, x->worker);
+
+        snprintf(m->source[i].worker, sizeof m->source[i].worker, "%s", x->worker);
+        snprintf(m->source[i].endpoint, sizeof m->source[i].endpoint, "%s",
+                 w != NULL ? w->endpoint : "");
+        m->source[i].chunk_begin = x->chunk_begin;
+        m->source[i].chunk_end = x->chunk_end;
+        m->source[i].copy_begin = x->copy_begin;
+        m->source[i].copy_end = x->copy_end;
+    }
+}
+
+static void send_freeze(struct coordinator *c, const struct sched_action *act)
+{
+    const struct sched_session *ss = act->stage->session;
+    struct control *m = NULL;
+
+    if (ss == NULL || ss->id != act->number || ss->attempt != act->epoch ||
+        ss->change == CHANGE_NONE)
+        return;
+    m = control_new(CONTROL_SESSION_FREEZE);
+    m->job = act->job->id;
+    m->session = act->number;
+    m->session_attempt = act->epoch;
+    m->edge = act->value > 0;
+    coordinator_send(c, act->worker, m);
+}
+
+/* A damaged blob would be taken for the bytes that it should have: what writes it again would find
+ * it there already. Only names in the text are looked at, and only files that do not agree with
+ * their names go. */
+static void mend(struct coordinator *c, const struct sched_action *act)
+{
+    static const char hex[] = "0123456789abcdef";
+    const char *at = act->blob;
+
+    while (at != NULL && *at != '\0') {
+        size_t n = strspn(at, hex);
+        struct err e = {0};
+        char digest[DIGEST_HEX + 1], path[700];
+
+        if (n == DIGEST_HEX) {
+            memcpy(digest, at, n);
+            digest[n] = '\0';
+            blob_path(c->blobs, digest, path, sizeof path);
+            if (blob_verify(c->blobs, digest, &e) == ERR_CORRUPT) {
+                log_error("blob.damaged", "digest=%s error=\"%s\"", digest, e.msg);
+                unlink(path);
+            }
+        }
+        at += n > 0 ? n : 1;
+    }
+}
+
 static void send_session(struct coordinator *c, const struct sched_action *act,
                          enum control_type type)
 {
@@ -117,8 +197,7 @@ static void send_session(struct coordinator *c, const struct sched_action *act,
     m->job = act->job->id;
     m->session = ss->id;
     m->session_attempt = ss->attempt;
-    m->version = ss->manifest_version;
-    m->manifest = ss->manifest;
+    start_fill(c, ss, m);
     m->seed = p->seed;
     m->steps = p->steps;
     m->params = p->params;
@@ -192,6 +271,12 @@ void dispatch_action(struct coordinator *c, const struct sched_action *act)
         fault_hit(FAULT_SESSION_ACK_BEFORE);
         send_session_word(c, act, CONTROL_ACK);
         fault_hit(FAULT_SESSION_ACK_AFTER);
+        break;
+    case SCHED_SEND_FREEZE:
+        send_freeze(c, act);
+        break;
+    case SCHED_MEND:
+        mend(c, act);
         break;
     case SCHED_ASK_REUSE:
         ask_reuse(c, act);

@@ -392,6 +392,32 @@ static void on_session(const struct message *q)
     coordinator_event(q->c, &ev);
 }
 
+static void on_frozen(const struct message *q)
+{
+    const struct control *m = q->m;
+    struct sched_event ev = {.type = SCHED_SESSION_FROZEN,
+                             .session = m->session,
+                             .attempt = m->session_attempt,
+                             .version = m->version,
+                             .frozen = {.version = m->version,
+                                        .roots = m->roots,
+                                        .close_step = m->close_step,
+                                        .scale = (double)m->scale,
+                                        .rate = (double)m->rate,
+                                        .loss = m->loss,
+                                        .grad_norm = m->grad_norm,
+                                        .lr = m->lr,
+                                        .tail_loss = m->tail_loss,
+                                        .tokens = m->tokens,
+                                        .tail_steps = m->tail_steps}};
+
+    snprintf(ev.worker, sizeof ev.worker, "%s", q->worker);
+    log_info("session.frozen",
+             "session=%" PRIu64 " attempt=%" PRIu64 " worker=%s version=%" PRIu64 " roots=%u",
+             m->session, m->session_attempt, q->worker, m->version, m->roots);
+    coordinator_event(q->c, &ev);
+}
+
 static void on_bye(const struct message *q)
 {
     roster_step(
@@ -452,6 +478,7 @@ static const struct {
     {CONTROL_SESSION_CHECKPOINT, on_session, false},
     {CONTROL_SESSION_DONE, on_session, false},
     {CONTROL_SESSION_FAILED, on_session, false},
+    {CONTROL_SESSION_FROZEN, on_frozen, false},
     {CONTROL_BYE, on_bye, false},
     {CONTROL_LOG, on_log, false},
 };

@@ -205,40 +205,11 @@ static int save_job(struct journal *j, const struct sched_job *job, struct err *
     return rc;
 }
 
-static char *session_text(const struct sched_session *ss)
-{
-    cJSON *o = NULL, *hosts = NULL;
-    char *text = NULL;
-
-    if (ss == NULL)
-        return NULL;
-    o = cJSON_CreateObject();
-    cJSON_AddNumberToObject(o, "id", (double)ss->id);
-    cJSON_AddNumberToObject(o, "attempt", (double)ss->attempt);
-    cJSON_AddNumberToObject(o, "version", (double)ss->manifest_version);
-    cJSON_AddStringToObject(o, "manifest", ss->manifest.hex);
-    cJSON_AddNumberToObject(o, "faults", ss->faults);
-    cJSON_AddNumberToObject(o, "losses", ss->losses);
-    cJSON_AddNumberToObject(o, "assignment", (double)ss->assignment);
-    hosts = cJSON_AddArrayToObject(o, "hosts"); /* none when no attempt is open */
-    for (int i = 0; i < ss->hosts_n; i++) {
-        cJSON *h = cJSON_CreateObject();
-
-        cJSON_AddStringToObject(h, "worker", ss->host[i].worker);
-        cJSON_AddNumberToObject(h, "begin", ss->host[i].chunk_begin);
-        cJSON_AddNumberToObject(h, "end", ss->host[i].chunk_end);
-        cJSON_AddItemToArray(hosts, h);
-    }
-    text = json_text(o);
-    cJSON_Delete(o);
-    return text;
-}
-
 static int save_stage(struct journal *j, const struct sched_stage *st, struct err *e)
 {
     char *inputs = json_text(st->inputs), *done = json_text(st->done),
          *outputs = json_text(st->outputs);
-    char *metrics = json_text(st->metrics), *session = session_text(st->session);
+    char *metrics = json_text(st->metrics), *session = journal_session_text(st->session);
     int rc = db_run(
         j->db, e,
         "INSERT INTO stages(job, idx, name, kind, state, reason, reused, reuse_key, inputs, done, "

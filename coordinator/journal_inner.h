@@ -10,4 +10,8 @@ struct journal {
     uint64_t term;
 };
 
+/* journal_session.c: what of a training session must outlive the process, as JSON */
+char *journal_session_text(const struct sched_session *ss); /* heap; NULL for NULL */
+void journal_session_parse(const cJSON *o, struct sched_session *ss);
+
 #endif

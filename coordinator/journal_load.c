@@ -136,32 +136,12 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
 /* ---- stages
  * -----------------------------------------------------------------------------------------------------
  */
-static void session_parse(const struct db_row *row, int column, struct sched_session *ss)
+static void session_load(const struct db_row *row, int column, struct sched_session *ss)
 {
     cJSON *o = parse(row, column);
-    const cJSON *h = NULL;
 
-    if (o == NULL)
-        return;
-    ss->id = (uint64_t)json_int_or(o, "id", 0);
-    ss->attempt = (uint64_t)json_int_or(o, "attempt", 0);
-    ss->manifest_version = ss->version = (uint64_t)json_int_or(o, "version", 0);
-    ss->faults = (uint32_t)json_int_or(o, "faults", 0);
-    ss->losses = (uint32_t)json_int_or(o, "losses", 0);
-    snprintf(ss->manifest.hex, sizeof ss->manifest.hex, "%s", json_string_or(o, "manifest", ""));
-    ss->assignment = (uint64_t)json_int_or(o, "assignment", 0);
-    cJSON_ArrayForEach(h, json_get(o, "hosts"))
-    {
-        struct sched_host *host = &ss->host[ss->hosts_n];
-
-        if (ss->hosts_n == SCHED_HOSTS_MAX)
-            break;
-        snprintf(host->worker, sizeof host->worker, "%s", json_string_or(h, "worker", ""));
-        host->chunk_begin = (uint32_t)json_int_or(h, "begin", 0);
-        host->chunk_end = (uint32_t)json_int_or(h, "end", 0);
-        ss->hosts_n++;
-    }
-    ss->adopting = ss->hosts_n > 0;
+    if (o != NULL)
+        journal_session_parse(o, ss);
     cJSON_Delete(o);
 }
 
@@ -210,7 +190,7 @@ static int on_stage(void *self, const struct db_row *row, struct err *e)
     if (!db_is_null(row, 11) &&
         sched_restore_phase(l->s, st, db_text(row, 11), (uint32_t)db_int(row, 12)) &&
         st->session != NULL)
-        session_parse(row, 15, st->session);
+        session_load(row, 15, st->session);
     return 0;
 }
 

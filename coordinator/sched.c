@@ -456,7 +456,7 @@ static void on_worker_gone(struct sched *s, struct sched_event *ev, struct sched
     struct sched_worker *w = sched_find_worker(s, ev->worker);
 
     if (w != NULL)
-        w->suspect = true; /* nobody takes it back in while it goes */
+        w->suspect = true; /* whoever decides now must not count on it */
     sched_session_lose(s, ev->worker, ev->crashed ? "worker lost" : "worker left", a);
     sched_tasks_worker_gone(s, ev->worker, ev->crashed, a);
     worker_drop(s, ev->worker);
@@ -470,7 +470,7 @@ static void on_worker_mark(struct sched *s, struct sched_event *ev, struct sched
         return;
     if (ev->type == SCHED_WORKER_DRAIN && !w->draining) {
         w->draining = true;
-        sched_session_lose(s, ev->worker, "worker drains", a);
+        sched_session_drain(s, w, a);
     } else if (ev->type != SCHED_WORKER_DRAIN) {
         w->suspect = ev->type == SCHED_WORKER_SUSPECT;
     }
@@ -570,6 +570,7 @@ void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a
     case SCHED_SESSION_CHECKPOINT:
     case SCHED_SESSION_DONE:
     case SCHED_SESSION_FAILED:
+    case SCHED_SESSION_FROZEN:
         sched_on_session(s, ev, a);
         break;
     case SCHED_REUSE:

@@ -35,6 +35,7 @@
 #define SCHED_CRASHES_MAX 8
 #define SCHED_TASKS_MAX 200000
 #define SCHED_WORKERS_MAX 1024
+#define SCHED_CKPTS_MAX 8
 
 #define RUN_STATES(X)                                                                              \
     X(RUN_PENDING, "PENDING")                                                                      \
@@ -118,6 +119,38 @@ struct sched_task {
 struct sched_host {
     char worker[SCHED_WORKER_MAX];
     uint32_t chunk_begin, chunk_end;
+    bool lost; /* its process is gone, and with it what it held */
+};
+
+/* Where a host stood when it froze. */
+struct sched_frozen {
+    uint64_t version;
+    uint32_t roots;      /* COVER_*: root gradients of step `version` are complete and kept */
+    uint64_t close_step; /* how the step before `version` was closed; all zero: it does not know */
+    double scale, rate;
+    double loss, grad_norm, lr, tail_loss;
+    uint64_t tokens, tail_steps;
+};
+
+/* The memory of a host of an attempt that is over or freezes. */
+struct sched_source {
+    char worker[SCHED_WORKER_MAX];
+    uint32_t chunk_begin, chunk_end, copy_begin, copy_end;
+    bool answered, gone;
+    struct sched_frozen frozen;
+};
+
+/* Why the hosts of a session change. */
+enum sched_change {
+    CHANGE_NONE,
+    CHANGE_LOSS,   /* a host was lost */
+    CHANGE_SPREAD, /* a host joins or leaves; nobody is lost */
+    CHANGE_AGAIN   /* the open step has to be computed again */
+};
+
+struct sched_ckpt {
+    struct digest manifest;
+    uint64_t version;
 };
 struct sched_slot {
     char worker[SCHED_WORKER_MAX];
@@ -155,6 +188,20 @@ struct sched_session {
     uint64_t assignment;
     struct digest manifest; /* last checkpoint; "" = the initial model */
     uint64_t manifest_version;
+    int ckpts_n; /* the last checkpoints, rising; the last one is `manifest` */
+    struct sched_ckpt ckpt[SCHED_CKPTS_MAX];
+    /* Change of hosts (sched_handover.c). While `change` is not CHANGE_NONE hosts are being frozen
+     * and `source` collects their answers; while from_attempt is not 0 the attempt begins from the
+     * memory of `source`, which is kept until `stepped`. */
+    bool replicated; /* every host keeps a copy of the chunks of the one before it */
+    bool stepped;    /* the attempt has closed a step, as far as we heard */
+    enum sched_change change;
+    bool edge; /* the leader was asked to freeze after the open step */
+    uint64_t change_ms, asked_ms, opened_ms, spread_ms;
+    uint64_t from_attempt;
+    int sources_n;
+    struct sched_source source[SCHED_HOSTS_MAX];
+    struct sched_frozen start;       /* at start_version, when it begins from memory */
     uint64_t version, start_version; /* reached, as last heard; where the attempt began */
     uint64_t tokens;
     double loss, grad_norm, lr, tokens_per_s;
@@ -269,8 +316,12 @@ struct sched_config {
     uint32_t resend_ms; /* 5000: a session that is silent for so long is told again who does what */
     uint32_t restart_grace_ms; /* 1500: after a restart, until new sessions open, so that workers
                                   can come back */
-    uint32_t adopt_ms; /* 6000: after a restart, how long the hosts of a session that was open are
+    uint32_t adopt_ms;  /* 6000: after a restart, how long the hosts of a session that was open are
                           awaited */
+    bool replicate;     /* sessions of two and more hosts keep a copy of every chunk */
+    uint32_t freeze_ms; /* 5000: how long the answers of freezing hosts are awaited */
+    uint32_t first_ms;  /* 60000: until a new set of hosts must have closed its first step */
+    uint32_t respread_ms; /* 10000: between two changes of hosts because of a join; 0 = never */
 };
 
 struct sched {
@@ -304,6 +355,7 @@ enum sched_event_type {
     SCHED_SESSION_CHECKPOINT, /* session, attempt, version, digest */
     SCHED_SESSION_DONE,   /* session, attempt, version, digest, result: taken (figures) or NULL */
     SCHED_SESSION_FAILED, /* session, attempt, code, text */
+    SCHED_SESSION_FROZEN, /* session, attempt, worker, frozen */
     SCHED_REUSE /* stage_of, stage_index, result: taken {"outputs", "metrics"} or NULL: nothing to
                    reuse */
 };
@@ -339,6 +391,7 @@ struct sched_event {
     int code;
     const char *text; /* borrowed */
     int stage_index;
+    struct sched_frozen frozen;
 };
 
 /* What to do about it. The first group is journalled; the second is performed after the commit. */
@@ -364,6 +417,9 @@ enum sched_action_type {
     SCHED_SEND_ASSIGN,      /* worker, stage */
     SCHED_SEND_CLOSE,       /* worker, number: session, epoch: attempt, note */
     SCHED_SEND_SESSION_ACK, /* worker, number: session, epoch: attempt */
+    SCHED_SEND_FREEZE,      /* worker, stage, number: session, epoch: attempt, value: 1 = at the
+                               edge of the open step */
+    SCHED_MEND,             /* blobs that are named in `blob` and are damaged leave the store */
     SCHED_ASK_REUSE         /* stage, digest: answer with SCHED_REUSE */
 };
 struct sched_action {

@@ -68,8 +68,16 @@ bool sched_slot_add(struct sched_stage *st, const char *worker, struct tree_span
 const struct sched_slot *sched_slot_of(const struct sched_session *ss, const char *worker);
 
 /* sched_session.c: training sessions */
+#define SCHED_ASK_MS 1000 /* what everybody waits for is said again after so long */
 bool sched_worker_usable(const struct sched_worker *w);
+uint32_t sched_session_chunks(const struct session_plan *p);
 uint64_t sched_session_threads(const struct sched *s, const struct sched_stage *st);
+bool sched_session_is_host(const struct sched_session *ss, const char *worker); /* not a lost one */
+/* Who would host now: idle workers and members of the session. host: [SCHED_HOSTS_MAX]. */
+int sched_hosts_pick(const struct sched *s, const struct sched_stage *st, const char *class_id,
+                     struct sched_host *host);
+int sched_members_take(struct sched *s, struct sched_stage *st, bool opening,
+                       struct sched_actions *a);
 void sched_session_tell(struct sched_actions *a, enum sched_action_type type,
                         struct sched_stage *st, const char *worker);
 void sched_session_tell_all(struct sched *s, struct sched_actions *a, enum sched_action_type type,
@@ -80,8 +88,42 @@ void sched_session_close(struct sched *s, struct sched_stage *st, const char *wh
                          struct sched_actions *a);
 void sched_session_lose(struct sched *s, const char *worker, const char *why,
                         struct sched_actions *a);
+void sched_session_drain(struct sched *s, struct sched_worker *w, struct sched_actions *a);
+/* The attempt is over and the session goes back to its last checkpoint after wait_ms; it fails when
+ * attempts end again and again before any step. */
+void sched_attempt_end(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
+                       struct sched_actions *a);
+
+/* sched_adopt.c: after a restart */
 void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t session,
                          uint64_t attempt, struct sched_actions *a);
+void sched_adopt_settle(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+
+/* sched_report.c: what hosts say */
+struct sched_stage *sched_session_find(const struct sched *s, uint64_t id);
 void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_actions *a);
+
+/* sched_handover.c: another set of hosts, from the memory of the one before */
+/* Freezes the hosts of an open attempt, at the edge of the step for CHANGE_SPREAD, else now. Needs
+ * no change under way: change CHANGE_NONE and from_attempt 0. */
+void sched_handover_begin(struct sched *s, struct sched_stage *st, enum sched_change change,
+                          const char *why, struct sched_actions *a);
+/* The open step has to be computed again, from the version that it began with. */
+void sched_handover_again(struct sched *s, struct sched_stage *st, const char *why,
+                          struct sched_actions *a);
+/* A host or source is lost. Goes on from what is left, or ends the attempt. */
+void sched_handover_lost(struct sched *s, struct sched_stage *st, const char *worker,
+                         const char *why, struct sched_actions *a);
+void sched_handover_go_on(struct sched *s, struct sched_stage *st, const char *why,
+                          struct sched_actions *a);
+void sched_handover_frozen(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
+                           struct sched_actions *a);
+void sched_handover_stepped(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+void sched_handover_spread(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+void sched_handover_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+void sched_handover_drop(struct sched *s, struct sched_stage *st,
+                         struct sched_actions *a); /* sources are told to forget */
+bool sched_handover_holds(const struct sched_session *ss,
+                          const char *worker); /* a host, or a source that is needed */
 
 #endif

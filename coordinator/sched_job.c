@@ -103,7 +103,7 @@ void sched_renew(struct sched *s, uint64_t now_ms)
                 t->moved_ms = t->shadow.moved_ms = now_ms;
             }
             if (st->session != NULL)
-                st->session->progress_ms = now_ms;
+                st->session->progress_ms = st->session->change_ms = st->session->opened_ms = now_ms;
         }
     }
 }

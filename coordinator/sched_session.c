@@ -1,11 +1,13 @@
 /*
  * Training sessions. A session is one run of `steps` optimiser steps; an attempt is a session on a
  * fixed set of parameter hosts. Compute workers may come and go inside an attempt: that is a new
- * assignment. Losing a host ends the attempt, and the next one starts from the last checkpoint that
- * was committed, or from the initial model: the same bits either way.
+ * assignment. When hosts change the next attempt starts from what the hosts hold in memory
+ * (sched_handover.c), or, where that is lost, from the last checkpoint that was committed, or from
+ * the initial model: the same bits each time.
  *
  * Hosts: the idle workers with role params, each an equal contiguous range of chunks, as many as
- * leave every host two chunks. Who computes what: sched_assign.c.
+ * leave every host two chunks. Who computes what: sched_assign.c; what hosts report:
+ * sched_report.c; what workers hold that say hello: sched_adopt.c.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -23,7 +25,7 @@ bool sched_worker_usable(const struct sched_worker *w)
 /* ---- who hosts
  * --------------------------------------------------------------------------------------------------
  */
-static uint32_t chunks_of(const struct session_plan *p)
+uint32_t sched_session_chunks(const struct session_plan *p)
 {
     return (uint32_t)((p->params + p->chunk_elems - 1) / p->chunk_elems);
 }
@@ -58,25 +60,32 @@ static const struct sched_worker *class_pick(struct sched *s, struct sched_job *
     return best;
 }
 
-static void hosts_pick(struct sched *s, struct sched_stage *st, const char *class_id)
+/* Ready to host: idle, or in this session already, where even hung compute threads do no harm. */
+static bool can_host(const struct sched_stage *st, const struct sched_worker *w,
+                     const char *class_id)
 {
-    struct sched_session *ss = st->session;
-    uint32_t chunks = chunks_of(&st->phase.session);
+    return (w->in == st ? !w->suspect && !w->draining
+                        : sched_worker_usable(w) && w->in == NULL && w->running == 0) &&
+           (w->roles & SCHED_ROLE_PARAMS) != 0 && strcmp(w->class_id, class_id) == 0;
+}
+
+int sched_hosts_pick(const struct sched *s, const struct sched_stage *st, const char *class_id,
+                     struct sched_host *host)
+{
+    uint32_t chunks = sched_session_chunks(&st->phase.session);
     uint32_t most = chunks / 2 > 0 ? chunks / 2 : 1, n = 0;
 
-    ss->hosts_n = 0;
     for (int i = 0; i < s->workers_n && n < most && n < SCHED_HOSTS_MAX; i++) {
-        const struct sched_worker *w = s->worker[i];
-
-        if (sched_worker_usable(w) && w->in == NULL && w->running == 0 &&
-            (w->roles & SCHED_ROLE_PARAMS) != 0 && strcmp(w->class_id, class_id) == 0)
-            snprintf(ss->host[n++].worker, SCHED_WORKER_MAX, "%s", w->id);
+        if (!can_host(st, s->worker[i], class_id))
+            continue;
+        host[n] = (struct sched_host){.lost = false};
+        snprintf(host[n++].worker, SCHED_WORKER_MAX, "%s", s->worker[i]->id);
     }
-    ss->hosts_n = (int)n;
     for (uint32_t i = 0; i < n; i++) {
-        ss->host[i].chunk_begin = (uint32_t)((uint64_t)chunks * i / n);
-        ss->host[i].chunk_end = (uint32_t)((uint64_t)chunks * (i + 1) / n);
+        host[i].chunk_begin = (uint32_t)((uint64_t)chunks * i / n);
+        host[i].chunk_end = (uint32_t)((uint64_t)chunks * (i + 1) / n);
     }
+    return (int)n;
 }
 
 /* ---- messages
@@ -116,24 +125,25 @@ uint64_t sched_session_threads(const struct sched *s, const struct sched_stage *
     return n;
 }
 
-static bool is_host(const struct sched_session *ss, const char *worker)
+bool sched_session_is_host(const struct sched_session *ss, const char *worker)
 {
     for (int i = 0; i < ss->hosts_n; i++) {
-        if (strcmp(ss->host[i].worker, worker) == 0)
+        if (!ss->host[i].lost && strcmp(ss->host[i].worker, worker) == 0)
             return true;
     }
     return false;
 }
 
-/* Takes idle workers in until every unit has a thread. Gives how many came. */
-static int members_take(struct sched *s, struct sched_stage *st, bool opening,
-                        struct sched_actions *a)
+/* Takes idle workers in until every unit has a thread; when opening, the hosts too. Gives how many
+ * came. */
+int sched_members_take(struct sched *s, struct sched_stage *st, bool opening,
+                       struct sched_actions *a)
 {
     int came = 0;
 
     for (int i = 0; i < s->workers_n; i++) {
         struct sched_worker *w = s->worker[i];
-        bool host = opening && is_host(st->session, w->id);
+        bool host = opening && sched_session_is_host(st->session, w->id);
 
         if (w->in != NULL || w->running > 0 || !sched_worker_usable(w) ||
             !sched_class_fits(s, st->job, w))
@@ -154,17 +164,19 @@ static void session_open(struct sched *s, struct sched_stage *st,
 {
     struct sched_session *ss = st->session;
 
-    hosts_pick(s, st, of_class->class_id);
+    ss->hosts_n = sched_hosts_pick(s, st, of_class->class_id, ss->host);
     sched_class_bind(st->job, of_class, a);
     ss->attempt++;
     ss->open = true;
     ss->assignment = 0;
     ss->version = ss->start_version = ss->manifest_version;
-    ss->progress_ms = s->now_ms;
+    ss->progress_ms = ss->opened_ms = ss->spread_ms = s->now_ms;
     ss->step_ms = 0;
     ss->step = (struct sched_open){0};
     ss->duplicates = ss->stale = 0;
-    members_take(s, st, true, a);
+    ss->replicated = s->config.replicate && ss->hosts_n >= 2;
+    ss->stepped = false;
+    sched_members_take(s, st, true, a);
     sched_move_stage(s, st, RUN_RUNNING, "", a);
     sched_note(a, st->job, st, "session.open",
                "%s attempt %" PRIu64 " from version %" PRIu64 " on %d hosts", st->phase.name,
@@ -179,8 +191,9 @@ void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sche
 
     if (st->session->open) {
         if (sched_session_threads(s, st) < st->phase.session.units &&
-            members_take(s, st, false, a) > 0)
+            sched_members_take(s, st, false, a) > 0)
             sched_session_assign(s, st, a);
+        sched_handover_spread(s, st, a);
         return;
     }
     if (st->session->adopting || s->now_ms < st->session->retry_at_ms)
@@ -195,6 +208,7 @@ void sched_session_close(struct sched *s, struct sched_stage *st, const char *wh
 {
     if (!st->session->open && !st->session->adopting)
         return;
+    sched_handover_drop(s, st, a);
     sched_session_tell_all(s, a, SCHED_SEND_CLOSE, st, why);
     for (int i = 0; i < s->workers_n; i++) {
         if (s->worker[i]->in == st)
@@ -204,9 +218,8 @@ void sched_session_close(struct sched *s, struct sched_stage *st, const char *wh
     st->session->hosts_n = st->session->slots_n = 0;
 }
 
-/* The attempt is over; the session is not, unless attempts end again and again before any step. */
-static void attempt_end(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
-                        struct sched_actions *a)
+void sched_attempt_end(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
+                       struct sched_actions *a)
 {
     struct sched_failure f = {.code = ERR_UNREACHABLE, .attempt = (uint32_t)st->session->attempt};
 
@@ -223,6 +236,7 @@ static void attempt_end(struct sched *s, struct sched_stage *st, const char *why
     if (st->session->barren > 3 && wait_ms < sched_backoff(s, st->session->barren - 3))
         wait_ms = sched_backoff(s, st->session->barren - 3);
     snprintf(st->session->why, sizeof st->session->why, "%s", why);
+    s->counters.rolled_back++;
     sched_note(a, st->job, st, "session.recover",
                "attempt %" PRIu64 " ended at version %" PRIu64 ": %.150s", st->session->attempt,
                st->session->version, why);
@@ -237,93 +251,52 @@ void sched_session_lose(struct sched *s, const char *worker, const char *why,
     struct sched_worker *w = sched_find_worker(s, worker);
     struct sched_stage *st = w != NULL ? w->in : NULL;
     const struct sched_slot *slot = st != NULL ? sched_slot_of(st->session, worker) : NULL;
+    bool held = false;
     char text[SCHED_TEXT_MAX];
 
     if (st == NULL)
         return;
     snprintf(text, sizeof text, "%s: %s", worker, why);
-    if (is_host(st->session, worker)) {
+    if (slot != NULL && st->session->open)
+        s->counters.recomputed += slot->leaf_end - slot->leaf_begin;
+    held = sched_handover_holds(st->session, worker);
+    if (held)
         st->session->losses++;
-        attempt_end(s, st, text, 0, a);
-        return;
-    }
     sched_session_tell(a, SCHED_SEND_CLOSE, st, worker);
     w->in = NULL;
+    if (held) {
+        sched_handover_lost(s, st, worker, text, a);
+        return;
+    }
     if (st->session->adopting)
         return;
     sched_note(a, st->job, st, "session.leave", "%.200s", text);
-    if (slot != NULL)
-        s->counters.recomputed += slot->leaf_end - slot->leaf_begin;
-    if (sched_session_threads(s, st) == 0 && members_take(s, st, false, a) == 0)
-        attempt_end(s, st, "no compute worker left", 0, a);
+    if (sched_session_threads(s, st) == 0 && sched_members_take(s, st, false, a) == 0)
+        sched_attempt_end(s, st, "no compute worker left", 0, a);
     else
         sched_session_assign(s, st, a);
 }
 
-/* ---- taking over what ran while the coordinator was away
- * --------------------------------------------------------- */
-static void adopt(struct sched *s, struct sched_stage *st, struct sched_actions *a)
+void sched_session_drain(struct sched *s, struct sched_worker *w, struct sched_actions *a)
+{
+    if (w->in != NULL && sched_handover_holds(w->in->session, w->id))
+        return; /* until somebody else holds what it holds: sched_handover_spread() */
+    sched_session_lose(s, w->id, "worker drains", a);
+}
+
+/* A message may be lost with a connection; saying it twice is harmless. */
+static void resend(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
     struct sched_session *ss = st->session;
+    uint64_t wait = s->config.resend_ms;
 
-    for (int i = 0; i < ss->hosts_n; i++) {
-        const struct sched_worker *w = sched_find_worker(s, ss->host[i].worker);
-
-        if (w == NULL || w->in != st)
-            return;
-    }
-    if (sched_session_threads(s, st) == 0)
+    if (ss->from_attempt != 0 && wait > SCHED_ASK_MS)
+        wait = SCHED_ASK_MS; /* everybody waits for it */
+    if (s->now_ms - ss->progress_ms <= wait || s->now_ms - ss->resent_ms <= wait)
         return;
-    ss->adopting = false;
-    ss->open = true;
-    s->counters.adopted++;
-    sched_move_stage(s, st, RUN_RUNNING, "", a);
-    sched_note(a, st->job, st, "session.adopt", "%s attempt %" PRIu64 " goes on", st->phase.name,
-               ss->attempt);
-    sched_session_assign(s, st, a);
-}
-
-static struct sched_stage *session_find(const struct sched *s, uint64_t id);
-
-/* What a worker that says hello holds, against what it should: an attempt that is over is closed,
- * one that runs is joined again, and a member that does not know of its session has lost it. */
-void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t session,
-                         uint64_t attempt, struct sched_actions *a)
-{
-    struct sched_stage *st = session != 0 ? session_find(s, session) : NULL;
-    bool same = st != NULL && st->session->attempt == attempt &&
-                (st->session->open || st->session->adopting);
-
-    if (w->in != NULL && (w->in != st || !same))
-        sched_session_lose(s, w->id, "came back without its session", a);
-    for (int i = 0; !same && i < s->jobs_n;
-         i++) { /* a host that is a new process: its attempt cannot go on */
-        for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
-            struct sched_stage *other = &s->job[i]->stage[k];
-
-            if (other->session != NULL && other->session->adopting &&
-                is_host(other->session, w->id))
-                attempt_end(s, other, "a host is a new process", 0, a);
-        }
-    }
-    if (!same || w->draining || w->running > 0) {
-        if (session != 0 && (w->in == NULL || !same)) {
-            struct sched_action *act = sched_act(a, SCHED_SEND_CLOSE, NULL, NULL);
-
-            snprintf(act->worker, sizeof act->worker, "%s", w->id);
-            act->number = session;
-            act->epoch = attempt;
-            snprintf(act->note, sizeof act->note, "this attempt is over");
-        }
-        return;
-    }
-    if (w->in != NULL)
-        return;
-    w->in = st;
-    if (st->session->adopting)
-        adopt(s, st, a);
-    else
-        sched_session_assign(s, st, a);
+    ss->resent_ms = s->now_ms;
+    sched_session_tell_all(s, a, SCHED_SEND_OPEN, st, "");
+    sched_session_tell_all(s, a, SCHED_SEND_ASSIGN, st, "");
 }
 
 void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a)
@@ -332,184 +305,18 @@ void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_ac
     uint64_t limit = s->config.stall_ms > 20 * ss->step_ms ? s->config.stall_ms : 20 * ss->step_ms;
     char text[SCHED_TEXT_MAX];
 
-    if (ss->adopting && s->now_ms >= ss->adopt_until_ms) {
-        ss->losses++;
-        attempt_end(s, st, "not all hosts came back after a restart of the coordinator", 0, a);
-    }
+    if (ss->adopting)
+        sched_adopt_settle(s, st, a);
     if (ss->open)
-        sched_session_overtake(s, st, a);
-    if (ss->open && s->now_ms - ss->progress_ms > s->config.resend_ms &&
-        s->now_ms - ss->resent_ms > s->config.resend_ms) {
-        ss->resent_ms =
-            s->now_ms; /* a message may be lost with a connection; saying it twice is harmless */
-        sched_session_tell_all(s, a, SCHED_SEND_OPEN, st, "");
-        sched_session_tell_all(s, a, SCHED_SEND_ASSIGN, st, "");
-    }
-    if (!ss->open || s->now_ms - ss->progress_ms <= limit)
+        sched_handover_tick(s, st, a);
+    if (!ss->open || ss->change != CHANGE_NONE)
+        return;
+    sched_session_overtake(s, st, a);
+    resend(s, st, a);
+    if (s->now_ms - ss->progress_ms <= limit)
         return;
     snprintf(text, sizeof text, "no progress past version %" PRIu64 " for %" PRIu64 " s",
              ss->version, limit / 1000);
     ss->losses++;
-    attempt_end(s, st, text, sched_backoff(s, ss->losses), a);
-}
-
-/* ---- what the step leader says
- * ---------------------------------------------------------------------------------- */
-static struct sched_stage *session_find(const struct sched *s, uint64_t id)
-{
-    for (int i = 0; i < s->jobs_n; i++) {
-        for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
-            struct sched_stage *st = &s->job[i]->stage[k];
-
-            if (st->phase_open && st->session != NULL && st->session->id == id)
-                return st;
-        }
-    }
-    return NULL;
-}
-
-static void series_add(struct sched_actions *a, struct sched_stage *st, const char *name,
-                       double value, uint64_t step)
-{
-    struct sched_action *act = sched_act(a, SCHED_SERIES, st->job, st);
-    const char *phase = strcmp(st->phase.name, "train.0") == 0 ? "train" : st->phase.name;
-
-    if (st->job->kind == KIND_PIPELINE)
-        snprintf(act->text, sizeof act->text, "%s/%s.%s", st->name, phase, name);
-    else
-        snprintf(act->text, sizeof act->text, "%s.%s", phase, name);
-    act->value = value;
-    act->number = step;
-}
-
-static void on_status(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
-                      struct sched_actions *a)
-{
-    struct sched_session *ss = st->session;
-
-    sched_session_open_step(s, st, ev);
-    if (ev->partial || ev->version <= ss->version)
-        return;
-    if (ss->version > ss->manifest_version) {
-        uint64_t ms = (s->now_ms - ss->progress_ms) / (ev->version - ss->version);
-
-        ss->step_ms = ms > ss->step_ms ? ms : ss->step_ms;
-    }
-    ss->version = ev->version < st->phase.session.steps ? ev->version : st->phase.session.steps;
-    ss->progress_ms = s->now_ms;
-    ss->loss = ev->loss;
-    ss->grad_norm = ev->grad_norm;
-    ss->lr = ev->lr;
-    ss->tokens = ev->tokens;
-    ss->tokens_per_s = ev->tokens_per_s;
-    st->job->version++;
-    series_add(a, st, "loss", ev->loss, ss->version);
-    series_add(a, st, "lr", ev->lr, ss->version);
-    series_add(a, st, "grad_norm", ev->grad_norm, ss->version);
-    series_add(a, st, "tokens_per_s", ev->tokens_per_s, ss->version);
-}
-
-static void on_checkpoint(struct sched_stage *st, const struct sched_event *ev,
-                          struct sched_actions *a)
-{
-    struct sched_action *act;
-
-    if (ev->digest.hex[0] == '\0' || ev->version < st->session->manifest_version ||
-        ev->version > st->phase.session.steps)
-        return;
-    st->session->manifest = ev->digest;
-    st->session->manifest_version = ev->version;
-    act = sched_act(a, SCHED_CHECKPOINT, st->job, st);
-    act->digest = ev->digest;
-    act->number = ev->version;
-    act->epoch = ev->attempt;
-    snprintf(act->text, sizeof act->text, "%s", st->phase.name);
-    sched_act(a, SCHED_SAVE_STAGE, st->job, st);
-    sched_note(a, st->job, st, "session.checkpoint", "version %" PRIu64 " %s", ev->version,
-               ev->digest.hex);
-}
-
-static void on_done(struct sched *s, struct sched_stage *st, struct sched_event *ev,
-                    struct sched_actions *a)
-{
-    cJSON *entry = NULL, *outputs = NULL, *metrics = NULL;
-
-    if (ev->digest.hex[0] == '\0' || ev->version != st->phase.session.steps) {
-        attempt_end(s, st, "the session ended before its last step", s->config.backoff_ms, a);
-        return;
-    }
-    on_checkpoint(st, ev, a);
-    entry = cJSON_CreateObject();
-    outputs = cJSON_AddObjectToObject(entry, "outputs");
-    cJSON_AddStringToObject(outputs, "checkpoint", ev->digest.hex);
-    cJSON_AddArrayToObject(entry, "parts");
-    metrics = json_get(ev->result, "metrics") != NULL
-                  ? cJSON_Duplicate(json_get(ev->result, "metrics"), true)
-                  : cJSON_Duplicate(ev->result, true);
-    cJSON_AddItemToObject(entry, "metrics",
-                          cJSON_IsObject(metrics) ? metrics : cJSON_CreateObject());
-    if (!cJSON_IsObject(metrics))
-        cJSON_Delete(metrics);
-    sched_session_close(s, st, "done", a);
-    sched_phase_finish(s, st, entry, a);
-}
-
-static void on_failed(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
-                      struct sched_actions *a)
-{
-    struct sched_session *ss = st->session;
-    struct sched_failure f = {.code = ev->code, .attempt = (uint32_t)ss->attempt};
-    const char *why = ev->text != NULL ? ev->text : "";
-    bool loss = sched_code_is_loss(ev->code);
-
-    if (loss)
-        ss->losses++;
-    else
-        ss->faults++;
-    if (ss->faults < s->config.fault_budget && ss->losses <= s->config.loss_budget) {
-        /* Space comes back when somebody frees it; other losses are over as soon as other workers
-         * take the work. */
-        attempt_end(s, st, why,
-                    sched_backoff(s, ev->code == ERR_NO_SPACE ? ss->losses
-                                     : loss                   ? 1
-                                                              : ss->faults),
-                    a);
-        return;
-    }
-    snprintf(f.class_name, sizeof f.class_name, "%s",
-             loss                      ? "infrastructure"
-             : ev->code == ERR_NUMERIC ? "data"
-                                       : "user");
-    snprintf(f.worker, sizeof f.worker, "%s", ev->worker);
-    snprintf(f.message, sizeof f.message, "phase %s: %.600s", st->phase.name, why);
-    sched_fail(s, st, &f, a);
-}
-
-void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_actions *a)
-{
-    struct sched_stage *st = session_find(s, ev->session);
-    bool live = st != NULL && (st->session->open || st->session->adopting) &&
-                st->session->attempt == ev->attempt;
-
-    if (ev->type != SCHED_SESSION_STATUS) {
-        struct sched_action *act = sched_act(a, SCHED_SEND_SESSION_ACK, NULL, NULL);
-
-        act->value = (double)ev->version;
-
-        snprintf(act->worker, sizeof act->worker, "%s", ev->worker);
-        act->number = ev->session;
-        act->epoch = ev->attempt;
-    }
-    if (!live) {
-        s->counters.stale++;
-        return;
-    }
-    if (ev->type == SCHED_SESSION_STATUS)
-        on_status(s, st, ev, a);
-    else if (ev->type == SCHED_SESSION_CHECKPOINT)
-        on_checkpoint(st, ev, a);
-    else if (ev->type == SCHED_SESSION_DONE)
-        on_done(s, st, ev, a);
-    else
-        on_failed(s, st, ev, a);
+    sched_attempt_end(s, st, text, sched_backoff(s, ss->losses), a);
 }

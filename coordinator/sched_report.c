@@ -1,0 +1,231 @@
+/*
+ * What the hosts of a training session report: steps, checkpoints, the end, failures. Reports name
+ * their attempt; those of another one are stale.
+ *
+ * A checkpoint that cannot be read when an attempt starts from it (missing, or its bytes do not
+ * have its name any more) is struck off the session's list, and the next attempt starts from the
+ * one before it, at last from the initial model.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/sched_inner.h"
+
+/* ---- what the step leader says
+ * ---------------------------------------------------------------------------------- */
+struct sched_stage *sched_session_find(const struct sched *s, uint64_t id)
+{
+    for (int i = 0; i < s->jobs_n; i++) {
+        for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
+            struct sched_stage *st = &s->job[i]->stage[k];
+
+            if (st->phase_open && st->session != NULL && st->session->id == id)
+                return st;
+        }
+    }
+    return NULL;
+}
+
+static void series_add(struct sched_actions *a, struct sched_stage *st, const char *name,
+                       double value, uint64_t step)
+{
+    struct sched_action *act = sched_act(a, SCHED_SERIES, st->job, st);
+    const char *phase = strcmp(st->phase.name, "train.0") == 0 ? "train" : st->phase.name;
+
+    if (st->job->kind == KIND_PIPELINE)
+        snprintf(act->text, sizeof act->text, "%s/%s.%s", st->name, phase, name);
+    else
+        snprintf(act->text, sizeof act->text, "%s.%s", phase, name);
+    act->value = value;
+    act->number = step;
+}
+
+static void on_status(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
+                      struct sched_actions *a)
+{
+    struct sched_session *ss = st->session;
+
+    sched_session_open_step(s, st, ev);
+    if (ev->partial)
+        return;
+    if (ev->version > ss->start_version)
+        sched_handover_stepped(s, st, a);
+    if (ev->version <= ss->version)
+        return;
+    if (ss->version > ss->start_version) {
+        uint64_t ms = (s->now_ms - ss->progress_ms) / (ev->version - ss->version);
+
+        ss->step_ms = ms > ss->step_ms ? ms : ss->step_ms;
+    }
+    ss->version = ev->version < st->phase.session.steps ? ev->version : st->phase.session.steps;
+    ss->progress_ms = s->now_ms;
+    ss->loss = ev->loss;
+    ss->grad_norm = ev->grad_norm;
+    ss->lr = ev->lr;
+    ss->tokens = ev->tokens;
+    ss->tokens_per_s = ev->tokens_per_s;
+    st->job->version++;
+    series_add(a, st, "loss", ev->loss, ss->version);
+    series_add(a, st, "lr", ev->lr, ss->version);
+    series_add(a, st, "grad_norm", ev->grad_norm, ss->version);
+    series_add(a, st, "tokens_per_s", ev->tokens_per_s, ss->version);
+}
+
+static void ckpt_drop(struct sched_session *ss, int from)
+{
+    ss->ckpts_n = from;
+    ss->manifest = from > 0 ? ss->ckpt[from - 1].manifest : (struct digest){""};
+    ss->manifest_version = from > 0 ? ss->ckpt[from - 1].version : 0;
+}
+
+static void ckpt_add(struct sched_session *ss, const struct digest *manifest, uint64_t version)
+{
+    int at = ss->ckpts_n;
+
+    while (at > 0 && ss->ckpt[at - 1].version >= version)
+        at--;
+    if (at == SCHED_CKPTS_MAX)
+        memmove(&ss->ckpt[0], &ss->ckpt[1], (size_t)(--at) * sizeof ss->ckpt[0]);
+    ss->ckpt[at] = (struct sched_ckpt){*manifest, version};
+    ckpt_drop(ss, at + 1);
+}
+
+static void on_checkpoint(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
+                          struct sched_actions *a)
+{
+    struct sched_action *act;
+
+    if (ev->digest.hex[0] == '\0' || ev->version < st->session->manifest_version ||
+        ev->version > st->phase.session.steps)
+        return;
+    if (ev->version > st->session->start_version)
+        sched_handover_stepped(s, st, a);
+    ckpt_add(st->session, &ev->digest, ev->version);
+    act = sched_act(a, SCHED_CHECKPOINT, st->job, st);
+    act->digest = ev->digest;
+    act->number = ev->version;
+    act->epoch = ev->attempt;
+    snprintf(act->text, sizeof act->text, "%s", st->phase.name);
+    sched_act(a, SCHED_SAVE_STAGE, st->job, st);
+    sched_note(a, st->job, st, "session.checkpoint", "version %" PRIu64 " %s", ev->version,
+               ev->digest.hex);
+}
+
+static void on_done(struct sched *s, struct sched_stage *st, struct sched_event *ev,
+                    struct sched_actions *a)
+{
+    cJSON *entry = NULL, *outputs = NULL, *metrics = NULL;
+
+    if (ev->digest.hex[0] == '\0' || ev->version != st->phase.session.steps) {
+        sched_attempt_end(s, st, "the session ended before its last step", s->config.backoff_ms, a);
+        return;
+    }
+    on_checkpoint(s, st, ev, a);
+    entry = cJSON_CreateObject();
+    outputs = cJSON_AddObjectToObject(entry, "outputs");
+    cJSON_AddStringToObject(outputs, "checkpoint", ev->digest.hex);
+    cJSON_AddArrayToObject(entry, "parts");
+    metrics = json_get(ev->result, "metrics") != NULL
+                  ? cJSON_Duplicate(json_get(ev->result, "metrics"), true)
+                  : cJSON_Duplicate(ev->result, true);
+    cJSON_AddItemToObject(entry, "metrics",
+                          cJSON_IsObject(metrics) ? metrics : cJSON_CreateObject());
+    if (!cJSON_IsObject(metrics))
+        cJSON_Delete(metrics);
+    sched_session_close(s, st, "done", a);
+    sched_phase_finish(s, st, entry, a);
+}
+
+/* An attempt that could not read the checkpoint from which it starts: it says so by naming it. */
+static bool is_damage(const struct sched_session *ss, const struct sched_event *ev)
+{
+    return (ev->code == ERR_CORRUPT || ev->code == ERR_NOT_FOUND || ev->code == ERR_LIMIT) &&
+           ss->ckpts_n > 0 && ss->from_attempt == 0 && !ss->stepped && ev->text != NULL &&
+           strstr(ev->text, ss->manifest.hex) != NULL;
+}
+
+static void fall_back(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
+                      struct sched_actions *a)
+{
+    struct sched_session *ss = st->session;
+    const struct sched_ckpt bad = ss->ckpt[ss->ckpts_n - 1];
+    struct sched_action *act = sched_act(a, SCHED_MEND, st->job, st);
+
+    act->blob = mem_strdup(ev->text);
+    act->blob_len = strlen(ev->text);
+    ckpt_drop(ss, ss->ckpts_n - 1);
+    s->counters.fallback++;
+    sched_note(a, st->job, st, "session.fallback",
+               "checkpoint %.12s of version %" PRIu64 " is damaged: going on from version %" PRIu64
+               " %s",
+               bad.manifest.hex, bad.version, ss->manifest_version,
+               ss->ckpts_n > 0 ? "" : "(the initial model)");
+    sched_attempt_end(s, st, ev->text, 0, a);
+}
+
+static void on_failed(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
+                      struct sched_actions *a)
+{
+    struct sched_session *ss = st->session;
+    struct sched_failure f = {.code = ev->code, .attempt = (uint32_t)ss->attempt};
+    const char *why = ev->text != NULL ? ev->text : "";
+    bool loss = sched_code_is_loss(ev->code);
+
+    if (is_damage(ss, ev)) {
+        fall_back(s, st, ev, a);
+        return;
+    }
+    if (loss)
+        ss->losses++;
+    else
+        ss->faults++;
+    if (ss->faults < s->config.fault_budget && ss->losses <= s->config.loss_budget) {
+        /* Space comes back when somebody frees it; other losses are over as soon as other workers
+         * take the work. */
+        sched_attempt_end(s, st, why,
+                          sched_backoff(s, ev->code == ERR_NO_SPACE ? ss->losses
+                                           : loss                   ? 1
+                                                                    : ss->faults),
+                          a);
+        return;
+    }
+    snprintf(f.class_name, sizeof f.class_name, "%s",
+             loss                      ? "infrastructure"
+             : ev->code == ERR_NUMERIC ? "data"
+                                       : "user");
+    snprintf(f.worker, sizeof f.worker, "%s", ev->worker);
+    snprintf(f.message, sizeof f.message, "phase %s: %.600s", st->phase.name, why);
+    sched_fail(s, st, &f, a);
+}
+
+void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_actions *a)
+{
+    struct sched_stage *st = sched_session_find(s, ev->session);
+    bool live = st != NULL && (st->session->open || st->session->adopting) &&
+                st->session->attempt == ev->attempt;
+
+    if (ev->type != SCHED_SESSION_STATUS && ev->type != SCHED_SESSION_FROZEN) {
+        struct sched_action *act = sched_act(a, SCHED_SEND_SESSION_ACK, NULL, NULL);
+
+        act->value = (double)ev->version;
+
+        snprintf(act->worker, sizeof act->worker, "%s", ev->worker);
+        act->number = ev->session;
+        act->epoch = ev->attempt;
+    }
+    if (!live) {
+        s->counters.stale++;
+        return;
+    }
+    if (ev->type == SCHED_SESSION_STATUS)
+        on_status(s, st, ev, a);
+    else if (ev->type == SCHED_SESSION_FROZEN)
+        sched_handover_frozen(s, st, ev, a);
+    else if (ev->type == SCHED_SESSION_CHECKPOINT)
+        on_checkpoint(s, st, ev, a);
+    else if (ev->type == SCHED_SESSION_DONE)
+        on_done(s, st, ev, a);
+    else
+        on_failed(s, st, ev, a);
+}
