@@ -200,7 +200,7 @@ static void session_check(const struct sched *s, const struct sched_stage *st)
             continue; /* the work of a straggler, or a second opinion: beside the others */
         if (ss->slot[i].leaf_begin != at || ss->slot[i].leaf_end <= at)
             sim_violation("slots of session %" PRIu64 " are no partition at unit %u", ss->id, at);
-        if (w == NULL || w->in != st)
+        if (ss->change == CHANGE_NONE && (w == NULL || w->in != st)) /* frozen: nobody computes */
             sim_violation("%s computes for session %" PRIu64 " and is no member",
                           ss->slot[i].worker, ss->id);
         at = ss->slot[i].leaf_end;

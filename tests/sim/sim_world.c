@@ -42,7 +42,8 @@ static struct world {
     int workers;
     bool chaos, over;
     uint64_t chaos_until_us, healed_us;
-    uint32_t lease_ms, pace_us; /* pace: between two acts of the chaos, about */
+    struct coord_config config;
+    uint32_t pace_us; /* pace: between two acts of the chaos, about */
     struct coordinator *coordinator;
     volatile int stop;
     struct sim_results *out;
@@ -86,11 +87,7 @@ static void coordinator_gone(void)
 
 static void *coordinator_main(void *arg)
 {
-    struct coord_config config = {.dir = "/c",
-                                  .http = "127.0.0.1:7780",
-                                  .control = CONTROL,
-                                  .lease_ms = world.lease_ms,
-                                  .heartbeat_ms = 500};
+    struct coord_config config = world.config;
     struct coordinator *c = NULL;
     struct err e = {0};
     struct sim_proc *me = sim_self();
@@ -511,6 +508,30 @@ static void on_watch(void *self, uint64_t a, uint64_t b)
 
 /* ---- a run ----------------------------------------------------------------------------------------------- */
 
+/* What an installation without any settings has. */
+static void coordinator_set(void)
+{
+    char *argv[] = {(char *)(uintptr_t) "steer-coordinator", NULL};
+    struct err e = {0};
+
+    CHECK(coord_config_parse(1, argv, &world.config, &e) == 0);
+    world.config.crash_limit = 0; /* so many die here that no task is to blame */
+    snprintf(world.config.dir, sizeof world.config.dir, "/c");
+    snprintf(world.config.control, sizeof world.config.control, "%s", CONTROL);
+}
+
+static void worker_set(struct worker_config *config, int i)
+{
+    char *argv[] = {(char *)(uintptr_t) "steer-worker", NULL};
+    struct err e = {0};
+
+    CHECK(worker_config_parse(1, argv, config, &e) == 0);
+    snprintf(config->dir, sizeof config->dir, "/w%d", i);
+    snprintf(config->name, sizeof config->name, "w%d", i);
+    snprintf(config->listen, sizeof config->listen, "tcp://w%d:0", i);
+    snprintf(config->coordinator, sizeof config->coordinator, "%s", CONTROL);
+}
+
 static void world_reset(struct sim_results *out, uint64_t seed)
 {
     sim_core_reset();
@@ -525,7 +546,7 @@ static void world_reset(struct sim_results *out, uint64_t seed)
     out->seed = seed;
     sim_seed(seed);
     sim_jobs_files();
-    world.lease_ms = 10000;
+    coordinator_set();
 }
 
 static void nodes_set(int workers, int hosts, uint32_t threads_max)
@@ -535,15 +556,11 @@ static void nodes_set(int workers, int hosts, uint32_t threads_max)
         struct node *n = &world.node[i];
 
         n->slowness = 100;
-        n->config =
-            (struct worker_config){.threads = 1 + sim_draw(threads_max),
-                                   .roles = i <= hosts ? ROLE_COMPUTE | ROLE_PARAMS : ROLE_COMPUTE,
-                                   .coordinator = CONTROL};
+        worker_set(&n->config, i);
+        n->config.threads = 1 + sim_draw(threads_max);
+        n->config.roles = i <= hosts ? ROLE_COMPUTE | ROLE_PARAMS : ROLE_COMPUTE;
         if (i > 0 && i <= hosts && i < workers && sim_chance(100))
             n->config.roles = ROLE_PARAMS;
-        snprintf(n->config.dir, sizeof n->config.dir, "/w%d", i);
-        snprintf(n->config.name, sizeof n->config.name, "w%d", i);
-        snprintf(n->config.listen, sizeof n->config.listen, "tcp://w%d:0", i);
         sim_at(sim_now_us() + (i == 0 || sim_chance(700) ? sim_draw(100000) : sim_draw(9000000)),
                on_start, NULL, (uint64_t)i, 0);
     }
@@ -620,7 +637,8 @@ void sim_world_run(uint64_t seed, struct sim_results *out)
     nodes_set(workers, 1 + (int)sim_draw(4), 3);
     faults_set();
     world.chaos = true;
-    world.lease_ms = 3000 + sim_draw(8000);
+    world.config.lease_ms = 3000 + sim_draw(8000);
+    world.config.replicate = sim_chance(850);
     world.pace_us = 100000 + sim_draw(2000000);
     sim_work_faults.unit_us = sim_chance(300) ? 1000 : 5000 + sim_draw(150000);
     world.chaos_until_us = sim_now_us() + 3 * SECOND + sim_draw(20000000);
