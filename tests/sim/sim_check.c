@@ -247,16 +247,72 @@ static void sched_check(const struct sched *s)
     }
 }
 
+/* A lease whose holder did not name it must not get longer by a heartbeat. */
+struct silent {
+    const struct sched_task *task;
+    uint64_t until_ms;
+};
+
+static bool names(const struct sched_event *ev, const struct sched_task *t)
+{
+    for (int i = 0; i < ev->leases_n; i++)
+        if (ev->lease[i].task == t->id && ev->lease[i].epoch == t->epoch)
+            return true;
+    return false;
+}
+
+static int silent_leases(const struct sched *s, const struct sched_event *ev, struct silent *out,
+                         int cap)
+{
+    int n = 0;
+
+    if (ev->type != SCHED_HEARTBEAT)
+        return 0;
+    for (int i = 0; i < s->jobs_n; i++) {
+        const struct sched_job *j = s->job[i];
+
+        for (int k = 0; k < j->stages_n && !run_state_is_final(j->state); k++) {
+            for (uint32_t t = 0; t < j->stage[k].tasks_n && n < cap; t++) {
+                const struct sched_task *task = &j->stage[k].task[t];
+
+                if (task->state == TASK_LEASED && strcmp(task->worker, ev->worker) == 0 &&
+                    !names(ev, task))
+                    out[n++] = (struct silent){task, task->lease_until_ms};
+            }
+        }
+    }
+    return n;
+}
+
+/* A result counts for the lease that it came under, and for no other. */
+static void result_check(const struct sched_event *ev, const struct sched_action *a)
+{
+    if (a->type != SCHED_ATTEMPT_END || strcmp(a->text, "succeeded") != 0)
+        return;
+    if (ev->type != SCHED_TASK_DONE || a->number != ev->task || a->epoch != ev->epoch ||
+        strcmp(a->worker, ev->worker) != 0)
+        sim_violation("task %" PRIu64 ": epoch %" PRIu64 " of %s succeeds by what %s says of epoch "
+                      "%" PRIu64,
+                      a->number, a->epoch, a->worker, ev->worker, ev->epoch);
+}
+
 void __real_sched_step(struct sched *s, struct sched_event *event, struct sched_actions *actions);
 WRAP(void, sched_step, struct sched *s, struct sched_event *event, struct sched_actions *actions)
 {
     int before = actions->n;
+    struct silent silent[64];
+    int silents = silent_leases(s, event, silent, 64);
 
     __real_sched_step(s, event, actions);
+    for (int i = 0; i < silents; i++)
+        if (silent[i].task->lease_until_ms > silent[i].until_ms)
+            sim_violation("a heartbeat renews task %" PRIu64 ", which it does not name",
+                          silent[i].task->id);
     for (int i = before; i < actions->n; i++) {
         const struct sched_action *a = &actions->v[i];
 
         action_made(a);
+        result_check(event, a);
         if (sim_tracing && a->type == SCHED_EVENT)
             sim_trace("event %s %s %s", a->text, a->stage != NULL ? a->stage->name : "", a->note);
     }

@@ -277,8 +277,32 @@ WRAP(int, fault_strike_error, enum fault f, struct err *e)
 
 /* ---- chaos --------------------------------------------------------------------------------------------- */
 
+/* A host of a session that runs, often its leader; 0: there is none. */
+static int some_host(void)
+{
+    const struct coordinator *c = world.coordinator;
+    const struct roster_worker *w = NULL;
+    const struct sched_session *of = NULL;
+
+    for (int i = 0; c != NULL && i < c->sched.jobs_n; i++)
+        for (int k = 0; k < c->sched.job[i]->stages_n; k++) {
+            const struct sched_session *ss = c->sched.job[i]->stage[k].session;
+
+            if (ss != NULL && ss->open && ss->hosts_n > 0 && (of == NULL || sim_chance(500)))
+                of = ss;
+        }
+    if (of != NULL)
+        w = roster_find(&c->roster,
+                        of->host[sim_chance(300) ? 0 : sim_draw((uint32_t)of->hosts_n)].worker);
+    return w != NULL ? atoi(w->name + 1) : 0; /* "w3" */
+}
+
 static int some_worker(void)
 {
+    int host = sim_chance(500) ? some_host() : 0;
+
+    if (host != 0)
+        return host;
     return 1 + (int)sim_draw((uint32_t)world.workers);
 }
 
@@ -459,7 +483,9 @@ static void on_chaos(void *self, uint64_t a, uint64_t b)
         links_act();
     else
         machines_act();
-    sim_at(sim_now_us() + 1000 + sim_draw(2 * world.pace_us), on_chaos, NULL, 0, 0);
+    /* Most of all while a session runs. */
+    sim_at(sim_now_us() + 1000 + sim_draw(2 * world.pace_us / (some_host() != 0 ? 3 : 1)), on_chaos,
+           NULL, 0, 0);
 }
 
 static void on_heal(void *self, uint64_t a, uint64_t b)
@@ -633,20 +659,20 @@ void sim_world_run(uint64_t seed, struct sim_results *out)
     bool burst; /* all submits at once: several in one turn of the coordinator */
 
     world_reset(out, seed);
-    workers = 1 + (int)sim_draw(WORKERS_MAX);
-    nodes_set(workers, 1 + (int)sim_draw(4), 3);
+    workers = sim_chance(600) ? 3 + (int)sim_draw(WORKERS_MAX - 2) : 1 + (int)sim_draw(WORKERS_MAX);
+    nodes_set(workers, sim_chance(600) ? workers : 1 + (int)sim_draw(4), 3);
     faults_set();
     world.chaos = true;
     world.config.lease_ms = 3000 + sim_draw(8000);
     world.config.replicate = sim_chance(850);
     world.pace_us = 100000 + sim_draw(2000000);
-    sim_work_faults.unit_us = sim_chance(300) ? 1000 : 5000 + sim_draw(150000);
+    sim_work_faults.unit_us = sim_chance(200) ? 2000 : 10000 + sim_draw(200000);
     world.chaos_until_us = sim_now_us() + 3 * SECOND + sim_draw(20000000);
     fault_armed = world.on.failpoint;
     jobs = 1 + (int)sim_draw(sim_chance(300) ? 5 : 2);
     burst = sim_chance(250);
     for (int i = 0; i < jobs; i++)
-        sim_http_client((int)sim_draw(SIM_JOBS),
+        sim_http_client((int)(sim_chance(500) ? sim_draw(5) : sim_draw(SIM_JOBS)),
                         sim_now_us() + (burst ? 1500000 : sim_draw(4000000)),
                         world.on.cancel && sim_chance(400), world.on.client_loss ? 200 : 0);
     sim_at(sim_now_us() + 500000, on_chaos, NULL, 0, 0);
