@@ -16,6 +16,7 @@
 #define TASKS_MAX 4096
 #define JOBS_MAX 64
 #define SHARDS_MAX 4096
+#define CKPTS_MAX 32
 #define LAYOUTS_MAX 1024
 
 struct sim_check_counts sim_check_counts;
@@ -33,6 +34,8 @@ static struct {
         enum run_state state;
     } over[JOBS_MAX];
     int over_n;
+    struct digest ckpt[CKPTS_MAX];
+    int ckpts;
     const struct sched_actions *batch; /* being committed */
     uint64_t made, committed, performed;
     struct known_shard {
@@ -126,12 +129,27 @@ static void action_committed(const struct sched_action *a)
         check.task[a->number].done_committed = 1;
     else if (a->type == SCHED_SAVE_JOB)
         job_over(a->job);
+    else if (a->type == SCHED_CHECKPOINT && a->stage->phase_open &&
+             a->number < a->stage->phase.session.steps)
+        check.ckpt[check.ckpts++ % CKPTS_MAX] = a->digest;
 }
 
 void sim_check_committed(void)
 {
     for (int i = 0; check.batch != NULL && i < check.batch->n; i++)
         action_committed(&check.batch->v[i]);
+}
+
+const char *sim_check_some_checkpoint(void)
+{
+    int n = check.ckpts < CKPTS_MAX ? check.ckpts : CKPTS_MAX;
+
+    /* Often the newest: it is the one that would be read. */
+    if (n == 0)
+        return NULL;
+    return check.ckpt[sim_chance(600) ? (uint32_t)(check.ckpts - 1) % CKPTS_MAX
+                                      : sim_draw((uint32_t)n)]
+        .hex;
 }
 
 int __real_journal_commit(struct journal *j, const struct sched_actions *a, uint64_t wall_ms,

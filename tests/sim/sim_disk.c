@@ -81,10 +81,8 @@ void sim_disk_put(const void *bytes, size_t len, struct digest *out)
         (*at)->len = len;
         memcpy((*at)->data, bytes, len);
         (*at)->data[len] = '\0';
-    } else {
-        memcpy((*at)->data, bytes, len); /* written again: whole again */
-    }
-    (*at)->damaged = false;
+        (*at)->damaged = false;
+    } /* else: it is not sent again, and what is damaged stays so */
 }
 
 const char *sim_disk_get(const char *digest, size_t *len)
@@ -227,7 +225,7 @@ WRAP(int, artifact_fetch, struct artifact_client *c, const char *digest, uint64_
         return err_set(e, ERR_NOT_FOUND, "artefact %.12s is not in the store", digest);
     if (!is_whole(b)) {
         sim_disk_counts.found_damaged++;
-        return err_set(e, ERR_CORRUPT, "artefact %.12s does not agree with its digest", digest);
+        return err_set(e, ERR_CORRUPT, "artefact %s does not agree with its digest", digest);
     }
     snprintf(path, cap, "/blob/%s", digest);
     return 0;
@@ -388,9 +386,25 @@ WRAP(int, flock, int fd, int operation)
     return 0;
 }
 
+WRAP(void, blob_path, const struct blob_store *s, const char *digest, char *path, size_t cap)
+{
+    (void)s;
+    snprintf(path, cap, "/blob/%s", digest);
+}
+
 WRAP(int, unlink, const char *path)
 {
     struct file *f = file_at(path, false);
+
+    if (strncmp(path, "/blob/", 6) == 0) {
+        struct blob **at = blob_at(path + 6), *b = *at;
+
+        if (b != NULL) {
+            *at = b->next;
+            free(b);
+        }
+        return 0;
+    }
 
     if (f != NULL)
         f->path[0] = '\0';

@@ -404,6 +404,32 @@ static void links_act(void)
     }
 }
 
+/* A chunk of a checkpoint, or its manifest, is torn; mostly a host is lost then, so that it is read. */
+static void checkpoint_damage(void)
+{
+    const char *manifest = sim_check_some_checkpoint(), *text = NULL, *at = NULL;
+    char digest[DIGEST_HEX + 1];
+    size_t len = 0;
+    uint32_t chunks = 0;
+
+    text = manifest != NULL ? sim_disk_get(manifest, &len) : NULL;
+    if (text == NULL)
+        return;
+    snprintf(digest, sizeof digest, "%s", manifest);
+    at = strstr(text, "\"chunks\":[\"");
+    if (at != NULL && sim_chance(700)) {
+        at += strlen("\"chunks\":[\"");
+        while (at[chunks * (DIGEST_HEX + 3) + DIGEST_HEX + 1] == ',')
+            chunks++;
+        snprintf(digest, sizeof digest, "%.*s", DIGEST_HEX,
+                 at + sim_draw(chunks + 1) * (DIGEST_HEX + 3));
+    }
+    world.out->faults.damage += sim_disk_damage(digest);
+    for (int i = sim_chance(700) ? 1 : world.workers + 1; i <= world.workers; i++)
+        if (sim_chance(600))
+            worker_kill(i, sim_draw(3000000));
+}
+
 static void machines_act(void)
 {
     struct world *w = &world;
@@ -411,7 +437,11 @@ static void machines_act(void)
     struct node *n = &w->node[a];
     uint64_t us = 100000 + sim_draw(sim_chance(300) ? 15000000 : 3000000);
 
-    switch (sim_draw(9)) {
+    switch (sim_draw(10)) {
+    case 8:
+        if (w->on.damage)
+            checkpoint_damage();
+        break;
     case 0:
     case 1:
         if (w->on.kill_worker && n->proc != NULL) {
