@@ -147,8 +147,8 @@ const char *sim_check_some_checkpoint(void)
     /* Often the newest: it is the one that would be read. */
     if (n == 0)
         return NULL;
-    return check.ckpt[sim_chance(600) ? (uint32_t)(check.ckpts - 1) % CKPTS_MAX
-                                      : sim_draw((uint32_t)n)]
+    return check
+        .ckpt[sim_chance(600) ? (uint32_t)(check.ckpts - 1) % CKPTS_MAX : sim_draw((uint32_t)n)]
         .hex;
 }
 

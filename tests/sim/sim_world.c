@@ -22,39 +22,15 @@
 #include "sim_jobs.h"
 #include "sim_net.h"
 #include "sim_work.h"
+#include "sim_world_inner.h"
 #include "worker/daemon.h"
 
-#define WORKERS_MAX 7
 #define CONTROL "tcp://coordinator:7781"
 #define SECOND ((uint64_t)1000000)
 #define HEALED_S_MAX 400 /* after the chaos every job ends within so many seconds */
 
-struct node {
-    struct sim_proc *proc; /* NULL: off */
-    struct worker_config config;
-    uint32_t slowness;
-    bool signal, left; /* left: drained, not to come back before the end of the chaos */
-    int signal_fd;
-};
-
-static struct world {
-    struct node node[1 + WORKERS_MAX]; /* [0]: the coordinator */
-    int workers;
-    bool chaos, over;
-    uint64_t chaos_until_us, healed_us;
-    struct coord_config config;
-    uint32_t pace_us; /* pace: between two acts of the chaos, about */
-    struct coordinator *coordinator;
-    volatile int stop;
-    struct sim_results *out;
-#define X(name) bool name;
-    struct {
-        SIM_FAULTS(X)
-    } on;
-#undef X
-    uint32_t failpoint_rate; /* in a million, of each pass */
-    int hard_faults;
-} world;
+struct sim_world sim_world;
+#define world sim_world
 
 static char *expected[SIM_JOBS];
 
@@ -107,7 +83,7 @@ static void *coordinator_main(void *arg)
 
 static void *worker_main(void *arg)
 {
-    struct node *n = arg;
+    struct sim_node *n = arg;
     struct sim_proc *me = sim_self();
     struct err e = {0};
     int rc = daemon_run(&n->config, &e);
@@ -138,7 +114,7 @@ WRAP(void, _exit, int code)
 
 static void on_start(void *self, uint64_t node, uint64_t b)
 {
-    struct node *n = &world.node[node];
+    struct sim_node *n = &world.node[node];
 
     (void)self;
     (void)b;
@@ -150,9 +126,14 @@ static void on_start(void *self, uint64_t node, uint64_t b)
     sim_trace("start node %d as %u", (int)node, n->proc->serial);
 }
 
-static void worker_kill(int node, uint64_t away_us)
+void sim_world_start(int node)
 {
-    struct node *n = &world.node[node];
+    on_start(NULL, (uint64_t)node, 0);
+}
+
+void sim_world_kill(int node, uint64_t away_us)
+{
+    struct sim_node *n = &world.node[node];
     struct sim_proc *p = n->proc;
 
     if (p == NULL)
@@ -189,12 +170,12 @@ uint32_t sim_world_slowness(void)
 
 static bool signal_ready(void *self)
 {
-    return ((struct node *)self)->signal;
+    return ((struct sim_node *)self)->signal;
 }
 
 WRAP(int, signalfd, int fd, const sigset_t *set, int flags)
 {
-    struct node *n = &world.node[sim_self()->node];
+    struct sim_node *n = &world.node[sim_self()->node];
 
     (void)fd;
     (void)set;
@@ -212,7 +193,7 @@ WRAP(int, pthread_sigmask, int how, const sigset_t *set, sigset_t *old)
 
 WRAP(ssize_t, read, int fd, void *out, size_t len)
 {
-    struct node *n = sim_self() != NULL ? &world.node[sim_self()->node] : NULL;
+    struct sim_node *n = sim_self() != NULL ? &world.node[sim_self()->node] : NULL;
 
     CHECK(n != NULL && fd == n->signal_fd && len == sizeof(struct signalfd_siginfo));
     if (!n->signal) {
@@ -255,7 +236,7 @@ static void place_dies(enum fault f)
     if (node == 0)
         sim_world_coordinator_crash();
     else
-        worker_kill(node, sim_draw(4000000));
+        sim_world_kill(node, sim_draw(4000000));
 }
 
 WRAP(bool, fault_strike, enum fault f)
@@ -275,249 +256,6 @@ WRAP(int, fault_strike_error, enum fault f, struct err *e)
     return 0;
 }
 
-/* ---- chaos --------------------------------------------------------------------------------------------- */
-
-/* A host of a session that runs, often its leader; 0: there is none. */
-static int some_host(void)
-{
-    const struct coordinator *c = world.coordinator;
-    const struct roster_worker *w = NULL;
-    const struct sched_session *of = NULL;
-
-    for (int i = 0; c != NULL && i < c->sched.jobs_n; i++)
-        for (int k = 0; k < c->sched.job[i]->stages_n; k++) {
-            const struct sched_session *ss = c->sched.job[i]->stage[k].session;
-
-            if (ss != NULL && ss->open && ss->hosts_n > 0 && (of == NULL || sim_chance(500)))
-                of = ss;
-        }
-    if (of != NULL)
-        w = roster_find(&c->roster,
-                        of->host[sim_chance(300) ? 0 : sim_draw((uint32_t)of->hosts_n)].worker);
-    return w != NULL ? atoi(w->name + 1) : 0; /* "w3" */
-}
-
-static int some_worker(void)
-{
-    int host = sim_chance(500) ? some_host() : 0;
-
-    if (host != 0)
-        return host;
-    return 1 + (int)sim_draw((uint32_t)world.workers);
-}
-
-static void on_uncut(void *self, uint64_t from, uint64_t to)
-{
-    (void)self;
-    sim_net_cut((int)from, (int)to, false);
-}
-
-static void cut(int from, int to, uint64_t for_us)
-{
-    if (from == to)
-        return;
-    sim_net_cut(from, to, true);
-    sim_at(sim_now_us() + for_us, on_uncut, NULL, (uint64_t)from, (uint64_t)to);
-    sim_trace("cut %d -> %d for %.1f s", from, to, (double)for_us / 1e6);
-}
-
-static void on_flap(void *self, uint64_t node, uint64_t times)
-{
-    uint64_t down = 50000 + sim_draw(900000);
-
-    (void)self;
-    if (!world.chaos || times == 0)
-        return;
-    for (int o = 0; o <= world.workers; o++) {
-        cut((int)node, o, down);
-        cut(o, (int)node, down);
-    }
-    sim_at(sim_now_us() + down + sim_draw(900000), on_flap, NULL, node, times - 1);
-}
-
-static void on_space(void *self, uint64_t a, uint64_t b)
-{
-    (void)self;
-    (void)a;
-    (void)b;
-    sim_disk_faults.full = false;
-}
-
-static void signal_drain(int node)
-{
-    struct node *n = &world.node[node];
-
-    if (n->proc == NULL || n->signal || n->left)
-        return;
-    n->signal = n->left = true; /* a second signal would be a kill */
-    sim_fd_wake(n->signal_fd);
-    sim_trace("SIGTERM to node %d", node);
-    world.out->faults.drain_signal++;
-}
-
-static void links_act(void)
-{
-    struct world *w = &world;
-    int a = some_worker(), b = some_worker();
-    uint64_t us = 200000 + sim_draw(sim_chance(300) ? 12000000 : 2500000);
-
-    switch (sim_draw(5)) {
-    case 0:
-        if (w->on.cut_control) {
-            cut(a, 0, us);
-            cut(0, a, us);
-            w->out->faults.cut_control++;
-        }
-        break;
-    case 1:
-        if (w->on.cut_data && a != b) {
-            cut(a, b, us);
-            cut(b, a, us);
-            w->out->faults.cut_data++;
-        }
-        break;
-    case 2:
-        if (w->on.cut_one_way) {
-            b = sim_chance(500) ? 0 : b;
-            if (a != b) {
-                cut(sim_chance(500) ? a : b, a, us);
-                cut(a, b, us);
-                w->out->faults.cut_one_way++;
-            }
-        }
-        break;
-    case 3:
-        if (w->on.flap) {
-            on_flap(NULL, (uint64_t)a, 2 + sim_draw(6));
-            w->out->faults.flap++;
-        }
-        break;
-    default:
-        if (w->on.isolate) {
-            for (int o = 0; o <= w->workers; o++) {
-                cut(a, o, us);
-                cut(o, a, us);
-            }
-            w->out->faults.isolate++;
-        }
-        break;
-    }
-}
-
-/* A chunk of a checkpoint, or its manifest, is torn; mostly a host is lost then, so that it is read. */
-static void checkpoint_damage(void)
-{
-    const char *manifest = sim_check_some_checkpoint(), *text = NULL, *at = NULL;
-    char digest[DIGEST_HEX + 1];
-    size_t len = 0;
-    uint32_t chunks = 0;
-
-    text = manifest != NULL ? sim_disk_get(manifest, &len) : NULL;
-    if (text == NULL)
-        return;
-    snprintf(digest, sizeof digest, "%s", manifest);
-    at = strstr(text, "\"chunks\":[\"");
-    if (at != NULL && sim_chance(700)) {
-        at += strlen("\"chunks\":[\"");
-        while (at[chunks * (DIGEST_HEX + 3) + DIGEST_HEX + 1] == ',')
-            chunks++;
-        snprintf(digest, sizeof digest, "%.*s", DIGEST_HEX,
-                 at + sim_draw(chunks + 1) * (DIGEST_HEX + 3));
-    }
-    world.out->faults.damage += sim_disk_damage(digest);
-    for (int i = sim_chance(700) ? 1 : world.workers + 1; i <= world.workers; i++)
-        if (sim_chance(600))
-            worker_kill(i, sim_draw(3000000));
-}
-
-static void machines_act(void)
-{
-    struct world *w = &world;
-    int a = some_worker();
-    struct node *n = &w->node[a];
-    uint64_t us = 100000 + sim_draw(sim_chance(300) ? 15000000 : 3000000);
-
-    switch (sim_draw(10)) {
-    case 8:
-        if (w->on.damage)
-            checkpoint_damage();
-        break;
-    case 0:
-    case 1:
-        if (w->on.kill_worker && n->proc != NULL) {
-            worker_kill(a, sim_draw(5000000));
-            w->out->faults.kill_worker++;
-        }
-        break;
-    case 2:
-        if (w->on.kill_coordinator && w->node[0].proc != NULL) {
-            sim_world_coordinator_crash();
-            w->out->faults.kill_coordinator++;
-        }
-        break;
-    case 3:
-        if (w->on.stop_worker && n->proc != NULL) {
-            sim_trace("stop node %d for %.1f s", a, (double)us / 1e6);
-            sim_proc_stop(n->proc, sim_now_us() + us);
-            w->out->faults.stop_worker++;
-        }
-        break;
-    case 4:
-        if (w->on.stop_coordinator && w->node[0].proc != NULL) {
-            sim_trace("stop the coordinator for %.1f s", (double)us / 1e6);
-            sim_proc_stop(w->node[0].proc, sim_now_us() + us);
-            w->out->faults.stop_coordinator++;
-        }
-        break;
-    case 5:
-        if (w->on.drain_signal)
-            signal_drain(a);
-        break;
-    case 6:
-        if (w->on.drain_api && w->coordinator != NULL && w->coordinator->roster.n > 0) {
-            const struct roster *r = &w->coordinator->roster;
-            char path[100];
-
-            snprintf(path, sizeof path, "/v1/workers/%s/drain",
-                     r->worker[sim_draw((uint32_t)r->n)]->id);
-            sim_http_ask(path);
-            w->out->faults.drain_api++;
-        }
-        break;
-    case 7:
-        if (w->on.join && n->proc == NULL) {
-            n->left = false;
-            on_start(NULL, (uint64_t)a, 0);
-            w->out->faults.join++;
-        }
-        break;
-    default:
-        if (w->on.disk_full && !sim_disk_faults.full) {
-            sim_disk_faults.full = true;
-            sim_trace("the disk is full");
-            sim_at(sim_now_us() + us, on_space, NULL, 0, 0);
-            w->out->faults.disk_full++;
-        }
-        break;
-    }
-}
-
-static void on_chaos(void *self, uint64_t a, uint64_t b)
-{
-    (void)self;
-    (void)a;
-    (void)b;
-    if (!world.chaos)
-        return;
-    if (sim_chance(350))
-        links_act();
-    else
-        machines_act();
-    /* Most of all while a session runs. */
-    sim_at(sim_now_us() + 1000 + sim_draw(2 * world.pace_us / (some_host() != 0 ? 3 : 1)), on_chaos,
-           NULL, 0, 0);
-}
-
 static void on_heal(void *self, uint64_t a, uint64_t b)
 {
     (void)self;
@@ -534,7 +272,7 @@ static void on_heal(void *self, uint64_t a, uint64_t b)
     sim_work_faults.hang = sim_work_faults.task_fails = 0;
     sim_http_heal();
     for (int i = 0; i <= world.workers; i++) {
-        struct node *n = &world.node[i];
+        struct sim_node *n = &world.node[i];
 
         n->slowness = 100;
         if (n->proc != NULL && n->proc->stopped_until_us > sim_now_us())
@@ -609,7 +347,7 @@ static void nodes_set(int workers, int hosts, uint32_t threads_max)
 {
     world.workers = workers;
     for (int i = 0; i <= workers; i++) {
-        struct node *n = &world.node[i];
+        struct sim_node *n = &world.node[i];
 
         n->slowness = 100;
         worker_set(&n->config, i);
@@ -653,36 +391,6 @@ static void results(void)
         snprintf(out->violation, sizeof out->violation, "%s", sim_violated());
 }
 
-/* Each fault is on in half of the runs; how bad it is differs too. */
-static void faults_set(void)
-{
-#define X(name) world.on.name = sim_chance(450);
-    SIM_FAULTS(X)
-#undef X
-    sim_net_faults =
-        (struct sim_net_faults){.drop = world.on.drop ? 1 + sim_draw(100) : 0,
-                                .twice = world.on.twice ? 1 + sim_draw(100) : 0,
-                                .late = world.on.late ? 1 + sim_draw(80) : 0,
-                                .late_us = 10000 + sim_draw(3000000),
-                                .reorder = world.on.reorder,
-                                .delay_us = 200 + sim_draw(sim_chance(300) ? 200000 : 10000)};
-    if (world.on.commit_crash) {
-        sim_disk_faults.crash_before = sim_draw(12);
-        sim_disk_faults.crash_after = sim_draw(12);
-    }
-    sim_disk_faults.io_error = world.on.commit_error ? sim_draw(8) : 0;
-    sim_work_faults.hang = world.on.hang ? 1 + sim_draw(20) : 0;
-    sim_work_faults.task_fails = world.on.task_fails ? sim_draw(200) : 0;
-    world.failpoint_rate = 50 + sim_draw(4000);
-    if (world.on.slow) {
-        for (int i = 1; i <= world.workers; i++)
-            if (sim_chance(400)) {
-                world.node[i].slowness = 200 + sim_draw(1500);
-                world.out->faults.slow++;
-            }
-    }
-}
-
 void sim_world_run(uint64_t seed, struct sim_results *out)
 {
     int workers, jobs;
@@ -691,7 +399,7 @@ void sim_world_run(uint64_t seed, struct sim_results *out)
     world_reset(out, seed);
     workers = sim_chance(600) ? 3 + (int)sim_draw(WORKERS_MAX - 2) : 1 + (int)sim_draw(WORKERS_MAX);
     nodes_set(workers, sim_chance(600) ? workers : 1 + (int)sim_draw(4), 3);
-    faults_set();
+    sim_chaos_draw();
     world.chaos = true;
     world.config.lease_ms = 3000 + sim_draw(8000);
     world.config.replicate = sim_chance(850);
@@ -705,7 +413,7 @@ void sim_world_run(uint64_t seed, struct sim_results *out)
         sim_http_client((int)(sim_chance(500) ? sim_draw(5) : sim_draw(SIM_JOBS)),
                         sim_now_us() + (burst ? 1500000 : sim_draw(4000000)),
                         world.on.cancel && sim_chance(400), world.on.client_loss ? 200 : 0);
-    sim_at(sim_now_us() + 500000, on_chaos, NULL, 0, 0);
+    sim_chaos_begin();
     sim_at(world.chaos_until_us, on_heal, NULL, 0, 0);
     loop();
     out->jobs = (uint64_t)jobs;
