@@ -158,7 +158,7 @@ check: deps ## everything a change must pass
 .PHONY: check-built
 check-built: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim
 	@MODE=$(MODE) STEER_SIM=$(B)/tests/sim/steer_sim STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh all lint:tests/lint/includes.sh \
-	  $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) tests/sim/test_simulator.sh $(sort $(wildcard tests/system/test_*.sh)) tests/mutants/test_mutants.sh
+	  $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) tests/sim/test_simulator.sh $(sort $(wildcard tests/system/test_*.sh)) tests/chaos/test_chaos.sh tests/mutants/test_mutants.sh
 .PHONY: mutants chaos chaos-short
 chaos-short: all $(B)/tests/lib/ref_train ## disturbed runs of the real daemons, one of each fault; CHAOS_RUNS=N for more
 	@STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh chaos tests/chaos/test_chaos.sh

@@ -79,6 +79,22 @@ static void tasks_renew(struct sched_stage *st, struct sched_actions *a)
     snprintf(act->text, sizeof act->text, "%s", st->phase.name);
 }
 
+/* Goes on from an older checkpoint; version 0: from the initial model. */
+static void session_from(struct sched_session *ss, const struct digest *manifest, uint64_t version)
+{
+    while (ss->ckpts_n > 0 && ss->ckpt[ss->ckpts_n - 1].version >= version)
+        ss->ckpts_n--;
+    if (version > 0) {
+        if (ss->ckpts_n == SCHED_CKPTS_MAX) {
+            memmove(&ss->ckpt[0], &ss->ckpt[1], (SCHED_CKPTS_MAX - 1) * sizeof ss->ckpt[0]);
+            ss->ckpts_n--;
+        }
+        ss->ckpt[ss->ckpts_n++] = (struct sched_ckpt){*manifest, version};
+    }
+    ss->manifest = *manifest;
+    ss->manifest_version = version;
+}
+
 static void stage_revive(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
     if (st->state == RUN_SUCCEEDED)
@@ -94,7 +110,9 @@ static void stage_revive(struct sched *s, struct sched_stage *st, struct sched_a
         st->session->faults = st->session->losses = st->session->barren = 0;
         st->session->why[0] = '\0';
         st->session->adopting = false;
-        st->session->hosts_n = st->session->slots_n = 0;
+        st->session->hosts_n = st->session->slots_n = st->session->sources_n = 0;
+        st->session->from_attempt = 0;
+        st->session->change = CHANGE_NONE;
         st->session->version = st->session->manifest_version;
         st->session->retry_at_ms = s->now_ms;
     }
@@ -122,8 +140,7 @@ void sched_on_retry(struct sched *s, struct sched_event *ev, struct sched_action
         j->stage[ev->stage_index].session != NULL) {
         struct sched_session *ss = j->stage[ev->stage_index].session;
 
-        ss->manifest = ev->digest;
-        ss->manifest_version = ev->version;
+        session_from(ss, &ev->digest, ev->version);
         sched_note(a, j, &j->stage[ev->stage_index], "session.from", "checkpoint %" PRIu64,
                    ev->version);
     }

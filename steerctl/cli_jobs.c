@@ -196,7 +196,7 @@ int verb_status(struct cli *c)
     return code;
 }
 
-/* ---- wait, watch, cancel ------------------------------------------------------------------------------------------------ */
+/* ---- wait, watch, cancel, pause, resume, retry ------------------------------------------------------------------------------------------------ */
 
 static int watch(struct cli *c, enum cli_view view)
 {
@@ -223,7 +223,8 @@ int verb_watch(struct cli *c)
     return watch(c, CLI_VIEW_LIVE);
 }
 
-int verb_cancel(struct cli *c)
+/* One word to each job that is named; prints its state after it. */
+static int tell_jobs(struct cli *c, const char *word, const char *body)
 {
     struct cli_client *cl = NULL;
     int worst = cli_client_open(c, &cl);
@@ -235,13 +236,13 @@ int verb_cancel(struct cli *c)
         struct cli_reply r = {0};
         int code = cli_job_id(cl, c->pos[i], id);
         if (code == CLI_OK) {
-            snprintf(path, sizeof path, "/v1/jobs/%s/cancel", id);
-            if (cli_call(cl, "POST", path, "{}", NULL, 30000, &r) &&
+            snprintf(path, sizeof path, "/v1/jobs/%s/%s", id, word);
+            if (cli_call(cl, "POST", path, body, NULL, 30000, &r) &&
                 (r.status == 202 || r.status == 200)) {
                 if (c->json && r.json != NULL)
                     cli_print_json(r.json);
                 else
-                    printf("%s %s\n", id, json_string_or(r.json, "state", "CANCELLING"));
+                    printf("%s %s\n", id, json_string_or(r.json, "state", "?"));
             } else {
                 code = cli_reply_fail(cl, &r, id);
             }
@@ -251,6 +252,34 @@ int verb_cancel(struct cli *c)
     }
     cli_client_close(cl);
     return worst;
+}
+
+int verb_cancel(struct cli *c)
+{
+    return tell_jobs(c, "cancel", "{}");
+}
+
+int verb_pause(struct cli *c)
+{
+    return tell_jobs(c, "pause", "{}");
+}
+
+int verb_resume(struct cli *c)
+{
+    return tell_jobs(c, "resume", "{}");
+}
+
+int verb_retry(struct cli *c)
+{
+    char body[64] = "{}";
+    int64_t from = -1;
+    int code = cli_int(c, OPT_FROM, 0, 1000000000000, -1, &from);
+
+    if (code != CLI_OK)
+        return code;
+    if (from >= 0)
+        snprintf(body, sizeof body, "{\"from\":%" PRId64 "}", from);
+    return tell_jobs(c, "retry", body);
 }
 
 /* ---- logs, events --------------------------------------------------------------------------------------------------------- */
