@@ -54,7 +54,8 @@ static size_t on_bytes(char *data, size_t size, size_t n, void *self)
     const char *at = NULL;
 
     for (size_t done = 0; done < len && a->id[0] == '\0';) {
-        size_t take = len - done < sizeof a->text - 1 - a->n ? len - done : sizeof a->text - 1 - a->n;
+        size_t take =
+            len - done < sizeof a->text - 1 - a->n ? len - done : sizeof a->text - 1 - a->n;
 
         memcpy(a->text + a->n, data + done, take);
         a->n += take;
@@ -171,8 +172,9 @@ int main(int argc, char **argv)
     int threads = argc == 7 || argc == 8 ? atoi(argv[4]) : 0;
 
     if (threads < 1 || threads > THREADS_MAX || !body_read(argv[2])) {
-        fprintf(stderr, "submitter HOST:PORT BODY-FILE PREFIX THREADS(1..%d) COUNT STOP-FILE "
-                        "[PACE-MS]\n",
+        fprintf(stderr,
+                "submitter HOST:PORT BODY-FILE PREFIX THREADS(1..%d) COUNT STOP-FILE "
+                "[PACE-MS]\n",
                 THREADS_MAX);
         return 2;
     }
