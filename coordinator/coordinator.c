@@ -206,7 +206,7 @@ static void requests_take(struct coordinator *c)
     void *ticket = NULL;
 
     c->grouping = true;
-    for (int i = 0; i < REQUESTS_PER_TURN && http_next(c->http, &q, &ticket); i++) {
+    for (int i = 0; i < REQUESTS_PER_TURN && !c->stop && http_next(c->http, &q, &ticket); i++) {
         struct api_response r = API_RESPONSE_INIT;
         int before = 0;
 

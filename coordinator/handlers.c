@@ -265,13 +265,24 @@ static void on_hello(const struct message *q)
     free(w);
 }
 
+static void heartbeat_answer(const struct message *q)
+{
+    struct control *answer = control_new(CONTROL_HEARTBEAT);
+
+    snprintf(answer->worker, sizeof answer->worker, "%s", q->worker);
+    send_to(q->c, q->peer, answer);
+}
+
 static void on_heartbeat(const struct message *q)
 {
     struct sched_lease lease[WIRE_LEASES_MAX];
     struct sched_event ev = {
         .type = SCHED_HEARTBEAT, .lease = lease, .leases_n = (int)q->m->leases_n};
-    struct control *answer = NULL;
 
+    if (q->c->parked) { /* what it tells now could not be decided about: it says it again */
+        heartbeat_answer(q);
+        return;
+    }
     roster_step(&q->c->roster,
                 &(struct roster_event){.type = ROSTER_HEARTBEAT,
                                        .now_ms = clock_ms(),
@@ -285,13 +296,7 @@ static void on_heartbeat(const struct message *q)
         reject(q->c, q->peer, ERR_NOT_FOUND, "say HELLO again");
         return;
     }
-    answer = control_new(CONTROL_HEARTBEAT);
-    snprintf(answer->worker, sizeof answer->worker, "%s", q->worker);
-    send_to(q->c, q->peer, answer);
-    if (q->c->parked) {
-        q->c->roster_actions->n = 0;
-        return;
-    }
+    heartbeat_answer(q);
     if (roster_find(&q->c->roster, q->worker)->draining && !q->m->draining) {
         struct control *again = control_new(CONTROL_DRAIN); /* the first one was lost on its way */
 

@@ -78,8 +78,8 @@ bool sched_slot_add(struct sched_stage *st, const char *worker, uint64_t step,
     return true;
 }
 
-/* Who can compute: members whose compute threads move; all members, if none do. */
-static int shares_make(struct sched *s, struct sched_stage *st, bool hung, struct share *v,
+/* Who can compute: members that are well; all members, if none is. */
+static int shares_make(struct sched *s, struct sched_stage *st, bool anybody, struct share *v,
                        uint64_t *threads)
 {
     uint32_t units = st->phase.session.units;
@@ -89,7 +89,7 @@ static int shares_make(struct sched *s, struct sched_stage *st, bool hung, struc
     for (int i = 0; i < s->workers_n && n < SCHED_SLOTS_MAX / 2; i++) {
         struct sched_worker *w = s->worker[i];
 
-        if (w->in == st && (sched_worker_usable(w) || (hung && w->hung)) &&
+        if (w->in == st && (anybody || sched_worker_usable(w)) &&
             (w->roles & SCHED_ROLE_COMPUTE) != 0 && *threads < units) {
             v[n++].worker = w;
             *threads += w->threads;

@@ -352,10 +352,7 @@ void sched_handover_stepped(struct sched *s, struct sched_stage *st, struct sche
 
         if (w->in != st || !w->draining || sched_session_is_host(ss, w->id))
             continue;
-        sched_session_tell(a, SCHED_SEND_CLOSE, st, w->id);
-        snprintf(a->v[a->n - 1].note, sizeof a->v[a->n - 1].note, "drained");
-        w->in = NULL;
-        sched_note(a, st->job, st, "session.leave", "%s: others hold what it held", w->id);
+        sched_session_lose(s, w->id, "others hold what it held", a); /* and compute its units */
     }
 }
 

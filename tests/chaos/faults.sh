@@ -106,11 +106,11 @@ strike_stop_long() { end STOP "w$workers"; later 12000 resumes "w$workers"; }
 # ---- the network ---------------------------------------------------------------------------------------------------------------------------
 network() { if net_probe; then net_open; else echo "chaos: missing netns"; exit 77; fi; }
 heals() { net_heal "$1"; }
-plan_cut_both() { workers_of=(2 4) expect='recomputed|promoted|rolled_back|duplicate|stale'; network; }
+plan_cut_both() { workers_of=(2 4) expect='recomputed|promoted|rolled_back|duplicate|stale|overtaken'; network; }
 strike_cut_both() { net_cut "w$workers" both; later 5000 heals "w$workers"; }
-plan_cut_one_way() { workers_of=(2 4) expect='recomputed|promoted|rolled_back|duplicate|stale'; network; }
+plan_cut_one_way() { workers_of=(2 4) expect='recomputed|promoted|rolled_back|duplicate|stale|overtaken'; network; }
 strike_cut_one_way() { rnd 0 1; if [ $rolled -eq 0 ]; then net_cut "w$workers" in; else net_cut "w$workers" out; fi; later 5000 heals "w$workers"; }
-plan_cut_flapping() { workers_of=(2 4) expect='recomputed|promoted|rolled_back|duplicate|stale'; network; }
+plan_cut_flapping() { workers_of=(2 4) expect='recomputed|promoted|rolled_back|duplicate|stale|overtaken'; network; }
 strike_cut_flapping() {
     local i
     for i in 0 1 2 3 4; do
@@ -118,7 +118,7 @@ strike_cut_flapping() {
         later $((i * 2200 + 1000 + RANDOM % 1000)) heals "w$workers"
     done
 }
-plan_lossy_network() { workers_of=(2 4) expect='recomputed|promoted|rolled_back|duplicate|stale'; network; }
+plan_lossy_network() { workers_of=(2 4) expect='recomputed|promoted|rolled_back|duplicate|stale|overtaken'; network; }
 strike_lossy_network() { net_cut "w$workers" loss; later 10000 heals "w$workers"; }
 
 # ---- coming and going ----------------------------------------------------------------------------------------------------------------------

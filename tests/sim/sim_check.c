@@ -16,6 +16,7 @@
 #define TASKS_MAX 4096
 #define JOBS_MAX 64
 #define SHARDS_MAX 4096
+#define CKPTS_MAX 32
 #define LAYOUTS_MAX 1024
 
 struct sim_check_counts sim_check_counts;
@@ -33,6 +34,8 @@ static struct {
         enum run_state state;
     } over[JOBS_MAX];
     int over_n;
+    struct digest ckpt[CKPTS_MAX];
+    int ckpts;
     const struct sched_actions *batch; /* being committed */
     uint64_t made, committed, performed;
     struct known_shard {
@@ -101,19 +104,19 @@ static void action_made(const struct sched_action *a)
     }
 }
 
-static void job_over(const struct sched_job *j)
+/* What succeeded stays so; what failed or was cancelled may be tried again. */
+static void job_over(uint64_t id, enum run_state state)
 {
-    for (int i = 0; i < check.over_n; i++) {
-        if (check.over[i].id != j->id)
-            continue;
-        if (check.over[i].state != j->state)
-            sim_violation("job %" PRIx64 " was %s and is %s", j->id,
-                          run_state_name(check.over[i].state), run_state_name(j->state));
-        return;
-    }
-    if (run_state_is_final(j->state) && check.over_n < JOBS_MAX) {
-        check.over[check.over_n].id = j->id;
-        check.over[check.over_n++].state = j->state;
+    int i = 0;
+
+    while (i < check.over_n && check.over[i].id != id)
+        i++;
+    if (i < check.over_n && check.over[i].state == RUN_SUCCEEDED && state != RUN_SUCCEEDED)
+        sim_violation("job %" PRIx64 " had succeeded and is %s", id, run_state_name(state));
+    if (run_state_is_final(state) && i < JOBS_MAX) {
+        check.over[i].id = id;
+        check.over[i].state = state;
+        check.over_n += i == check.over_n;
     }
 }
 
@@ -125,13 +128,28 @@ static void action_committed(const struct sched_action *a)
              strcmp(a->text, "succeeded") == 0)
         check.task[a->number].done_committed = 1;
     else if (a->type == SCHED_SAVE_JOB)
-        job_over(a->job);
+        job_over(a->job->id, a->job->state);
+    else if (a->type == SCHED_CHECKPOINT && a->stage->phase_open &&
+             a->number < a->stage->phase.session.steps)
+        check.ckpt[check.ckpts++ % CKPTS_MAX] = a->digest;
 }
 
 void sim_check_committed(void)
 {
     for (int i = 0; check.batch != NULL && i < check.batch->n; i++)
         action_committed(&check.batch->v[i]);
+}
+
+const char *sim_check_some_checkpoint(void)
+{
+    int n = check.ckpts < CKPTS_MAX ? check.ckpts : CKPTS_MAX;
+
+    /* Often the newest: it is the one that would be read. */
+    if (n == 0)
+        return NULL;
+    return check
+        .ckpt[sim_chance(600) ? (uint32_t)(check.ckpts - 1) % CKPTS_MAX : sim_draw((uint32_t)n)]
+        .hex;
 }
 
 int __real_journal_commit(struct journal *j, const struct sched_actions *a, uint64_t wall_ms,
@@ -200,7 +218,7 @@ static void session_check(const struct sched *s, const struct sched_stage *st)
             continue; /* the work of a straggler, or a second opinion: beside the others */
         if (ss->slot[i].leaf_begin != at || ss->slot[i].leaf_end <= at)
             sim_violation("slots of session %" PRIu64 " are no partition at unit %u", ss->id, at);
-        if (w == NULL || w->in != st)
+        if (ss->change == CHANGE_NONE && (w == NULL || w->in != st)) /* frozen: nobody computes */
             sim_violation("%s computes for session %" PRIu64 " and is no member",
                           ss->slot[i].worker, ss->id);
         at = ss->slot[i].leaf_end;
@@ -247,16 +265,72 @@ static void sched_check(const struct sched *s)
     }
 }
 
+/* A lease whose holder did not name it must not get longer by a heartbeat. */
+struct silent {
+    const struct sched_task *task;
+    uint64_t until_ms;
+};
+
+static bool names(const struct sched_event *ev, const struct sched_task *t)
+{
+    for (int i = 0; i < ev->leases_n; i++)
+        if (ev->lease[i].task == t->id && ev->lease[i].epoch == t->epoch)
+            return true;
+    return false;
+}
+
+static int silent_leases(const struct sched *s, const struct sched_event *ev, struct silent *out,
+                         int cap)
+{
+    int n = 0;
+
+    if (ev->type != SCHED_HEARTBEAT)
+        return 0;
+    for (int i = 0; i < s->jobs_n; i++) {
+        const struct sched_job *j = s->job[i];
+
+        for (int k = 0; k < j->stages_n && !run_state_is_final(j->state); k++) {
+            for (uint32_t t = 0; t < j->stage[k].tasks_n && n < cap; t++) {
+                const struct sched_task *task = &j->stage[k].task[t];
+
+                if (task->state == TASK_LEASED && strcmp(task->worker, ev->worker) == 0 &&
+                    !names(ev, task))
+                    out[n++] = (struct silent){task, task->lease_until_ms};
+            }
+        }
+    }
+    return n;
+}
+
+/* A result counts for the lease that it came under, and for no other. */
+static void result_check(const struct sched_event *ev, const struct sched_action *a)
+{
+    if (a->type != SCHED_ATTEMPT_END || strcmp(a->text, "succeeded") != 0)
+        return;
+    if (ev->type != SCHED_TASK_DONE || a->number != ev->task || a->epoch != ev->epoch ||
+        strcmp(a->worker, ev->worker) != 0)
+        sim_violation("task %" PRIu64 ": epoch %" PRIu64 " of %s succeeds by what %s says of epoch "
+                      "%" PRIu64,
+                      a->number, a->epoch, a->worker, ev->worker, ev->epoch);
+}
+
 void __real_sched_step(struct sched *s, struct sched_event *event, struct sched_actions *actions);
 WRAP(void, sched_step, struct sched *s, struct sched_event *event, struct sched_actions *actions)
 {
     int before = actions->n;
+    struct silent silent[64];
+    int silents = silent_leases(s, event, silent, 64);
 
     __real_sched_step(s, event, actions);
+    for (int i = 0; i < silents; i++)
+        if (silent[i].task->lease_until_ms > silent[i].until_ms)
+            sim_violation("a heartbeat renews task %" PRIu64 ", which it does not name",
+                          silent[i].task->id);
     for (int i = before; i < actions->n; i++) {
         const struct sched_action *a = &actions->v[i];
 
         action_made(a);
+        result_check(event, a);
         if (sim_tracing && a->type == SCHED_EVENT)
             sim_trace("event %s %s %s", a->text, a->stage != NULL ? a->stage->name : "", a->note);
     }
@@ -284,10 +358,10 @@ WRAP(int, journal_load, struct journal *j, struct sched *s, struct err *e)
     if (rc != 0)
         sim_violation("the journal does not load: %s", e->msg);
     for (int i = 0; rc == 0 && i < check.acked_n; i++)
-        if (sched_find_job(s, check.acked[i]) == NULL)
+        if (sched_find_entry(s, check.acked[i]) == NULL)
             sim_violation("job %" PRIx64 " was acknowledged and is lost", check.acked[i]);
-    for (int i = 0; rc == 0 && i < s->jobs_n; i++) {
-        job_over(s->job[i]);
+    for (int i = 0; rc == 0 && i < s->entries_n; i++) {
+        job_over(s->entry[i].id, s->entry[i].state);
         sim_check_counts.restored++;
     }
     return rc;

@@ -23,6 +23,8 @@ const char *sim_violated(void); /* NULL: nothing has */
 void sim_check_committed(void);            /* by sim_disk: a transaction is safe */
 void sim_check_acknowledged(uint64_t job); /* a client was told of this job */
 void sim_check_coordinator_gone(void);
+/* The manifest of some checkpoint that is committed and not the last of its session; NULL: none. */
+const char *sim_check_some_checkpoint(void);
 void sim_check_reset(void);
 
 struct sim_check_counts {

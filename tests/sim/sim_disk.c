@@ -50,6 +50,7 @@ static struct {
     int open[OPEN_MAX_SIM]; /* file of a descriptor, -1: only a name */
     int opened;
     struct db *db;
+    bool failed; /* a commit failed otherwise than for space: nobody knows what is on the disk */
 } disk;
 
 /* ---- artefacts --------------------------------------------------------------------------------- */
@@ -80,10 +81,8 @@ void sim_disk_put(const void *bytes, size_t len, struct digest *out)
         (*at)->len = len;
         memcpy((*at)->data, bytes, len);
         (*at)->data[len] = '\0';
-    } else {
-        memcpy((*at)->data, bytes, len); /* written again: whole again */
-    }
-    (*at)->damaged = false;
+        (*at)->damaged = false;
+    } /* else: it is not sent again, and what is damaged stays so */
 }
 
 const char *sim_disk_get(const char *digest, size_t *len)
@@ -226,7 +225,7 @@ WRAP(int, artifact_fetch, struct artifact_client *c, const char *digest, uint64_
         return err_set(e, ERR_NOT_FOUND, "artefact %.12s is not in the store", digest);
     if (!is_whole(b)) {
         sim_disk_counts.found_damaged++;
-        return err_set(e, ERR_CORRUPT, "artefact %.12s does not agree with its digest", digest);
+        return err_set(e, ERR_CORRUPT, "artefact %s does not agree with its digest", digest);
     }
     snprintf(path, cap, "/blob/%s", digest);
     return 0;
@@ -387,9 +386,25 @@ WRAP(int, flock, int fd, int operation)
     return 0;
 }
 
+WRAP(void, blob_path, const struct blob_store *s, const char *digest, char *path, size_t cap)
+{
+    (void)s;
+    snprintf(path, cap, "/blob/%s", digest);
+}
+
 WRAP(int, unlink, const char *path)
 {
     struct file *f = file_at(path, false);
+
+    if (strncmp(path, "/blob/", 6) == 0) {
+        struct blob **at = blob_at(path + 6), *b = *at;
+
+        if (b != NULL) {
+            *at = b->next;
+            free(b);
+        }
+        return 0;
+    }
 
     if (f != NULL)
         f->path[0] = '\0';
@@ -435,6 +450,7 @@ WRAP(int, db_open, const char *path, const char *const *migrations, int n, struc
     else
         db_rollback(disk.db); /* what the process that died had not committed */
     *out = disk.db;
+    disk.failed = false; /* another process, which reads what is there */
     return rc;
 }
 
@@ -456,6 +472,8 @@ WRAP(int, db_commit, struct db *d, struct err *e)
     const struct sim_disk_faults *f = &sim_disk_faults;
     int rc;
 
+    if (disk.failed)
+        sim_violation("the coordinator commits after a commit has failed");
     if (f->full) {
         sim_disk_counts.full++;
         return err_set(e, ERR_NO_SPACE, "database: the disk is full");
@@ -468,6 +486,7 @@ WRAP(int, db_commit, struct db *d, struct err *e)
     if (sim_chance(f->io_error)) {
         sim_disk_counts.io_errors++;
         sim_trace("commit fails");
+        disk.failed = true;
         return err_set(e, ERR_IO, "database: disk I/O error");
     }
     rc = __real_db_commit(d, e);

@@ -73,19 +73,19 @@ static void spec(struct buf *b, int kind)
 {
     switch (kind) {
     case 0:
-        sft(b, kind, 8, 8, 2);
+        sft(b, kind, 16, 8, 2);
         break;
     case 1:
         sft(b, kind, 6, 5, 3);
         break;
     case 2:
-        sft(b, kind, 12, 4, 1);
+        sft(b, kind, 24, 4, 3);
         break;
     case 3:
         sft(b, kind, 5, 13, 0);
         break;
     case 4:
-        sft(b, kind, 20, 3, 4);
+        sft(b, kind, 40, 3, 4);
         break;
     case 5:
         sft(b, kind, 3, 1, 1);

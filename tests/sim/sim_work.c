@@ -278,7 +278,8 @@ static int encode(uint64_t h, const cJSON *context, const struct run_env *env, s
     int folds = (int)json_number_or(json_get(context, "spec"), "cross_fit", 1);
     uint32_t chunk =
         (uint32_t)json_number_or(json_get(json_get(context, "spec"), "train"), "chunk_elems", 256);
-    uint32_t chunks = 2 + (uint32_t)(h % 7), n = 5 + (uint32_t)(h >> 8) % 20;
+    uint32_t chunks = 2 + (uint32_t)(h % 3) + 3 * ((uint32_t)(h >> 5) % 4),
+             n = 5 + (uint32_t)(h >> 8) % 20;
     size_t params = (size_t)chunk * (chunks - 1) + 1 + (size_t)(h >> 16) % chunk;
     char text[96], name[32];
     int rc;

@@ -22,38 +22,15 @@
 #include "sim_jobs.h"
 #include "sim_net.h"
 #include "sim_work.h"
+#include "sim_world_inner.h"
 #include "worker/daemon.h"
 
-#define WORKERS_MAX 7
 #define CONTROL "tcp://coordinator:7781"
 #define SECOND ((uint64_t)1000000)
 #define HEALED_S_MAX 400 /* after the chaos every job ends within so many seconds */
 
-struct node {
-    struct sim_proc *proc; /* NULL: off */
-    struct worker_config config;
-    uint32_t slowness;
-    bool signal, left; /* left: drained, not to come back before the end of the chaos */
-    int signal_fd;
-};
-
-static struct world {
-    struct node node[1 + WORKERS_MAX]; /* [0]: the coordinator */
-    int workers;
-    bool chaos, over;
-    uint64_t chaos_until_us, healed_us;
-    uint32_t lease_ms, pace_us; /* pace: between two acts of the chaos, about */
-    struct coordinator *coordinator;
-    volatile int stop;
-    struct sim_results *out;
-#define X(name) bool name;
-    struct {
-        SIM_FAULTS(X)
-    } on;
-#undef X
-    uint32_t failpoint_rate; /* in a million, of each pass */
-    int hard_faults;
-} world;
+struct sim_world sim_world;
+#define world sim_world
 
 static char *expected[SIM_JOBS];
 
@@ -86,11 +63,7 @@ static void coordinator_gone(void)
 
 static void *coordinator_main(void *arg)
 {
-    struct coord_config config = {.dir = "/c",
-                                  .http = "127.0.0.1:7780",
-                                  .control = CONTROL,
-                                  .lease_ms = world.lease_ms,
-                                  .heartbeat_ms = 500};
+    struct coord_config config = world.config;
     struct coordinator *c = NULL;
     struct err e = {0};
     struct sim_proc *me = sim_self();
@@ -110,7 +83,7 @@ static void *coordinator_main(void *arg)
 
 static void *worker_main(void *arg)
 {
-    struct node *n = arg;
+    struct sim_node *n = arg;
     struct sim_proc *me = sim_self();
     struct err e = {0};
     int rc = daemon_run(&n->config, &e);
@@ -141,7 +114,7 @@ WRAP(void, _exit, int code)
 
 static void on_start(void *self, uint64_t node, uint64_t b)
 {
-    struct node *n = &world.node[node];
+    struct sim_node *n = &world.node[node];
 
     (void)self;
     (void)b;
@@ -153,9 +126,14 @@ static void on_start(void *self, uint64_t node, uint64_t b)
     sim_trace("start node %d as %u", (int)node, n->proc->serial);
 }
 
-static void worker_kill(int node, uint64_t away_us)
+void sim_world_start(int node)
 {
-    struct node *n = &world.node[node];
+    on_start(NULL, (uint64_t)node, 0);
+}
+
+void sim_world_kill(int node, uint64_t away_us)
+{
+    struct sim_node *n = &world.node[node];
     struct sim_proc *p = n->proc;
 
     if (p == NULL)
@@ -192,12 +170,12 @@ uint32_t sim_world_slowness(void)
 
 static bool signal_ready(void *self)
 {
-    return ((struct node *)self)->signal;
+    return ((struct sim_node *)self)->signal;
 }
 
 WRAP(int, signalfd, int fd, const sigset_t *set, int flags)
 {
-    struct node *n = &world.node[sim_self()->node];
+    struct sim_node *n = &world.node[sim_self()->node];
 
     (void)fd;
     (void)set;
@@ -215,7 +193,7 @@ WRAP(int, pthread_sigmask, int how, const sigset_t *set, sigset_t *old)
 
 WRAP(ssize_t, read, int fd, void *out, size_t len)
 {
-    struct node *n = sim_self() != NULL ? &world.node[sim_self()->node] : NULL;
+    struct sim_node *n = sim_self() != NULL ? &world.node[sim_self()->node] : NULL;
 
     CHECK(n != NULL && fd == n->signal_fd && len == sizeof(struct signalfd_siginfo));
     if (!n->signal) {
@@ -258,7 +236,7 @@ static void place_dies(enum fault f)
     if (node == 0)
         sim_world_coordinator_crash();
     else
-        worker_kill(node, sim_draw(4000000));
+        sim_world_kill(node, sim_draw(4000000));
 }
 
 WRAP(bool, fault_strike, enum fault f)
@@ -278,193 +256,6 @@ WRAP(int, fault_strike_error, enum fault f, struct err *e)
     return 0;
 }
 
-/* ---- chaos --------------------------------------------------------------------------------------------- */
-
-static int some_worker(void)
-{
-    return 1 + (int)sim_draw((uint32_t)world.workers);
-}
-
-static void on_uncut(void *self, uint64_t from, uint64_t to)
-{
-    (void)self;
-    sim_net_cut((int)from, (int)to, false);
-}
-
-static void cut(int from, int to, uint64_t for_us)
-{
-    if (from == to)
-        return;
-    sim_net_cut(from, to, true);
-    sim_at(sim_now_us() + for_us, on_uncut, NULL, (uint64_t)from, (uint64_t)to);
-    sim_trace("cut %d -> %d for %.1f s", from, to, (double)for_us / 1e6);
-}
-
-static void on_flap(void *self, uint64_t node, uint64_t times)
-{
-    uint64_t down = 50000 + sim_draw(900000);
-
-    (void)self;
-    if (!world.chaos || times == 0)
-        return;
-    for (int o = 0; o <= world.workers; o++) {
-        cut((int)node, o, down);
-        cut(o, (int)node, down);
-    }
-    sim_at(sim_now_us() + down + sim_draw(900000), on_flap, NULL, node, times - 1);
-}
-
-static void on_space(void *self, uint64_t a, uint64_t b)
-{
-    (void)self;
-    (void)a;
-    (void)b;
-    sim_disk_faults.full = false;
-}
-
-static void signal_drain(int node)
-{
-    struct node *n = &world.node[node];
-
-    if (n->proc == NULL || n->signal || n->left)
-        return;
-    n->signal = n->left = true; /* a second signal would be a kill */
-    sim_fd_wake(n->signal_fd);
-    sim_trace("SIGTERM to node %d", node);
-    world.out->faults.drain_signal++;
-}
-
-static void links_act(void)
-{
-    struct world *w = &world;
-    int a = some_worker(), b = some_worker();
-    uint64_t us = 200000 + sim_draw(sim_chance(300) ? 12000000 : 2500000);
-
-    switch (sim_draw(5)) {
-    case 0:
-        if (w->on.cut_control) {
-            cut(a, 0, us);
-            cut(0, a, us);
-            w->out->faults.cut_control++;
-        }
-        break;
-    case 1:
-        if (w->on.cut_data && a != b) {
-            cut(a, b, us);
-            cut(b, a, us);
-            w->out->faults.cut_data++;
-        }
-        break;
-    case 2:
-        if (w->on.cut_one_way) {
-            b = sim_chance(500) ? 0 : b;
-            if (a != b) {
-                cut(sim_chance(500) ? a : b, a, us);
-                cut(a, b, us);
-                w->out->faults.cut_one_way++;
-            }
-        }
-        break;
-    case 3:
-        if (w->on.flap) {
-            on_flap(NULL, (uint64_t)a, 2 + sim_draw(6));
-            w->out->faults.flap++;
-        }
-        break;
-    default:
-        if (w->on.isolate) {
-            for (int o = 0; o <= w->workers; o++) {
-                cut(a, o, us);
-                cut(o, a, us);
-            }
-            w->out->faults.isolate++;
-        }
-        break;
-    }
-}
-
-static void machines_act(void)
-{
-    struct world *w = &world;
-    int a = some_worker();
-    struct node *n = &w->node[a];
-    uint64_t us = 100000 + sim_draw(sim_chance(300) ? 15000000 : 3000000);
-
-    switch (sim_draw(9)) {
-    case 0:
-    case 1:
-        if (w->on.kill_worker && n->proc != NULL) {
-            worker_kill(a, sim_draw(5000000));
-            w->out->faults.kill_worker++;
-        }
-        break;
-    case 2:
-        if (w->on.kill_coordinator && w->node[0].proc != NULL) {
-            sim_world_coordinator_crash();
-            w->out->faults.kill_coordinator++;
-        }
-        break;
-    case 3:
-        if (w->on.stop_worker && n->proc != NULL) {
-            sim_trace("stop node %d for %.1f s", a, (double)us / 1e6);
-            sim_proc_stop(n->proc, sim_now_us() + us);
-            w->out->faults.stop_worker++;
-        }
-        break;
-    case 4:
-        if (w->on.stop_coordinator && w->node[0].proc != NULL) {
-            sim_trace("stop the coordinator for %.1f s", (double)us / 1e6);
-            sim_proc_stop(w->node[0].proc, sim_now_us() + us);
-            w->out->faults.stop_coordinator++;
-        }
-        break;
-    case 5:
-        if (w->on.drain_signal)
-            signal_drain(a);
-        break;
-    case 6:
-        if (w->on.drain_api && w->coordinator != NULL && w->coordinator->roster.n > 0) {
-            const struct roster *r = &w->coordinator->roster;
-            char path[100];
-
-            snprintf(path, sizeof path, "/v1/workers/%s/drain",
-                     r->worker[sim_draw((uint32_t)r->n)]->id);
-            sim_http_ask(path);
-            w->out->faults.drain_api++;
-        }
-        break;
-    case 7:
-        if (w->on.join && n->proc == NULL) {
-            n->left = false;
-            on_start(NULL, (uint64_t)a, 0);
-            w->out->faults.join++;
-        }
-        break;
-    default:
-        if (w->on.disk_full && !sim_disk_faults.full) {
-            sim_disk_faults.full = true;
-            sim_trace("the disk is full");
-            sim_at(sim_now_us() + us, on_space, NULL, 0, 0);
-            w->out->faults.disk_full++;
-        }
-        break;
-    }
-}
-
-static void on_chaos(void *self, uint64_t a, uint64_t b)
-{
-    (void)self;
-    (void)a;
-    (void)b;
-    if (!world.chaos)
-        return;
-    if (sim_chance(350))
-        links_act();
-    else
-        machines_act();
-    sim_at(sim_now_us() + 1000 + sim_draw(2 * world.pace_us), on_chaos, NULL, 0, 0);
-}
-
 static void on_heal(void *self, uint64_t a, uint64_t b)
 {
     (void)self;
@@ -481,7 +272,7 @@ static void on_heal(void *self, uint64_t a, uint64_t b)
     sim_work_faults.hang = sim_work_faults.task_fails = 0;
     sim_http_heal();
     for (int i = 0; i <= world.workers; i++) {
-        struct node *n = &world.node[i];
+        struct sim_node *n = &world.node[i];
 
         n->slowness = 100;
         if (n->proc != NULL && n->proc->stopped_until_us > sim_now_us())
@@ -511,6 +302,30 @@ static void on_watch(void *self, uint64_t a, uint64_t b)
 
 /* ---- a run ----------------------------------------------------------------------------------------------- */
 
+/* What an installation without any settings has. */
+static void coordinator_set(void)
+{
+    char *argv[] = {(char *)(uintptr_t) "steer-coordinator", NULL};
+    struct err e = {0};
+
+    CHECK(coord_config_parse(1, argv, &world.config, &e) == 0);
+    world.config.crash_limit = 0; /* so many die here that no task is to blame */
+    snprintf(world.config.dir, sizeof world.config.dir, "/c");
+    snprintf(world.config.control, sizeof world.config.control, "%s", CONTROL);
+}
+
+static void worker_set(struct worker_config *config, int i)
+{
+    char *argv[] = {(char *)(uintptr_t) "steer-worker", NULL};
+    struct err e = {0};
+
+    CHECK(worker_config_parse(1, argv, config, &e) == 0);
+    snprintf(config->dir, sizeof config->dir, "/w%d", i);
+    snprintf(config->name, sizeof config->name, "w%d", i);
+    snprintf(config->listen, sizeof config->listen, "tcp://w%d:0", i);
+    snprintf(config->coordinator, sizeof config->coordinator, "%s", CONTROL);
+}
+
 static void world_reset(struct sim_results *out, uint64_t seed)
 {
     sim_core_reset();
@@ -525,25 +340,21 @@ static void world_reset(struct sim_results *out, uint64_t seed)
     out->seed = seed;
     sim_seed(seed);
     sim_jobs_files();
-    world.lease_ms = 10000;
+    coordinator_set();
 }
 
 static void nodes_set(int workers, int hosts, uint32_t threads_max)
 {
     world.workers = workers;
     for (int i = 0; i <= workers; i++) {
-        struct node *n = &world.node[i];
+        struct sim_node *n = &world.node[i];
 
         n->slowness = 100;
-        n->config =
-            (struct worker_config){.threads = 1 + sim_draw(threads_max),
-                                   .roles = i <= hosts ? ROLE_COMPUTE | ROLE_PARAMS : ROLE_COMPUTE,
-                                   .coordinator = CONTROL};
+        worker_set(&n->config, i);
+        n->config.threads = 1 + sim_draw(threads_max);
+        n->config.roles = i <= hosts ? ROLE_COMPUTE | ROLE_PARAMS : ROLE_COMPUTE;
         if (i > 0 && i <= hosts && i < workers && sim_chance(100))
             n->config.roles = ROLE_PARAMS;
-        snprintf(n->config.dir, sizeof n->config.dir, "/w%d", i);
-        snprintf(n->config.name, sizeof n->config.name, "w%d", i);
-        snprintf(n->config.listen, sizeof n->config.listen, "tcp://w%d:0", i);
         sim_at(sim_now_us() + (i == 0 || sim_chance(700) ? sim_draw(100000) : sim_draw(9000000)),
                on_start, NULL, (uint64_t)i, 0);
     }
@@ -580,55 +391,37 @@ static void results(void)
         snprintf(out->violation, sizeof out->violation, "%s", sim_violated());
 }
 
-/* Each fault is on in half of the runs; how bad it is differs too. */
-static void faults_set(void)
+static enum sim_http_whim whim(void)
 {
-#define X(name) world.on.name = sim_chance(450);
-    SIM_FAULTS(X)
-#undef X
-    sim_net_faults =
-        (struct sim_net_faults){.drop = world.on.drop ? 1 + sim_draw(100) : 0,
-                                .twice = world.on.twice ? 1 + sim_draw(100) : 0,
-                                .late = world.on.late ? 1 + sim_draw(80) : 0,
-                                .late_us = 10000 + sim_draw(3000000),
-                                .reorder = world.on.reorder,
-                                .delay_us = 200 + sim_draw(sim_chance(300) ? 200000 : 10000)};
-    if (world.on.commit_crash) {
-        sim_disk_faults.crash_before = sim_draw(12);
-        sim_disk_faults.crash_after = sim_draw(12);
-    }
-    sim_disk_faults.io_error = world.on.commit_error ? sim_draw(8) : 0;
-    sim_work_faults.hang = world.on.hang ? 1 + sim_draw(20) : 0;
-    sim_work_faults.task_fails = world.on.task_fails ? sim_draw(200) : 0;
-    world.failpoint_rate = 50 + sim_draw(4000);
-    if (world.on.slow) {
-        for (int i = 1; i <= world.workers; i++)
-            if (sim_chance(400)) {
-                world.node[i].slowness = 200 + sim_draw(1500);
-                world.out->faults.slow++;
-            }
-    }
+    return world.on.cancel && sim_chance(300)  ? SIM_HTTP_CANCELS
+           : world.on.retry && sim_chance(300) ? SIM_HTTP_RETRIES
+           : world.on.pause && sim_chance(300) ? SIM_HTTP_PAUSES
+                                               : SIM_HTTP_WAITS;
 }
 
 void sim_world_run(uint64_t seed, struct sim_results *out)
 {
     int workers, jobs;
+    bool burst; /* all submits at once: several in one turn of the coordinator */
 
     world_reset(out, seed);
-    workers = 1 + (int)sim_draw(WORKERS_MAX);
-    nodes_set(workers, 1 + (int)sim_draw(4), 3);
-    faults_set();
+    workers = sim_chance(600) ? 3 + (int)sim_draw(WORKERS_MAX - 2) : 1 + (int)sim_draw(WORKERS_MAX);
+    nodes_set(workers, sim_chance(600) ? workers : 1 + (int)sim_draw(4), 3);
+    sim_chaos_draw();
     world.chaos = true;
-    world.lease_ms = 3000 + sim_draw(8000);
+    world.config.lease_ms = 3000 + sim_draw(8000);
+    world.config.replicate = sim_chance(850);
     world.pace_us = 100000 + sim_draw(2000000);
-    sim_work_faults.unit_us = sim_chance(300) ? 1000 : 5000 + sim_draw(150000);
+    sim_work_faults.unit_us = sim_chance(200) ? 2000 : 10000 + sim_draw(200000);
     world.chaos_until_us = sim_now_us() + 3 * SECOND + sim_draw(20000000);
     fault_armed = world.on.failpoint;
     jobs = 1 + (int)sim_draw(sim_chance(300) ? 5 : 2);
+    burst = sim_chance(250);
     for (int i = 0; i < jobs; i++)
-        sim_http_client((int)sim_draw(SIM_JOBS), sim_now_us() + sim_draw(4000000),
-                        world.on.cancel && sim_chance(400), world.on.client_loss ? 200 : 0);
-    sim_at(sim_now_us() + 500000, on_chaos, NULL, 0, 0);
+        sim_http_client((int)(sim_chance(500) ? sim_draw(5) : sim_draw(SIM_JOBS)),
+                        sim_now_us() + (burst ? 1500000 : sim_draw(4000000)), whim(),
+                        world.on.client_loss ? 200 : 0);
+    sim_chaos_begin();
     sim_at(world.chaos_until_us, on_heal, NULL, 0, 0);
     loop();
     out->jobs = (uint64_t)jobs;
@@ -657,7 +450,7 @@ void sim_world_references(void)
         world_reset(&out, 1000000000u + (uint64_t)kind);
         nodes_set(1, 1, 1);
         sim_work_faults.unit_us = 1000;
-        sim_http_client(kind, sim_now_us() + 1000, false, 0);
+        sim_http_client(kind, sim_now_us() + 1000, SIM_HTTP_WAITS, 0);
         world.healed_us = sim_now_us();
         sim_at(sim_now_us() + 250000, on_watch, NULL, 0, 0);
         while (!world.over && sim_violated() == NULL && sim_step())

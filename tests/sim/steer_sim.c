@@ -2,12 +2,13 @@
  * steer-sim: runs seeds.
  *
  *   steer_sim --seed N [--trace]      one, twice; prints its event hash
- *   steer_sim --seeds A..B [--twice] [--all-struck] [--results FILE] [--jobs N]
+ *   steer_sim --seeds A..B [--twice] [--all-struck] [--stop] [--results FILE] [--jobs N]
  *
  * Exit 1: a violation; two runs of one seed that differ; with --all-struck: a fault that never
- * struck, or a counter of the scheduler that never moved. Without --results: STEER_RESULTS.
+ * struck, or a counter of the scheduler that never moved. --stop: at the first violation. Without --results: STEER_RESULTS.
  */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +46,7 @@ struct totals {
 
 struct options {
     uint64_t from, to;
-    bool twice, trace, one, all_struck;
+    bool twice, trace, one, all_struck, stop;
     int jobs;
     const char *results;
 };
@@ -83,10 +84,36 @@ static void merge(struct totals *t, const struct totals *o)
     t->hash = hash;
 }
 
+/* Says which seed it was before it dies. */
+static uint64_t running;
+
+static void on_crash(int number)
+{
+    char text[80];
+    int n = snprintf(text, sizeof text, "seed %" PRIu64 ": signal %d\n", running, number);
+
+    if (write(STDOUT_FILENO, text, (size_t)n) != n)
+        _exit(4);
+    _exit(1);
+}
+
+static void crashes_say(void)
+{
+    static char stack[64 << 10];
+    const stack_t alternative = {.ss_sp = stack, .ss_size = sizeof stack};
+    struct sigaction action = {.sa_handler = on_crash, .sa_flags = SA_ONSTACK};
+
+    sigaltstack(&alternative, NULL);
+    sigaction(SIGSEGV, &action, NULL);
+    sigaction(SIGBUS, &action, NULL);
+    sigaction(SIGABRT, &action, NULL);
+}
+
 static void seed_run(const struct options *o, uint64_t seed, struct totals *t)
 {
     struct sim_results r, again;
 
+    running = seed;
     sim_world_run(seed, &r);
     if (o->twice) {
         sim_tracing = false;
@@ -157,8 +184,8 @@ static void campaign(const struct options *o, struct totals *t)
     uint64_t next = o->from;
     int n = 0;
 
-    while (next <= o->to || n > 0) {
-        while (n < o->jobs && next <= o->to) {
+    while (n > 0 || (next <= o->to && !(o->stop && t->violations > 0))) {
+        while (n < o->jobs && next <= o->to && !(o->stop && t->violations > 0)) {
             uint64_t to = next + BATCH <= o->to ? next + BATCH : o->to + 1;
             child[n].from = next;
             child[n].to = to;
@@ -240,6 +267,8 @@ static bool options_read(int argc, char **argv, struct options *o)
             o->trace = true;
         else if (strcmp(argv[i], "--all-struck") == 0)
             o->all_struck = true;
+        else if (strcmp(argv[i], "--stop") == 0)
+            o->stop = true;
         else if (strcmp(argv[i], "--twice") == 0)
             o->twice = true;
         else if (strcmp(argv[i], "--seed") == 0 && sscanf(value, "%" SCNu64, &o->from) == 1 && ++i)
@@ -273,6 +302,7 @@ int main(int argc, char **argv)
                         "[--all-struck] [--jobs N] [--results FILE]\n");
         return 2;
     }
+    crashes_say();
     clock_gettime(CLOCK_MONOTONIC, &begun);
     sim_world_references();
     if (o.one) {
