@@ -252,7 +252,7 @@ static int host_from_checkpoint(struct session *s, struct ps_session *ps, struct
     int rc = ckpt_manifest_fetch(o->manifest.hex, fetch, s, &m, e);
 
     if (rc != 0)
-        return rc;
+        goto out;
     if (m.params != o->params || m.chunk_elems != o->chunk_elems || m.steps != o->steps) {
         rc = err_set(e, ERR_INVALID,
                      "checkpoint %.12s is of another session: %" PRIu64 " parameters, %" PRIu64
@@ -274,7 +274,7 @@ static int host_from_checkpoint(struct session *s, struct ps_session *ps, struct
 out:
     free(part);
     ckpt_manifest_fini(&m);
-    return rc;
+    return rc == 0 ? 0 : err_wrap(e, "checkpoint %s", o->manifest.hex); /* which one was damaged */
 }
 
 struct taking {
