@@ -42,7 +42,7 @@ life() { # role fault
 }
 keep() { # role: until the test is over
     local rc list=${fault[$1]:-} with
-    while [ ! -e "$dir/stop" ]; do
+    while [ -d "$dir" ] && [ ! -e "$dir/stop" ]; do
         with=${list%%;*} # of this life
         [ "$with" = "$list" ] && list='' || list=${list#*;}
         life "$1" "$with" >>"$dir/$1.log" 2>&1 &
