@@ -359,6 +359,14 @@ static void box_drain(struct worker *w)
 
     while ((m = mailbox_take(w->box)) != NULL) {
         bool task = m->type == CONTROL_TASK_DONE || m->type == CONTROL_TASK_FAILED;
+        if ((m->type == CONTROL_TASK_FAILED || m->type == CONTROL_SESSION_FAILED) &&
+            m->code == ERR_IO) {
+            /* Our own disk: nothing that is read back from it can be trusted, and every further
+             * task would fail here and count as a fault of the job. Gone like a crash: what it had
+             * is given to others at once. */
+            log_error("storage.failed", "error=\"%s\"", m->text);
+            _exit(1);
+        }
         outcome_say(w, m);
         event_do(
             w, (struct duty_event){.type = task ? DUTY_TASK_END : DUTY_SESSION_SAYS, .outcome = m});

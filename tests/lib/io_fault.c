@@ -68,7 +68,7 @@ static bool is_state(const char *path)
 {
     size_t n = strlen(dir);
 
-    return strncmp(path, dir, n) == 0 && strncmp(path + n, "/logs/", 6) != 0 &&
+    return strncmp(path, dir, n) == 0 && path[n] == '/' && strncmp(path + n, "/logs/", 6) != 0 &&
            strcmp(path + n, "/lock") != 0 && strstr(path + n, "-shm") == NULL;
 }
 

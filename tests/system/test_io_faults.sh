@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The n-th call by which the coordinator changes its state fails: EIO, a failed fsync, a call that is done and reported as failed, a full disk,
+# The n-th call by which the coordinator (or, short form: once, long form: in modes eio and fsync, a worker) changes its state fails: EIO, a failed fsync, a call that is done and reported as failed, a full disk,
 # a short write, an interrupted write (tests/lib/io_fault.c). After EIO or a failed fsync it must be gone, having acknowledged nothing more;
 # started again it finds a legal state: the submit once, the job ends with the rows of the undisturbed run. Short and interrupted writes and a
 # full disk are no harm. Short form: CASES of them at random (SEED=n); STEER_LONG=1: every mode, n = 1, 2, ... until nothing is left to strike.
@@ -26,16 +26,17 @@ case "$want" in
 *) echo "FAIL the undisturbed run: $want"; failed=1; exit 1 ;;
 esac
 
+role=c
 case_run() { # mode n
     local dir=$top/$1-$2
-    tests/lib/fault_case.sh "$dir" "$spec" 60 c "io:$1:$2" >"$dir.result" 2>/dev/null
+    tests/lib/fault_case.sh "$dir" "$spec" 60 $role "io:$1:$2" >"$dir.result" 2>/dev/null
 }
 case_check() { # mode n: true if it struck
     local dir=$top/$1-$2 outcome exits call
     read -r outcome <"$dir.result"
     exits=${outcome##* }
     runs=$((runs + 1))
-    call=$(cut -d' ' -f2- "$dir/struck" 2>/dev/null | sed "s#$dir/state/##")
+    call=$(cut -d' ' -f2- "$dir/struck" 2>/dev/null | sed "s#$dir/##; s#^\([a-z]*\) state/#\1 #")
     [[ "$outcome" == "$want "* ]] || { echo "FAIL $1:$2 ($call): $outcome"; failed=1; }
     # After the error nothing may be acknowledged before the next start.
     awk '/coordinator.start/ {bad = 0} /storage.failed/ {bad = 1; next} bad && /job.accepted|task.end|session.checkpoint/ {exit 1}' "$dir/c.log" ||
@@ -44,8 +45,8 @@ case_check() { # mode n: true if it struck
     struck=$((struck + 1))
     case "$1" in
     eio | fsync | late)
-        if [[ ",$exits," == *,c:1,* ]]; then gone=$((gone + 1)); else echo "FAIL $1:$2 ($call): the coordinator went on ($exits)"; failed=1; fi ;;
-    enospc) [[ ",$exits," =~ ^,(-|c:1),$ ]] || { echo "FAIL $1:$2 ($call): exits $exits"; failed=1; } ;;
+        if [[ ",$exits," == *,$role:1,* ]]; then gone=$((gone + 1)); else echo "FAIL $1:$2 ($call): $role went on ($exits)"; failed=1; fi ;;
+    enospc) [[ ",$exits," =~ ^,(-|$role:1),$ ]] || { echo "FAIL $1:$2 ($call): exits $exits"; failed=1; } ;;
     *) [ "$exits" = - ] || { echo "FAIL $1:$2 ($call): exits $exits"; failed=1; } ;;
     esac
     [ $failed -eq 0 ] && rm -rf "$dir" "$dir.result"
@@ -69,7 +70,19 @@ if [ -n "${STEER_LONG:-}" ]; then
         done
         echo "$mode: clean from n = $n on"
     done
+    role=w1
+    for mode in eio fsync; do
+        n=1 hit=1
+        while [ $hit -gt 0 ]; do
+            batch $mode $(seq $n $((n + parallel - 1)))
+            n=$((n + parallel))
+        done
+        echo "$mode at a worker: clean from n = $n on"
+    done
 else
+    role=w1
+    batch fsync 1 2 3 4
+    role=c
     modes=(eio fsync late enospc eio fsync short eintr)
     for i in $(seq $((cases / parallel))); do
         mode=${modes[$(((seed + i) % ${#modes[@]}))]}
