@@ -154,7 +154,8 @@ static void job_get(struct coordinator *c, const struct sched_job *j, struct api
 void api_wait_answer(struct coordinator *c, const struct coordinator_wait *w,
                      struct api_response *r)
 {
-    const struct sched_job *j = sched_find_job(&c->sched, w->job);
+    struct sched_job *own = NULL;
+    const struct sched_job *j = api_job_find(c, w->job, &own);
 
     if (j == NULL)
         api_problem(r, 404, "not_found", "the job is gone");
@@ -162,6 +163,7 @@ void api_wait_answer(struct coordinator *c, const struct coordinator_wait *w,
         r->status = 304;
     else
         job_get(c, j, r);
+    sched_job_free(own);
 }
 
 static void on_job(struct coordinator *c, const struct api_request *q, const struct sched_job *j,
@@ -217,6 +219,19 @@ static void on_workers(struct coordinator *c, struct api_response *r)
 
     for (int i = 0; i < c->roster.n; i++)
         cJSON_AddItemToArray(items, api_worker(c, c->roster.worker[i]));
+    for (int i = 0; i < c->sched.quarantine_n; i++) { /* it may be long gone, and must be seen */
+        const struct sched_quarantine *q = &c->sched.quarantine[i];
+        cJSON *w = NULL;
+
+        if (roster_find(&c->roster, q->worker) != NULL)
+            continue;
+        w = cJSON_CreateObject();
+        cJSON_AddStringToObject(w, "id", q->worker);
+        cJSON_AddStringToObject(w, "name", q->worker);
+        cJSON_AddStringToObject(w, "state", "QUARANTINED");
+        cJSON_AddStringToObject(w, "reason", q->reason);
+        cJSON_AddItemToArray(items, w);
+    }
     api_json(r, 200, o);
 }
 
@@ -237,24 +252,54 @@ static void on_jobs(struct coordinator *c, const struct api_request *q, struct a
                     page);
         return;
     }
-    for (int i = c->sched.jobs_n - 1; i >= 0; i--) { /* newest first */
-        const struct sched_job *j = c->sched.job[i];
+    for (int i = c->sched.entries_n - 1; i >= 0; i--) { /* newest first */
+        const struct sched_entry *entry = &c->sched.entry[i];
+        struct sched_job *own = NULL;
+        const struct sched_job *j = NULL;
 
-        if (j->id >= before ||
-            (state[0] != '\0' && strcasecmp(state, run_state_name(j->state)) != 0))
+        if (entry->id >= before ||
+            (state[0] != '\0' && strcasecmp(state, run_state_name(entry->state)) != 0))
             continue;
         if (n == limit) {
             more = true;
             break;
         }
-        cJSON_AddItemToArray(items, api_job(c, j, false));
-        job_id_format(j->id, last);
+        job_id_format(entry->id, last);
+        j = api_job_find(c, entry->id, &own);
+        if (j != NULL)
+            cJSON_AddItemToArray(items, api_job(c, j, false));
+        sched_job_free(own);
         n++;
     }
     if (more)
         cJSON_AddStringToObject(o, "next_page_token", last);
     else
         cJSON_AddNullToObject(o, "next_page_token");
+    api_json(r, 200, o);
+}
+
+/* POST /v1/workers/ID/release: out of quarantine. */
+static void on_release(struct coordinator *c, const char *id, struct api_response *r)
+{
+    struct sched_event ev = {.type = SCHED_WORKER_RELEASE};
+    cJSON *o = NULL;
+
+    if (sched_quarantined(&c->sched, id) == NULL) {
+        api_problem(r, 404, "not_found", "worker %s is not in quarantine", id);
+        return;
+    }
+    if (c->parked) {
+        api_problem(r, 409, "conflict", "the disk is full");
+        return;
+    }
+    snprintf(ev.worker, sizeof ev.worker, "%s", id);
+    coordinator_event(c, &ev);
+    if (!coordinator_flush(c)) {
+        api_problem(r, 507, "disk_full", "the worker is released when there is space");
+        return;
+    }
+    o = cJSON_CreateObject();
+    cJSON_AddStringToObject(o, "id", id);
     api_json(r, 200, o);
 }
 
@@ -269,6 +314,10 @@ static void under_workers(struct coordinator *c, const struct api_request *q,
     struct control *m = NULL;
 
     snprintf(id, sizeof id, "%.*s", (int)(n < sizeof id ? n : sizeof id - 1), rest);
+    if (strcmp(rest + n, "/release") == 0 && strcmp(q->method, "POST") == 0) {
+        on_release(c, id, r);
+        return;
+    }
     w = roster_find(&c->roster, id);
     if (w == NULL || (rest[n] != '\0' && strcmp(rest + n, "/drain") != 0)) {
         api_problem(r, 404, "not_found", "there is no %s", q->path);
@@ -310,12 +359,11 @@ static void single(struct buf *b, const char *name, const char *type, const char
 
 static void metrics_jobs(const struct coordinator *c, struct buf *b)
 {
-    uint64_t jobs[RUN_STATES_COUNT] = {0}, tasks[TASK_STATES_COUNT] = {0}, sessions = 0;
+    uint64_t tasks[TASK_STATES_COUNT] = {0}, sessions = 0;
 
     for (int i = 0; i < c->sched.jobs_n; i++) {
         const struct sched_job *j = c->sched.job[i];
 
-        jobs[j->state]++;
         for (int k = 0; k < j->stages_n; k++) {
             sessions += j->stage[k].session != NULL && j->stage[k].session->open;
             for (uint32_t t = 0; t < j->stage[k].tasks_n; t++)
@@ -325,7 +373,7 @@ static void metrics_jobs(const struct coordinator *c, struct buf *b)
     metric(b, "jobs", "gauge", "Jobs by state.");
     for (int i = 0; i < RUN_STATES_COUNT; i++)
         buf_printf(b, "steer_jobs{state=\"%s\"} %" PRIu64 "\n", run_state_name((enum run_state)i),
-                   jobs[i]);
+                   c->sched.count[i]);
     metric(b, "tasks", "gauge", "Tasks of open phases by state.");
     for (int i = 0; i < TASK_STATES_COUNT; i++)
         buf_printf(b, "steer_tasks{state=\"%s\"} %" PRIu64 "\n",
@@ -375,29 +423,12 @@ static void on_metrics(struct coordinator *c, struct api_response *r)
     r->content_type = "text/plain; version=0.0.4";
 }
 
-static void on_cancel(struct coordinator *c, uint64_t id, struct api_response *r)
-{
-    struct sched_event ev = {.type = SCHED_CANCEL, .job_id = id};
-
-    if (c->parked) {
-        api_problem(r, 507, "disk_full",
-                    "the coordinator's disk is full: nothing can be changed until there is space");
-        return;
-    }
-    coordinator_event(c, &ev);
-    if (!coordinator_flush(c)) {
-        api_problem(r, 507, "disk_full",
-                    "the coordinator's disk is full: the job is cancelled when there is space");
-        return;
-    }
-    api_json(r, 202, api_job(c, sched_find_job(&c->sched, id), true));
-}
-
 static void under_job(struct coordinator *c, const struct api_request *q, struct api_response *r)
 {
     char id_text[64];
     const char *rest = q->path + strlen("/v1/jobs/");
     size_t n = strcspn(rest, "/");
+    struct sched_job *own = NULL;
     const struct sched_job *j = NULL;
     uint64_t id = 0;
     bool get = strcmp(q->method, "GET") == 0 || strcmp(q->method, "HEAD") == 0;
@@ -405,17 +436,23 @@ static void under_job(struct coordinator *c, const struct api_request *q, struct
     snprintf(id_text, sizeof id_text, "%.*s", (int)(n < 63 ? n : 63), rest);
     rest += n;
     if (job_id_parse(id_text, &id))
-        j = sched_find_job(&c->sched, id);
-    if (j == NULL)
+        j = get ? api_job_find(c, id, &own) : NULL;
+    if (get ? j == NULL : sched_find_entry(&c->sched, id) == NULL)
         api_problem(r, 404, "not_found", "there is no job %s", id_text);
-    else if (strcmp(rest, "/cancel") == 0 && strcmp(q->method, "POST") == 0)
-        on_cancel(c, id, r);
-    else if (strcmp(rest, "/cancel") == 0 || !get)
+    else if (*rest == '/' && api_verb(c, q, id, rest + 1, r))
+        ; /* answered */
+    else if (!get)
         api_problem(r, 405, "method_not_allowed", "%s is not for %s", q->method, q->path);
     else if (*rest == '\0')
         on_job(c, q, j, r);
     else
         api_lists(c, q, j, rest + 1, r);
+    sched_job_free(own);
+}
+
+bool api_is_submit(const struct api_request *q)
+{
+    return strcmp(q->path, "/v1/jobs") == 0 && strcmp(q->method, "POST") == 0;
 }
 
 void api_handle(struct coordinator *c, const struct api_request *q, struct api_response *r)
@@ -424,7 +461,7 @@ void api_handle(struct coordinator *c, const struct api_request *q, struct api_r
 
     if (strncmp(q->path, "/v1/jobs/", 9) == 0)
         under_job(c, q, r);
-    else if (strcmp(q->path, "/v1/jobs") == 0 && strcmp(q->method, "POST") == 0)
+    else if (api_is_submit(q))
         api_submit(c, q, r);
     else if (strcmp(q->path, "/v1/jobs") == 0 && get)
         on_jobs(c, q, r);

@@ -20,7 +20,19 @@ void api_time(cJSON *o, const char *key, uint64_t wall_ms); /* null for 0 */
 cJSON *api_job(struct coordinator *c, const struct sched_job *j, bool full);
 cJSON *api_worker(const struct coordinator *c, const struct roster_worker *w);
 
-/* api_submit.c */
+/* A job in memory, or as its rows say: then *own is it, to be freed by the caller. NULL: there is no
+ * such job, or it cannot be read. */
+const struct sched_job *api_job_find(struct coordinator *c, uint64_t id, struct sched_job **own);
+uint64_t api_job_version(struct coordinator *c, uint64_t id); /* 0: there is no such job */
+
+/* api_verbs.c: cancel, pause, resume, retry. False: there is no such verb. */
+bool api_verb(struct coordinator *c, const struct api_request *q, uint64_t id, const char *verb,
+              struct api_response *r);
+
+/* api_submit.c. While c->grouping a good submit is put into c->submit instead of answered;
+ * api_submits_finish() commits them and fills an answer each in. */
+void api_submits_finish(struct coordinator *c, struct api_response *r);
+bool api_is_submit(const struct api_request *q);
 void api_submit(struct coordinator *c, const struct api_request *q, struct api_response *r);
 
 /* api_lists.c */

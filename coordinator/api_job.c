@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "coordinator/api_inner.h"
 #include "coordinator/job_id.h"
 #include "coordinator/sched_inner.h"
@@ -110,6 +111,24 @@ static double stage_eta(const struct sched_stage *st, double total, double rate)
                                             : 0;
 }
 
+/* The step that is open: since when, and which units its hosts still lack. */
+static cJSON *step_json(const struct sched_session *ss)
+{
+    const struct sched_open *open = &ss->step;
+    uint64_t now = clock_ms();
+    cJSON *o = cJSON_CreateObject(), *missing = cJSON_AddArrayToObject(o, "missing_units");
+
+    cJSON_AddNumberToObject(o, "number", (double)(ss->version + 1));
+    number_or_null(o, "open_s", open->since_ms > 0 && open->version == ss->version,
+                   now > open->since_ms ? (double)(now - open->since_ms) / 1000 : 0);
+    number_or_null(o, "usual_s", open->usual_ms > 0, open->usual_ms / 1000);
+    for (int i = 0; i < open->missing_n && open->version == ss->version; i++) {
+        double span[2] = {open->missing[i].begin, open->missing[i].end};
+        cJSON_AddItemToArray(missing, cJSON_CreateDoubleArray(span, 2));
+    }
+    return o;
+}
+
 /* eta_s: of the stage when seconds is 0, else of the whole that began so long ago and is done to `fraction`. */
 static cJSON *progress_json(const struct sched_stage *st, double fraction, double seconds)
 {
@@ -123,6 +142,8 @@ static cJSON *progress_json(const struct sched_stage *st, double fraction, doubl
     cJSON_AddNumberToObject(o, "total", a.total);
     cJSON_AddNumberToObject(o, "fraction", fraction);
     number_or_null(o, "rate_per_s", rate > 0, rate);
+    if (st != NULL && st->phase_open && st->session != NULL && st->session->open)
+        cJSON_AddItemToObject(o, "step", step_json(st->session));
     if (seconds <= 0) {
         double eta = st != NULL ? stage_eta(st, a.total, rate) : 0;
         number_or_null(o, "eta_s", eta > 0, eta);
@@ -269,7 +290,33 @@ static void stage_reasons(const struct coordinator *c, const struct sched_job *j
     }
 }
 
-static cJSON *reasons_json(const struct coordinator *c, const struct sched_job *j)
+/* Paused, or not its turn yet. */
+static void reason_waits(const struct coordinator *c, const struct sched_job *j, bool full,
+                         cJSON *list)
+{
+    char message[300], time[32];
+    uint64_t before = 0;
+
+    if (j->state == RUN_PAUSED) {
+        clock_wall_format(j->paused_wall_ms, time);
+        snprintf(message, sizeof message, "paused by a person since %s", time);
+        reason_add(list, "PausedByUser", "stopped", "user", message,
+                   "steerctl resume ID lets it go on where it was");
+        return;
+    }
+    for (int i = 0; full && i < c->sched.entries_n && c->sched.entry[i].id < j->id; i++)
+        before += c->sched.entry[i].state == RUN_PENDING;
+    if (full)
+        snprintf(message, sizeof message,
+                 "%" PRIu64 " jobs that were submitted earlier start first; %d run", before,
+                 c->sched.active_n);
+    else
+        snprintf(message, sizeof message, "%" PRIu64 " jobs wait; %d run",
+                 c->sched.count[RUN_PENDING], c->sched.active_n);
+    reason_add(list, "Queued", "order", "wait", message, "");
+}
+
+static cJSON *reasons_json(const struct coordinator *c, const struct sched_job *j, bool full)
 {
     cJSON *list = cJSON_CreateArray();
 
@@ -279,6 +326,10 @@ static cJSON *reasons_json(const struct coordinator *c, const struct sched_job *
         reason_add(list, "DiskFull", "system", "admin",
                    "the coordinator's disk is full; the job goes on when there is space",
                    "free space on the disk of the state directory");
+    if (!j->admitted) {
+        reason_waits(c, j, full, list);
+        return list;
+    }
     for (int i = 0; i < j->stages_n; i++)
         stage_reasons(c, j, &j->stage[i], list);
     return list;
@@ -289,7 +340,7 @@ static cJSON *reasons_json(const struct coordinator *c, const struct sched_job *
  */
 static const char *state_text(const struct coordinator *c, enum run_state s)
 {
-    return c->parked && !run_state_is_final(s) && s != RUN_PENDING ? "PARKED" : run_state_name(s);
+    return c->parked && !run_state_is_final(s) && s != RUN_PENDING && s != RUN_PAUSED ? "PARKED" : run_state_name(s);
 }
 
 static void text_or_null(cJSON *o, const char *key, const char *text)
@@ -339,7 +390,10 @@ static cJSON *stage_json(const struct coordinator *c, const struct sched_stage *
 
     cJSON_AddStringToObject(o, "name", st->name);
     cJSON_AddStringToObject(o, "kind", job_kind_name(st->kind));
-    cJSON_AddStringToObject(o, "state", state_text(c, st->state));
+    cJSON_AddStringToObject(o, "state",
+                            st->job->state == RUN_PAUSED && st->state == RUN_RECOVERING
+                                ? run_state_name(RUN_PAUSED)
+                                : state_text(c, st->state));
     text_or_null(o, "reason",
                  st->reason[0] == '\0' && stage_waits(st) ? "WaitingForWorkers" : st->reason);
     cJSON_AddBoolToObject(o, "reused", st->reused);
@@ -480,7 +534,8 @@ static int workers_active(const struct coordinator *c, const struct sched_job *j
 
 static void links_add(cJSON *o, const char *id)
 {
-    static const char *const names[] = {"spec", "tasks", "events", "series", "logs", "cancel"};
+    static const char *const names[] = {"spec", "tasks", "events", "series",
+                                        "logs", "cancel", "pause",  "resume", "retry"};
     cJSON *links = cJSON_AddObjectToObject(o, "links");
     char path[64];
 
@@ -490,6 +545,37 @@ static void links_add(cJSON *o, const char *id)
         snprintf(path, sizeof path, "/v1/jobs/%s/%s", id, names[i]);
         cJSON_AddStringToObject(links, names[i], path);
     }
+}
+
+const struct sched_job *api_job_find(struct coordinator *c, uint64_t id, struct sched_job **own)
+{
+    struct sched_entry *entry = sched_find_entry(&c->sched, id);
+    struct err e = {0};
+
+    *own = NULL;
+    if (entry == NULL || entry->job != NULL)
+        return entry != NULL ? entry->job : NULL;
+    if (journal_job(c->journal, id, own, &e) != 0) {
+        log_warn("job.unreadable", "error=\"%s\"", e.msg);
+        return NULL;
+    }
+    entry->version = (*own)->version;
+    return *own;
+}
+
+uint64_t api_job_version(struct coordinator *c, uint64_t id)
+{
+    const struct sched_entry *entry = sched_find_entry(&c->sched, id);
+    struct sched_job *own = NULL;
+    uint64_t version = 0;
+
+    if (entry == NULL)
+        return 0;
+    version = entry->job != NULL ? entry->job->version : entry->version;
+    if (version == 0 && api_job_find(c, id, &own) != NULL)
+        version = own->version;
+    sched_job_free(own);
+    return version;
 }
 
 cJSON *api_job(struct coordinator *c, const struct sched_job *j, bool full)
@@ -503,11 +589,15 @@ cJSON *api_job(struct coordinator *c, const struct sched_job *j, bool full)
     cJSON_AddStringToObject(o, "project", j->project);
     cJSON_AddStringToObject(o, "kind", job_kind_name(j->kind));
     cJSON_AddStringToObject(o, "state", state_text(c, j->state));
-    text_or_null(o, "reason", c->parked && !run_state_is_final(j->state) ? "DiskFull" : j->reason);
-    cJSON_AddItemToObject(o, "reasons", reasons_json(c, j));
+    text_or_null(o, "reason",
+                 c->parked && !run_state_is_final(j->state)                          ? "DiskFull"
+                 : j->state == RUN_PENDING && !j->admitted && j->reason[0] == '\0' ? "Queued"
+                                                                                     : j->reason);
+    cJSON_AddItemToObject(o, "reasons", reasons_json(c, j, full));
     api_time(o, "created_at", j->created_wall_ms);
     api_time(o, "started_at", j->started_wall_ms);
     api_time(o, "finished_at", j->finished_wall_ms);
+    api_time(o, "paused_at", j->paused_wall_ms);
     cJSON_AddNumberToObject(o, "version", (double)j->version);
     cJSON_AddStringToObject(o, "spec_digest", j->spec_digest.hex);
     cJSON_AddStringToObject(o, "build", STEER_VERSION);
@@ -532,15 +622,34 @@ cJSON *api_job(struct coordinator *c, const struct sched_job *j, bool full)
     return o;
 }
 
+/* QUARANTINED and HUNG are the scheduler's to say, the rest is the roster's. */
+static const char *worker_state(const struct sched *sched, const struct roster_worker *w,
+                                const struct sched_worker *s, char *why, size_t cap)
+{
+    const struct sched_quarantine *q = sched_quarantined(sched, w->id);
+
+    snprintf(why, cap, "%s", q != NULL ? q->reason : "");
+    if (q != NULL)
+        return "QUARANTINED";
+    if (s != NULL && s->hung) {
+        snprintf(why, cap, "a compute thread does not move");
+        return "HUNG";
+    }
+    if (s != NULL && s->other_class && roster_is_here(w))
+        snprintf(why, cap, "numerics class %.12s is not that of the jobs that run", s->class_id);
+    return roster_state_name(w->state);
+}
+
 cJSON *api_worker(const struct coordinator *c, const struct roster_worker *w)
 {
     const struct sched_worker *s = sched_find_worker(&c->sched, w->id);
     cJSON *o = cJSON_CreateObject(), *roles = NULL;
-    char id[JOB_ID_TEXT];
+    char id[JOB_ID_TEXT], why[SCHED_TEXT_MAX];
 
     cJSON_AddStringToObject(o, "id", w->id);
     cJSON_AddStringToObject(o, "name", w->name);
-    cJSON_AddStringToObject(o, "state", roster_state_name(w->state));
+    cJSON_AddStringToObject(o, "state", worker_state(&c->sched, w, s, why, sizeof why));
+    text_or_null(o, "reason", why);
     roles = cJSON_AddArrayToObject(o, "roles");
     if ((w->roles & ROLE_COMPUTE) != 0)
         cJSON_AddItemToArray(roles, cJSON_CreateString("compute"));

@@ -17,9 +17,7 @@
 #define SETS_MAX 64
 #define FILES_MAX 1024
 #define KEY_MAX 128
-#define UNFINISHED_MAX                                                                             \
-    1000 /* each holds its resolved spec in memory, about 2 MB for a pipeline   \
-                             */
+#define UNFINISHED_MAX 200000 /* those that wait are rows of the journal and 40 bytes of memory */
 
 struct submission {
     struct coordinator *c;
@@ -134,6 +132,7 @@ static void job_resolve(struct submission *s, const char *ref)
                          : strncmp(slash, "/outputs.", 9) == 0 ? slash + 9
                                                                : slash + 1;
     char id_text[64], rows[SPEC_TEXT_MAX + 8];
+    struct sched_job *own = NULL;
     const struct sched_job *j = NULL;
     const struct sched_stage *st = NULL;
     const cJSON *value = NULL;
@@ -141,15 +140,17 @@ static void job_resolve(struct submission *s, const char *ref)
 
     snprintf(id_text, sizeof id_text, "%.*s", (int)(slash != NULL ? slash - ref - 4 : 63), ref + 4);
     if (job_id_parse(id_text, &id))
-        j = sched_find_job(&s->c->sched, id);
+        j = api_job_find(s->c, id, &own);
     if (j != NULL)
         st = job_output(j, output, &value);
-    if (st == NULL || json_get(s->resolved, ref) != NULL)
-        return; /* expand_spec() says what is missing, with the place */
-    cJSON_AddItemToObject(s->resolved, ref, cJSON_Duplicate(value, true));
-    snprintf(rows, sizeof rows, "%s#rows", ref);
-    if (st->metrics != NULL && json_number_or(st->metrics, "rows", 0) > 0)
-        cJSON_AddNumberToObject(s->resolved, rows, json_number_or(st->metrics, "rows", 0));
+    if (st != NULL && json_get(s->resolved, ref) == NULL) {
+        /* else expand_spec() says what is missing, with the place */
+        cJSON_AddItemToObject(s->resolved, ref, cJSON_Duplicate(value, true));
+        snprintf(rows, sizeof rows, "%s#rows", ref);
+        if (st->metrics != NULL && json_number_or(st->metrics, "rows", 0) > 0)
+            cJSON_AddNumberToObject(s->resolved, rows, json_number_or(st->metrics, "rows", 0));
+    }
+    sched_job_free(own);
 }
 
 static void on_ref(void *self, const char *ref)
@@ -284,6 +285,7 @@ static bool key_known(struct coordinator *c, const struct api_request *q, const 
     struct digest before = {""};
     uint64_t id = 0;
     struct err e = {0};
+    struct sched_job *own = NULL;
     const struct sched_job *j = NULL;
 
     if (q->idempotency_key[0] == '\0')
@@ -304,54 +306,97 @@ static bool key_known(struct coordinator *c, const struct api_request *q, const 
                     q->idempotency_key);
         return true;
     }
-    j = sched_find_job(&c->sched, id);
-    CHECK(j != NULL); /* the key's row refers to the job's row */
-    api_json(r, 200, api_job(c, j, true));
+    if (sched_find_entry(&c->sched, id) == NULL) { /* it came a moment ago */
+        CHECK(c->grouping && c->submits_n > 0);
+        c->submit[c->submits_n++] = (struct coordinator_submit){NULL, id, NULL};
+        return true;
+    }
+    j = api_job_find(c, id, &own);
+    if (j == NULL) /* the key's row refers to the job's row; it could not be read */
+        api_problem(r, 500, "storage", "the job of this key cannot be read");
+    else
+        api_json(r, 200, api_job(c, j, true));
+    sched_job_free(own);
     return true;
+}
+
+static void answer_storage(struct coordinator *c, const struct err *e, struct api_response *r)
+{
+    log_error("submit.failed", "code=%s error=\"%s\"", err_name((int)e->code), e->msg);
+    if (e->code == ERR_NO_SPACE) {
+        api_problem(r, 507, "disk_full", "the coordinator's disk is full");
+        return;
+    }
+    c->stop = true; /* storage failed: nothing more is acknowledged */
+    c->exit_code = 1;
+    api_problem(r, 503, "storage", "%s", e->msg);
+}
+
+/* Its row is committed: it is safe whatever happens from here on. */
+static void job_accepted(struct coordinator *c, struct sched_job *j, struct api_response *r)
+{
+    struct sched_event ev = {.type = SCHED_SUBMIT, .job = j};
+    char text[JOB_ID_TEXT];
+
+    job_id_format(j->id, text);
+    log_info("job.accepted", "job=%s name=%s kind=%s stages=%d", text, j->name,
+             job_kind_name(j->kind), j->stages_n);
+    coordinator_event(c, &ev); /* takes j; it stays in memory until the next flush */
+    fault_hit(FAULT_SUBMIT_REPLY_BEFORE);
+    api_json(r, 201, api_job(c, j, true));
+}
+
+void api_submits_finish(struct coordinator *c, struct api_response *r)
+{
+    struct err e = c->submit_error;
+    int n = c->submits_n, rc = (int)e.code;
+
+    if (n > 0 && rc == 0)
+        rc = journal_add_commit(c->journal, &e);
+    c->submits_n = 0;
+    c->submit_error = (struct err){0};
+    for (int i = 0; i < n; i++) {
+        struct coordinator_submit *s = &c->submit[i];
+
+        r[i] = API_RESPONSE_INIT;
+        if (rc != 0) {
+            sched_job_free(s->job);
+            answer_storage(c, &e, &r[i]);
+        } else if (s->job != NULL) {
+            job_accepted(c, s->job, &r[i]);
+        } else {
+            api_json(&r[i], 200, api_job(c, sched_find_job(&c->sched, s->id), true));
+        }
+        s->job = NULL;
+    }
 }
 
 static void job_submit(struct submission *s, struct sched_job *j, const struct api_request *q,
                        const struct digest *body, struct api_response *r)
 {
     struct coordinator *c = s->c;
-    struct sched_event ev = {.type = SCHED_SUBMIT, .job = j};
     char *resolved = cJSON_PrintUnformatted(s->resolved);
     struct journal_submit row = {.key = q->idempotency_key[0] != '\0' ? q->idempotency_key : NULL,
                                  .body = *body,
                                  .spec = s->spec_text.data,
                                  .resolved = resolved};
-    uint64_t id = j->id;
-    char text[JOB_ID_TEXT];
-    int rc = journal_add(c->journal, j, &row, &s->e);
 
+    if (c->submit_error.code == 0)
+        journal_add_one(c->journal, j, &row, &c->submit_error);
     free(resolved);
-    if (rc != 0) {
-        sched_job_free(j);
-        log_error("submit.failed", "code=%s error=\"%s\"", err_name(rc), s->e.msg);
-        if (rc == ERR_NO_SPACE) {
-            api_problem(r, 507, "disk_full", "the coordinator's disk is full");
-            return;
-        }
-        c->stop = true; /* storage failed: nothing more is acknowledged */
-        c->exit_code = 1;
-        api_problem(r, 503, "storage", "%s", s->e.msg);
+    c->submit[c->submits_n++] = (struct coordinator_submit){NULL, j->id, j};
+    if (c->grouping)
         return;
-    }
-    job_id_format(id, text);
-    log_info("job.accepted", "job=%s name=%s kind=%s stages=%d", text, j->name,
-             job_kind_name(j->kind), j->stages_n);
-    coordinator_event(c, &ev);
-    coordinator_flush(c); /* if this fails the job is safe all the same: its row is committed */
-    fault_hit(FAULT_SUBMIT_REPLY_BEFORE);
-    api_json(r, 201, api_job(c, sched_find_job(&c->sched, id), true));
+    api_submits_finish(c, r);
+    coordinator_flush(c);
 }
 
 static int unfinished(const struct coordinator *c)
 {
-    int n = 0;
+    int n = c->submits_n;
 
-    for (int i = 0; i < c->sched.jobs_n; i++)
-        n += !run_state_is_final(c->sched.job[i]->state);
+    for (int i = 0; i < RUN_STATES_COUNT; i++)
+        n += run_state_is_final((enum run_state)i) ? 0 : (int)c->sched.count[i];
     return n;
 }
 

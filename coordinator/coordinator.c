@@ -34,12 +34,13 @@
 /* ---- storage
  * ----------------------------------------------------------------------------------------------------
  */
-static void storage_failed(struct coordinator *c, const struct err *e)
+void coordinator_storage_failed(struct coordinator *c, const struct err *e)
 {
     if (e->code == ERR_NO_SPACE) {
         if (!c->parked) {
             log_error("disk.full", "error=\"%s\"", e->msg);
             http_set_ready(c->http, false, "disk full");
+            c->sched.counters.parked++;
         }
         c->parked = true;
         c->parked_try_ms = clock_ms() + PARKED_RETRY_MS;
@@ -96,7 +97,7 @@ bool coordinator_flush(struct coordinator *c)
         if (rc == 0)
             rc = journal_commit(c->journal, &c->actions, clock_wall_ms(), &e);
         if (rc != 0) {
-            storage_failed(c, &e);
+            coordinator_storage_failed(c, &e);
             return false;
         }
         c->counters.commits++;
@@ -123,6 +124,23 @@ void coordinator_event(struct coordinator *c, struct sched_event *ev)
     ev->wall_ms = clock_wall_ms();
     c->counters.events++;
     sched_step(&c->sched, ev, &c->actions);
+}
+
+bool coordinator_load(struct coordinator *c, uint64_t job)
+{
+    struct sched_event ev = {.type = SCHED_LOADED};
+    struct err e = {0};
+    int rc = 0;
+
+    if (sched_find_job(&c->sched, job) != NULL)
+        return true;
+    rc = journal_load_job(c->journal, &c->sched, job, false, &ev.job, &e);
+    if (rc != 0) {
+        coordinator_storage_failed(c, &e);
+        return false;
+    }
+    coordinator_event(c, &ev);
+    return true;
 }
 
 uint64_t coordinator_job_id(struct coordinator *c)
@@ -162,39 +180,68 @@ static void frames_take(struct coordinator *c)
     }
 }
 
+static void answer(struct coordinator *c, void *ticket, struct api_response *r)
+{
+    bool accepted = r->status == 201;
+
+    http_answer(c->http, ticket, r);
+    if (accepted)
+        fault_hit(FAULT_SUBMIT_REPLY_AFTER);
+}
+
+/* One wait for the disk for all submits that came in this turn. */
+static void submits_finish(struct coordinator *c)
+{
+    struct api_response r[COORDINATOR_SUBMITS_MAX];
+    int n = c->submits_n;
+
+    api_submits_finish(c, r);
+    for (int i = 0; i < n; i++)
+        answer(c, c->submit[i].ticket, &r[i]);
+}
+
 static void requests_take(struct coordinator *c)
 {
     struct api_request q;
     void *ticket = NULL;
 
+    c->grouping = true;
     for (int i = 0; i < REQUESTS_PER_TURN && !c->stop && http_next(c->http, &q, &ticket); i++) {
         struct api_response r = API_RESPONSE_INIT;
+        int before = 0;
 
+        if (!api_is_submit(&q) || c->submits_n == COORDINATOR_SUBMITS_MAX)
+            submits_finish(c); /* others may write, or read what is not committed yet */
+        before = c->submits_n;
         api_handle(c, &q, &r);
-        if (r.wait) {
+        if (c->submits_n > before) {
+            c->submit[before].ticket = ticket;
+            buf_free(&r.body);
+        } else if (r.wait) {
             CHECK(c->waits_n < COORDINATOR_WAITS_MAX); /* api_handle() asks for no more */
             c->wait[c->waits_n] = api_wait_of(&q);
             c->wait[c->waits_n++].ticket = ticket;
             buf_free(&r.body);
         } else {
-            bool accepted = r.status == 201;
-            http_answer(c->http, ticket, &r);
-            if (accepted)
-                fault_hit(FAULT_SUBMIT_REPLY_AFTER);
+            answer(c, ticket, &r);
         }
     }
+    submits_finish(c);
+    c->grouping = false;
+}
+
+static bool is_over(struct coordinator *c, const struct coordinator_wait *w)
+{
+    return clock_ms() >= w->until_ms || api_job_version(c, w->job) != w->since;
 }
 
 static void waits_answer(struct coordinator *c, bool all)
 {
-    uint64_t now = clock_ms();
-
     for (int i = 0; i < c->waits_n; i++) {
         struct coordinator_wait w = c->wait[i];
-        const struct sched_job *j = sched_find_job(&c->sched, w.job);
         struct api_response r = API_RESPONSE_INIT;
 
-        if (!all && now < w.until_ms && j != NULL && j->version == w.since)
+        if (!all && !is_over(c, &w))
             continue;
         api_wait_answer(c, &w, &r);
         http_answer(c->http, w.ticket, &r);
@@ -369,6 +416,8 @@ int coordinator_open(const struct coord_config *config, struct coordinator **out
                                  .resend_ms = 5000,
                                  .restart_grace_ms = 1500,
                                  .adopt_ms = 6000,
+                                 .active_min = 32,
+                                 .active_max = 256,
                                  .replicate = config->replicate != 0,
                                  .freeze_ms = 5000,
                                  .first_ms = 60000,
@@ -388,11 +437,11 @@ int coordinator_open(const struct coord_config *config, struct coordinator **out
         return rc;
     }
     sched_restored(&c->sched, clock_ms());
-    for (int i = 0; i < c->sched.jobs_n; i++)
-        c->next_job = c->sched.job[i]->id > c->next_job ? c->sched.job[i]->id : c->next_job;
+    if (c->sched.entries_n > 0)
+        c->next_job = c->sched.entry[c->sched.entries_n - 1].id;
     log_info("coordinator.start", "http=%s control=%s dir=%s cluster=%s term=%" PRIu64 " jobs=%d",
              http_url(c->http), c->control, config->dir, journal_cluster(c->journal),
-             journal_term(c->journal), c->sched.jobs_n);
+             journal_term(c->journal), c->sched.entries_n);
     *out = c;
     return 0;
 }

@@ -22,6 +22,7 @@
 #include "wire/control.h"
 
 #define COORDINATOR_WAITS_MAX 256
+#define COORDINATOR_SUBMITS_MAX 64
 
 struct coordinator_peer {
     char worker[ROSTER_ID_MAX];
@@ -31,6 +32,12 @@ struct coordinator_peer {
 struct coordinator_wait { /* a long poll */
     void *ticket;
     uint64_t job, since, until_ms;
+};
+
+struct coordinator_submit { /* in the open transaction: not acknowledged, not scheduled */
+    void *ticket;
+    uint64_t id;
+    struct sched_job *job; /* owned; NULL: the same key came twice, job `id` comes before */
 };
 
 struct coordinator_counters {
@@ -52,6 +59,10 @@ struct coordinator {
     struct sched_actions actions; /* not yet committed */
     int peers_n, peers_cap;
     struct coordinator_peer *peer;
+    bool grouping; /* submits wait for one commit */
+    int submits_n;
+    struct err submit_error; /* .code 0: none; else the transaction is rolled back already */
+    struct coordinator_submit submit[COORDINATOR_SUBMITS_MAX];
     int waits_n;
     struct coordinator_wait wait[COORDINATOR_WAITS_MAX];
     bool parked;
@@ -74,6 +85,10 @@ void coordinator_event(struct coordinator *c, struct sched_event *ev);
 bool coordinator_flush(struct coordinator *c);
 void coordinator_send(struct coordinator *c, const char *worker,
                       struct control *message); /* takes message */
+/* Brings the body of a job into memory, for the event that comes next. False: storage failed. */
+bool coordinator_load(struct coordinator *c, uint64_t job);
+/* For storage errors that came from elsewhere: parks, or stops. */
+void coordinator_storage_failed(struct coordinator *c, const struct err *e);
 uint64_t coordinator_job_id(struct coordinator *c);
 
 /* dispatch.c: performing the scheduler's second group of actions. */

@@ -205,11 +205,38 @@ static void send_session(struct coordinator *c, const struct sched_action *act,
     m->units = p->units;
     m->chunk_elems = p->chunk_elems;
     m->checkpoint_every = p->checkpoint_every;
+    m->audit = strcmp(act->job->class_id, SCHED_ANY_CLASS) == 0
+                   ? -1
+                   : st->job->expansion->stage[st->index].spec->audit;
     m->fold = p->fold;
     m->context = st->context;
     phase_output(st, st->phase.session_context, &m->examples);
     phase_output(st, "init", &m->init);
     map_fill(c, ss, m);
+    coordinator_send(c, act->worker, m);
+}
+
+static void send_waive(struct coordinator *c, const struct sched_action *act)
+{
+    struct control *m = control_new(CONTROL_SESSION_WAIVE);
+
+    m->job = act->job->id;
+    m->session = act->number;
+    m->session_attempt = act->epoch;
+    m->step = act->step;
+    m->level = act->node.level;
+    m->node = act->node.index;
+    coordinator_send(c, act->worker, m);
+}
+
+static void send_note(struct coordinator *c, const struct sched_action *act)
+{
+    struct control *m = control_new(CONTROL_WELCOME);
+
+    m->heartbeat_ms = c->config.heartbeat_ms;
+    m->lease_ms = c->config.lease_ms;
+    snprintf(m->http, sizeof m->http, "%s", c->http_base);
+    snprintf(m->text, sizeof m->text, "%s", act->note);
     coordinator_send(c, act->worker, m);
 }
 
@@ -267,6 +294,12 @@ void dispatch_action(struct coordinator *c, const struct sched_action *act)
         fault_hit(FAULT_SESSION_CLOSE_BEFORE);
         send_session_word(c, act, CONTROL_SESSION_CLOSE);
         break;
+    case SCHED_SEND_NOTE:
+        send_note(c, act);
+        break;
+    case SCHED_SEND_WAIVE:
+        send_waive(c, act);
+        break;
     case SCHED_SEND_SESSION_ACK:
         fault_hit(FAULT_SESSION_ACK_BEFORE);
         send_session_word(c, act, CONTROL_ACK);
@@ -280,6 +313,9 @@ void dispatch_action(struct coordinator *c, const struct sched_action *act)
         break;
     case SCHED_ASK_REUSE:
         ask_reuse(c, act);
+        break;
+    case SCHED_ASK_LOAD:
+        coordinator_load(c, act->number);
         break;
     default:
         break; /* journalled */

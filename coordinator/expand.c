@@ -214,8 +214,7 @@ static int data_stage(struct build *b, const struct spec *user, const char *name
     snprintf(s->owned->project, sizeof s->owned->project, "%s", b->top->project);
     s->owned->seed = user->seed;
     s->owned->schema = user->schema;
-    s->owned->data[0] = *data;
-    s->owned->data_n = 1;
+    spec_data_copy(spec_data_add(s->owned), data);
     s->spec = s->owned;
     in = input_add(s, "files");
     for (int i = 0; i < data->files.n; i++) {

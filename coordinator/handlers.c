@@ -202,6 +202,24 @@ static void hello_fill(const struct control *m, struct roster_worker *w)
     w->progress = m->progress;
 }
 
+/* A worker in quarantine is told why, and goes. */
+static bool refused(const struct message *q)
+{
+    const struct sched_quarantine *why = sched_quarantined(&q->c->sched, q->m->worker);
+    char text[600];
+
+    if (why == NULL)
+        return false;
+    snprintf(text, sizeof text,
+             "this worker is in quarantine: %s; an operator lets it work again with: steerctl "
+             "worker release %s",
+             why->reason, why->worker);
+    reject(q->c, q->peer, ERR_DENIED, text);
+    worker_event(q->c, SCHED_WORKER_REFUSED, q->m->worker, false);
+    log_warn("worker.refused", "worker=%s reason=\"%s\"", why->worker, why->reason);
+    return true;
+}
+
 static void on_hello(const struct message *q)
 {
     struct roster_worker *w = mem_zalloc(1, sizeof *w);
@@ -211,6 +229,10 @@ static void on_hello(const struct message *q)
     struct roster_actions *acts = q->c->roster_actions;
 
     hello_fill(q->m, w);
+    if (refused(q)) {
+        free(w);
+        return;
+    }
     roster_step(&q->c->roster,
                 &(struct roster_event){.type = ROSTER_HELLO,
                                        .now_ms = clock_ms(),
@@ -366,6 +388,7 @@ static void on_session(const struct message *q)
                              .tokens_per_s = m->tokens_per_s,
                              .partial = m->partial,
                              .open_ms = m->open_ms,
+                             .audited = m->audited,
                              .duplicates = m->duplicates,
                              .late = m->stale,
                              .damaged = m->damaged,
@@ -394,6 +417,27 @@ static void on_session(const struct message *q)
         log_warn("session.failed",
                  "session=%" PRIu64 " attempt=%" PRIu64 " worker=%s code=%s text=\"%.300s\"",
                  m->session, m->session_attempt, q->worker, err_name(m->code), m->text);
+    coordinator_event(q->c, &ev);
+}
+
+static void on_opinion(const struct message *q)
+{
+    const struct control *m = q->m;
+    struct sched_voice voice[WIRE_OPINIONS_MAX];
+    struct sched_event ev = {.type = SCHED_SESSION_OPINION,
+                             .session = m->session,
+                             .attempt = m->session_attempt,
+                             .version = m->step,
+                             .node = {m->level, m->node},
+                             .voice = voice,
+                             .voices_n = (int)m->opinions_n,
+                             .settled = m->settled,
+                             .tainted = m->tainted,
+                             .odd = m->odd};
+
+    for (uint32_t i = 0; i < m->opinions_n; i++)
+        voice[i] = (struct sched_voice){m->opinion[i].who, m->opinion[i].hash};
+    snprintf(ev.worker, sizeof ev.worker, "%s", q->worker);
     coordinator_event(q->c, &ev);
 }
 
@@ -483,6 +527,7 @@ static const struct {
     {CONTROL_SESSION_CHECKPOINT, on_session, false},
     {CONTROL_SESSION_DONE, on_session, false},
     {CONTROL_SESSION_FAILED, on_session, false},
+    {CONTROL_SESSION_OPINION, on_opinion, false},
     {CONTROL_SESSION_FROZEN, on_frozen, false},
     {CONTROL_BYE, on_bye, false},
     {CONTROL_LOG, on_log, false},

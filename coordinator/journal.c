@@ -63,6 +63,10 @@ static const char *const migrations[] = {
     "TEXT NOT NULL, idx INTEGER NOT NULL,"
     " digest TEXT NOT NULL, time_ms INTEGER NOT NULL, PRIMARY KEY(job, stage, name, idx)) STRICT, "
     "WITHOUT ROWID;",
+    /* What starts at once reads no spec; pausing. */
+    "ALTER TABLE jobs ADD COLUMN paused_ms INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE stages ADD COLUMN cost_total REAL NOT NULL DEFAULT 0;"
+    "CREATE INDEX jobs_by_state ON jobs(state, id);",
 };
 
 static char *json_text(const cJSON *value)
@@ -186,23 +190,34 @@ static int save_job(struct journal *j, const struct sched_job *job, struct err *
     int rc = db_run(j->db, e,
                     "INSERT INTO jobs(id, name, project, kind, state, reason, seed, class, "
                     "failure, created_ms, started_ms, finished_ms,"
-                    " version) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON "
-                    "CONFLICT(id) DO UPDATE SET"
+                    " version, paused_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, "
+                    "?13, ?14) ON CONFLICT(id) DO UPDATE SET"
                     " state=excluded.state, reason=excluded.reason, class=excluded.class, "
                     "failure=excluded.failure,"
                     " started_ms=excluded.started_ms, finished_ms=excluded.finished_ms, "
-                    "version=excluded.version",
+                    "version=excluded.version, paused_ms=excluded.paused_ms",
                     "ittttt"
                     "itt"
-                    "iiii",
+                    "iiiii",
                     (int64_t)job->id, job->name, job->project, job_kind_name(job->kind),
                     run_state_name(job->state), job->reason, (int64_t)job->seed,
                     job->class_bound ? job->class_id : NULL, failure, (int64_t)job->created_wall_ms,
                     (int64_t)job->started_wall_ms, (int64_t)job->finished_wall_ms,
-                    (int64_t)job->version);
+                    (int64_t)job->version, (int64_t)job->paused_wall_ms);
 
     free(failure);
     return rc;
+}
+
+/* The phase that is open, or was when the stage failed or was cancelled: a retry goes on with it. */
+static const char *phase_kept(const struct sched_stage *st)
+{
+    bool stopped = st->state == RUN_FAILED || st->state == RUN_CANCELLED;
+
+    return st->phase_open || (stopped && st->phase.type != PHASE_END && st->phase.name[0] != '\0' &&
+                              json_get(st->done, st->phase.name) == NULL)
+               ? st->phase.name
+               : NULL;
 }
 
 static int save_stage(struct journal *j, const struct sched_stage *st, struct err *e)
@@ -214,25 +229,26 @@ static int save_stage(struct journal *j, const struct sched_stage *st, struct er
         j->db, e,
         "INSERT INTO stages(job, idx, name, kind, state, reason, reused, reuse_key, inputs, done, "
         "outputs, metrics, phase,"
-        " phase_tasks, phases_done, cost_done, session, started_ms, finished_ms) VALUES(?1, ?2, "
-        "?3, ?4, ?5, ?6, ?7, ?8, ?9,"
-        " ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19) ON CONFLICT(job, idx) DO UPDATE SET "
+        " phase_tasks, phases_done, cost_done, session, started_ms, finished_ms, cost_total) "
+        "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,"
+        " ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20) ON CONFLICT(job, idx) DO UPDATE SET "
         "state=excluded.state,"
         " reason=excluded.reason, reused=excluded.reused, reuse_key=excluded.reuse_key,"
         " inputs=coalesce(excluded.inputs, inputs), done=coalesce(excluded.done, done), "
         "outputs=excluded.outputs,"
         " metrics=excluded.metrics, phase=excluded.phase, phase_tasks=excluded.phase_tasks,"
         " phases_done=excluded.phases_done, cost_done=excluded.cost_done, session=excluded.session,"
-        " started_ms=excluded.started_ms, finished_ms=excluded.finished_ms",
+        " started_ms=excluded.started_ms, finished_ms=excluded.finished_ms, "
+        "cost_total=excluded.cost_total",
         "iitttt"
         "itttttt"
         "iid"
-        "tii",
+        "tiid",
         (int64_t)st->job->id, (int64_t)st->index, st->name, job_kind_name(st->kind),
         run_state_name(st->state), st->reason, (int64_t)st->reused, st->reuse_key.hex, inputs, done,
-        outputs, metrics, st->phase_open ? st->phase.name : NULL, (int64_t)st->tasks_n,
+        outputs, metrics, phase_kept(st), (int64_t)st->tasks_n,
         (int64_t)st->phases_done, st->cost_done, session, (int64_t)st->started_wall_ms,
-        (int64_t)st->finished_wall_ms);
+        (int64_t)st->finished_wall_ms, st->cost_total);
 
     free(inputs);
     free(done);
@@ -295,6 +311,23 @@ static int save_attempt(struct journal *j, const struct sched_action *act, uint6
         j->db, e,
         "UPDATE attempts SET finished_ms=?3, outcome=?4, note=?5 WHERE task=?1 AND epoch=?2",
         "iiitt", (int64_t)act->number, (int64_t)act->epoch, (int64_t)wall_ms, act->text, act->note);
+}
+
+static int save_quarantine(struct journal *j, const struct sched_action *act, uint64_t wall_ms,
+                           struct err *e)
+{
+    cJSON *o = cJSON_CreateObject();
+    char *text = NULL;
+    int rc;
+
+    cJSON_AddStringToObject(o, "reason", act->note);
+    cJSON_AddNumberToObject(o, "since_ms", (double)wall_ms);
+    text = json_text(o);
+    rc = db_run(j->db, e, "INSERT OR REPLACE INTO meta VALUES('quarantine:' || ?1, ?2)", "tt",
+                act->worker, text);
+    free(text);
+    cJSON_Delete(o);
+    return rc;
 }
 
 static int save_artifact(struct journal *j, const struct sched_action *act, const cJSON *output,
@@ -370,6 +403,10 @@ static int write_action(struct journal *j, const struct sched_action *act, uint6
                       " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                       "iititii", (int64_t)act->job->id, (int64_t)act->stage->index, act->text,
                       (int64_t)act->number, act->digest.hex, (int64_t)act->epoch, (int64_t)wall_ms);
+    case SCHED_QUARANTINE:
+        return save_quarantine(j, act, wall_ms, e);
+    case SCHED_RELEASE:
+        return db_run(j->db, e, "DELETE FROM meta WHERE key='quarantine:' || ?1", "t", act->worker);
     case SCHED_OUTPUTS:
         return save_outputs(j, act, wall_ms, e);
     default:
@@ -377,10 +414,10 @@ static int write_action(struct journal *j, const struct sched_action *act, uint6
     }
 }
 
-int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *s,
-                struct err *e)
+int journal_add_one(struct journal *j, const struct sched_job *job, const struct journal_submit *s,
+                    struct err *e)
 {
-    int rc = db_begin(j->db, e);
+    int rc = db_in_transaction(j->db) ? 0 : db_begin(j->db, e);
 
     if (rc == 0)
         rc = save_job(j, job, e);
@@ -392,8 +429,18 @@ int journal_add(struct journal *j, const struct sched_job *job, const struct jou
     if (rc == 0 && s->key != NULL)
         rc = db_run(j->db, e, "INSERT INTO idempotency(key, body, job) VALUES(?1, ?2, ?3)", "tti",
                     s->key, s->body.hex, (int64_t)job->id);
-    if (rc == 0)
-        rc = fault_error(FAULT_JOURNAL_SUBMIT_BEFORE, e);
+    if (rc != 0) {
+        db_rollback(j->db);
+        err_wrap(e, "journal");
+    }
+    return rc;
+}
+
+int journal_add_commit(struct journal *j, struct err *e)
+{
+    int rc = fault_error(FAULT_JOURNAL_SUBMIT_BEFORE, e);
+
+    CHECK(db_in_transaction(j->db));
     if (rc == 0)
         rc = db_commit(j->db, e);
     if (rc == 0)
@@ -403,6 +450,14 @@ int journal_add(struct journal *j, const struct sched_job *job, const struct jou
         err_wrap(e, "journal");
     }
     return rc;
+}
+
+int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *s,
+                struct err *e)
+{
+    int rc = journal_add_one(j, job, s, e);
+
+    return rc != 0 ? rc : journal_add_commit(j, e);
 }
 
 static bool has_rows(const struct sched_actions *a)

@@ -32,12 +32,28 @@ struct journal_submit {
  * scheduler. */
 int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *submit,
                 struct err *e);
+/* The same for many that share one wait for the disk: they go into a transaction that
+ * journal_add_commit() ends. After an error of either none of them is there. Only journal_find_key()
+ * and journal_job() may come between. */
+int journal_add_one(struct journal *j, const struct sched_job *job,
+                    const struct journal_submit *submit, struct err *e);
+int journal_add_commit(struct journal *j, struct err *e);
 /* One transaction. Nothing of it happened unless 0 is returned. */
 int journal_commit(struct journal *j, const struct sched_actions *a, uint64_t wall_ms,
                    struct err *e);
 
-/* Reads everything back into a fresh scheduler, oldest job first. */
+/* Reads everything back into a fresh scheduler: the bodies of the jobs that run, of the others only
+ * that they are there (all bodies, if the scheduler is to keep them in memory). */
 int journal_load(struct journal *j, struct sched *s, struct err *e);
+/* The body of a job, for SCHED_LOADED; with retry, of one that failed or was cancelled, as it stood,
+ * for SCHED_RETRY. Its state is FAILED, and it has no spec, if this build cannot read it. */
+int journal_load_job(struct journal *j, struct sched *s, uint64_t id, bool retry,
+                     struct sched_job **out, struct err *e);
+/* A job as its rows say, without spec, tasks and sessions: for people. ERR_NOT_FOUND. */
+int journal_job(struct journal *j, uint64_t id, struct sched_job **out, struct err *e);
+/* The checkpoint of a version, "" if there is none; appends those there are: "40, 80". */
+int journal_checkpoint(struct journal *j, uint64_t job, int stage, const char *phase,
+                       uint64_t version, struct digest *manifest, struct buf *there, struct err *e);
 
 /* 0 and *job = 0: the key is new. */
 int journal_find_key(struct journal *j, const char *key, struct digest *body, uint64_t *job,

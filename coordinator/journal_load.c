@@ -1,5 +1,6 @@
 /*
- * Reading the journal back. A job that is over needs its rows only; one that runs is built again
+ * Reading the journal back. A job that waits, is paused or is over stays where it is: the scheduler
+ * learns that it is there, and asks when it needs more. One that runs is built again
  * from its spec, which gives the same stages, and its rows are laid over them. The planner is asked
  * for the open phase rather than trusted from a row, so a build with another plan goes on from the
  * last finished phase.
@@ -12,13 +13,22 @@
 
 #include "coordinator/journal_inner.h"
 
+enum how {
+    ROWS,  /* what the rows say */
+    RUN,   /* with its spec, unless it is over */
+    RETRY, /* with its spec, and what was open when it ended */
+};
+struct found {
+    uint64_t id;
+    enum run_state state;
+};
 struct load {
     struct journal *j;
     struct sched *s;
     struct sched_job *job;
+    enum how how;
     int n, cap;
-    uint64_t *id;
-    struct sched_actions broken; /* rows of jobs that this build cannot go on with */
+    struct found *found;
 };
 
 static cJSON *parse(const struct db_row *row, int column)
@@ -32,17 +42,27 @@ static cJSON *parse(const struct db_row *row, int column)
     return out;
 }
 
-static int on_id(void *self, const struct db_row *row, struct err *e)
+static int on_found(void *self, const struct db_row *row, struct err *e)
 {
     struct load *l = self;
+    int state = run_state_parse(db_text(row, 1));
 
-    (void)e;
+    if (state < 0)
+        return err_set(e, ERR_CORRUPT, "job %lld: state \"%s\"", (long long)db_int(row, 0),
+                       db_text(row, 1));
     if (l->n == l->cap) {
         l->cap = l->cap * 2 + 64;
-        l->id = mem_grow(l->id, (size_t)l->cap, sizeof *l->id);
+        l->found = mem_grow(l->found, (size_t)l->cap, sizeof *l->found);
     }
-    l->id[l->n++] = (uint64_t)db_int(row, 0);
+    l->found[l->n++] = (struct found){(uint64_t)db_int(row, 0), (enum run_state)state};
     return 0;
+}
+
+static int found_order(const void *a, const void *b)
+{
+    uint64_t x = ((const struct found *)a)->id, y = ((const struct found *)b)->id;
+
+    return x < y ? -1 : x > y;
 }
 
 static enum job_kind kind_parse(const char *text)
@@ -98,7 +118,8 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
     if (state < 0)
         return err_set(e, ERR_CORRUPT, "job %lld: state \"%s\"", (long long)db_int(row, 0),
                        db_text(row, 4));
-    if (run_state_is_final((enum run_state)state) || job_build(row, &job, &why) != 0) {
+    if (l->how == ROWS || (run_state_is_final((enum run_state)state) && l->how != RETRY) ||
+        job_build(row, &job, &why) != 0) {
         job = mem_zalloc(1, sizeof *job);
         job->id = (uint64_t)db_int(row, 0);
         job->created_wall_ms = (uint64_t)db_int(row, 9);
@@ -115,19 +136,14 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
     failure_parse(row, 8, &job->failure);
     job->started_wall_ms = (uint64_t)db_int(row, 10);
     job->finished_wall_ms = (uint64_t)db_int(row, 11);
-    job->version = (uint64_t)db_int(row, 14) +
-                   (l->j->term << 20); /* above what watchers saw of unsaved progress */
+    job->version = (uint64_t)db_int(row, 14);
+    job->paused_wall_ms = (uint64_t)db_int(row, 15);
     if (why.code != 0) { /* this build cannot read its spec any more: say so, rather than lose it */
         job->state = RUN_FAILED;
         snprintf(job->reason, sizeof job->reason, "SpecUnreadable");
         snprintf(job->failure.class_name, sizeof job->failure.class_name, "internal");
         job->failure.code = (int)why.code;
         snprintf(job->failure.message, sizeof job->failure.message, "%.700s", why.msg);
-        if (l->broken.n == l->broken.cap) {
-            l->broken.cap = l->broken.cap * 2 + 8;
-            l->broken.v = mem_grow(l->broken.v, (size_t)l->broken.cap, sizeof *l->broken.v);
-        }
-        l->broken.v[l->broken.n++] = (struct sched_action){.type = SCHED_SAVE_JOB, .job = job};
     }
     l->job = job;
     return 0;
@@ -183,7 +199,10 @@ static int on_stage(void *self, const struct db_row *row, struct err *e)
     st->started_wall_ms = (uint64_t)db_int(row, 16);
     st->finished_wall_ms = (uint64_t)db_int(row, 17);
     st->reuse_asked = st->reuse_missed = st->phases_done > 0 || !db_is_null(row, 11);
-    if (run_state_is_final(st->state) || l->job->spec == NULL || st->state == RUN_PENDING)
+    st->cost_total = db_real(row, 18);
+    if (l->job->spec == NULL || st->state == RUN_PENDING || st->state == RUN_SUCCEEDED ||
+        st->state == RUN_SKIPPED || (run_state_is_final(st->state) && l->how != RETRY) ||
+        (l->how == RETRY && st->inputs == NULL))
         return 0;
     if (st->inputs == NULL || st->done == NULL)
         return err_set(e, ERR_CORRUPT, "stage %s runs but has no inputs", st->name);
@@ -245,18 +264,22 @@ static int on_max(void *self, const struct db_row *row, struct err *e)
 static int load_job(struct load *l, uint64_t id, struct err *e)
 {
     struct db *db = l->j->db;
-    int rc = db_query(db, e, on_job, l,
-                      "SELECT id, name, project, kind, state, reason, seed, class, failure, "
-                      "created_ms, started_ms, finished_ms, spec,"
-                      " resolved, version FROM jobs WHERE id=?1",
-                      "i", (int64_t)id);
+    int rc = 0;
 
+    l->job = NULL;
+    rc = db_query(db, e, on_job, l,
+                  "SELECT id, name, project, kind, state, reason, seed, class, failure, "
+                  "created_ms, started_ms, finished_ms, spec,"
+                  " resolved, version, paused_ms FROM jobs WHERE id=?1",
+                  "i", (int64_t)id);
+    if (rc == 0 && l->job == NULL)
+        rc = err_set(e, ERR_NOT_FOUND, "there is no such job");
     if (rc == 0)
         rc = db_query(db, e, on_stage, l,
                       "SELECT idx, name, kind, state, reason, reused, reuse_key, inputs, done, "
                       "outputs, metrics, phase, phase_tasks,"
-                      " phases_done, cost_done, session, started_ms, finished_ms FROM stages WHERE "
-                      "job=?1 ORDER BY idx",
+                      " phases_done, cost_done, session, started_ms, finished_ms, cost_total FROM "
+                      "stages WHERE job=?1 ORDER BY idx",
                       "i", (int64_t)id);
     for (int i = 0; rc == 0 && i < l->job->stages_n; i++) {
         struct sched_stage *st = &l->job->stage[i];
@@ -273,34 +296,92 @@ static int load_job(struct load *l, uint64_t id, struct err *e)
     }
     if (rc != 0) {
         sched_job_free(l->job);
+        l->job = NULL;
         return err_wrap(e, "journal: job %llu", (unsigned long long)id);
+    }
+    return 0;
+}
+
+int journal_load_job(struct journal *j, struct sched *s, uint64_t id, bool retry,
+                     struct sched_job **out, struct err *e)
+{
+    struct load l = {.j = j, .s = s, .how = retry ? RETRY : RUN};
+    int rc = load_job(&l, id, e);
+
+    *out = l.job;
+    return rc;
+}
+
+int journal_job(struct journal *j, uint64_t id, struct sched_job **out, struct err *e)
+{
+    struct load l = {.j = j, .how = ROWS};
+    int rc = load_job(&l, id, e);
+
+    *out = l.job;
+    return rc;
+}
+
+/* A job that ran. What watchers saw of unsaved progress is below the version that it gets. */
+static int load_running(struct load *l, struct sched_actions *broken, const struct found *f,
+                        struct err *e)
+{
+    uint64_t least = (l->j->term - 1) << 20;
+    int rc = load_job(l, f->id, e);
+
+    if (rc != 0)
+        return rc;
+    l->job->version = (l->job->version > least ? l->job->version : least) + (1u << 20);
+    if (l->job->state != f->state) { /* this build cannot go on with it */
+        broken->v = mem_grow(broken->v, (size_t)broken->n + 1, sizeof *broken->v);
+        broken->v[broken->n++] = (struct sched_action){.type = SCHED_SAVE_JOB, .job = l->job};
     }
     sched_restore(l->s, l->job);
     return 0;
 }
 
+static int on_quarantine(void *self, const struct db_row *row, struct err *e)
+{
+    cJSON *o = parse(row, 1);
+
+    (void)e;
+    sched_quarantine_restore(self, db_text(row, 0) + strlen("quarantine:"),
+                             json_string_or(o, "reason", ""),
+                             (uint64_t)json_int_or(o, "since_ms", 0));
+    cJSON_Delete(o);
+    return 0;
+}
+
 int journal_load(struct journal *j, struct sched *s, struct err *e)
 {
-    struct load l = {.j = j, .s = s};
+    struct load l = {.j = j, .s = s, .how = RUN};
+    struct sched_actions broken = {0, 0, NULL};
     uint64_t max = 0;
-    int rc = db_query(j->db, e, on_id, &l, "SELECT id FROM jobs ORDER BY id", "");
+    int rc = db_query(j->db, e, on_found, &l, "SELECT id, state FROM jobs INDEXED BY jobs_by_state",
+                      "");
 
+    if (l.n > 0)
+        qsort(l.found, (size_t)l.n, sizeof *l.found, found_order);
     for (int i = 0; i < l.n && rc == 0; i++) {
-        l.job = NULL;
-        rc = load_job(&l, l.id[i], e);
+        enum run_state state = l.found[i].state;
+
+        if (state == RUN_STARTING || state == RUN_RUNNING || state == RUN_RECOVERING ||
+            s->config.active_min == 0)
+            rc = load_running(&l, &broken, &l.found[i], e);
+        else
+            sched_restore_entry(s, l.found[i].id, state);
     }
+    if (rc == 0)
+        rc = db_query(j->db, e, on_quarantine, s,
+                      "SELECT key, value FROM meta WHERE key GLOB 'quarantine:*' ORDER BY key", "");
     if (rc == 0)
         rc = db_query(j->db, e, on_max, &max, "SELECT coalesce(max(id), 0) FROM tasks", "");
     if (rc == 0 && max >= s->next_task)
         s->next_task = max + 1;
+    if (rc == 0 && s->next_session < j->term << 20) /* a term opens fewer than 2^20 sessions */
+        s->next_session = j->term << 20;
     if (rc == 0)
-        rc = db_query(j->db, e, on_max, &max,
-                      "SELECT coalesce(max(json_extract(session, '$.id')), 0) FROM stages", "");
-    if (rc == 0 && max >= s->next_session)
-        s->next_session = max + 1;
-    if (rc == 0)
-        rc = journal_commit(j, &l.broken, 0, e);
-    free(l.broken.v);
-    free(l.id);
+        rc = journal_commit(j, &broken, 0, e);
+    free(broken.v);
+    free(l.found);
     return rc;
 }

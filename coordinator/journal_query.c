@@ -88,6 +88,35 @@ int journal_find_outputs(struct journal *j, const char *key, cJSON **out, struct
                     "t", key);
 }
 
+struct found_checkpoint {
+    uint64_t version;
+    struct digest *manifest;
+    struct buf *there;
+};
+
+static int on_checkpoint(void *self, const struct db_row *row, struct err *e)
+{
+    struct found_checkpoint *f = self;
+
+    (void)e;
+    if ((uint64_t)db_int(row, 0) == f->version)
+        snprintf(f->manifest->hex, sizeof f->manifest->hex, "%s", db_text(row, 1));
+    buf_printf(f->there, "%s%" PRId64, f->there->len > 0 ? ", " : "", db_int(row, 0));
+    return 0;
+}
+
+int journal_checkpoint(struct journal *j, uint64_t job, int stage, const char *phase,
+                       uint64_t version, struct digest *manifest, struct buf *there, struct err *e)
+{
+    struct found_checkpoint f = {version, manifest, there};
+
+    manifest->hex[0] = '\0';
+    return db_query(j->db, e, on_checkpoint, &f,
+                    "SELECT version, manifest FROM checkpoints WHERE job=?1 AND stage=?2 AND "
+                    "phase=?3 ORDER BY version",
+                    "iit", (int64_t)job, (int64_t)stage, phase);
+}
+
 /* ---- the rest
  * ---------------------------------------------------------------------------------------------------
  */

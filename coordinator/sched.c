@@ -24,11 +24,15 @@ static const char *const run_names[] = {
 #undef X
 };
 static const uint32_t run_next[] = {
-    [RUN_PENDING] = BIT(RUN_STARTING) | BIT(RUN_CANCELLED) | BIT(RUN_SKIPPED) | BIT(RUN_FAILED),
+    [RUN_PENDING] = BIT(RUN_STARTING) | BIT(RUN_CANCELLED) | BIT(RUN_SKIPPED) | BIT(RUN_FAILED) |
+                    BIT(RUN_PAUSED),
     [RUN_STARTING] = BIT(RUN_RUNNING) | BIT(RUN_SUCCEEDED) | BIT(RUN_FAILED) | BIT(RUN_CANCELLED) |
-                     BIT(RUN_RECOVERING),
-    [RUN_RUNNING] = BIT(RUN_RECOVERING) | BIT(RUN_SUCCEEDED) | BIT(RUN_FAILED) | BIT(RUN_CANCELLED),
-    [RUN_RECOVERING] = BIT(RUN_RUNNING) | BIT(RUN_SUCCEEDED) | BIT(RUN_FAILED) | BIT(RUN_CANCELLED),
+                     BIT(RUN_RECOVERING) | BIT(RUN_PAUSED),
+    [RUN_RUNNING] = BIT(RUN_RECOVERING) | BIT(RUN_SUCCEEDED) | BIT(RUN_FAILED) |
+                    BIT(RUN_CANCELLED) | BIT(RUN_PAUSED),
+    [RUN_RECOVERING] = BIT(RUN_RUNNING) | BIT(RUN_SUCCEEDED) | BIT(RUN_FAILED) |
+                       BIT(RUN_CANCELLED) | BIT(RUN_PAUSED),
+    [RUN_PAUSED] = BIT(RUN_PENDING) | BIT(RUN_CANCELLED),
     [RUN_SUCCEEDED] = 0,
     [RUN_FAILED] = 0,
     [RUN_CANCELLED] = 0,
@@ -123,11 +127,42 @@ void sched_discard(struct sched *s, void *p)
     s->garbage[s->garbage_n++] = p;
 }
 
+/* A job that is over needs its rows, not its spec: those are large. */
+static void job_shrink(struct sched_job *j)
+{
+    for (int i = 0; i < j->stages_n; i++) {
+        struct sched_stage *st = &j->stage[i];
+
+        for (uint32_t t = 0; t < st->tasks_n; t++)
+            cJSON_Delete(st->task[t].result);
+        free(st->task);
+        free(st->session);
+        st->task = NULL;
+        st->session = NULL;
+        st->tasks_n = 0;
+        cJSON_Delete(st->done);
+        cJSON_Delete(st->inputs);
+        st->done = st->inputs = NULL;
+    }
+    expand_free(j->expansion);
+    spec_free(j->spec);
+    j->expansion = NULL;
+    j->spec = NULL;
+}
+
 void sched_collect(struct sched *s)
 {
     for (int i = 0; i < s->garbage_n; i++)
         free(s->garbage[i]);
     s->garbage_n = 0;
+    if (s->config.active_min > 0) {
+        sched_queue_unload(s);
+        return;
+    }
+    for (int i = 0; i < s->jobs_n; i++) {
+        if (run_state_is_final(s->job[i]->state) && s->job[i]->spec != NULL)
+            job_shrink(s->job[i]);
+    }
 }
 
 bool sched_code_is_loss(int code)
@@ -183,8 +218,11 @@ void sched_move_job(struct sched *s, struct sched_job *j, enum run_state to, con
     if (j->state == to && strcmp(j->reason, reason) == 0)
         return;
     if (j->state != to) {
+        enum run_state from = j->state;
+
         CHECK(run_next[j->state] & BIT(to));
         j->state = to;
+        sched_queue_moved(s, j, from);
         if (j->started_wall_ms == 0 && to == RUN_STARTING)
             j->started_wall_ms = s->wall_ms;
         if (run_state_is_final(to))
@@ -262,77 +300,47 @@ static void job_settle(struct sched *s, struct sched_job *j, struct sched_action
         sched_move_job(s, j, RUN_RUNNING, "", a);
 }
 
-/* A job that is over needs its rows, not its spec: those are large. */
-static void job_shrink(struct sched *s, struct sched_job *j)
+void sched_job_advance(struct sched *s, struct sched_job *j, struct sched_actions *a)
 {
-    for (int i = 0; i < j->stages_n; i++) {
-        struct sched_stage *st = &j->stage[i];
+    uint64_t before;
 
-        for (uint32_t t = 0; t < st->tasks_n; t++) {
-            cJSON_Delete(st->task[t].result);
-            st->task[t].result = NULL;
-        }
-        sched_discard(s, st->task);
-        sched_discard(s, st->session);
-        st->task = NULL;
-        st->session = NULL;
-        st->tasks_n = 0;
-        cJSON_Delete(st->done);
-        cJSON_Delete(st->inputs);
-        st->done = st->inputs = NULL;
+    if (!j->admitted || run_state_is_final(j->state))
+        return;
+    do { /* a stage that ends may start another, before or after it in the list */
+        before = j->version;
+        for (int k = 0; k < j->stages_n; k++)
+            sched_stage_advance(s, &j->stage[k], a);
+    } while (j->version != before);
+    job_settle(s, j, a);
+    for (int k = 0; k < j->stages_n && !run_state_is_final(j->state); k++) {
+        struct sched_stage *st = &j->stage[k];
+
+        if (!st->phase_open || run_state_is_final(st->state))
+            continue;
+        if (st->phase.type == PHASE_SESSION)
+            sched_session_dispatch(s, st, a);
+        else
+            sched_tasks_dispatch(s, st, a);
     }
-    expand_free(j->expansion);
-    spec_free(j->spec);
-    j->expansion = NULL;
-    j->spec = NULL;
+    job_settle(s, j, a);
 }
 
 static void settle(struct sched *s, struct sched_actions *a)
 {
-    for (int i = 0; i < s->jobs_n; i++) {
-        struct sched_job *j = s->job[i];
-        uint64_t before;
-
-        if (run_state_is_final(j->state))
-            continue;
-        do { /* a stage that ends may start another, before or after it in the list */
-            before = j->version;
-            for (int k = 0; k < j->stages_n; k++)
-                sched_stage_advance(s, &j->stage[k], a);
-        } while (j->version != before);
-        job_settle(s, j, a);
-        for (int k = 0; k < j->stages_n && !run_state_is_final(j->state); k++) {
-            struct sched_stage *st = &j->stage[k];
-
-            if (!st->phase_open || run_state_is_final(st->state))
-                continue;
-            if (st->phase.type == PHASE_SESSION)
-                sched_session_dispatch(s, st, a);
-            else
-                sched_tasks_dispatch(s, st, a);
-        }
-        job_settle(s, j, a);
-    }
+    for (int i = 0; i < s->jobs_n; i++)
+        sched_job_advance(s, s->job[i], a);
+    sched_queue_admit(s, a);
 }
 
 /* ---- jobs
  * -------------------------------------------------------------------------------------------------------
  */
-static void job_add(struct sched *s, struct sched_job *j)
-{
-    if (s->jobs_n == s->jobs_cap) {
-        s->jobs_cap = s->jobs_cap * 2 + 16;
-        s->job = mem_grow(s->job, (size_t)s->jobs_cap, sizeof *s->job);
-    }
-    s->job[s->jobs_n++] = j;
-}
-
 static void on_submit(struct sched *s, struct sched_event *ev, struct sched_actions *a)
 {
     struct sched_job *j = ev->job;
 
     ev->job = NULL;
-    job_add(s, j);
+    sched_queue_add(s, j);
     sched_act(a, SCHED_SAVE_JOB, j, NULL);
     for (int i = 0; i < j->stages_n; i++) {
         sched_stage_estimate(s, &j->stage[i]);
@@ -357,36 +365,38 @@ static void on_cancel(struct sched *s, struct sched_event *ev, struct sched_acti
 
 void sched_restore(struct sched *s, struct sched_job *j)
 {
-    job_add(s, j);
+    sched_queue_add(s, j);
+}
+
+void sched_job_restored(struct sched *s, struct sched_job *j, uint32_t grace_ms)
+{
+    for (int k = 0; k < j->stages_n; k++) {
+        struct sched_stage *st = &j->stage[k];
+
+        for (uint32_t t = 0; t < st->tasks_n; t++) {
+            st->task[t].lease_until_ms = s->now_ms + s->config.lease_ms;
+            st->task[t].moved_ms = s->now_ms;
+            if (st->task[t].id >= s->next_task)
+                s->next_task = st->task[t].id + 1;
+        }
+        if (st->session != NULL) {
+            st->session->open = false;
+            st->session->adopt_until_ms = s->now_ms + s->config.adopt_ms;
+            st->session->retry_at_ms = s->now_ms + grace_ms;
+            if (st->session->id >= s->next_session)
+                s->next_session = st->session->id + 1;
+        }
+        st->phase_started_ms = s->now_ms;
+        if (j->expansion != NULL)
+            sched_stage_estimate(s, st);
+    }
 }
 
 void sched_restored(struct sched *s, uint64_t now_ms)
 {
     s->now_ms = now_ms;
-    for (int i = 0; i < s->jobs_n; i++) {
-        for (int k = 0; k < s->job[i]->stages_n; k++) {
-            struct sched_stage *st = &s->job[i]->stage[k];
-
-            for (uint32_t t = 0; t < st->tasks_n; t++) {
-                st->task[t].lease_until_ms = now_ms + s->config.lease_ms;
-                st->task[t].moved_ms = now_ms;
-                if (st->task[t].id >= s->next_task)
-                    s->next_task = st->task[t].id + 1;
-            }
-            if (st->session != NULL) {
-                st->session->open = false;
-                st->session->adopt_until_ms = now_ms + s->config.adopt_ms;
-                st->session->retry_at_ms = now_ms + s->config.restart_grace_ms;
-                if (st->session->id >= s->next_session)
-                    s->next_session = st->session->id + 1;
-            }
-            st->phase_started_ms = now_ms;
-            if (s->job[i]->expansion != NULL)
-                sched_stage_estimate(s, st);
-        }
-        if (run_state_is_final(s->job[i]->state))
-            job_shrink(s, s->job[i]);
-    }
+    for (int i = 0; i < s->jobs_n; i++)
+        sched_job_restored(s, s->job[i], s->config.restart_grace_ms);
     sched_collect(s);
 }
 
@@ -446,6 +456,8 @@ static void on_worker_up(struct sched *s, struct sched_event *ev, struct sched_a
     w->threads = ev->threads;
     w->draining = ev->draining;
     w->suspect = w->hung = false;
+    w->quarantined = sched_quarantined(s, w->id) != NULL;
+    sched_class_up(s, w, a);
     w->moved_ms = 0;
     sched_tasks_reattach(s, ev, true, a);
     sched_session_hello(s, w, ev->session, ev->attempt, a);
@@ -489,7 +501,7 @@ static void on_tick(struct sched *s, struct sched_actions *a)
 {
     sched_workers_watch(s, a);
     for (int i = 0; i < s->jobs_n; i++) {
-        for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
+        for (int k = 0; k < s->job[i]->stages_n && s->job[i]->admitted; k++) {
             struct sched_stage *st = &s->job[i]->stage[k];
 
             if (!st->phase_open || run_state_is_final(st->state))
@@ -522,14 +534,14 @@ void sched_init(struct sched *s, const struct sched_config *config)
 
 void sched_fini(struct sched *s)
 {
-    sched_collect(s);
-    for (int i = 0; i < s->jobs_n; i++)
-        sched_job_free(s->job[i]);
+    for (int i = 0; i < s->garbage_n; i++)
+        free(s->garbage[i]);
     for (int i = 0; i < s->workers_n; i++)
         free(s->worker[i]);
-    free(s->job);
+    sched_queue_fini(s);
     free(s->worker);
     free(s->garbage);
+    free(s->quarantine);
 }
 
 void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a)
@@ -546,6 +558,19 @@ void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a
     case SCHED_CANCEL:
         on_cancel(s, ev, a);
         break;
+    case SCHED_PAUSE:
+        sched_on_pause(s, ev, a);
+        break;
+    case SCHED_RESUME:
+        sched_on_resume(s, ev, a);
+        break;
+    case SCHED_RETRY:
+        sched_on_retry(s, ev, a);
+        break;
+    case SCHED_LOADED:
+        sched_queue_loaded(s, ev->job, a);
+        ev->job = NULL;
+        break;
     case SCHED_WORKER_UP:
         on_worker_up(s, ev, a);
         break;
@@ -554,6 +579,12 @@ void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a
     case SCHED_WORKER_DRAIN:
         on_worker_mark(s, ev, a);
         break;
+    case SCHED_WORKER_RELEASE:
+        sched_release(s, ev->worker, a);
+        break;
+    case SCHED_WORKER_REFUSED:
+        s->counters.refused++;
+        return;
     case SCHED_WORKER_GONE:
         on_worker_gone(s, ev, a);
         break;
@@ -567,6 +598,7 @@ void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a
         sched_on_task_failed(s, ev, a);
         break;
     case SCHED_SESSION_STATUS:
+    case SCHED_SESSION_OPINION:
     case SCHED_SESSION_CHECKPOINT:
     case SCHED_SESSION_DONE:
     case SCHED_SESSION_FAILED:
@@ -580,8 +612,4 @@ void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a
     cJSON_Delete(ev->result);
     ev->result = NULL;
     settle(s, a);
-    for (int i = 0; i < s->jobs_n; i++) {
-        if (run_state_is_final(s->job[i]->state) && s->job[i]->spec != NULL)
-            job_shrink(s, s->job[i]);
-    }
 }

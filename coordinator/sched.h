@@ -13,6 +13,12 @@
  *     different workers died is quarantined, and its job fails with its name;
  *   - a worker is in at most one training session, and runs no tasks meanwhile;
  *   - one job runs on one numerics class (workers of equal fingerprint), bound when it first runs.
+ *
+ * Every job has an entry of a few bytes (struct sched_entry). Its body (spec, stages, tasks) is in
+ * memory only while it is *admitted*: jobs wait in a queue by age and are admitted while fewer than
+ * active_min are, or, up to active_max, while a worker has nothing to do. Jobs that wait, are paused
+ * or are over live in the journal: sched asks for a body by SCHED_ASK_LOAD and gets it by
+ * SCHED_LOADED. So no event costs more because many jobs wait.
  */
 #ifndef COORDINATOR_SCHED_H
 #define COORDINATOR_SCHED_H
@@ -35,6 +41,7 @@
 #define SCHED_CRASHES_MAX 8
 #define SCHED_TASKS_MAX 200000
 #define SCHED_WORKERS_MAX 1024
+#define SCHED_ANY_CLASS "any"
 #define SCHED_CKPTS_MAX 8
 
 #define RUN_STATES(X)                                                                              \
@@ -42,6 +49,7 @@
     X(RUN_STARTING, "STARTING")                                                                    \
     X(RUN_RUNNING, "RUNNING")                                                                      \
     X(RUN_RECOVERING, "RECOVERING")                                                                \
+    X(RUN_PAUSED, "PAUSED") /* of jobs only */                                                     \
     X(RUN_SUCCEEDED, "SUCCEEDED")                                                                  \
     X(RUN_FAILED, "FAILED")                                                                        \
     X(RUN_CANCELLED, "CANCELLED")                                                                  \
@@ -95,6 +103,11 @@ struct sched_shadow {
     uint64_t lease_until_ms, leased_ms, done, total, moved, moved_ms;
 };
 
+struct sched_voice {
+    uint64_t who, hash; /* who: control_who() of a worker */
+};
+
+#define SCHED_VOICES_MAX 4
 struct sched_task {
     uint64_t id;
     uint32_t index;
@@ -111,6 +124,9 @@ struct sched_task {
     uint64_t done, total;     /* of the running attempt, in the phase's unit */
     uint64_t moved, moved_ms; /* when the thread that runs it was last seen to move */
     struct sched_shadow shadow;
+    uint32_t voices_n; /* of an audited task: results that have come, not yet two that agree; not
+                          kept over a restart */
+    struct sched_voice voice[SCHED_VOICES_MAX];
     cJSON *result; /* {"outputs", "metrics"} when TASK_DONE */
     int code;      /* of the last failure */
     char text[SCHED_TEXT_MAX];
@@ -119,6 +135,7 @@ struct sched_task {
 struct sched_host {
     char worker[SCHED_WORKER_MAX];
     uint32_t chunk_begin, chunk_end;
+    uint64_t damaged; /* pushes of this attempt, as last heard, so that they are counted once */
     bool lost; /* its process is gone, and with it what it held */
 };
 
@@ -171,6 +188,16 @@ struct sched_open {
     struct tree_span missing[SCHED_MISSING_MAX]; /* units that a host lacks */
     double usual_ms;                             /* what a step takes, smoothed; 0 = not known */
 };
+#define SCHED_QUESTIONS_MAX 64
+/* A node of an open step that another worker is asked about. */
+struct sched_question {
+    uint64_t step;
+    struct tree_node node;
+    uint64_t since_ms, asked_ms;  /* asked_ms: 0 = nobody yet */
+    uint32_t asks, agains;        /* agains: of those who had spoken already */
+    char asked[SCHED_WORKER_MAX]; /* the last one */
+    bool disputed;
+};
 struct sched_share {
     uint64_t who; /* control_who() of a worker */
     uint32_t units, ms;
@@ -206,6 +233,10 @@ struct sched_session {
     uint64_t tokens;
     double loss, grad_norm, lr, tokens_per_s;
     struct sched_open step;
+    uint64_t paced_ms; /* when speeds were last looked at */
+    int questions_n;
+    struct sched_question question[SCHED_QUESTIONS_MAX];
+    uint64_t audited;           /* of this attempt, as last heard */
     uint64_t duplicates, stale; /* of this attempt, as last heard, so that they are counted once */
     uint32_t faults, losses;
     uint32_t barren; /* attempts in a row in which no step closed */
@@ -253,12 +284,22 @@ struct sched_job {
     uint64_t seed;
     int stages_n;
     struct sched_stage *stage;
-    char class_id[SCHED_TEXT_MAX]; /* numerics class; "" until bound */
+    char class_id
+        [SCHED_TEXT_MAX]; /* numerics class; "" until bound, SCHED_ANY_CLASS: all may work */
     bool class_bound;
     struct sched_failure failure;
     uint64_t created_wall_ms, started_wall_ms, finished_wall_ms;
+    uint64_t paused_wall_ms;   /* 0 = is not */
+    bool admitted;             /* runs, or may */
     uint64_t version;          /* rises with every visible change */
     struct digest spec_digest; /* of the resolved spec, canonical */
+};
+
+/* A worker whose results were outvoted. Kept over a restart. */
+struct sched_quarantine {
+    char worker[SCHED_WORKER_MAX];
+    char reason[SCHED_TEXT_MAX];
+    uint64_t since_wall_ms;
 };
 
 struct sched_worker {
@@ -266,9 +307,15 @@ struct sched_worker {
     char class_id[SCHED_TEXT_MAX];
     uint32_t roles, threads;
     bool suspect, draining;
-    uint64_t moved_ms;      /* when all its busy compute threads were last seen to move; 0 = never
+    bool other_class;  /* it was told that a job runs on another numerics class */
+    bool quarantined;  /* it stays, but gets nothing to do */
+    uint64_t moved_ms; /* when all its busy compute threads were last seen to move; 0 = never
                                told */
-    bool hung;              /* they have not for hang_ms: it gets nothing to do */
+    bool hung;         /* they have not for hang_ms: it gets nothing to do */
+    double unit_ms;    /* that a unit takes one of its threads, smoothed */
+    double pace;       /* times slower than the fastest, as slots are cut; 0 = 1 */
+    uint32_t samples;
+    uint64_t paced_ms, retry_ms;
     uint32_t running;       /* tasks leased to it */
     struct sched_stage *in; /* whose session it is a member of */
 };
@@ -276,9 +323,11 @@ struct sched_worker {
 /* Counted since this process started; a restart begins at zero. Shown as steer_<name>_total by
  * /metrics, as "counters" by GET /v1/info and by `steerctl counters`. */
 #define SCHED_COUNTERS(X)                                                                          \
-    X(stale, "Results and reports of a lease or attempt that was over, gradients of a closed step.")                        \
+    X(stale,                                                                                       \
+      "Results and reports of a lease or attempt that was over, gradients of a closed step.")      \
     X(fenced, "Leases that a worker held and that were not its own any more.")                     \
     X(duplicate, "Gradients that came when they were there already.")                              \
+    X(damaged, "Gradients that were damaged on their way, and sent again.")                        \
     X(recomputed, "Units and row ranges given out again after a loss.")                            \
     X(overtaken, "Units and row ranges of a slow or hung worker given to another one as well.")    \
     X(adopted, "Sessions and leases that went on over a restart of the coordinator.")              \
@@ -316,6 +365,7 @@ struct sched_config {
     uint32_t resend_ms; /* 5000: a session that is silent for so long is told again who does what */
     uint32_t restart_grace_ms; /* 1500: after a restart, until new sessions open, so that workers
                                   can come back */
+    int active_min, active_max; /* 32, 256: see the top; 0: all jobs are admitted and kept in memory */
     uint32_t adopt_ms;  /* 6000: after a restart, how long the hosts of a session that was open are
                           awaited */
     bool replicate;     /* sessions of two and more hosts keep a copy of every chunk */
@@ -324,17 +374,36 @@ struct sched_config {
     uint32_t respread_ms; /* 10000: between two changes of hosts because of a join; 0 = never */
 };
 
+/* What is kept of every job. */
+struct sched_entry {
+    uint64_t id;
+    uint64_t version;      /* while job is NULL: of its row; 0 = not known */
+    struct sched_job *job; /* NULL: in the journal only */
+    enum run_state state;
+    bool queued; /* is in the queue of what can start */
+    bool asked;  /* its body was asked for, to start it */
+};
+
 struct sched {
     struct sched_config config;
     uint64_t now_ms, wall_ms;
     uint64_t next_task, next_session;
     int jobs_n, jobs_cap;
-    struct sched_job **job; /* by age */
+    struct sched_job **job; /* those in memory, by age */
+    int entries_n, entries_cap;
+    struct sched_entry *entry; /* all, by age, that is by id */
+    int queue_n, queue_cap;
+    uint64_t *queue; /* heap: ids of PENDING jobs that are not admitted, and of some that were */
+    int active_n;    /* admitted, or asked for */
+    uint64_t admit_at_ms;
+    uint64_t count[RUN_STATES_COUNT]; /* jobs by state */
     int workers_n, workers_cap;
     struct sched_worker **worker;
     int garbage_n, garbage_cap;
     void **garbage; /* freed by sched_collect(): actions may still point at it */
     struct sched_counters counters;
+    int quarantine_n, quarantine_cap;
+    struct sched_quarantine *quarantine; /* until an operator releases them */
 };
 
 /* What happened. */
@@ -342,16 +411,25 @@ enum sched_event_type {
     SCHED_TICK,
     SCHED_SUBMIT,    /* job: taken */
     SCHED_CANCEL,    /* job_id */
+    SCHED_PAUSE,     /* job_id, text: who asked */
+    SCHED_RESUME,    /* job_id */
+    SCHED_RETRY,     /* job_id, job: taken, its body as it stood at the end (journal_load_job());
+                        stage_index >= 0: that stage's session goes on from version, digest */
+    SCHED_LOADED,    /* job: taken, a body that was asked for, or that an event is about to need */
     SCHED_WORKER_UP, /* worker, class_id, roles, threads, draining; lease[], session, attempt: what
                         it says it holds */
     SCHED_WORKER_SUSPECT,
     SCHED_WORKER_OK,
     SCHED_WORKER_DRAIN,
-    SCHED_WORKER_GONE,        /* crashed: it died, as opposed to said good-bye */
-    SCHED_HEARTBEAT,          /* worker, lease[] */
-    SCHED_TASK_DONE,          /* worker, task, epoch, result: taken */
-    SCHED_TASK_FAILED,        /* worker, task, epoch, code, text */
-    SCHED_SESSION_STATUS,     /* session, attempt, version, figures */
+    SCHED_WORKER_RELEASE,  /* out of quarantine */
+    SCHED_WORKER_REFUSED,  /* it was turned away: counted */
+    SCHED_WORKER_GONE,     /* crashed: it died, as opposed to said good-bye */
+    SCHED_HEARTBEAT,       /* worker, lease[] */
+    SCHED_TASK_DONE,       /* worker, task, epoch, result: taken */
+    SCHED_TASK_FAILED,     /* worker, task, epoch, code, text */
+    SCHED_SESSION_STATUS,  /* session, attempt, version, figures */
+    SCHED_SESSION_OPINION, /* session, attempt, version: the step; node, voice[], settled, tainted,
+                                 odd */
     SCHED_SESSION_CHECKPOINT, /* session, attempt, version, digest */
     SCHED_SESSION_DONE,   /* session, attempt, version, digest, result: taken (figures) or NULL */
     SCHED_SESSION_FAILED, /* session, attempt, code, text */
@@ -382,10 +460,16 @@ struct sched_event {
     bool partial; /* STATUS: of another host than the step leader: version and figures are not meant
                    */
     uint64_t open_ms, duplicates, late, damaged; /* late: pushes of a closed step */
-    const struct tree_span *missing; /* borrowed */
+    const struct tree_span *missing;             /* borrowed */
     int missing_n;
     const struct sched_share *share; /* borrowed */
     int shares_n;
+    uint64_t audited;
+    struct tree_node node;
+    const struct sched_voice *voice; /* borrowed */
+    int voices_n;
+    bool settled, tainted;
+    uint64_t odd;
     struct digest digest;
     cJSON *result;
     int code;
@@ -409,6 +493,8 @@ enum sched_action_type {
                     */
     SCHED_CONTEXT, /* digest, blob: text of the phase's context document, to be stored before any
                       dispatch */
+    SCHED_QUARANTINE,       /* worker, note: why */
+    SCHED_RELEASE,          /* worker */
     SCHED_FIRST_SEND,       /* (marks the second group) */
     SCHED_SEND_TASK,        /* worker, task */
     SCHED_SEND_TASK_CANCEL, /* worker, number: task id, epoch */
@@ -416,11 +502,14 @@ enum sched_action_type {
     SCHED_SEND_OPEN,        /* worker, stage */
     SCHED_SEND_ASSIGN,      /* worker, stage */
     SCHED_SEND_CLOSE,       /* worker, number: session, epoch: attempt, note */
+    SCHED_SEND_NOTE,        /* worker, note: what its operator should know */
+    SCHED_SEND_WAIVE,       /* worker, number: session, epoch: attempt, step, node */
     SCHED_SEND_SESSION_ACK, /* worker, number: session, epoch: attempt */
     SCHED_SEND_FREEZE,      /* worker, stage, number: session, epoch: attempt, value: 1 = at the
                                edge of the open step */
     SCHED_MEND,             /* blobs that are named in `blob` and are damaged leave the store */
-    SCHED_ASK_REUSE         /* stage, digest: answer with SCHED_REUSE */
+    SCHED_ASK_REUSE,        /* stage, digest: answer with SCHED_REUSE */
+    SCHED_ASK_LOAD          /* number: job id: answer with SCHED_LOADED */
 };
 struct sched_action {
     enum sched_action_type type;
@@ -428,7 +517,8 @@ struct sched_action {
     struct sched_stage *stage;
     struct sched_task *task;
     char worker[SCHED_WORKER_MAX];
-    uint64_t number, epoch;
+    uint64_t number, epoch, step;
+    struct tree_node node;
     double value;
     struct digest digest;
     char text[144];
@@ -449,8 +539,9 @@ void sched_step(struct sched *s, struct sched_event *event, struct sched_actions
 void sched_renew(
     struct sched *s,
     uint64_t now_ms); /* after a gap of the coordinator's own: leases and waits count from now */
-void sched_collect(
-    struct sched *s); /* frees what only actions could still name: call when they are performed */
+/* Frees what only actions could still name, and the bodies of jobs that are not admitted: call when
+ * all actions are performed. */
+void sched_collect(struct sched *s);
 
 /* Builds a job from a checked spec; spec is taken, also on failure. resolved: see expand.h. */
 int sched_job_new(uint64_t id, struct spec **spec, const cJSON *resolved, uint64_t wall_ms,
@@ -459,6 +550,8 @@ void sched_job_free(struct sched_job *j);
 /* Puts a job that was read from the journal back, as it stood; call in order of age, then
  * sched_restored(). */
 void sched_restore(struct sched *s, struct sched_job *j);
+/* The same for a job whose body stays in the journal: not one that runs. */
+void sched_restore_entry(struct sched *s, uint64_t id, enum run_state state);
 void sched_restored(struct sched *s, uint64_t now_ms);
 /* Asks the planner again for the phase that was open and lays out its tasks or session, empty, for
  * the journal to fill. false: the planner of this build wants another phase; the stage goes on from
@@ -466,7 +559,12 @@ void sched_restored(struct sched *s, uint64_t now_ms);
 bool sched_restore_phase(struct sched *s, struct sched_stage *st, const char *name,
                          uint32_t tasks_n);
 
-struct sched_job *sched_find_job(const struct sched *s, uint64_t id);
+struct sched_job *sched_find_job(const struct sched *s, uint64_t id); /* NULL: not in memory */
+struct sched_entry *sched_find_entry(const struct sched *s, uint64_t id); /* NULL: no such job */
+const struct sched_quarantine *sched_quarantined(const struct sched *s, const char *worker);
+/* From the journal. */
+void sched_quarantine_restore(struct sched *s, const char *worker, const char *reason,
+                              uint64_t since_wall_ms);
 struct sched_worker *sched_find_worker(const struct sched *s, const char *id);
 /* The context document of the open phase (jobs/run.h), canonical. */
 void sched_context(const struct sched_stage *st, struct buf *out);

@@ -1,6 +1,6 @@
 /*
  * Who computes what in a training session. Slots: the units of a step over the compute workers,
- * contiguous, in proportion to threads, cut at the most aligned place that does not make the
+ * contiguous, in proportion to threads and their speed (sched_pace.c), cut at the most aligned place that does not make the
  * longest share longer (an aligned span is few tree nodes, so less to push).
  */
 #include <inttypes.h>
@@ -14,18 +14,19 @@ struct share {
     uint32_t cut; /* its span begins here */
 };
 
-static uint32_t load(uint32_t span, uint32_t threads)
+/* Rounds of one unit a thread, in units of the fastest's. */
+static double load(uint32_t span, const struct sched_worker *w)
 {
-    return (span + threads - 1) / threads;
+    return (span + w->threads - 1) / w->threads * sched_pace_of(w);
 }
 
-static uint32_t longest(const struct share *v, int n, uint32_t units)
+static double longest(const struct share *v, int n, uint32_t units)
 {
-    uint32_t most = 0;
+    double most = 0;
 
     for (int i = 0; i < n; i++) {
         uint32_t end = i + 1 < n ? v[i + 1].cut : units;
-        uint32_t l = load(end - v[i].cut, v[i].worker->threads);
+        double l = load(end - v[i].cut, v[i].worker);
 
         most = l > most ? l : most;
     }
@@ -35,8 +36,8 @@ static uint32_t longest(const struct share *v, int n, uint32_t units)
 static void cuts_align(struct share *v, int n, uint32_t units)
 {
     for (int i = 1; i < n; i++) {
-        uint32_t low = v[i - 1].cut, high = i + 1 < n ? v[i + 1].cut : units, best = v[i].cut,
-                 limit = longest(v, n, units);
+        uint32_t low = v[i - 1].cut, high = i + 1 < n ? v[i + 1].cut : units, best = v[i].cut;
+        double limit = longest(v, n, units);
         uint32_t reach = v[i].worker->threads < 8 ? 8 : v[i].worker->threads;
         uint32_t from = best > low + reach ? best - reach : low,
                  to = high - best > reach ? best + reach : high;
@@ -62,18 +63,16 @@ const struct sched_slot *sched_slot_of(const struct sched_session *ss, const cha
     return NULL;
 }
 
-bool sched_slot_add(struct sched_stage *st, const char *worker, struct tree_span span,
-                    uint32_t again)
+bool sched_slot_add(struct sched_stage *st, const char *worker, uint64_t step,
+                    struct tree_span span, uint32_t again)
 {
     struct sched_session *ss = st->session;
     struct sched_slot *slot = &ss->slot[ss->slots_n];
 
     if (ss->slots_n == SCHED_SLOTS_MAX)
         return false;
-    *slot = (struct sched_slot){.leaf_begin = span.begin,
-                                .leaf_end = span.end,
-                                .only_step = ss->version + 1,
-                                .again = again};
+    *slot = (struct sched_slot){
+        .leaf_begin = span.begin, .leaf_end = span.end, .only_step = step + 1, .again = again};
     snprintf(slot->worker, sizeof slot->worker, "%s", worker);
     ss->slots_n++;
     return true;
@@ -105,18 +104,21 @@ static void slots_make(struct sched *s, struct sched_stage *st)
     struct sched_session *ss = st->session;
     uint32_t units = st->phase.session.units;
     struct share v[SCHED_SLOTS_MAX];
-    uint64_t threads = 0, before = 0;
+    uint64_t threads = 0;
+    double speed = 0, before = 0;
     int n = shares_make(s, st, false, v, &threads), kept = 0;
 
     if (n == 0)
         n = shares_make(s, st, true, v, &threads);
+    for (int i = 0; i < n; i++)
+        speed += v[i].worker->threads / sched_pace_of(v[i].worker);
     for (int i = 0; i < n; i++) {
-        v[i].cut = (uint32_t)((units * before + threads / 2) / threads);
-        before += v[i].worker->threads;
+        v[i].cut = (uint32_t)(units * before / speed + 0.5);
+        before += v[i].worker->threads / sched_pace_of(v[i].worker);
     }
     cuts_align(v, n, units);
     for (int i = 0; i < ss->slots_n; i++) {
-        if (ss->slot[i].only_step == ss->version + 1)
+        if (ss->slot[i].only_step > ss->version)
             ss->slot[kept++] = ss->slot[i];
     }
     ss->slots_n = kept;
@@ -136,7 +138,7 @@ void sched_session_publish(struct sched *s, struct sched_stage *st, struct sched
     int kept = 0;
 
     for (int i = 0; i < ss->slots_n; i++) {
-        if (ss->slot[i].only_step == 0 || ss->slot[i].only_step == ss->version + 1)
+        if (ss->slot[i].only_step == 0 || ss->slot[i].only_step > ss->version)
             ss->slot[kept++] = ss->slot[i];
     }
     ss->slots_n = kept;

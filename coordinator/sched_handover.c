@@ -155,7 +155,8 @@ static void attempt_next(struct sched *s, struct sched_stage *st, uint64_t versi
     ss->assignment = 0;
     ss->slots_n = 0;
     ss->step = (struct sched_open){0};
-    ss->duplicates = ss->stale = 0;
+    ss->duplicates = ss->stale = ss->audited = 0;
+    ss->questions_n = 0;
     ss->version = ss->start_version = version;
     ss->replicated = s->config.replicate && ss->hosts_n >= 2;
     ss->stepped = ss->edge = false;

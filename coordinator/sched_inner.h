@@ -21,6 +21,22 @@ void sched_discard(struct sched *s, void *p); /* freed by sched_collect() */
 bool sched_code_is_loss(int code);
 uint64_t sched_backoff(const struct sched *s, uint32_t failures);
 
+/* sched_queue.c: all jobs, and which of them run */
+void sched_queue_add(struct sched *s, struct sched_job *j); /* a new or restored body */
+void sched_queue_moved(struct sched *s, struct sched_job *j, enum run_state from);
+void sched_queue_admit(struct sched *s, struct sched_actions *a);
+void sched_queue_loaded(struct sched *s, struct sched_job *j, struct sched_actions *a);
+void sched_queue_unload(struct sched *s);
+void sched_queue_replace(struct sched *s, struct sched_job *j); /* the body of a job that is over */
+void sched_queue_fini(struct sched *s);
+void sched_job_advance(struct sched *s, struct sched_job *j, struct sched_actions *a); /* sched.c */
+void sched_job_restored(struct sched *s, struct sched_job *j, uint32_t grace_ms);
+
+/* sched_verbs.c: pause, resume, retry */
+void sched_on_pause(struct sched *s, struct sched_event *ev, struct sched_actions *a);
+void sched_on_resume(struct sched *s, struct sched_event *ev, struct sched_actions *a);
+void sched_on_retry(struct sched *s, struct sched_event *ev, struct sched_actions *a);
+
 /* sched_stage.c: from needs to phases to outputs */
 void sched_stage_advance(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_stage_reuse(struct sched *s, struct sched_stage *st, cJSON *result,
@@ -42,6 +58,9 @@ void sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_ac
 void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_actions *a);
 void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_task *t,
                        struct sched_actions *a);
+/* The lease ends and the task waits to be given out again; nobody is to blame. */
+void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                        const char *outcome, struct sched_actions *a);
 bool sched_task_hangs(const struct sched *s, const struct sched_task *t);
 /* Leases a running task to w as well. */
 void sched_task_shadow(struct sched *s, struct sched_stage *st, struct sched_task *t,
@@ -50,7 +69,29 @@ void sched_task_shadow(struct sched *s, struct sched_stage *st, struct sched_tas
 struct sched_worker *sched_task_other(struct sched *s, struct sched_stage *st,
                                       const struct sched_task *t);
 bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w);
-void sched_class_bind(struct sched_job *j, const struct sched_worker *w, struct sched_actions *a);
+bool sched_class_is_any(const struct sched_job *j);
+void sched_class_bind(struct sched *s, struct sched_job *j, const struct sched_worker *w,
+                      struct sched_actions *a);
+void sched_class_up(struct sched *s, struct sched_worker *w,
+                    struct sched_actions *a); /* it has just come */
+
+/* sched_opinion.c: second opinions, quarantine */
+void sched_on_opinion(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
+                      struct sched_actions *a);
+void sched_questions_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+void sched_quarantine(struct sched *s, const char *worker, const char *reason,
+                      struct sched_actions *a);
+void sched_release(struct sched *s, const char *worker, struct sched_actions *a);
+
+/* sched_audit.c: results of tasks that two workers must agree about */
+enum sched_audit { AUDIT_COUNTS, AUDIT_MORE, AUDIT_FAILED };
+/* Does this result count, or is another worker's needed first? FAILED: nobody is left to ask; why:
+ * t->text, t->code. */
+enum sched_audit sched_audit_take(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                                  const char *worker, const cJSON *result, struct sched_actions *a);
+/* Is there anybody who could give another result, now or when it has time? */
+bool sched_audit_waits(struct sched *s, const struct sched_stage *st, const struct sched_task *t);
+bool sched_audit_spoken(const struct sched_task *t, const char *worker);
 
 /* sched_overtake.c: hung and slow workers */
 void sched_workers_watch(struct sched *s, struct sched_actions *a);
@@ -58,13 +99,22 @@ void sched_session_overtake(struct sched *s, struct sched_stage *st, struct sche
 void sched_session_open_step(struct sched *s, struct sched_stage *st, const struct sched_event *ev);
 void sched_tasks_overtake(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 
+/* sched_pace.c: slots in proportion to speed */
+void sched_pace_take(struct sched *s, struct sched_stage *st, const struct sched_event *ev);
+void sched_pace_overtaken(struct sched *s, const struct sched_slot *slot, double open_ms);
+void sched_pace_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+static inline double sched_pace_of(const struct sched_worker *w)
+{
+    return w->pace > 1 ? w->pace : 1;
+}
+
 /* sched_assign.c: who computes what in a session */
 void sched_session_assign(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 /* Tells everybody the slots as they stand, under a new number. */
 void sched_session_publish(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 /* Adds a slot for the open step only. False: no room. */
-bool sched_slot_add(struct sched_stage *st, const char *worker, struct tree_span span,
-                    uint32_t again);
+bool sched_slot_add(struct sched_stage *st, const char *worker, uint64_t step,
+                    struct tree_span span, uint32_t again);
 const struct sched_slot *sched_slot_of(const struct sched_session *ss, const char *worker);
 
 /* sched_session.c: training sessions */
@@ -86,6 +136,8 @@ void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sche
 void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_session_close(struct sched *s, struct sched_stage *st, const char *why,
                          struct sched_actions *a);
+/* The workers go; the session goes on from its last checkpoint when it is opened again. */
+void sched_session_pause(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_session_lose(struct sched *s, const char *worker, const char *why,
                         struct sched_actions *a);
 void sched_session_drain(struct sched *s, struct sched_worker *w, struct sched_actions *a);

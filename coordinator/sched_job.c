@@ -21,6 +21,10 @@ int sched_job_new(uint64_t id, struct spec **spec, const cJSON *resolved, uint64
     j->reuse = j->spec->reuse_verified;
     j->finish_independent = j->spec->finish_independent;
     j->max_parallel = j->spec->max_parallel;
+    if (strcmp(j->spec->numerics, "any") == 0) {
+        j->class_bound = true;
+        snprintf(j->class_id, sizeof j->class_id, "%s", SCHED_ANY_CLASS);
+    }
     j->seed = j->spec->seed;
     j->created_wall_ms = wall_ms;
     j->version = 1;
@@ -63,15 +67,6 @@ void sched_job_free(struct sched_job *j)
     expand_free(j->expansion);
     spec_free(j->spec);
     free(j);
-}
-
-struct sched_job *sched_find_job(const struct sched *s, uint64_t id)
-{
-    for (int i = s->jobs_n - 1; i >= 0; i--) {
-        if (s->job[i]->id == id)
-            return s->job[i];
-    }
-    return NULL;
 }
 
 int sched_stage_of(const struct sched_job *j, const char *name)

@@ -121,6 +121,7 @@ void sched_session_open_step(struct sched *s, struct sched_stage *st, const stru
                           : 0;
         double half = half_done_ms(ev);
 
+        sched_pace_take(s, st, ev);
         if (half >= 0 && half < took)
             took = half;
         if (o->usual_ms > 0 && took > 2 * o->usual_ms)
@@ -136,9 +137,19 @@ void sched_session_open_step(struct sched *s, struct sched_stage *st, const stru
         s->counters.duplicate += ev->duplicates - ss->duplicates;
         ss->duplicates = ev->duplicates;
     }
+    if (ev->audited > ss->audited && !ev->partial) {
+        s->counters.audited += ev->audited - ss->audited;
+        ss->audited = ev->audited;
+    }
     if (ev->late > ss->stale && !ev->partial) {
         s->counters.stale += ev->late - ss->stale;
         ss->stale = ev->late;
+    }
+    for (int i = 0; i < ss->hosts_n; i++) {
+        if (strcmp(ss->host[i].worker, ev->worker) != 0 || ev->damaged <= ss->host[i].damaged)
+            continue;
+        s->counters.damaged += ev->damaged - ss->host[i].damaged;
+        ss->host[i].damaged = ev->damaged;
     }
     if (ev->missing_n == 0 || ev->version != o->version || ev->missing_n > SCHED_MISSING_MAX)
         return;
@@ -193,8 +204,9 @@ static const struct sched_slot *slowest(const struct sched_session *ss)
         const struct sched_slot *slot = &ss->slot[i];
         uint32_t n = slot->leaf_end - slot->leaf_begin,
                  missing = slot->only_step == 0 ? span_missing(&ss->step, slot_span(slot)) : 0;
-        double left = missing == 0 ? 0 : missing < n ? (double)missing / (double)(n - missing)
-                                                     : 1e9;
+        double left = missing == 0  ? 0
+                      : missing < n ? (double)missing / (double)(n - missing)
+                                    : 1e9;
 
         if (left > worst_left && outstanding(ss, slot, out) > 0) {
             worst = slot;
@@ -240,7 +252,7 @@ static uint32_t deal(struct sched_stage *st, const struct tree_span *run, int ru
         for (uint32_t at = run[i].begin; at < run[i].end; at += piece) {
             struct tree_span part = {at, run[i].end - at < piece ? run[i].end : at + piece};
 
-            if (!sched_slot_add(st, helper[next++ % helpers_n]->id, part, 0))
+            if (!sched_slot_add(st, helper[next++ % helpers_n]->id, st->session->version, part, 0))
                 return given;
             given += part.end - part.begin;
         }
@@ -255,8 +267,9 @@ void sched_session_overtake(struct sched *s, struct sched_stage *st, struct sche
     const struct sched_worker *helper[PIECES_MAX];
     struct tree_span run[PIECES_MAX];
     double limit = SLOW_FACTOR * o->usual_ms > s->config.slow_ms ? SLOW_FACTOR * o->usual_ms
-                                                                  : s->config.slow_ms;
+                                                                 : s->config.slow_ms;
     const struct sched_slot *worst = NULL;
+    struct sched_slot slot;
     char worker[SCHED_WORKER_MAX];
     uint32_t given = 0;
     int runs, n;
@@ -269,6 +282,7 @@ void sched_session_overtake(struct sched *s, struct sched_stage *st, struct sche
     if (worst == NULL)
         return;
     snprintf(worker, sizeof worker, "%s", worst->worker);
+    slot = *worst;
     runs = outstanding(ss, worst, run);
     n = helpers(s, st, worker, helper, PIECES_MAX);
     if (n == 0)
@@ -277,6 +291,7 @@ void sched_session_overtake(struct sched *s, struct sched_stage *st, struct sche
     if (given == 0)
         return;
     o->overtaken_ms = s->now_ms;
+    sched_pace_overtaken(s, &slot, (double)(s->now_ms - o->since_ms));
     s->counters.overtaken += given;
     sched_note(a, st->job, st, "session.overtake",
                "step %" PRIu64 " is open for %.1f s (usually %.1f s): %u units of %s go to others "
@@ -327,9 +342,9 @@ void sched_tasks_overtake(struct sched *s, struct sched_stage *st, struct sched_
 
         if (t->state != TASK_LEASED || t->shadow.epoch != 0)
             continue;
-        by = sched_task_hangs(s, t)              ? 1e18
+        by = sched_task_hangs(s, t)            ? 1e18
              : st->pending_from >= st->tasks_n ? lateness(s, st, t)
-                                                 : 0;
+                                               : 0;
         if (by > worst_by) {
             worst = t;
             worst_by = by;

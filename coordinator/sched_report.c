@@ -176,6 +176,7 @@ static void on_failed(struct sched *s, struct sched_stage *st, const struct sche
         fall_back(s, st, ev, a);
         return;
     }
+    s->counters.parked += ev->code == ERR_NO_SPACE;
     if (loss)
         ss->losses++;
     else
@@ -205,7 +206,8 @@ void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_acti
     bool live = st != NULL && (st->session->open || st->session->adopting) &&
                 st->session->attempt == ev->attempt;
 
-    if (ev->type != SCHED_SESSION_STATUS && ev->type != SCHED_SESSION_FROZEN) {
+    if (ev->type != SCHED_SESSION_STATUS && ev->type != SCHED_SESSION_OPINION &&
+        ev->type != SCHED_SESSION_FROZEN) {
         struct sched_action *act = sched_act(a, SCHED_SEND_SESSION_ACK, NULL, NULL);
 
         act->value = (double)ev->version;
@@ -220,6 +222,8 @@ void sched_on_session(struct sched *s, struct sched_event *ev, struct sched_acti
     }
     if (ev->type == SCHED_SESSION_STATUS)
         on_status(s, st, ev, a);
+    else if (ev->type == SCHED_SESSION_OPINION)
+        sched_on_opinion(s, st, ev, a);
     else if (ev->type == SCHED_SESSION_FROZEN)
         sched_handover_frozen(s, st, ev, a);
     else if (ev->type == SCHED_SESSION_CHECKPOINT)

@@ -19,7 +19,7 @@
 
 bool sched_worker_usable(const struct sched_worker *w)
 {
-    return !w->suspect && !w->draining && !w->hung;
+    return !w->suspect && !w->draining && !w->hung && !w->quarantined;
 }
 
 /* ---- who hosts
@@ -64,9 +64,10 @@ static const struct sched_worker *class_pick(struct sched *s, struct sched_job *
 static bool can_host(const struct sched_stage *st, const struct sched_worker *w,
                      const char *class_id)
 {
-    return (w->in == st ? !w->suspect && !w->draining
+    return (w->in == st ? !w->suspect && !w->draining && !w->quarantined
                         : sched_worker_usable(w) && w->in == NULL && w->running == 0) &&
-           (w->roles & SCHED_ROLE_PARAMS) != 0 && strcmp(w->class_id, class_id) == 0;
+           (w->roles & SCHED_ROLE_PARAMS) != 0 &&
+           (strcmp(w->class_id, class_id) == 0 || strcmp(class_id, SCHED_ANY_CLASS) == 0);
 }
 
 int sched_hosts_pick(const struct sched *s, const struct sched_stage *st, const char *class_id,
@@ -152,6 +153,7 @@ int sched_members_take(struct sched *s, struct sched_stage *st, bool opening,
                       sched_session_threads(s, st) >= st->phase.session.units))
             continue;
         w->in = st;
+        w->samples = 0;
         came++;
         if (!opening)
             sched_session_tell(a, SCHED_SEND_OPEN, st, w->id);
@@ -165,7 +167,7 @@ static void session_open(struct sched *s, struct sched_stage *st,
     struct sched_session *ss = st->session;
 
     ss->hosts_n = sched_hosts_pick(s, st, of_class->class_id, ss->host);
-    sched_class_bind(st->job, of_class, a);
+    sched_class_bind(s, st->job, of_class, a);
     ss->attempt++;
     ss->open = true;
     ss->assignment = 0;
@@ -173,7 +175,8 @@ static void session_open(struct sched *s, struct sched_stage *st,
     ss->progress_ms = ss->opened_ms = ss->spread_ms = s->now_ms;
     ss->step_ms = 0;
     ss->step = (struct sched_open){0};
-    ss->duplicates = ss->stale = 0;
+    ss->duplicates = ss->stale = ss->audited = 0;
+    ss->questions_n = 0;
     ss->replicated = s->config.replicate && ss->hosts_n >= 2;
     ss->stepped = false;
     sched_members_take(s, st, true, a);
@@ -216,6 +219,21 @@ void sched_session_close(struct sched *s, struct sched_stage *st, const char *wh
     }
     st->session->open = st->session->adopting = false;
     st->session->hosts_n = st->session->slots_n = 0;
+}
+
+void sched_session_pause(struct sched *s, struct sched_stage *st, struct sched_actions *a)
+{
+    struct sched_session *ss = st->session;
+
+    if (ss->open || ss->adopting)
+        sched_note(a, st->job, st, "session.pause",
+                   "%s attempt %" PRIu64 " stopped at version %" PRIu64
+                   "; it goes on from checkpoint %" PRIu64 ", %" PRIu64 " steps are done again",
+                   st->phase.name, ss->attempt, ss->version, ss->manifest_version,
+                   ss->version - ss->manifest_version);
+    sched_session_close(s, st, "paused", a);
+    ss->version = ss->manifest_version;
+    ss->why[0] = '\0';
 }
 
 void sched_attempt_end(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
@@ -311,6 +329,8 @@ void sched_session_tick(struct sched *s, struct sched_stage *st, struct sched_ac
         sched_handover_tick(s, st, a);
     if (!ss->open || ss->change != CHANGE_NONE)
         return;
+    sched_questions_tick(s, st, a);
+    sched_pace_tick(s, st, a);
     sched_session_overtake(s, st, a);
     resend(s, st, a);
     if (s->now_ms - ss->progress_ms <= limit)

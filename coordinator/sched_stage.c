@@ -96,7 +96,8 @@ static int inputs_make(struct sched_stage *st, struct err *e)
  * digests, the build. */
 static void reuse_key(const struct sched *s, const struct sched_stage *st, struct digest *out)
 {
-    static const char *const names[] = {"name", "project", "inputs", "needs", "gate", "stages"};
+    static const char *const names[] = {"name", "project", "inputs", "needs",
+                                        "gate", "stages",  "audit"};
     cJSON *doc = cJSON_CreateObject();
     cJSON *spec = spec_to_json(st->job->expansion->stage[st->index].spec);
     struct buf text = BUF_INIT;
@@ -380,8 +381,12 @@ static bool phase_next(struct sched *s, struct sched_stage *st, struct sched_act
         return true;
     }
     if (st->phase.type == PHASE_END) {
+        cJSON_Delete(st->outputs); /* of a try that failed at its gate */
+        cJSON_Delete(st->metrics);
         st->outputs = outputs != NULL ? outputs : cJSON_CreateObject();
         st->metrics = metrics != NULL ? metrics : cJSON_CreateObject();
+        if (sched_class_is_any(st->job))
+            cJSON_AddStringToObject(st->metrics, "numerics", "any");
         succeed(s, st, a);
     } else {
         phase_open(s, st, a);
@@ -455,7 +460,8 @@ static bool stage_start(struct sched *s, struct sched_stage *st, struct sched_ac
         fail_with(s, st, "user", &e, a);
         return false;
     }
-    st->done = cJSON_CreateObject();
+    if (st->done == NULL) /* a job that is tried again has some */
+        st->done = cJSON_CreateObject();
     sched_act(a, SCHED_SAVE_STAGE, st->job, st);
     return true;
 }

@@ -218,22 +218,71 @@ void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_tas
     task_save(a, st, t);
 }
 
+void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                        const char *outcome, struct sched_actions *a)
+{
+    if (t->state != TASK_LEASED)
+        return;
+    shadow_end(s, st, t, outcome, "", true, a);
+    cancel_tell(st, t->worker, t->id, t->epoch, a);
+    lease_end(s, st, t, outcome, "", a);
+    task_pend(st, t);
+    task_save(a, st, t);
+}
+
 /* ---- giving out
  * -------------------------------------------------------------------------------------------------
  */
 bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w)
 {
     (void)s;
-    return !j->class_bound || strcmp(j->class_id, w->class_id) == 0;
+    return !j->class_bound || sched_class_is_any(j) || strcmp(j->class_id, w->class_id) == 0;
 }
 
-void sched_class_bind(struct sched_job *j, const struct sched_worker *w, struct sched_actions *a)
+bool sched_class_is_any(const struct sched_job *j)
+{
+    return j->class_bound && strcmp(j->class_id, SCHED_ANY_CLASS) == 0;
+}
+
+/* A worker whose arithmetic is not the job's is told so, once, and so is the job. */
+static void class_tell(struct sched *s, struct sched_job *j, struct sched_worker *w,
+                       struct sched_actions *a)
+{
+    struct sched_action *act;
+
+    if (w->other_class || run_state_is_final(j->state) || sched_class_fits(s, j, w))
+        return;
+    w->other_class = true;
+    s->counters.refused++;
+    sched_note(a, j, NULL, "worker.other_class",
+               "%s gets no work: its numerics class is %.12s, the job runs on %.12s", w->id,
+               w->class_id, j->class_id);
+    act = sched_act(a, SCHED_SEND_NOTE, NULL, NULL);
+    snprintf(act->worker, sizeof act->worker, "%s", w->id);
+    snprintf(
+        act->note, sizeof act->note,
+        "no work of jobs that run on numerics class %.12s: the class of this machine is %.12s, "
+        "so its results would differ in the last bits; jobs with `numerics: any` take it",
+        j->class_id, w->class_id);
+}
+
+void sched_class_up(struct sched *s, struct sched_worker *w, struct sched_actions *a)
+{
+    w->other_class = false;
+    for (int i = 0; i < s->jobs_n && !w->other_class; i++)
+        class_tell(s, s->job[i], w, a);
+}
+
+void sched_class_bind(struct sched *s, struct sched_job *j, const struct sched_worker *w,
+                      struct sched_actions *a)
 {
     if (j->class_bound)
         return;
     j->class_bound = true;
     snprintf(j->class_id, sizeof j->class_id, "%s", w->class_id);
     sched_act(a, SCHED_SAVE_JOB, j, NULL);
+    for (int i = 0; i < s->workers_n; i++)
+        class_tell(s, j, s->worker[i], a);
 }
 
 static uint32_t free_threads(const struct sched_worker *w)
@@ -252,6 +301,20 @@ static bool shy_of(const struct sched_task *t, const struct sched_worker *w)
     return t->faults + t->losses > 0 && strcmp(t->worker, w->id) == 0;
 }
 
+/* Threads of the usable workers of a class: a job that is not bound yet begins on the largest, so
+ * that one odd machine does not keep the others out of it. */
+static uint64_t class_threads(const struct sched *s, const char *class_id)
+{
+    uint64_t n = 0;
+
+    for (int i = 0; i < s->workers_n; i++) {
+        const struct sched_worker *w = s->worker[i];
+
+        n += sched_worker_usable(w) && strcmp(w->class_id, class_id) == 0 ? w->threads : 0;
+    }
+    return n;
+}
+
 /* The freest worker; one that this task has not failed on, if there is any. */
 static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st,
                                         const struct sched_task *t)
@@ -264,9 +327,11 @@ static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st,
         uint32_t spare = free_threads(w);
         double score = 0;
 
-        if (spare == 0 || !sched_class_fits(s, st->job, w))
+        if (spare == 0 || !sched_class_fits(s, st->job, w) || sched_audit_spoken(t, w->id))
             continue;
         score = (double)spare / (double)w->threads - (shy_of(t, w) ? 2.0 : 0.0);
+        if (!st->job->class_bound)
+            score += 4.0 * (double)class_threads(s, w->class_id);
         if (best == NULL || score > best_score) {
             best = w;
             best_score = score;
@@ -302,7 +367,7 @@ static void lease_begin(struct sched *s, struct sched_stage *st, struct sched_ta
 static void task_grant(struct sched *s, struct sched_stage *st, struct sched_task *t,
                        struct sched_worker *w, struct sched_actions *a)
 {
-    sched_class_bind(st->job, w, a);
+    sched_class_bind(s, st->job, w, a);
     task_move(t, TASK_LEASED);
     lease_begin(s, st, t, w, a);
     if (st->state != RUN_RUNNING)
@@ -327,19 +392,35 @@ void sched_task_shadow(struct sched *s, struct sched_stage *st, struct sched_tas
     s->counters.overtaken++;
 }
 
+static bool has_free_thread(const struct sched *s)
+{
+    for (int i = 0; i < s->workers_n; i++) {
+        if (free_threads(s->worker[i]) > 0)
+            return true;
+    }
+    return false;
+}
+
 void sched_tasks_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
-    for (; st->pending_from < st->tasks_n; st->pending_from++) {
-        struct sched_task *t = &st->task[st->pending_from];
+    for (uint32_t i = st->pending_from; i < st->tasks_n && has_free_thread(s); i++) {
+        struct sched_task *t = &st->task[i];
         struct sched_worker *w = NULL;
 
         if (t->state != TASK_PENDING)
             continue;
         w = worker_pick(s, st, t);
-        if (w == NULL)
+        if (w == NULL && t->voices_n > 0 && !sched_audit_waits(s, st, t)) {
+            t->voices_n = 0; /* whom it waited for has left */
+            w = worker_pick(s, st, t);
+        }
+        if (w != NULL)
+            task_grant(s, st, t, w, a);
+        else if (t->voices_n == 0)
             break;
-        task_grant(s, st, t, w, a);
     }
+    while (st->pending_from < st->tasks_n && st->task[st->pending_from].state != TASK_PENDING)
+        st->pending_from++;
 }
 
 /* ---- time and workers
@@ -537,17 +618,38 @@ static struct sched_task *answered(struct sched *s, const struct sched_event *ev
     return t;
 }
 
+/* The result is remembered; another worker's is wanted as well. */
+static void task_again(struct sched *s, struct sched_stage *st, struct sched_task *t,
+                       struct sched_actions *a)
+{
+    if (shadow_rises(s, st, t, "succeeded", "", a)) /* somebody is at it */
+        return;
+    lease_end(s, st, t, "succeeded", "", a);
+    task_pend(st, t);
+    task_save(a, st, t);
+}
+
 void sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_actions *a)
 {
     struct sched_stage *st = NULL;
     int which = 0;
     struct sched_task *t = answered(s, ev, &st, &which, a);
+    enum sched_audit verdict;
     double took;
 
     if (t == NULL)
         return;
     if (which == 2)
         shadow_swap(t);
+    verdict = sched_audit_take(s, st, t, ev->worker, ev->result, a);
+    if (verdict == AUDIT_MORE)
+        task_again(s, st, t, a);
+    if (verdict == AUDIT_FAILED) {
+        lease_end(s, st, t, "failed", t->text, a);
+        quarantine(s, st, t, "infrastructure", t->text, a);
+    }
+    if (verdict != AUDIT_COUNTS || t->state != TASK_LEASED)
+        return;
     shadow_end(s, st, t, "overtaken", "another worker was done before", true, a);
     took = (double)(s->now_ms - t->leased_ms);
     st->task_ms = st->task_ms > 0 ? 0.8 * st->task_ms + 0.2 * took : took;
@@ -570,6 +672,7 @@ void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_
 
     if (t == NULL)
         return;
+    s->counters.parked += ev->code == ERR_NO_SPACE;
     if (which == 2 && sched_code_is_loss(ev->code)) {
         shadow_end(s, st, t, "failed", why, false, a);
         return;

@@ -1,5 +1,6 @@
 #include "jobs/spec.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,6 +39,7 @@ struct spec *spec_new(void)
     s->cross_fit = 1;
     s->max_parallel = 4;
     s->reuse_verified = true;
+    snprintf(s->numerics, sizeof s->numerics, "strict");
     s->finish_independent = true;
     snprintf(s->head, sizeof s->head, "classes");
     s->train = (struct train_spec){.global_batch = 32,
@@ -89,14 +91,79 @@ struct spec *spec_new(void)
     return s;
 }
 
+char *spec_text_add(struct text_list *l, const char *text)
+{
+    if (l->n == SPEC_LIST_MAX)
+        return NULL;
+    l->v = mem_grow(l->v, (size_t)l->n + 1, sizeof *l->v);
+    memset(l->v[l->n], 0, sizeof *l->v);
+    snprintf(l->v[l->n], sizeof *l->v, "%s", text);
+    return l->v[l->n++];
+}
+
+static void texts_copy(struct text_list *to, const struct text_list *from)
+{
+    *to = (struct text_list){0, NULL};
+    for (int i = 0; i < from->n; i++)
+        spec_text_add(to, from->v[i]);
+}
+
+struct data_spec *spec_data_add(struct spec *s)
+{
+    if (s->data_n == SPEC_DATA_MAX)
+        return NULL;
+    s->data = mem_grow(s->data, (size_t)s->data_n + 1, sizeof *s->data);
+    memset(&s->data[s->data_n], 0, sizeof *s->data);
+    return &s->data[s->data_n++];
+}
+
+void spec_data_copy(struct data_spec *to, const struct data_spec *from)
+{
+    *to = *from;
+    texts_copy(&to->files, &from->files);
+    texts_copy(&to->map.respond, &from->map.respond);
+    texts_copy(&to->map.labels, &from->map.labels);
+    texts_copy(&to->clean, &from->clean);
+}
+
+void spec_data_clear(struct spec *s)
+{
+    for (int i = 0; i < s->data_n; i++) {
+        free(s->data[i].files.v);
+        free(s->data[i].map.respond.v);
+        free(s->data[i].map.labels.v);
+        free(s->data[i].clean.v);
+    }
+    free(s->data);
+    s->data = NULL;
+    s->data_n = 0;
+}
+
+struct input_ref *spec_input_add(struct spec *s, const char *key)
+{
+    if (s->inputs_n == SPEC_INPUTS_MAX)
+        return NULL;
+    s->input = mem_grow(s->input, (size_t)s->inputs_n + 1, sizeof *s->input);
+    memset(&s->input[s->inputs_n], 0, sizeof *s->input);
+    snprintf(s->input[s->inputs_n].key, sizeof s->input->key, "%s", key);
+    return &s->input[s->inputs_n++];
+}
+
 void spec_free(struct spec *s)
 {
     if (s == NULL)
         return;
     for (int i = 0; i < s->stages_n; i++) {
         spec_free(s->stage[i]->spec);
+        free(s->stage[i]->needs.v);
         free(s->stage[i]);
     }
+    for (int i = 0; i < s->inputs_n; i++)
+        free(s->input[i].refs.v);
+    free(s->input);
+    spec_data_clear(s);
+    free(s->generate.stop.v);
+    free(s->evaluate.rulers.v);
     free(s);
 }
 

@@ -23,6 +23,8 @@
 #define SPEC_TEXT_MAX 256
 #define SPEC_LIST_MAX 32
 #define SPEC_STAGES_MAX 64
+#define SPEC_DATA_MAX 8
+#define SPEC_INPUTS_MAX 6
 #define SPEC_YAML_MAX (64u << 10)
 
 #define JOB_KINDS(X)                                                                               \
@@ -42,9 +44,9 @@ enum job_kind {
 };
 const char *job_kind_name(enum job_kind kind);
 
-struct text_list {
+struct text_list { /* at most SPEC_LIST_MAX; as many as there are take memory */
     int n;
-    char v[SPEC_LIST_MAX][SPEC_TEXT_MAX];
+    char (*v)[SPEC_TEXT_MAX];
 };
 struct int_list {
     int n;
@@ -206,10 +208,10 @@ struct spec {
     char name[SPEC_NAME_MAX], project[SPEC_NAME_MAX];
     uint64_t seed;
     struct schema schema;
-    int data_n;
-    struct data_spec data[8];
-    int inputs_n;
-    struct input_ref input[8];
+    int data_n; /* at most SPEC_DATA_MAX */
+    struct data_spec *data;
+    int inputs_n; /* at most SPEC_INPUTS_MAX, one a key */
+    struct input_ref *input;
     char head[16]; /* train-attribute-model: lm | classes | regression */
     int cross_fit; /* 1 = off */
     bool has_init; /* base: {init: {...}} */
@@ -225,11 +227,19 @@ struct spec {
     struct stage *stage[SPEC_STAGES_MAX]; /* KIND_PIPELINE */
     int max_parallel;
     bool reuse_verified;
+    double audit; /* share of gradients and row ranges that two workers must agree about, 0..1 */
+    char numerics[8];        /* "strict": one numerics class for the whole job; "any" */
     bool finish_independent; /* on_failure */
 };
 
 struct spec *spec_new(void); /* defaults of no kind in particular */
 void spec_free(struct spec *s);
+/* Building by hand. Each gives its new last element (of a list: all zero), or NULL when it is full. */
+char *spec_text_add(struct text_list *l, const char *text);
+struct data_spec *spec_data_add(struct spec *s);
+void spec_data_clear(struct spec *s);
+struct input_ref *spec_input_add(struct spec *s, const char *key);
+void spec_data_copy(struct data_spec *to, const struct data_spec *from); /* to: all zero */
 
 /* Problems of a spec, each with its place, all of them, not only the first. */
 struct spec_problem {

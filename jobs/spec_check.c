@@ -165,6 +165,7 @@ static void need_stage(const struct check *c, struct stage *stage, const struct 
                        const char *name, size_t n)
 {
     int i = stage_index(c->s, name, n);
+    char need[SPEC_TEXT_MAX];
 
     if (i < 0) {
         const char *names[SPEC_STAGES_MAX];
@@ -183,8 +184,8 @@ static void need_stage(const struct check *c, struct stage *stage, const struct 
     for (int k = 0; k < stage->needs.n; k++)
         if (strlen(stage->needs.v[k]) == n && strncmp(stage->needs.v[k], name, n) == 0)
             return;
-    if (stage->needs.n < SPEC_LIST_MAX)
-        snprintf(stage->needs.v[stage->needs.n++], SPEC_TEXT_MAX, "%.*s", (int)n, name);
+    snprintf(need, sizeof need, "%.*s", (int)n, name);
+    spec_text_add(&stage->needs, need);
 }
 
 /* References of inputs and models imply needs. */

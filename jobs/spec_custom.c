@@ -31,11 +31,12 @@ static void data_read(struct spec *s, void *at, const struct node *n, const char
     char where[160];
 
     (void)at;
-    if (!map_of(n, (int)(sizeof s->data / sizeof s->data[0]), "data sets", pointer, p))
+    if (!map_of(n, SPEC_DATA_MAX, "data sets", pointer, p))
         return;
-    s->data_n = 0;
+    spec_data_clear(s); /* of a stage: those that came down from its pipeline */
     for (int i = 0; i < n->n; i++) {
-        struct data_spec *d = &s->data[s->data_n++];
+        struct data_spec *d = spec_data_add(s);
+
         data_defaults(d);
         snprintf(where, sizeof where, "%s/%s", pointer, n->key[i]->text);
         node_read_text(n->key[i], where, d->name, sizeof d->name, p);
@@ -95,11 +96,10 @@ static void inputs_read(struct spec *s, void *at, const struct node *n, const ch
     char where[160];
 
     (void)at;
-    if (!map_of(n, 6, "inputs", pointer, p))
+    if (!map_of(n, SPEC_INPUTS_MAX, "inputs", pointer, p))
         return;
-    s->inputs_n = 0;
     for (int i = 0; i < n->n; i++) {
-        struct input_ref *in = &s->input[s->inputs_n];
+        struct input_ref *in = NULL;
         struct node one = {.type = NODE_MAP, .n = 1, .key = &n->key[i], .item = &n->item[i]};
         bool known = false;
         for (size_t k = 0; k < 6; k++)
@@ -109,12 +109,11 @@ static void inputs_read(struct spec *s, void *at, const struct node *n, const ch
             continue;
         }
         snprintf(where, sizeof where, "%s/%s", pointer, n->key[i]->text);
-        memset(in, 0, sizeof *in);
-        snprintf(in->key, sizeof in->key, "%s", n->key[i]->text);
+        in = spec_input_add(s, n->key[i]->text);
+        CHECK(in != NULL); /* keys are unique and there are no other names */
         table[0].name = in->key;
         keys_read(table, 0, s, &in->refs, &one, pointer, p);
         refs_check(&in->refs, n->item[i], where, p);
-        s->inputs_n++;
     }
 }
 

@@ -281,6 +281,13 @@ const struct key spec_keys[] = {
     TEXT("name", spec, name, "label, need not be unique"),
     TEXT("project", spec, project, "whose job it is"),
     NUMBER("seed", KEY_U64, spec, seed, 0, 9e15, "of everything random"),
+    NUMBER(
+        "audit", KEY_REAL, spec, audit, 0, 1,
+        "share of gradients and row ranges that a second worker computes as well; who is outvoted "
+        "goes into quarantine"),
+    CHOICE("numerics", spec, numerics, "strict|any",
+           "strict: all of it on CPUs with the same arithmetic, so that every run gives the same "
+           "bits; any: on whatever there is"),
     CUSTOM("labels", offsetof(struct spec, schema), 0, &custom_labels, 0,
            "human labels of the data: classes or scale"),
     CUSTOM("attributes", offsetof(struct spec, schema), 0, &custom_attributes, 0,
@@ -435,12 +442,14 @@ static void texts_read(const struct key *k, struct text_list *out, const struct 
     }
     out->n = 0;
     for (int i = 0; i < count; i++) {
-        if (!node_read_text(item[i], pointer, out->v[out->n], SPEC_TEXT_MAX, p))
+        char text[SPEC_TEXT_MAX];
+
+        if (!node_read_text(item[i], pointer, text, sizeof text, p))
             continue;
-        if (k->choices != NULL && !choice_holds(k->choices, out->v[out->n]))
-            choice_problem(item[i], pointer, k->choices, out->v[out->n], p);
+        if (k->choices != NULL && !choice_holds(k->choices, text))
+            choice_problem(item[i], pointer, k->choices, text, p);
         else
-            out->n++;
+            spec_text_add(out, text);
     }
 }
 

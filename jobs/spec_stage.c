@@ -165,9 +165,12 @@ static void needs_read(struct stage *stage, const struct node *n, const char *po
                          SPEC_LIST_MAX);
         return;
     }
-    for (int i = 0; i < n->n; i++)
-        if (node_read_text(n->item[i], pointer, stage->needs.v[stage->needs.n], SPEC_TEXT_MAX, p))
-            stage->needs.n++;
+    for (int i = 0; i < n->n; i++) {
+        char name[SPEC_TEXT_MAX];
+
+        if (node_read_text(n->item[i], pointer, name, sizeof name, p))
+            spec_text_add(&stage->needs, name);
+    }
 }
 
 static struct spec *stage_spec_new(const struct spec *pipeline)
@@ -177,9 +180,11 @@ static struct spec *stage_spec_new(const struct spec *pipeline)
     s->seed = pipeline->seed;
     memcpy(s->project, pipeline->project, sizeof s->project);
     s->schema = pipeline->schema;
-    s->data_n = pipeline->data_n;
-    memcpy(s->data, pipeline->data, sizeof s->data);
+    for (int i = 0; i < pipeline->data_n; i++)
+        spec_data_copy(spec_data_add(s), &pipeline->data[i]);
     s->reuse_verified = pipeline->reuse_verified;
+    s->audit = pipeline->audit;
+    memcpy(s->numerics, pipeline->numerics, sizeof s->numerics);
     return s;
 }
 

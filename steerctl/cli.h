@@ -50,6 +50,7 @@ enum cli_exit { /* scripts rely on these */
     X(OPT_TIMEOUT, "timeout", 0, "SECONDS", false, "give up waiting after this long (exit 8)")     \
     X(OPT_STATE, "state", 0, "STATE", false, "only jobs in this state")                            \
     X(OPT_LIMIT, "limit", 'n', "N", false, "at most this many")                                    \
+    X(OPT_FROM, "from", 0, "VERSION", false, "the checkpoint to go on from; 0: the initial model") \
     X(OPT_SPEC, "spec", 0, "FILE", false, "the spec whose data and attributes are meant")          \
     X(OPT_ROWS, "rows", 0, "N", false, "how many rows to show (default: 3)")
 
@@ -191,10 +192,14 @@ int verb_ls(struct cli *c);
 int verb_status(struct cli *c);
 int verb_logs(struct cli *c);
 int verb_cancel(struct cli *c);
+int verb_pause(struct cli *c);
+int verb_resume(struct cli *c);
+int verb_retry(struct cli *c);
 int verb_wait(struct cli *c);
 int verb_watch(struct cli *c);
 int verb_events(struct cli *c);
 int verb_worker_ls(struct cli *c);
+int verb_worker_release(struct cli *c);
 int verb_counters(struct cli *c);
 int verb_artifact_ls(struct cli *c);
 int verb_artifact_get(struct cli *c);

@@ -196,7 +196,7 @@ int verb_status(struct cli *c)
     return code;
 }
 
-/* ---- wait, watch, cancel ------------------------------------------------------------------------------------------------ */
+/* ---- wait, watch, cancel, pause, resume, retry ------------------------------------------------------------------------------------------------ */
 
 static int watch(struct cli *c, enum cli_view view)
 {
@@ -223,7 +223,8 @@ int verb_watch(struct cli *c)
     return watch(c, CLI_VIEW_LIVE);
 }
 
-int verb_cancel(struct cli *c)
+/* One word to each job that is named; prints its state after it. */
+static int tell_jobs(struct cli *c, const char *word, const char *body)
 {
     struct cli_client *cl = NULL;
     int worst = cli_client_open(c, &cl);
@@ -235,13 +236,13 @@ int verb_cancel(struct cli *c)
         struct cli_reply r = {0};
         int code = cli_job_id(cl, c->pos[i], id);
         if (code == CLI_OK) {
-            snprintf(path, sizeof path, "/v1/jobs/%s/cancel", id);
-            if (cli_call(cl, "POST", path, "{}", NULL, 30000, &r) &&
+            snprintf(path, sizeof path, "/v1/jobs/%s/%s", id, word);
+            if (cli_call(cl, "POST", path, body, NULL, 30000, &r) &&
                 (r.status == 202 || r.status == 200)) {
                 if (c->json && r.json != NULL)
                     cli_print_json(r.json);
                 else
-                    printf("%s %s\n", id, json_string_or(r.json, "state", "CANCELLING"));
+                    printf("%s %s\n", id, json_string_or(r.json, "state", "?"));
             } else {
                 code = cli_reply_fail(cl, &r, id);
             }
@@ -251,6 +252,34 @@ int verb_cancel(struct cli *c)
     }
     cli_client_close(cl);
     return worst;
+}
+
+int verb_cancel(struct cli *c)
+{
+    return tell_jobs(c, "cancel", "{}");
+}
+
+int verb_pause(struct cli *c)
+{
+    return tell_jobs(c, "pause", "{}");
+}
+
+int verb_resume(struct cli *c)
+{
+    return tell_jobs(c, "resume", "{}");
+}
+
+int verb_retry(struct cli *c)
+{
+    char body[64] = "{}";
+    int64_t from = -1;
+    int code = cli_int(c, OPT_FROM, 0, 1000000000000, -1, &from);
+
+    if (code != CLI_OK)
+        return code;
+    if (from >= 0)
+        snprintf(body, sizeof body, "{\"from\":%" PRId64 "}", from);
+    return tell_jobs(c, "retry", body);
 }
 
 /* ---- logs, events --------------------------------------------------------------------------------------------------------- */
@@ -412,6 +441,8 @@ int verb_worker_ls(struct cli *c)
             if (job != NULL)
                 snprintf(work, sizeof work, "%s/%s", job,
                          json_string_or(item, "session_stage", "-"));
+            else if (json_string_or(item, "reason", NULL) != NULL)
+                cli_safe(json_string_or(item, "reason", ""), work, sizeof work);
             else if (running > 0)
                 snprintf(work, sizeof work, "%" PRId64 " task%s", running, running == 1 ? "" : "s");
             snprintf(threads, sizeof threads, "%.0f", json_number_or(item, "threads", 0.0));
@@ -424,6 +455,48 @@ int verb_worker_ls(struct cli *c)
             cli_table_print(&t, stdout);
         if (cJSON_GetArraySize(json_get(list, "items")) == 0 && !c->names)
             cli_say("no workers; start some with: steerctl up --workers 2");
+    }
+    cJSON_Delete(list);
+    cli_client_close(cl);
+    return code;
+}
+
+/* The id of a worker in quarantine that is called so; NULL: none. */
+static const char *quarantined_id(const cJSON *list, const char *word)
+{
+    const cJSON *item;
+
+    cJSON_ArrayForEach(item, json_get(list, "items"))
+    {
+        const char *id = json_string_or(item, "id", "");
+        if (strcmp(json_string_or(item, "state", ""), "QUARANTINED") == 0 &&
+            (strcmp(id, word) == 0 || strcmp(json_string_or(item, "name", ""), word) == 0))
+            return id;
+    }
+    return NULL;
+}
+
+int verb_worker_release(struct cli *c)
+{
+    struct cli_client *cl = NULL;
+    struct cli_reply r = {0};
+    cJSON *list = NULL;
+    const char *id = NULL;
+    char path[128];
+    int code = cli_client_open(c, &cl);
+
+    if (code == CLI_OK)
+        code = cli_get(cl, "/v1/workers", &list);
+    if (code == CLI_OK && (id = quarantined_id(list, c->pos[0])) == NULL)
+        code = cli_fail(CLI_NOT_FOUND, "steerctl worker ls", "worker %s is not in quarantine",
+                        c->pos[0]);
+    if (code == CLI_OK) {
+        snprintf(path, sizeof path, "/v1/workers/%.80s/release", id);
+        if (cli_call(cl, "POST", path, "{}", NULL, 10000, &r) && r.status == 200)
+            cli_say("%s may work again; start it if it has stopped", id);
+        else
+            code = cli_reply_fail(cl, &r, id);
+        cli_reply_free(&r);
     }
     cJSON_Delete(list);
     cli_client_close(cl);

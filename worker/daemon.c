@@ -249,6 +249,8 @@ static void on_terms(struct worker *w, const struct control *welcome)
 {
     log_info("coordinator.welcome", "cluster=%s term=%" PRIu64 " http=%s", welcome->cluster,
              welcome->term, welcome->http);
+    if (welcome->text[0] != '\0')
+        log_warn("worker.no_work", "text=\"%s\"", welcome->text);
     artifact_client_set_url(w->artifacts, welcome->http);
 }
 
@@ -300,6 +302,12 @@ static void action_do(struct worker *w, const struct duty_action *a)
         if (w->host != NULL)
             ps_host_freeze(w->host, a->message->session, a->message->session_attempt,
                            a->message->edge);
+        break;
+    case DUTY_SESSION_WAIVE:
+        if (w->host != NULL)
+            ps_host_waive(w->host, a->message->session, a->message->session_attempt,
+                          a->message->step,
+                          (struct tree_node){a->message->level, a->message->node});
         break;
     case DUTY_SESSION_FORGET:
         if (w->host != NULL)

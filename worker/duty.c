@@ -234,7 +234,7 @@ static void on_session_says(struct duty *d, struct control *m, uint64_t now, str
         control_free(m);
         return;
     }
-    if (m->type == CONTROL_SESSION_STATUS) {
+    if (m->type == CONTROL_SESSION_STATUS || m->type == CONTROL_SESSION_OPINION) {
         if (d->live)
             send_copy(d, a, m);
         control_free(m);
@@ -357,6 +357,12 @@ static void on_heard(struct duty *d, const struct control *m, uint64_t now, stru
     case CONTROL_SESSION_FREEZE:
         if (m->session == d->session && m->session_attempt == d->session_attempt)
             act_message(a, DUTY_SESSION_FREEZE, m);
+        else
+            d->stale++;
+        break;
+    case CONTROL_SESSION_WAIVE:
+        if (m->session == d->session && m->session_attempt == d->session_attempt)
+            act_message(a, DUTY_SESSION_WAIVE, m);
         else
             d->stale++;
         break;

@@ -79,6 +79,7 @@ enum duty_action_type {
     DUTY_TASK_STOP,      /* task, epoch: cancel it */
     DUTY_SESSION_OPEN,   /* message (borrowed): SESSION_OPEN */
     DUTY_SESSION_FREEZE, /* message (borrowed): SESSION_FREEZE */
+    DUTY_SESSION_WAIVE,  /* message (borrowed): SESSION_WAIVE */
     DUTY_SESSION_FORGET, /* session, attempt: the memory of a frozen attempt; the session goes on */
     DUTY_SESSION_ASSIGN, /* message (borrowed): ASSIGN */
     DUTY_SESSION_CLOSE,  /* session; attempt: 0, or the one whose frozen shard is kept, because the

@@ -108,19 +108,16 @@ static void on_chunks(struct ps_client *c, uint32_t host, const struct params_he
     }
 }
 
-static int on_ack(struct ps_client *c, const struct params_head *h, struct err *e)
+static void on_ack(struct ps_client *c, const struct params_head *h)
 {
     for (size_t i = 0; i < c->pending_n; i++) {
         struct pending *p = &c->pending[i];
         if (p->step != h->step || p->node.level != h->level || p->node.index != h->index ||
             p->begin != h->chunk || p->count != h->count)
             continue;
-        if (h->verdict == HOST_CONFLICT)
-            return err_set(e, ERR_CONFLICT,
-                           "step %" PRIu64 ", node (%u, %u), chunks [%u, %u): a host has other "
-                           "bits for the same sum: damaged memory, or a "
-                           "machine of another numerics class",
-                           h->step + 1, h->level, h->index, h->chunk, h->chunk + h->count);
+        if (h->verdict == HOST_CONFLICT) /* the host asks a third: one of us is wrong */
+            log_warn("push.conflict", "step=%" PRIu64 " node=%u/%u chunk=%u", h->step + 1, h->level,
+                     h->index, h->chunk);
         if (h->verdict == HOST_STALE && h->step >= c->over)
             c->over = h->step + 1;
         if (h->verdict == HOST_CORRUPT) {
@@ -129,28 +126,25 @@ static int on_ack(struct ps_client *c, const struct params_head *h, struct err *
         } else {
             *p = c->pending[--c->pending_n];
         }
-        return 0;
+        return;
     }
-    return 0;
 }
 
-static int on_message(struct ps_client *c, uint32_t host, struct link_frame *frames, int n,
-                      struct err *e)
+static void on_message(struct ps_client *c, uint32_t host, struct link_frame *frames, int n)
 {
     struct params_head h;
     struct err bad;
 
     if (params_unpack(frames[0].data, frames[0].len, n - 1, &h, &bad) != 0) {
         log_warn("host.bad_message", "host=%s error=%s", c->plan.host[host].endpoint, bad.msg);
-        return 0;
+        return;
     }
     if (h.session != c->plan.session || h.attempt != c->plan.attempt)
-        return 0;
+        return;
     if (h.type == PARAMS_CHUNKS)
         on_chunks(c, host, &h, frames + 1);
     else if (h.type == PARAMS_ACK)
-        return on_ack(c, &h, e);
-    return 0;
+        on_ack(c, &h);
 }
 
 /* Reads what has come, waiting timeout_ms for something. */
@@ -167,10 +161,8 @@ static int receive(struct ps_client *c, int timeout_ms, struct err *e)
             if ((ready & (1u << i)) == 0)
                 continue;
             while (link_recv(c->socket[base + i], NULL, frames, &n, e) == 0 && n > 0) {
-                int rc = on_message(c, base + i, frames, n, e);
+                on_message(c, base + i, frames, n);
                 link_frames_release(frames, n);
-                if (rc != 0)
-                    return rc;
             }
         }
     }

@@ -43,8 +43,8 @@ struct ps_client_check {
 int ps_client_pull(struct ps_client *c, uint64_t at_least, float *params, uint64_t *version,
                    const struct ps_client_check *check, struct err *e);
 /* Chunks [begin, end) of a node; grad is the flat vector and stays as it is until the next
- * successful pull. Returns when everything is queued. ERR_CONFLICT: a host has this node with other
- * bits. */
+ * successful pull. Returns when everything is queued. A host
+ * that has this node with other bits takes it as an opinion, and asks a third worker. */
 int ps_client_push(struct ps_client *c, uint64_t step, struct tree_node node, uint32_t begin,
                    uint32_t end, const float *grad, const struct fold_sums *sums,
                    const struct ps_client_check *check, struct err *e);

@@ -20,10 +20,11 @@
 #define ROOTS_REPEAT_MS 500
 #define SAVED_REPEAT_MS 1000
 
-enum note_type { NOTE_OPEN, NOTE_CLOSE, NOTE_DROP, NOTE_FREEZE, NOTE_SAVED, NOTE_STOP };
+enum note_type { NOTE_OPEN, NOTE_CLOSE, NOTE_DROP, NOTE_FREEZE, NOTE_WAIVE, NOTE_SAVED, NOTE_STOP };
 struct note {
     enum note_type type;
-    uint64_t session, attempt;
+    uint64_t session, attempt, step;
+    struct tree_node node;
     bool edge;
     struct ps_session *open;
     struct saver_job *saved;
@@ -246,6 +247,11 @@ static void note_do(struct ps_host *p, struct note *note)
         if (x != NULL)
             hosted_freeze(p, x, note->edge);
         break;
+    case NOTE_WAIVE:
+        x = hosted_find(p, note->session, note->attempt);
+        if (x != NULL && !x->failed)
+            hosted_waive(p, x, note->step, note->node);
+        break;
     case NOTE_SAVED:
         x = hosted_find(p, note->saved->session, note->saved->attempt);
         if (x != NULL)
@@ -272,8 +278,10 @@ static void timers_do(struct ps_host *p)
         hosted_replicas_send(x, x->s->plan.chunk_begin, x->s->plan.chunk_end);
         if (x->saved != NULL && now - x->saved_ms >= SAVED_REPEAT_MS)
             hosted_saved_send(x);
-        if (!x->failed)
+        if (!x->failed) {
             hosted_status(p, x, now);
+            hosted_opinions_report(p, x, now);
+        }
     }
 }
 
@@ -393,4 +401,14 @@ void ps_host_freeze(struct ps_host *p, uint64_t session, uint64_t attempt, bool 
 {
     note_put(p, (struct note){
                     .type = NOTE_FREEZE, .session = session, .attempt = attempt, .edge = edge});
+}
+
+void ps_host_waive(struct ps_host *p, uint64_t session, uint64_t attempt, uint64_t step,
+                   struct tree_node node)
+{
+    note_put(p, (struct note){.type = NOTE_WAIVE,
+                              .session = session,
+                              .attempt = attempt,
+                              .step = step,
+                              .node = node});
 }

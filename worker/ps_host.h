@@ -21,6 +21,7 @@ enum ps_report_type {
                       a step stays open: what it still lacks */
     PS_CHECKPOINT, /* leader: manifest of `version` is published; `last`: the run is complete */
     PS_FAILED,     /* the session cannot go on: code, text */
+    PS_OPINION,    /* about a node: opinion, and its step and first chunk of ours */
     PS_FROZEN      /* version, figures, roots, close (zero: no step was closed in this attempt) */
 };
 struct ps_report {
@@ -31,7 +32,9 @@ struct ps_report {
     double tokens_per_s;
     uint64_t tokens_here; /* processed since this attempt was opened */
     bool partial;         /* STATUS of another host than the leader */
-    uint64_t open_ms, damaged;
+    uint64_t open_ms, damaged, audited;
+    uint64_t step;          /* OPINION */
+    struct opinion opinion; /* the same; its chunk is a global number */
     uint32_t missing_n, shares_n;
     struct tree_span missing[WIRE_MISSING_MAX];
     struct control_share share[WIRE_SHARES_MAX];
@@ -85,5 +88,8 @@ void ps_host_drop(struct ps_host *p, uint64_t session, uint64_t attempt);
 /* Stands still, at once or (edge) when the open step is closed, and reports PS_FROZEN, each time
  * that it is asked. What is frozen serves its chunks to the next attempt until it is closed. */
 void ps_host_freeze(struct ps_host *p, uint64_t session, uint64_t attempt, bool edge);
+/* There is nobody to ask about this node: go on without. */
+void ps_host_waive(struct ps_host *p, uint64_t session, uint64_t attempt, uint64_t step,
+                   struct tree_node node);
 
 #endif

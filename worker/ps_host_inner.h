@@ -57,12 +57,16 @@ struct hosted {
     struct collect collect[COLLECT_MAX];
     uint64_t status_ms, rate_ms, status_tokens, opened_ms, opened_tokens, status_version;
     double tokens_per_s;
-    uint64_t version_ms;          /* when the open step was opened */
-    uint64_t damaged;             /* pushes */
+    uint64_t version_ms;            /* when the open step was opened */
+    uint64_t damaged, damaged_told; /* pushes with a wrong hash */
     struct control_share share[WIRE_SHARES_MAX],
         closed[WIRE_SHARES_MAX]; /* of the open step, and of
                                                                              the one before */
     uint32_t shares_n, closed_n;
+    uint64_t opinions_ms; /* when they were reported last */
+    bool opinions_due;    /* there are new ones */
+    uint64_t judged_from; /* verdicts before this one have been told often enough */
+    uint32_t judged_told;
     bool failed;
 };
 
@@ -108,6 +112,10 @@ void hosted_state_pull(struct ps_host *p, struct hosted *x, const struct link_pe
 /* A close and the figures with it, as fields of a message. */
 void close_pack(const struct host_close *close, struct params_head *h);
 struct host_close close_unpack(const struct params_head *h);
+
+/* ps_host_opinion.c: what several workers say about the same node */
+void hosted_opinions_report(struct ps_host *p, struct hosted *x, uint64_t now);
+void hosted_waive(struct ps_host *p, struct hosted *x, uint64_t step, struct tree_node node);
 
 /* ps_host_save.c */
 void hosted_checkpoint(struct ps_host *p,

@@ -84,8 +84,9 @@ void hosted_status(struct ps_host *p, struct hosted *x, uint64_t now)
         return;
     if (now - x->version_ms >= STATUS_MS)
         missing_n = host_missing(x->s->host, missing, WIRE_MISSING_MAX);
-    if (missing_n == 0 && (!moved || x->leader != NULL))
+    if (missing_n == 0 && (!moved || x->leader != NULL) && x->damaged == x->damaged_told)
         return;
+    x->damaged_told = x->damaged;
     if (moved && now > x->rate_ms) {
         double rate = (double)(f->tokens - x->status_tokens) * 1000 / (double)(now - x->rate_ms);
         x->tokens_per_s = x->tokens_per_s > 0 ? 0.8 * x->tokens_per_s + 0.2 * rate : rate;
@@ -99,6 +100,7 @@ void hosted_status(struct ps_host *p, struct hosted *x, uint64_t now)
     r = hosted_report(x, PS_STATUS);
     r.open_ms = now - x->version_ms;
     r.damaged = x->damaged;
+    r.audited = host_audited(x->s->host);
     r.missing_n = (uint32_t)missing_n;
     memcpy(r.missing, missing, missing_n * sizeof missing[0]);
     r.shares_n = x->closed_n;

@@ -157,6 +157,8 @@ void hosted_events(struct ps_host *p, struct hosted *x, unsigned events)
         if (x->leader == NULL)
             hosted_status(p, x, clock_ms());
     }
+    if ((events & HOST_OPINION) != 0)
+        x->opinions_due = true;
     if ((events & HOST_ROOTS) != 0)
         hosted_roots_send(x);
     if ((events & HOST_FROZEN) != 0)
@@ -180,14 +182,18 @@ void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *pe
     for (uint32_t i = 0; rc == 0 && i < h->count; i++) {
         enum host_verdict verdict = HOST_STALE;
         unsigned more = 0;
-        rc = host_push(x->s->host, h->step, (struct tree_node){h->level, h->index}, h->chunk + i,
-                       frames[i].data, frames[i].len / sizeof(float), &sums, h->hash[i], &verdict,
-                       &more, &e);
+        rc = host_push(x->s->host, h->step, h->who, (struct tree_node){h->level, h->index},
+                       h->chunk + i, frames[i].data, frames[i].len / sizeof(float), &sums,
+                       h->hash[i], &verdict, &more, &e);
         events |= more;
         x->duplicates += verdict == HOST_DUPLICATE;
         x->stale += verdict == HOST_STALE;
         if ((uint32_t)verdict > answer.verdict)
             answer.verdict = (uint32_t)verdict;
+        if (rc == 0 && verdict == HOST_CONFLICT)
+            log_warn("push.conflict",
+                     "session=%" PRIu64 " step=%" PRIu64 " node=%u/%u chunk=%u who=%016" PRIx64,
+                     x->s->session, h->step + 1, h->level, h->index, h->chunk + i, h->who);
         x->damaged += rc == 0 && verdict == HOST_CORRUPT;
         if (rc == 0 && verdict == HOST_ACCEPTED && h->chunk + i == 0)
             hosted_share_note(x, h->who, units.end - units.begin);

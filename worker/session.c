@@ -402,6 +402,8 @@ static int hosting_start(struct session *s, struct err *e)
                            .chunks = (uint32_t)((o->params + o->chunk_elems - 1) / o->chunk_elems),
                            .chunk_elems = o->chunk_elems,
                            .steps = o->steps,
+                           .seed = o->seed,
+                           .audit = o->audit,
                            .checkpoint_every = o->checkpoint_every,
                            .lr = t->lr,
                            .clip = t->grad_clip,
@@ -411,7 +413,10 @@ static int hosting_start(struct session *s, struct err *e)
     rc = host_make(s, ps, e);
     if (rc != 0) {
         free(ps);
-        return err_wrap(e, "parameter shard");
+        /* By its whole name: that is how the coordinator knows which checkpoint is damaged. */
+        return o->from_attempt == 0 && o->manifest.hex[0] != '\0'
+                   ? err_wrap(e, "checkpoint %s", o->manifest.hex)
+                   : err_wrap(e, "parameter shard");
     }
     if (o->from_attempt != 0)
         fault_hit(FAULT_PS_STATE_AFTER);
@@ -698,10 +703,28 @@ static enum control_type report_type(const struct ps_report *r)
         return CONTROL_SESSION_FAILED;
     case PS_FROZEN:
         return CONTROL_SESSION_FROZEN;
+    case PS_OPINION:
+        return CONTROL_SESSION_OPINION;
     case PS_CHECKPOINT:
         break;
     }
     return r->last ? CONTROL_SESSION_DONE : CONTROL_SESSION_CHECKPOINT;
+}
+
+static void opinion_fill(const struct ps_report *r, struct control *m)
+{
+    const struct opinion *op = &r->opinion;
+
+    m->step = r->step;
+    m->level = op->node.level;
+    m->node = op->node.index;
+    m->chunk = op->chunk;
+    m->settled = op->state == OPINION_SETTLED;
+    m->tainted = op->tainted;
+    m->odd = op->odd;
+    m->opinions_n = op->voices_n;
+    for (uint32_t i = 0; i < op->voices_n; i++)
+        m->opinion[i] = (struct control_opinion){op->voice[i].who, op->voice[i].hash};
 }
 
 struct control *session_report(const struct ps_report *r)
@@ -726,12 +749,15 @@ struct control *session_report(const struct ps_report *r)
         m->missing[i] = (struct control_span){r->missing[i].begin, r->missing[i].end};
     m->shares_n = r->shares_n;
     memcpy(m->share, r->share, r->shares_n * sizeof r->share[0]);
+    m->audited = r->audited;
     m->duplicates = r->duplicates;
     m->stale = r->stale;
     m->code = r->code;
     snprintf(m->text, sizeof m->text, "%s", r->text);
     if (r->type == PS_CHECKPOINT)
         m->result = figures_text(r);
+    if (r->type == PS_OPINION)
+        opinion_fill(r, m);
     if (r->type == PS_FROZEN) {
         m->tail_loss = r->figures.tail_loss;
         m->tail_steps = r->figures.tail_steps;

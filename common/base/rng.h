@@ -16,8 +16,9 @@ enum rng_use {
     RNG_SAMPLE = 5,  /* decoding */
     RNG_SHUFFLE = 6, /* label shuffling of a control */
     RNG_BOOT = 7,    /* bootstrap intervals */
-    RNG_PICK = 8,    /* choice of contexts, targets, audits */
-    RNG_TEST = 9
+    RNG_PICK = 8,    /* choice of contexts, targets */
+    RNG_TEST = 9,
+    RNG_AUDIT = 10 /* what two workers must agree about */
 };
 
 struct rng_block {

@@ -21,7 +21,7 @@ enum slot_state { SLOT_EMPTY, SLOT_HELD, SLOT_SPENT };
 struct slot {
     enum slot_state state;
     bool hashed; /* false: spent below a bigger node, never seen itself */
-    uint64_t hash;
+    uint64_t hash, who;
     float *value;
     struct fold_sums sums;
 };
@@ -96,6 +96,7 @@ void fold_reset(struct fold *f)
         slot_spend(f, &f->slot[i]);
         f->slot[i].state = SLOT_EMPTY;
         f->slot[i].hashed = false;
+        f->slot[i].who = 0;
     }
 }
 
@@ -216,6 +217,21 @@ const float *fold_root(const struct fold *f, uint32_t chunk, struct fold_sums *s
     return s->value;
 }
 
+void fold_note(struct fold *f, uint32_t chunk, struct tree_node node, uint64_t who)
+{
+    slot_at(f, chunk, node)->who = who;
+}
+
+bool fold_said(const struct fold *f, uint32_t chunk, struct tree_node node, uint64_t *hash,
+               uint64_t *who)
+{
+    const struct slot *s = slot_at(f, chunk, node);
+
+    *hash = s->hash;
+    *who = s->who;
+    return s->state != SLOT_EMPTY && s->hashed;
+}
+
 static bool leaf_is_there(const struct fold *f, uint32_t chunk, uint32_t leaf)
 {
     for (uint32_t level = 0; level <= f->height; level++)
@@ -225,7 +241,7 @@ static bool leaf_is_there(const struct fold *f, uint32_t chunk, uint32_t leaf)
 }
 
 /* All chunks come in nearly the same order, so that a part of very many says enough. */
-#define MISSING_LOOKS ((size_t)1 << 20)
+#define MISSING_LOOKS ((size_t)1 << 17)
 
 size_t fold_missing(struct fold *f, struct tree_span *out, size_t cap)
 {

@@ -46,6 +46,12 @@ uint64_t fold_hash(const float *values, size_t n, const struct fold_sums *sums);
  * (CHECKed). */
 enum fold_verdict fold_add(struct fold *f, uint32_t chunk, struct tree_node node,
                            const float *values, const struct fold_sums *sums, uint64_t hash);
+/* Who has pushed a node that was accepted; forgotten when the fold is reset. */
+void fold_note(struct fold *f, uint32_t chunk, struct tree_node node, uint64_t who);
+/* The hash of a node's value and who pushed it (0: its parts were added up here). False: the value
+ * of this node itself was never here. */
+bool fold_said(const struct fold *f, uint32_t chunk, struct tree_node node, uint64_t *hash,
+               uint64_t *who);
 /* The root's value, or NULL while it is not complete. Valid until fold_reset(), or as long as
  * somebody holds it (ps/floats.h). sums may be NULL. */
 const float *fold_root(const struct fold *f, uint32_t chunk, struct fold_sums *sums);

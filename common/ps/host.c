@@ -18,6 +18,10 @@ struct host {
     bool *has_root;       /* [chunks] */
     uint32_t acked;       /* of them the buddy has the root */
     bool *is_acked;       /* [chunks] */
+    struct opinions *opinions;
+    struct host_judged judged[HOST_JUDGED_MAX]; /* a ring */
+    uint64_t judged_n, audited;
+    bool declared; /* our roots: what comes later is compared, but holds nothing up */
     bool frozen, freeze_at_edge;
     double *sumsq;    /* leader: [plan.chunks], else [chunks] */
     bool *has_sumsq;  /* leader: [plan.chunks] */
@@ -71,6 +75,7 @@ struct host *host_new(const struct host_plan *plan, const float *params, uint64_
     if (plan->replicate)
         h->copy =
             replica_new(plan->layout, plan->copy_begin, plan->copy_end, plan->chunk_elems, version);
+    h->opinions = opinions_new(plan->units, h->chunks);
     h->has_root = mem_zalloc(h->chunks, sizeof *h->has_root);
     h->is_acked = mem_zalloc(h->chunks, sizeof *h->is_acked);
     h->sumsq = mem_zalloc(plan->chunks, sizeof *h->sumsq);
@@ -88,6 +93,7 @@ void host_free(struct host *h)
     fold_free(h->fold);
     shard_free(h->shard);
     replica_free(h->copy);
+    opinions_free(h->opinions);
     free(h->has_root);
     free(h->is_acked);
     free(h->sumsq);
@@ -113,6 +119,8 @@ static unsigned step_apply(struct host *h)
     if (h->copy != NULL)
         replica_apply(h->copy, &h->plan.adamw, h->last.scale, h->last.lr);
     fold_reset(h->fold);
+    opinions_reset(h->opinions);
+    h->declared = false;
     memset(h->has_root, 0, h->chunks * sizeof *h->has_root);
     memset(h->is_acked, 0, h->chunks * sizeof *h->is_acked);
     memset(h->has_sumsq, 0, h->plan.chunks * sizeof *h->has_sumsq);
@@ -166,6 +174,7 @@ static int step_advance(struct host *h, unsigned *events, struct err *e)
 {
     if (!host_roots_complete(h))
         return 0;
+    h->declared = true;
     if (!host_is_leader(h))
         *events |= HOST_ROOTS;
     else if (h->sumsq_n == h->plan.chunks && (h->copy == NULL || replica_is_complete(h->copy)))
@@ -182,12 +191,45 @@ static void sumsq_take(struct host *h, uint32_t chunk, double value)
     h->sumsq[chunk] = value;
 }
 
-int host_push(struct host *h, uint64_t step, struct tree_node node, uint32_t chunk,
+static void root_take(struct host *h, uint32_t chunk, size_t n, unsigned *events)
+{
+    uint32_t mine = chunk - h->plan.chunk_begin;
+
+    h->has_root[mine] = true;
+    h->complete++;
+    sumsq_take(h, host_is_leader(h) ? chunk : mine, sum_squares(fold_root(h->fold, mine, NULL), n));
+    if (h->plan.replicate)
+        *events |= HOST_REPLICA;
+}
+
+/* A value that was folded, or found there: does it settle or open a question? True: settled. */
+static bool opinion_take(struct host *h, uint64_t step, uint64_t who, struct tree_node node,
+                         uint32_t mine, uint64_t hash, unsigned *events)
+{
+    struct opinion_voice folded;
+    const struct opinion *op;
+    bool audited = opinions_audits(h->plan.seed, h->plan.audit, step, node);
+
+    if (h->declared || h->plan.audit < 0 ||
+        !fold_said(h->fold, mine, node, &folded.hash, &folded.who))
+        return false;
+    op = opinions_take(h->opinions, node, mine, audited, (struct opinion_voice){who, hash}, folded);
+    if (op == NULL)
+        return false;
+    *events |= HOST_OPINION;
+    h->audited += op->news && !op->disputed && mine == 0;
+    if (op->news && op->disputed)
+        h->judged[h->judged_n++ % HOST_JUDGED_MAX] = (struct host_judged){step, *op};
+    return op->state == OPINION_SETTLED;
+}
+
+int host_push(struct host *h, uint64_t step, uint64_t who, struct tree_node node, uint32_t chunk,
               const float *values, size_t n, const struct fold_sums *sums, uint64_t hash,
               enum host_verdict *verdict, unsigned *events, struct err *e)
 {
     uint32_t mine = chunk - h->plan.chunk_begin;
     enum fold_verdict folded;
+    bool news, settled;
 
     *events = 0;
     if (chunk < h->plan.chunk_begin || chunk >= h->plan.chunk_end)
@@ -213,14 +255,47 @@ int host_push(struct host *h, uint64_t step, struct tree_node node, uint32_t chu
     *verdict = folded == FOLD_ACCEPTED    ? HOST_ACCEPTED
                : folded == FOLD_DUPLICATE ? HOST_DUPLICATE
                                           : HOST_CONFLICT;
-    if (h->has_root[mine] || fold_root(h->fold, mine, NULL) == NULL)
-        return 0;
-    h->has_root[mine] = true;
-    h->complete++;
-    sumsq_take(h, host_is_leader(h) ? chunk : mine, sum_squares(fold_root(h->fold, mine, NULL), n));
-    if (h->plan.replicate)
-        *events = HOST_REPLICA;
+    if (folded == FOLD_ACCEPTED)
+        fold_note(h->fold, mine, node, who);
+    settled = opinion_take(h, step, who, node, mine, hash, events);
+    news = !h->has_root[mine] && fold_root(h->fold, mine, NULL) != NULL;
+    if (news)
+        root_take(h, chunk, n, events);
+    return news || settled ? step_advance(h, events, e) : 0;
+}
+
+int host_waive(struct host *h, uint64_t step, struct tree_node node, unsigned *events,
+               struct err *e)
+{
+    *events = 0;
+    if (!tree_node_is_valid(h->plan.units, node))
+        return err_set(e, ERR_INVALID, "waive of node (%u, %u), a step has %u units", node.level,
+                       node.index, h->plan.units);
+    if (step != shard_version(h->shard) || h->frozen)
+        return err_set(e, ERR_STALE, "waive of a node of step %" PRIu64, step);
+    opinions_waive(h->opinions, node);
     return step_advance(h, events, e);
+}
+
+const struct host_judged *host_judged(const struct host *h, uint64_t i)
+{
+    return i < h->judged_n && h->judged_n - i <= HOST_JUDGED_MAX ? &h->judged[i % HOST_JUDGED_MAX]
+                                                                 : NULL;
+}
+
+uint64_t host_judged_n(const struct host *h)
+{
+    return h->judged_n;
+}
+
+uint64_t host_audited(const struct host *h)
+{
+    return h->audited;
+}
+
+const struct opinions *host_opinions(const struct host *h)
+{
+    return h->opinions;
 }
 
 int host_replica(struct host *h, uint64_t step, uint32_t chunk, const float *values, size_t n,
@@ -405,7 +480,8 @@ bool host_is_leader(const struct host *h)
 
 bool host_roots_complete(const struct host *h)
 {
-    return h->complete == h->chunks && (!h->plan.replicate || h->acked == h->chunks);
+    return h->complete == h->chunks && (!h->plan.replicate || h->acked == h->chunks) &&
+           !opinions_hold(h->opinions);
 }
 
 const double *host_sumsq(const struct host *h)

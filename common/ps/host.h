@@ -30,6 +30,7 @@
 #include "base/err.h"
 #include "model/optim.h"
 #include "ps/fold.h"
+#include "ps/opinion.h"
 #include "ps/shard.h"
 
 struct host_plan {
@@ -42,6 +43,8 @@ struct host_plan {
     uint32_t chunk_elems;
     uint64_t steps;
     uint64_t checkpoint_every; /* 0 = only at the end */
+    uint64_t seed;             /* with audit: which nodes two workers must agree about */
+    double audit;              /* share of them, 0..1; below 0: values are not compared at all */
     double lr, clip;
     struct adamw adamw;
     struct schedule schedule;
@@ -71,7 +74,8 @@ enum host_event {
     HOST_CHECKPOINT = 8, /* the version that we have now is one to keep: copy it (shard_copy) before
                             the next message */
     HOST_REPLICA = 16,   /* the chunk that was pushed has its root: send it to the buddy */
-    HOST_FROZEN = 32     /* frozen, now that the step is closed */
+    HOST_FROZEN = 32,    /* frozen, now that the step is closed */
+    HOST_OPINION = 64    /* somebody's opinion has come, or is wanted: see host_opinions() */
 };
 
 enum host_verdict { HOST_ACCEPTED, HOST_DUPLICATE, HOST_STALE, HOST_CONFLICT, HOST_CORRUPT };
@@ -83,10 +87,10 @@ struct host *host_new(const struct host_plan *plan, const float *params, uint64_
                       const struct host_figures *figures);
 void host_free(struct host *h);
 
-/* One chunk (global number, ours) of a node. hash as the sender took it: another one over the same
+/* One chunk (global number, ours) of a node, said by the worker `who`. hash as the sender took it: another one over the same
  * bytes means that they were damaged. ERR_INVALID: chunk, node, length or step (of the future) out
  * of bounds; *verdict is then unset. ERR_NUMERIC: the root is not finite. */
-int host_push(struct host *h, uint64_t step, struct tree_node node, uint32_t chunk,
+int host_push(struct host *h, uint64_t step, uint64_t who, struct tree_node node, uint32_t chunk,
               const float *values, size_t n, const struct fold_sums *sums, uint64_t hash,
               enum host_verdict *verdict, unsigned *events, struct err *e);
 /* Leader: a host's sums of squares for chunks [begin, begin + n). ERR_STALE: of a closed step:
@@ -112,6 +116,22 @@ bool host_replica_due(
     uint32_t chunk); /* ours; has its root, which the buddy is not known to have */
 const float *host_root(const struct host *h, uint32_t chunk, struct fold_sums *sums,
                        uint64_t *hash); /* of a chunk of ours that has it; may be held */
+
+#define HOST_JUDGED_MAX 8
+/* A question of whichever step that found somebody odd, or the sum tainted. */
+struct host_judged {
+    uint64_t step;
+    struct opinion opinion;
+};
+/* The i-th since the host was made; the last HOST_JUDGED_MAX are kept, NULL for others. */
+const struct host_judged *host_judged(const struct host *h, uint64_t i);
+uint64_t host_judged_n(const struct host *h);
+uint64_t host_audited(const struct host *h); /* nodes of our first chunk about which two agreed */
+/* What is questioned in the open step; chunks of an opinion count from our first. */
+const struct opinions *host_opinions(const struct host *h);
+/* There is nobody to ask about this node. ERR_STALE: of another step. */
+int host_waive(struct host *h, uint64_t step, struct tree_node node, unsigned *events,
+               struct err *e);
 
 /* ---- changing hosts ---- */
 

@@ -200,6 +200,7 @@ static void terms_pack(const struct control *c, struct packing *p)
     p->terms.heartbeat_ms = c->heartbeat_ms;
     p->terms.lease_ms = c->lease_ms;
     p->terms.http = bytes_of(c->http);
+    p->terms.note = bytes_of(c->text);
     p->envelope.terms = &p->terms;
 }
 
@@ -354,6 +355,7 @@ static void open_pack(const struct control *c, struct packing *p)
     p->open.partial = c->partial;
     p->open.open_ms = c->open_ms;
     p->open.damaged = c->damaged;
+    p->open.audited = c->audited;
     CHECK(c->missing_n <= WIRE_MISSING_MAX && c->shares_n <= WIRE_SHARES_MAX);
     for (uint32_t i = 0; i < c->missing_n; i++) {
         p->missing[2 * i] = c->missing[i].begin;
@@ -463,6 +465,7 @@ static int pulse_take(const Steer__Envelope *v, struct control *c, struct err *e
 static int terms_take(const Steer__Envelope *v, struct control *c, struct err *e)
 {
     TRY(TAKE("http", v->terms->http, c->http));
+    TRY(TAKE("note", v->terms->note, c->text));
     c->heartbeat_ms = v->terms->heartbeat_ms;
     c->lease_ms = v->terms->lease_ms;
     return 0;
@@ -641,6 +644,7 @@ static int open_take(const Steer__Envelope *v, struct control *c, struct err *e)
     c->partial = o->partial;
     c->open_ms = o->open_ms;
     c->damaged = o->damaged;
+    c->audited = o->audited;
     c->missing_n = (uint32_t)(o->n_missing / 2);
     for (uint32_t i = 0; i < c->missing_n; i++) {
         c->missing[i] = (struct control_span){o->missing[2 * i], o->missing[2 * i + 1]};

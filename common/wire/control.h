@@ -140,7 +140,8 @@ struct control {
     char *result; /* TASK_DONE: JSON {"outputs":{},"metrics":{}}, heap, <= 48 KiB; SESSION_*: JSON
                      of figures */
     int32_t code; /* failures, REJECT: enum err_code */
-    char text[1024]; /* failures, REJECT, CLOSE: why; LOG: lines */
+    char text[1024]; /* failures, REJECT, CLOSE: why; LOG: lines; WELCOME: what its operator should
+                        know, "" = nothing */
     /* SESSION_* and ASSIGN */
     uint64_t session, session_attempt; /* HELLO too: the session it is in, 0 = none */
     uint64_t seed, steps, params,
@@ -164,8 +165,10 @@ struct control {
     uint64_t open_ms;   /* since when it is open */
     uint32_t missing_n; /* units that some chunk still lacks */
     struct control_span missing[WIRE_MISSING_MAX];
-    uint64_t damaged; /* pushes that came with a wrong hash, since the attempt was opened there */
-    uint32_t shares_n;            /* leader: of the last closed step */
+    uint64_t
+        audited; /* leader: nodes about which two workers agreed, since the attempt was opened */
+    uint64_t damaged;  /* pushes that came with a wrong hash, since the attempt was opened there */
+    uint32_t shares_n; /* leader: of the last closed step */
     struct control_share share[WIRE_SHARES_MAX];
     uint64_t duplicates, stale; /* STATUS: pushes that were there already, or belonged to a closed
                                    step; over all hosts, since the attempt was opened */
@@ -184,7 +187,8 @@ struct control {
     uint64_t tail_steps;
     uint32_t sources_n;
     struct control_source source[WIRE_HOSTS_MAX];
-    double audit; /* OPEN: share of the nodes that two workers must agree about, 0..1 */
+    double audit; /* OPEN: share of the nodes that two workers must agree about, 0..1; below 0:
+                     several numerics classes, so that equal keys need not have equal values */
     /* OPINION, WAIVE: node (level, node) of step `step`, chunk `chunk` */
     uint64_t step;
     uint32_t level, node, chunk;

@@ -5,17 +5,22 @@ ref=${STEER_REF:-$(dirname "$bin")/tests/lib/ref_train}
 top=$(mktemp -d /tmp/steer-bits.XXXXXX)
 declare -A pid=()
 failed=0
+enter=''            # what a daemon is started with, such as "nsenter ...": of one network or the other
+address=127.0.0.1   # where the coordinator listens
+wdir=''             # where the workers' directories are, if not below the coordinator's
+cleanup_more() { :; }
 unset STEER_TOKEN STEER_SERVER
 
 cleanup() {
     for name in "${!pid[@]}"; do kill -CONT "${pid[$name]}" 2>/dev/null; kill -9 "${pid[$name]}" 2>/dev/null; done
     wait 2>/dev/null
+    cleanup_more
     [ $failed -eq 0 ] && rm -rf "$top" || echo "logs are in $top"
 }
 trap cleanup EXIT
 
 coordinator() {
-    "$bin/steer-coordinator" --dir "$dir" --http "${http:-127.0.0.1:0}" --control "${control:-tcp://127.0.0.1:0}" >>"$dir/coordinator.log" 2>&1 &
+    $enter "$bin/steer-coordinator" --dir "$dir" --http "${http:-$address:0}" --control "${control:-tcp://$address:0}" >>"$dir/coordinator.log" 2>&1 &
     pid[c]=$!
     for _ in $(seq 100); do
         [ -s "$dir/endpoint.json" ] && grep -q "\"pid\":${pid[c]}," "$dir/endpoint.json" && break
@@ -27,7 +32,7 @@ coordinator() {
 worker() { # name [threads] [more options]
     local name=$1 threads=${2:-1}
     shift; shift
-    "$bin/steer-worker" --coordinator-dir "$dir" --dir "$dir/$name" --threads "$threads" --name "$name" "$@" >>"$dir/$name.log" 2>&1 &
+    $enter "$bin/steer-worker" --coordinator-dir "$dir" --dir "${wdir:-$dir}/$name" --threads "$threads" --name "$name" "$@" >>"${wdir:-$dir}/$name.log" 2>&1 &
     pid[$name]=$!
 }
 end() { # signal name
@@ -42,7 +47,7 @@ begin() { # scenario: a coordinator with a directory of its own
     coordinator
 }
 submit() { # [options of steerctl submit]
-    job=$("$bin/steerctl" submit "$spec" -o name "$@" 2>>"$dir/steerctl.log") || echo "submit failed: $(cat "$dir/steerctl.log")"
+    job=$($enter "$bin/steerctl" submit "$spec" -o name "$@" 2>>"$dir/steerctl.log") || echo "submit failed: $(cat "$dir/steerctl.log")"
 }
 start() { # scenario workers
     begin "$1"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One run of a small job on real daemons (a coordinator and two workers), each kept alive as systemd would: who exits without being told
-# is started again, without the fault. Used by test_failpoints.sh; one line of outcome on stdout.
-# usage: fault_case.sh DIR SPEC SECONDS [ROLE STEER_FAULT]...   ROLE: c, w1, w2
+# is started again, without the fault or with its next one. Used by tests of faults; one line of outcome on stdout.
+# usage: fault_case.sh DIR SPEC SECONDS [ROLE STEER_FAULT[;STEER_FAULT...]]...   ROLE: c, w1, w2; one STEER_FAULT for each life
 # outcome: SUCCEEDED|FAILED|UNKNOWN SHA256-OF-THE-LAST-CHECKPOINT SHA256-OF-THE-ROWS JOBS EXITS   with EXITS as role:code,... or -
 set -u
 dir=$1 spec=$2 seconds=$3
@@ -31,8 +31,10 @@ daemon() { # role: one life
     exec "$bin/steer-worker" --coordinator-dir "$STEER_DIR" --dir "$dir/$1" --threads 1 --name "$1"
 }
 keep() { # role: until the test is over
-    local rc with=${fault[$1]:-}
+    local rc list=${fault[$1]:-} with
     while [ ! -e "$dir/stop" ]; do
+        with=${list%%;*} # of this life
+        [ "$with" = "$list" ] && list='' || list=${list#*;}
         STEER_FAULT=$with daemon "$1" >>"$dir/$1.log" 2>&1 &
         echo $! >"$dir/pid.$1"
         [ -e "$dir/stop" ] && kill -9 $!
@@ -41,7 +43,6 @@ keep() { # role: until the test is over
         [ -e "$dir/stop" ] && break
         echo "$1:$rc" >>"$dir/exits"
         [ $rc -eq 0 ] && break
-        with=''
         sleep 0.1
     done
 }

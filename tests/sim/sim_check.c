@@ -104,19 +104,19 @@ static void action_made(const struct sched_action *a)
     }
 }
 
-static void job_over(const struct sched_job *j)
+/* What succeeded stays so; what failed or was cancelled may be tried again. */
+static void job_over(uint64_t id, enum run_state state)
 {
-    for (int i = 0; i < check.over_n; i++) {
-        if (check.over[i].id != j->id)
-            continue;
-        if (check.over[i].state != j->state)
-            sim_violation("job %" PRIx64 " was %s and is %s", j->id,
-                          run_state_name(check.over[i].state), run_state_name(j->state));
-        return;
-    }
-    if (run_state_is_final(j->state) && check.over_n < JOBS_MAX) {
-        check.over[check.over_n].id = j->id;
-        check.over[check.over_n++].state = j->state;
+    int i = 0;
+
+    while (i < check.over_n && check.over[i].id != id)
+        i++;
+    if (i < check.over_n && check.over[i].state == RUN_SUCCEEDED && state != RUN_SUCCEEDED)
+        sim_violation("job %" PRIx64 " had succeeded and is %s", id, run_state_name(state));
+    if (run_state_is_final(state) && i < JOBS_MAX) {
+        check.over[i].id = id;
+        check.over[i].state = state;
+        check.over_n += i == check.over_n;
     }
 }
 
@@ -128,7 +128,7 @@ static void action_committed(const struct sched_action *a)
              strcmp(a->text, "succeeded") == 0)
         check.task[a->number].done_committed = 1;
     else if (a->type == SCHED_SAVE_JOB)
-        job_over(a->job);
+        job_over(a->job->id, a->job->state);
     else if (a->type == SCHED_CHECKPOINT && a->stage->phase_open &&
              a->number < a->stage->phase.session.steps)
         check.ckpt[check.ckpts++ % CKPTS_MAX] = a->digest;
@@ -358,10 +358,10 @@ WRAP(int, journal_load, struct journal *j, struct sched *s, struct err *e)
     if (rc != 0)
         sim_violation("the journal does not load: %s", e->msg);
     for (int i = 0; rc == 0 && i < check.acked_n; i++)
-        if (sched_find_job(s, check.acked[i]) == NULL)
+        if (sched_find_entry(s, check.acked[i]) == NULL)
             sim_violation("job %" PRIx64 " was acknowledged and is lost", check.acked[i]);
-    for (int i = 0; rc == 0 && i < s->jobs_n; i++) {
-        job_over(s->job[i]);
+    for (int i = 0; rc == 0 && i < s->entries_n; i++) {
+        job_over(s->entry[i].id, s->entry[i].state);
         sim_check_counts.restored++;
     }
     return rc;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "coordinator/api_inner.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/job_id.h"
 #include "sim_check.h"
@@ -21,22 +22,24 @@
 struct client {
     int kind;
     char key[40];
-    bool acked, cancels, cancel_acked;
-    uint64_t job, cancel_us, first_ack_us;
+    bool acked, cancels; /* cancels: and does not think better of it */
+    uint64_t job, verb_us;
+    const char *verb[4]; /* what it says to its job after the submit, one after the other */
+    int next;
 };
 
 struct request {
     struct api_request q;
     char path[120];
     int client; /* -1: nobody waits */
-    bool cancel;
+    int verb;   /* of the client; -1: a submit */
 };
 
 static struct {
     struct client client[CLIENTS_MAX];
     int clients;
-    uint32_t loss; /* in a thousand, of a request or an answer */
-    uint64_t lost;
+    uint32_t loss;                       /* in a thousand, of a request or an answer */
+    uint64_t lost, verbs[2][4];          /* [accepted] */
     struct request *queue[REQUESTS_MAX]; /* at the coordinator, not taken yet */
     int queued;
     int fd;
@@ -60,6 +63,7 @@ static struct request *request_new(const char *path, int client)
     http.all[http.all_n++] = r;
     snprintf(r->path, sizeof r->path, "%s", path);
     r->client = client;
+    r->verb = -1;
     r->q = (struct api_request){.method = "POST",
                                 .path = r->path,
                                 .query = "",
@@ -105,25 +109,33 @@ static void on_client(void *self, uint64_t index, uint64_t b)
         r->q.body_len = strlen(r->q.body);
         r->q.idempotency_key = c->key;
         request_send(r);
-    } else if (c->cancels && !c->cancel_acked && sim_now_us() >= c->cancel_us) {
+    } else if (c->verb[c->next] != NULL && sim_now_us() >= c->verb_us) {
         char path[100] = "/v1/jobs/";
 
         job_id_format(c->job, path + strlen(path));
-        strcat(path, "/cancel");
+        snprintf(path + strlen(path), sizeof path - strlen(path), "/%s", c->verb[c->next]);
         r = request_new(path, (int)index);
-        r->cancel = true;
+        r->verb = c->next;
         request_send(r);
     }
-    if (!c->acked || (c->cancels && !c->cancel_acked))
+    if (!c->acked || c->verb[c->next] != NULL)
         sim_at(sim_now_us() + REPEAT_US / 2 + sim_draw(REPEAT_US), on_client, NULL, index, 0);
 }
 
-void sim_http_client(int kind, uint64_t at_us, bool cancels, uint32_t loss)
+void sim_http_client(int kind, uint64_t at_us, enum sim_http_whim whim, uint32_t loss)
 {
     struct client *c = &http.client[http.clients];
 
     CHECK(http.clients < CLIENTS_MAX);
-    *c = (struct client){.kind = kind, .cancels = cancels};
+    *c = (struct client){.kind = kind, .cancels = whim == SIM_HTTP_CANCELS};
+    if (whim == SIM_HTTP_CANCELS || whim == SIM_HTTP_RETRIES)
+        c->verb[0] = "cancel";
+    if (whim == SIM_HTTP_RETRIES)
+        c->verb[1] = "retry";
+    if (whim == SIM_HTTP_PAUSES) {
+        c->verb[0] = "pause";
+        c->verb[1] = "resume";
+    }
     snprintf(c->key, sizeof c->key, "key-%d-%08" PRIx64, http.clients, sim_draw64() >> 32);
     http.loss = loss;
     sim_at(at_us, on_client, NULL, (uint64_t)http.clients++, 0);
@@ -136,10 +148,21 @@ void sim_http_heal(void)
 
 /* ---- being answered -------------------------------------------------------------------------------- */
 
+static const char *const verbs[] = {"cancel", "retry", "pause", "resume"};
+
+static int verb_index(const char *verb)
+{
+    int i = 0;
+
+    while (strcmp(verbs[i], verb) != 0)
+        i++;
+    return i;
+}
+
 struct answer {
     int status;
     uint64_t job;
-    bool cancel;
+    int verb;
 };
 
 static void on_answer(void *self, uint64_t index, uint64_t b)
@@ -148,17 +171,22 @@ static void on_answer(void *self, uint64_t index, uint64_t b)
     struct answer *a = self;
 
     (void)b;
-    if (!a->cancel && (a->status == 201 || a->status == 200)) {
+    if (a->verb < 0 && (a->status == 201 || a->status == 200)) {
         if (c->acked && c->job != a->job)
             sim_violation("client %d has two jobs", (int)index);
         sim_check_acknowledged(a->job);
         if (!c->acked)
-            c->cancel_us = sim_now_us() + sim_draw(8000000);
+            c->verb_us = sim_now_us() + sim_draw(8000000);
         c->acked = true;
         c->job = a->job;
-    } else if (a->cancel && a->status == 202) {
-        c->cancel_acked = true;
-    } else if (a->status != 507 && a->status != 503 && a->status != 429 && a->status != 409) {
+    } else if (a->verb >= 0 && (a->status == 202 || a->status == 409)) {
+        /* 409: it is over meanwhile, or so already; both are answers */
+        if (a->verb == c->next && c->verb[c->next] != NULL) {
+            http.verbs[a->status == 202][verb_index(c->verb[c->next])]++;
+            c->next++;
+            c->verb_us = sim_now_us() + sim_draw(5000000);
+        }
+    } else if (a->status != 507 && a->status != 503 && a->status != 429) {
         sim_violation("client %d gets the answer %d", (int)index, a->status);
     }
     free(a);
@@ -219,7 +247,7 @@ WRAP(void, http_answer, struct http *h, void *ticket, struct api_response *r)
 
         a = mem_zalloc(1, sizeof *a);
         a->status = r->status;
-        a->cancel = q->cancel;
+        a->verb = q->verb;
         if (at != NULL)
             snprintf(id, sizeof id, "%s", at + 1);
         job_id_parse(id, &a->job);
@@ -257,90 +285,106 @@ void sim_http_reset_all(void)
 
 /* ---- outcomes ------------------------------------------------------------------------------------------ */
 
-static const struct sched_job *job_of(struct coordinator *c, int client)
+static const struct sched_entry *entry_of(struct coordinator *c, int client)
 {
-    return c != NULL ? sched_find_job(&c->sched, http.client[client].job) : NULL;
+    return c != NULL ? sched_find_entry(&c->sched, http.client[client].job) : NULL;
 }
 
 bool sim_http_all_over(struct coordinator *c)
 {
     for (int i = 0; i < http.clients; i++) {
-        const struct sched_job *j = job_of(c, i);
+        const struct client *x = &http.client[i];
+        const struct sched_entry *e = entry_of(c, i);
 
-        if (!http.client[i].acked || j == NULL || !run_state_is_final(j->state))
+        if (!x->acked || x->verb[x->next] != NULL || e == NULL || !run_state_is_final(e->state))
             return false;
     }
     return c != NULL && c->actions.n == 0;
 }
 
-const char *sim_http_why(struct coordinator *c)
+static const char *stage_why(const struct sched_job *j)
 {
     static char text[1200];
 
+    for (int k = 0; k < j->stages_n; k++) {
+        const struct sched_stage *st = &j->stage[k];
+
+        if (run_state_is_final(st->state))
+            continue;
+        snprintf(text, sizeof text,
+                 "job %s stage %s is %s (%s), phase %s, %u of %u tasks, session attempt %" PRIu64
+                 " version %" PRIu64 " %s",
+                 j->name, st->name, run_state_name(st->state), st->reason, st->phase.name,
+                 st->tasks_done, st->tasks_n, st->session != NULL ? st->session->attempt : 0,
+                 st->session != NULL ? st->session->version : 0,
+                 st->session != NULL ? st->session->why : "");
+        return text;
+    }
+    return "";
+}
+
+const char *sim_http_why(struct coordinator *c)
+{
     for (int i = 0; i < http.clients; i++) {
-        const struct sched_job *j = job_of(c, i);
+        const struct client *x = &http.client[i];
+        const struct sched_entry *e = entry_of(c, i);
 
-        if (!http.client[i].acked)
+        if (!x->acked)
             return "a client was never answered";
-        if (j == NULL)
-            return "the coordinator is down";
-        for (int k = 0; k < j->stages_n; k++) {
-            const struct sched_stage *st = &j->stage[k];
-
-            if (run_state_is_final(st->state))
-                continue;
-            snprintf(
-                text, sizeof text,
-                "job %s stage %s is %s (%s), phase %s, %u of %u tasks, session attempt %" PRIu64
-                " version %" PRIu64 " %s",
-                j->name, st->name, run_state_name(st->state), st->reason, st->phase.name,
-                st->tasks_done, st->tasks_n, st->session != NULL ? st->session->attempt : 0,
-                st->session != NULL ? st->session->version : 0,
-                st->session != NULL ? st->session->why : "");
-            return text;
-        }
+        if (c == NULL || e == NULL)
+            return "the coordinator is down, or does not know a job";
+        if (x->verb[x->next] != NULL)
+            return x->verb[x->next];
+        if (!run_state_is_final(e->state))
+            return e->job != NULL ? stage_why(e->job) : run_state_name(e->state);
     }
     return "";
 }
 
 char *sim_http_outputs(struct coordinator *c, int client)
 {
-    const struct sched_job *j = job_of(c, client);
+    struct sched_job *own = NULL;
+    const struct sched_job *j = api_job_find(c, http.client[client].job, &own);
     struct buf out = BUF_INIT;
 
-    if (j == NULL || j->state != RUN_SUCCEEDED)
-        return NULL;
-    for (int k = 0; k < j->stages_n; k++) {
+    for (int k = 0; j != NULL && j->state == RUN_SUCCEEDED && k < j->stages_n; k++) {
         buf_printf(&out, "%s ", j->stage[k].name);
         json_canonical(j->stage[k].outputs, &out);
     }
-    return buf_take(&out);
+    sched_job_free(own);
+    return out.len > 0 ? buf_take(&out) : NULL;
+}
+
+static void outcome(struct coordinator *c, int client, const char *expected)
+{
+    struct sched_job *own = NULL;
+    const struct sched_job *j = api_job_find(c, http.client[client].job, &own);
+    char *outputs = sim_http_outputs(c, client);
+
+    if (outputs != NULL && strcmp(outputs, expected) != 0)
+        sim_violation(
+            "job %s ended with other outputs than the undisturbed one: %.200s, not %.200s", j->name,
+            outputs, expected);
+    else if (outputs == NULL && !(j->state == RUN_CANCELLED && http.client[client].cancels))
+        sim_violation("job %s ended as %s: %s", j->name, run_state_name(j->state),
+                      j->failure.message);
+    free(outputs);
+    sched_job_free(own);
 }
 
 void sim_http_outcomes(struct coordinator *c, char *const *expected)
 {
-    if (c->sched.jobs_n != http.clients)
-        sim_violation("%d jobs of %d clients", c->sched.jobs_n, http.clients);
-    for (int i = 0; i < http.clients; i++) {
-        const struct sched_job *j = job_of(c, i);
-        char *outputs = sim_http_outputs(c, i);
-
-        if (outputs != NULL && strcmp(outputs, expected[http.client[i].kind]) != 0)
-            sim_violation("job %s ended with other outputs than the undisturbed one: %.200s, not "
-                          "%.200s",
-                          j->name, outputs, expected[http.client[i].kind]);
-        else if (outputs == NULL && !(j->state == RUN_CANCELLED && http.client[i].cancels))
-            sim_violation("job %s ended as %s: %s", j->name, run_state_name(j->state),
-                          j->failure.message);
-        free(outputs);
-    }
+    if (c->sched.entries_n != http.clients)
+        sim_violation("%d jobs of %d clients", c->sched.entries_n, http.clients);
+    for (int i = 0; i < http.clients; i++)
+        outcome(c, i, expected[http.client[i].kind]);
 }
 
 void sim_http_counts(struct sim_results *out)
 {
     out->faults.client_loss = http.lost;
-    for (int i = 0; i < http.clients; i++) {
-        out->faults.cancel += http.client[i].cancel_acked;
-        out->cancelled += http.client[i].cancel_acked;
-    }
+    out->faults.cancel = http.verbs[true][0];
+    out->faults.retry = http.verbs[true][1];
+    out->faults.pause = http.verbs[true][2];
+    out->cancelled = http.verbs[true][0];
 }

@@ -12,7 +12,13 @@
 struct coordinator;
 struct sim_results;
 
-void sim_http_client(int kind, uint64_t at_us, bool cancels, uint32_t loss);
+enum sim_http_whim {
+    SIM_HTTP_WAITS,
+    SIM_HTTP_CANCELS,
+    SIM_HTTP_RETRIES, /* cancels, and tries it again */
+    SIM_HTTP_PAUSES   /* and resumes */
+};
+void sim_http_client(int kind, uint64_t at_us, enum sim_http_whim whim, uint32_t loss);
 void sim_http_ask(const char *path); /* POST without a body, once, answer ignored */
 void sim_http_heal(void);            /* nothing is lost any more */
 void sim_http_reset(void);           /* the coordinator is gone: what was asked is not answered */

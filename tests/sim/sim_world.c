@@ -391,6 +391,14 @@ static void results(void)
         snprintf(out->violation, sizeof out->violation, "%s", sim_violated());
 }
 
+static enum sim_http_whim whim(void)
+{
+    return world.on.cancel && sim_chance(300)  ? SIM_HTTP_CANCELS
+           : world.on.retry && sim_chance(300) ? SIM_HTTP_RETRIES
+           : world.on.pause && sim_chance(300) ? SIM_HTTP_PAUSES
+                                               : SIM_HTTP_WAITS;
+}
+
 void sim_world_run(uint64_t seed, struct sim_results *out)
 {
     int workers, jobs;
@@ -411,8 +419,8 @@ void sim_world_run(uint64_t seed, struct sim_results *out)
     burst = sim_chance(250);
     for (int i = 0; i < jobs; i++)
         sim_http_client((int)(sim_chance(500) ? sim_draw(5) : sim_draw(SIM_JOBS)),
-                        sim_now_us() + (burst ? 1500000 : sim_draw(4000000)),
-                        world.on.cancel && sim_chance(400), world.on.client_loss ? 200 : 0);
+                        sim_now_us() + (burst ? 1500000 : sim_draw(4000000)), whim(),
+                        world.on.client_loss ? 200 : 0);
     sim_chaos_begin();
     sim_at(world.chaos_until_us, on_heal, NULL, 0, 0);
     loop();
@@ -442,7 +450,7 @@ void sim_world_references(void)
         world_reset(&out, 1000000000u + (uint64_t)kind);
         nodes_set(1, 1, 1);
         sim_work_faults.unit_us = 1000;
-        sim_http_client(kind, sim_now_us() + 1000, false, 0);
+        sim_http_client(kind, sim_now_us() + 1000, SIM_HTTP_WAITS, 0);
         world.healed_us = sim_now_us();
         sim_at(sim_now_us() + 250000, on_watch, NULL, 0, 0);
         while (!world.over && sim_violated() == NULL && sim_step())

@@ -97,7 +97,7 @@ static void straight(uint32_t m, float *p)
             unsigned events;
             struct err e;
             size_t n = shard_chunk_len(host_shard(h), c);
-            assert_int_equal(host_push(h, step, (struct tree_node){tree_height(m), 0}, c,
+            assert_int_equal(host_push(h, step, 1, (struct tree_node){tree_height(m), 0}, c,
                                        g + c * CHUNK, n, &sums,
                                        fold_hash(g + c * CHUNK, n, c == 0 ? &sums : NULL), &verdict,
                                        &events, &e),
@@ -268,9 +268,9 @@ static void deliver(const struct message *m)
     switch (m->kind) {
     case PUSH: {
         size_t n = shard_chunk_len(host_shard(h), m->chunk - net.cut[m->host]);
-        rc = host_push(h, m->step, m->node, m->chunk, m->value, n, &m->sums,
-                       fold_hash(m->value, n, m->chunk == 0 ? &m->sums : NULL), &verdict, &events,
-                       &e);
+        rc = host_push(h, m->step, (uint64_t)m->worker + 1, m->node, m->chunk, m->value, n,
+                       &m->sums, fold_hash(m->value, n, m->chunk == 0 ? &m->sums : NULL), &verdict,
+                       &events, &e);
         assert_int_equal(rc, 0);
         assert_true(verdict == HOST_ACCEPTED || verdict == HOST_DUPLICATE || verdict == HOST_STALE);
         net.stale += verdict == HOST_STALE;

@@ -25,9 +25,9 @@ worker w1 1; worker w2 1; faulty worker.compute.hang:60 bad
 submit
 for _ in $(seq 400); do grep -q "^fault worker.compute.hang" "$dir/bad.log" && break; sleep 0.05; done
 since=$(date +%s%3N)
-for _ in $(seq 200); do grep -q session.hung "$dir/coordinator.log" && break; sleep 0.05; done
+for _ in $(seq 200); do grep -qs session.hung "$dir/coordinator.log" && break; sleep 0.05; done
 took=$(hung_for "$since")
-grep -q session.hung "$dir/coordinator.log" || { echo "FAIL hung: nobody noticed"; failed=1; }
+grep -qs session.hung "$dir/coordinator.log" || { echo "FAIL hung: nobody noticed"; failed=1; }
 [ "$took" -le 7000 ] || { echo "FAIL hung: others took over after $took ms"; failed=1; }
 echo "figure: a hung worker's units run elsewhere after $took ms"
 more_than overtaken 0
@@ -37,7 +37,7 @@ finish hung
 begin one-thread-hung
 worker w1 1; faulty worker.compute.hang:60 bad 2
 submit
-for _ in $(seq 500); do grep -q session.hung "$dir/coordinator.log" && break; sleep 0.05; done
+for _ in $(seq 500); do grep -qs session.hung "$dir/coordinator.log" && break; sleep 0.05; done
 more_than overtaken 0
 finish one-thread-hung
 
@@ -47,6 +47,32 @@ submit
 step 5 >/dev/null
 for _ in $(seq 200); do grep -q session.overtake "$dir/coordinator.log" && break; sleep 0.05; done
 more_than overtaken 0
-end KILL bad
+for _ in $(seq 400); do grep -qs session.pace "$dir/coordinator.log" && break; sleep 0.05; done
+grep -q session.pace "$dir/coordinator.log" || { echo "FAIL slow: the slow worker has as many units as before"; failed=1; }
 finish slow
+
+# Row ranges: the last one is at a slow worker, or at one that hangs.
+rows_of() { "$bin/steerctl" status "$job" -o json | tr -d ' \n' | grep -oE '"outputs":\{"data":\["[0-9a-f]{64}' | head -1 | grep -oE '[0-9a-f]{64}'; }
+rows() { # scenario
+    spec=tests/system/rows.yaml submit
+    "$bin/steerctl" wait "$job" --timeout 100 >>"$dir/steerctl.log" 2>&1 || { echo "FAIL $1: ended with $?"; failed=1; }
+    right=${right:-$(rows_of)}
+    if [ -n "$right" ] && [ "$(rows_of)" = "$right" ]; then echo "ok   $1 ${right:0:12}"; else echo "FAIL $1: data $(rows_of), must be $right"; failed=1; fi
+}
+begin rows
+worker w1 1
+rows rows-undisturbed
+faulty worker.compute.hang:4 bad
+for _ in $(seq 100); do "$bin/steerctl" worker ls 2>/dev/null | grep -q "bad.*READY" && break; sleep 0.05; done
+rows rows-hung
+for _ in $(seq 80); do "$bin/steerctl" worker ls 2>/dev/null | grep -q "HUNG" && break; sleep 0.1; done
+"$bin/steerctl" worker ls | grep -q "HUNG" || { echo "FAIL rows-hung: the worker is not shown as HUNG"; failed=1; }
+more_than overtaken 0
+kill_all
+begin rows-slow
+worker w1 1; faulty worker.compute.slow:3:sleep=8000:every bad
+rows rows-slow
+more_than overtaken 0
+more_than stale -1
+kill_all
 exit $failed

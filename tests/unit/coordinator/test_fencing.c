@@ -112,6 +112,42 @@ static void test_a_job_waits_for_its_class(void **state)
     fixture_close(&f);
 }
 
+/* Its worker says again and again that it lives, and its thread moves no more, nor is anybody there to try it as well: in the end
+ * the lease runs out. */
+static void test_a_lease_whose_thread_hangs_runs_out(void **state)
+{
+    struct sched_lease lease = {.task = 1, .epoch = 1, .moved = 5};
+    struct sched_event beat = {
+        .type = SCHED_HEARTBEAT, .worker = "a", .lease = &lease, .leases_n = 1};
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_task *t = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    f.sched.config.hang_ms = 0;
+    f.sched.config.abandon_ms = 60000;
+    j = fixture_submit(&f, fixture_smoke());
+    fixture_up(&f, "a", 1, 3, "c");
+    t = &j->stage[0].task[0];
+    for (int i = 0; i < 8; i++) { /* it moves: 40 s, and the lease is 10 s long */
+        f.now_ms += 5000;
+        lease.moved++;
+        fixture_step(&f, &beat);
+        fixture_tick(&f, 1);
+        assert_int_equal(t->epoch, 1);
+    }
+    for (int i = 0; i < 16; i++) { /* it hangs: 80 s */
+        f.now_ms += 5000;
+        fixture_step(&f, &beat);
+        fixture_tick(&f, 1);
+        if (i < 11)
+            assert_int_equal(t->epoch, 1);
+    }
+    assert_true(t->epoch > 1);
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -119,6 +155,7 @@ int main(void)
         cmocka_unit_test(test_a_repeated_result_counts_once),
         cmocka_unit_test(test_a_result_of_somebody_else_is_refused),
         cmocka_unit_test(test_a_job_waits_for_its_class),
+        cmocka_unit_test(test_a_lease_whose_thread_hangs_runs_out),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
 #include "coordinator/sched_inner.h"
 #include "sched_fixture.h"
+#include "wire/control.h"
 
 static struct sched_stage *stage(struct sched_job *j, const char *name)
 {
@@ -29,6 +30,7 @@ static void test_a_pipeline_runs_to_its_end(void **state)
     assert_int_equal(j->state, RUN_SUCCEEDED);
     assert_int_equal(cJSON_GetArraySize(json_get(stage(j, "attribute-model")->outputs, "model")),
                      2);  /* one a fold */
+    sched_collect(&f.sched);
     assert_null(j->spec); /* what a finished job does not need is let go */
     for (int i = 0; i < f.sched.workers_n; i++) {
         assert_int_equal(f.sched.worker[i]->running, 0);
@@ -684,6 +686,60 @@ static void test_a_hung_member_has_no_units_until_it_moves(void **state)
     fixture_close(&f);
 }
 
+static uint32_t units_of(const struct sched_stage *st, const char *worker)
+{
+    const struct sched_slot *slot = sched_slot_of(st->session, worker);
+
+    return slot != NULL ? slot->leaf_end - slot->leaf_begin : 0;
+}
+
+/* Closes steps [from, to), half a second each; w1 needs `slow` times as long for a unit as w0. */
+static void steps_close(struct fixture *f, const struct sched_stage *st, uint64_t from, uint64_t to,
+                        uint32_t slow)
+{
+    for (uint64_t v = from; v < to; v++) {
+        struct sched_share share[2] = {{control_who("w0"), units_of(st, "w0"), 0},
+                                       {control_who("w1"), units_of(st, "w1"), 0}};
+        struct sched_event ev = {.type = SCHED_SESSION_STATUS,
+                                 .session = st->session->id,
+                                 .attempt = st->session->attempt,
+                                 .version = v + 1,
+                                 .share = share,
+                                 .shares_n = share[1].units > 0 ? 2 : 1};
+
+        share[0].ms = (share[0].units + 1) / 2 * 100;
+        share[1].ms = (share[1].units + 1) / 2 * 100 * slow;
+        snprintf(ev.worker, sizeof ev.worker, "%s", st->session->host[0].worker);
+        fixture_step(f, &ev);
+        fixture_tick(f, 500);
+    }
+}
+
+static void test_units_go_by_speed(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_stage *st = to_training(&f, &j, 2, 2);
+    uint32_t units = st->phase.session.units, half = units_of(st, "w1");
+    uint64_t assignment = 0;
+
+    (void)state;
+    assert_int_equal(units_of(st, "w0") + half, units);
+    steps_close(&f, st, 0, 8, 1);
+    assert_int_equal(units_of(st, "w1"), half); /* as fast as the other */
+    steps_close(&f, st, 8, 60, 5);
+    assert_true(units_of(st, "w1") < half);
+    assert_int_equal(units_of(st, "w0") + units_of(st, "w1"), units);
+    assignment = st->session->assignment;
+    steps_close(&f, st, 60, 80, 5);
+    assert_int_equal(st->session->assignment, assignment); /* in a steady state nothing changes */
+    if (units_of(st, "w1") == 0)
+        steps_close(&f, st, 80, 160, 1); /* tried again after a while */
+    steps_close(&f, st, 160, 260, 1);
+    assert_int_equal(units_of(st, "w1"), half);
+    fixture_close(&f);
+}
+
 static void test_a_slow_step_is_given_to_those_who_are_done(void **state)
 {
     struct fixture f;
@@ -773,6 +829,7 @@ int main(void)
         cmocka_unit_test(test_the_last_slow_range_is_overtaken),
         cmocka_unit_test(test_a_hung_member_has_no_units_until_it_moves),
         cmocka_unit_test(test_a_slow_step_is_given_to_those_who_are_done),
+        cmocka_unit_test(test_units_go_by_speed),
         cmocka_unit_test(test_two_sessions_share_no_worker),
     };
 

@@ -195,10 +195,7 @@ static int world_make(void **state)
     w.inputs = cJSON_CreateObject();
     w.spec = spec_new();
     w.spec->kind = KIND_EVALUATE;
-    w.spec->inputs_n = 1;
-    strcpy(w.spec->input[0].key, "data");
-    w.spec->input[0].refs.n = 1;
-    strcpy(w.spec->input[0].refs.v[0], "stage:annotate");
+    spec_text_add(&spec_input_add(w.spec, "data")->refs, "stage:annotate");
     strcpy(w.spec->name, "report");
     w.spec->seed = 3;
     v = &w.spec->evaluate;
@@ -212,7 +209,8 @@ static int world_make(void **state)
     v->guidance = (struct real_list){2, {1.0, 1.5}};
     v->sampling.temperature = 0.8f;
     v->sampling.max_new_tokens = 12;
-    v->rulers = (struct text_list){2, {"question", "words"}};
+    spec_text_add(&v->rulers, "question");
+    spec_text_add(&v->rulers, "words");
     strcpy(v->baseline, "tfidf");
     v->samples = 2;
     data_make("data", TURNS);

@@ -325,11 +325,10 @@ static inline struct spec *fixture_spec(enum job_kind kind, const char *keys)
     s->schema = fixture_schema();
     snprintf(s->name, sizeof(s->name), "test");
     while (*keys != '\0') {
-        struct input_ref *ref = &s->input[s->inputs_n++];
+        char key[SPEC_NAME_MAX];
         size_t n = strcspn(keys, " ");
-        snprintf(ref->key, sizeof(ref->key), "%.*s", (int)n, keys);
-        ref->refs.n = 1;
-        snprintf(ref->refs.v[0], sizeof(ref->refs.v[0]), "stage:before");
+        snprintf(key, sizeof(key), "%.*s", (int)n, keys);
+        spec_text_add(&spec_input_add(s, key)->refs, "stage:before");
         keys += n + (keys[n] == ' ');
     }
     return s;

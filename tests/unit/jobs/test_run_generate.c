@@ -161,8 +161,7 @@ static void test_a_plain_model_writes_from_nothing(void **state)
     s->generate.from_nothing = 60;
     s->generate.n = 1;
     s->generate.rows_per_task = 25;
-    s->generate.stop.n = 1;
-    snprintf(s->generate.stop.v[0], sizeof(s->generate.stop.v[0]), ". ");
+    spec_text_add(&s->generate.stop, ". ");
     s->generate.sampling = (struct sampling){1.0f, 0, 1.0f, 1.0f, 3.9f, 40};
     world_phase(w, s, "generate.items", 0, 0);
     world_phase(w, s, "generate.rows", 60, 25);

@@ -210,6 +210,9 @@ struct world {
     uint64_t shifts;    /* assignments so far: spans are rotated by it */
     uint64_t shift_at;  /* a new assignment in the middle of this step */
     uint64_t poison_at; /* parameters turn to NaN with this version */
+    uint64_t extra_at;  /* units [2, 4) of this step are asked for once more */
+    uint64_t said[2];   /* hashes of them, chunk 0: the first time and the second */
+    int asked, saids;
     atomic_int pushes;
 };
 
@@ -250,6 +253,7 @@ static int world_push(void *self, uint64_t step, struct tree_node node, uint32_t
 {
     struct compute *c = self;
     struct world *w = c->w;
+    bool over;
 
     assert_true((begin == 0) == (sums != NULL));
     pthread_mutex_lock(&w->lock);
@@ -271,10 +275,13 @@ static int world_push(void *self, uint64_t step, struct tree_node node, uint32_t
         assert_int_not_equal(fold_add(w->fold, k, node, values, k == 0 ? sums : NULL, hash),
                              FOLD_CONFLICT);
     }
+    if (step == w->extra_at && node.level == 1 && node.index == 1 && begin == 0)
+        w->said[w->saids++ % 2] = fold_hash(grad, fold_chunk_len(w->fold, 0), sums);
+    over = step < w->version && step != w->extra_at;
     if (step == w->version)
         root_take(w);
     pthread_mutex_unlock(&w->lock);
-    return 0;
+    return over ? TRAIN_OVER : 0;
 }
 
 static struct tree_span world_span(void *self)
@@ -296,6 +303,20 @@ static struct tree_span world_span(void *self)
     pthread_mutex_unlock(&w->lock);
     return part < 0 ? (struct tree_span){0, 0}
                     : run_train_part(span, (uint32_t)part, (uint32_t)parts);
+}
+
+static bool world_extra(void *self, uint64_t step, struct tree_span *span)
+{
+    struct compute *c = self;
+    struct world *w = c->w;
+    bool is;
+
+    pthread_mutex_lock(&w->lock);
+    is = step == w->extra_at && w->asked == 0;
+    w->asked += is;
+    pthread_mutex_unlock(&w->lock);
+    *span = (struct tree_span){2, 4};
+    return is;
 }
 
 static int world_wait(void *self, uint64_t at_least, float *params, uint64_t *version,
@@ -331,6 +352,7 @@ static void *compute_main(void *self)
     const struct train_env env = {.self = c,
                                   .params_wait = world_wait,
                                   .span = world_span,
+                                  .extra = world_extra,
                                   .grads_push = world_push,
                                   .cancelled = world_cancelled};
 
@@ -344,7 +366,7 @@ static void world_open(struct world *w, uint32_t units, int threads)
     w->task = task_of(units);
     w->threads = threads;
     w->dead = -1;
-    w->dies_at = w->shift_at = w->poison_at = UINT64_MAX;
+    w->dies_at = w->shift_at = w->poison_at = w->extra_at = UINT64_MAX;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
     w->p = mem_zalloc(f.layout.count, sizeof *w->p);
@@ -453,6 +475,22 @@ static void test_what_is_not_finite_is_named_and_never_pushed(void **state)
     world_close(&w);
 }
 
+static void test_what_is_asked_for_once_more_is_computed_whole_and_equal(void **state)
+{
+    struct world w;
+    struct compute c[2];
+
+    (void)state;
+    world_open(&w, 4, 2); /* two threads: [0, 2) and [2, 4), so that the node itself is pushed */
+    w.extra_at = 2;
+    world_run(&w, c);
+    world_check(&w);
+    assert_int_equal(w.asked, 1);
+    assert_int_equal(w.saids, 2);
+    assert_true(w.said[0] != 0 && w.said[0] == w.said[1]);
+    world_close(&w);
+}
+
 static void test_parts_of_a_span_are_contiguous_and_even(void **state)
 {
     (void)state;
@@ -477,6 +515,7 @@ int main(void)
         cmocka_unit_test(test_a_new_assignment_in_a_step_changes_nothing),
         cmocka_unit_test(test_units_of_a_dead_thread_are_done_by_the_others),
         cmocka_unit_test(test_what_is_not_finite_is_named_and_never_pushed),
+        cmocka_unit_test(test_what_is_asked_for_once_more_is_computed_whole_and_equal),
         cmocka_unit_test(test_parts_of_a_span_are_contiguous_and_even),
     };
     return cmocka_run_group_tests(tests, fixture_open, fixture_close);

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Numerics classes: a worker whose arithmetic differs (another OPENBLAS_CORETYPE) has another fingerprint, gets no work of a strict job, and
+# is told why; with `numerics: any` it works, and the result says so.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+spec=tests/system/bits.yaml
+. tests/lib/cluster.sh
+
+counter() { "$bin/steerctl" counters -o json 2>/dev/null | grep -oE "\"$1\": ?[0-9]+" | grep -oE '[0-9]+$'; }
+fail() { echo "FAIL $*"; failed=1; }
+fingerprints() { "$bin/steerctl" worker ls -o json | grep -oE '"fingerprint": ?"[0-9a-f]+"' | sort -u | wc -l; }
+foreign() { OPENBLAS_CORETYPE=Prescott worker odd 1; }
+joined() { # how many workers
+    for _ in $(seq 100); do
+        [ "$("$bin/steerctl" worker ls -o json 2>/dev/null | grep -oE '"state": ?"READY"' | wc -l)" -ge "$1" ] && return
+        sleep 0.05
+    done
+    fail "$1 workers have not joined"
+}
+
+begin strict
+worker w1 1; worker w2 1; foreign
+joined 3
+if [ "$(fingerprints)" -lt 2 ]; then
+    echo "this CPU has one numerics class only: OPENBLAS_CORETYPE=Prescott changes nothing"
+    exit 77
+fi
+submit
+finish strict kept
+grep -q "worker.no_work.*numerics class" "$dir/odd.log" || fail "the worker was not told why: $(tail -n 3 "$dir/odd.log")"
+"$bin/steerctl" worker ls | grep -q "odd.*numerics class" || fail "worker ls does not say why: $("$bin/steerctl" worker ls)"
+[ "$(counter refused)" -gt 0 ] || fail "nobody was counted as refused"
+"$bin/steerctl" events "$job" | grep -q "gets no work: its numerics class" || fail "the job's events do not say it"
+if grep -q session.open "$dir/odd.log"; then fail "it took part"; fi
+kill_all
+
+begin any
+worker w1 1; foreign
+joined 2
+submit --set numerics=any
+"$bin/steerctl" wait "$job" --timeout 120 >>"$dir/steerctl.log" 2>&1 || fail "the job with numerics: any ended with $?"
+grep -q session.open "$dir/odd.log" || fail "it took no part"
+"$bin/steerctl" status "$job" -o json | grep -qE '"numerics": ?"any"' || fail "the result does not say numerics: any"
+[ "$(counter quarantined)" = 0 ] || fail "somebody is in quarantine for being different"
+kill_all
+exit $failed

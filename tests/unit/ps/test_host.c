@@ -1,0 +1,164 @@
+/* What a host does with pushes that are damaged, double, contradictory or audited. One chunk, two units. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "ps/host.h"
+
+#define ELEMS 4
+
+static struct tensor tensor = {.name = "w", .rows = ELEMS, .cols = 1, .decay = true};
+static struct layout layout = {.count = ELEMS, .tensors = 1, .tensor = &tensor};
+static const struct fold_sums sums = {1, 1, 3};
+
+static struct host *host_of(double audit)
+{
+    const struct host_plan plan = {.layout = &layout,
+                                   .units = 2,
+                                   .chunks = 1,
+                                   .chunk_end = 1,
+                                   .chunk_elems = ELEMS,
+                                   .steps = 9,
+                                   .seed = 3,
+                                   .audit = audit,
+                                   .lr = 0.1,
+                                   .clip = 0.5,
+                                   .adamw = {0.9f, 0.95f, 1e-8f, 0.1f},
+                                   .schedule = {SCHEDULE_LINEAR, 2, 0.1}};
+    const float start[ELEMS] = {0};
+
+    return host_new(&plan, start, 0, NULL);
+}
+
+/* Unit `unit` of the open step, as `who` says it: every element is `value`. */
+static enum host_verdict push(struct host *h, uint64_t who, uint32_t unit, float value,
+                              uint64_t hash_off, unsigned *events)
+{
+    const float g[ELEMS] = {value, value, value, value};
+    enum host_verdict verdict = HOST_STALE;
+    struct err e;
+
+    assert_int_equal(host_push(h, host_version(h), who, (struct tree_node){0, unit}, 0, g, ELEMS,
+                               &sums, fold_hash(g, ELEMS, &sums) + hash_off, &verdict, events, &e),
+                     0);
+    return verdict;
+}
+
+static void test_a_damaged_push_is_refused_and_the_next_one_taken(void **state)
+{
+    struct host *h = host_of(0);
+    unsigned events;
+
+    (void)state;
+    assert_int_equal(push(h, 1, 0, 1, 1, &events), HOST_CORRUPT);
+    assert_int_equal(push(h, 1, 0, 1, 0, &events), HOST_ACCEPTED);
+    assert_int_equal(push(h, 1, 0, 1, 0, &events), HOST_DUPLICATE);
+    assert_int_equal(push(h, 2, 1, 1, 0, &events), HOST_ACCEPTED);
+    assert_int_equal(host_version(h), 1);
+    host_free(h);
+}
+
+static void test_an_audited_step_stays_open_until_two_workers_agree(void **state)
+{
+    struct host *h = host_of(1);
+    unsigned events;
+
+    (void)state;
+    push(h, 1, 0, 1, 0, &events);
+    assert_true((events & HOST_OPINION) != 0);
+    push(h, 2, 1, 2, 0, &events);
+    assert_int_equal(host_version(h), 0);
+    push(h, 2, 0, 1, 0, &events);
+    assert_int_equal(host_version(h), 0);
+    push(h, 1, 1, 2, 0, &events);
+    assert_int_equal(host_version(h), 1);
+    assert_int_equal(host_audited(h), 2);
+    assert_int_equal(host_judged_n(h), 0);
+    assert_int_equal(opinions_n(host_opinions(h)), 0);
+    host_free(h);
+}
+
+static void test_a_waived_audit_holds_nothing(void **state)
+{
+    struct host *h = host_of(1);
+    unsigned events;
+    struct err e;
+
+    (void)state;
+    push(h, 1, 0, 1, 0, &events);
+    push(h, 1, 1, 2, 0, &events);
+    assert_int_equal(host_waive(h, 0, (struct tree_node){0, 0}, &events, &e), 0);
+    assert_int_equal(host_version(h), 0);
+    assert_int_equal(host_waive(h, 0, (struct tree_node){0, 1}, &events, &e), 0);
+    assert_int_equal(host_version(h), 1);
+    assert_true((events & HOST_VERSION) != 0);
+    assert_int_equal(host_waive(h, 0, (struct tree_node){0, 1}, &events, &e), ERR_STALE);
+    host_free(h);
+}
+
+static void test_a_wrong_value_that_was_added_up_never_closes_its_step(void **state)
+{
+    struct host *h = host_of(0);
+    unsigned events;
+
+    (void)state;
+    push(h, 3, 0, 9, 0, &events); /* wrong, and first */
+    assert_int_equal(push(h, 1, 0, 1, 0, &events), HOST_CONFLICT);
+    push(h, 2, 1, 2, 0, &events);
+    assert_int_equal(host_version(h), 0);
+    push(h, 2, 0, 1, 0, &events);
+    assert_int_equal(host_version(h), 0); /* settled, but the sum is of no use */
+    assert_int_equal(host_judged_n(h), 1);
+    assert_true(host_judged(h, 0)->opinion.odd == 3);
+    assert_true(host_judged(h, 0)->opinion.tainted);
+    host_free(h);
+}
+
+static void test_a_wrong_value_that_comes_second_is_outvoted_and_the_step_closes(void **state)
+{
+    struct host *h = host_of(0);
+    unsigned events;
+
+    (void)state;
+    push(h, 1, 0, 1, 0, &events);
+    assert_int_equal(push(h, 3, 0, 9, 0, &events), HOST_CONFLICT);
+    push(h, 2, 1, 2, 0, &events);
+    assert_int_equal(host_version(h), 0);
+    push(h, 2, 0, 1, 0, &events);
+    assert_int_equal(host_version(h), 1);
+    assert_true(host_judged(h, 0)->opinion.odd == 3); /* told although its step is closed */
+    assert_int_equal(host_judged(h, 0)->step, 0);
+    host_free(h);
+}
+
+static void test_with_several_classes_nothing_is_compared(void **state)
+{
+    struct host *h = host_of(-1);
+    unsigned events;
+
+    (void)state;
+    push(h, 1, 0, 1, 0, &events);
+    push(h, 2, 0, 9, 0, &events);
+    assert_int_equal(events & HOST_OPINION, 0);
+    push(h, 2, 1, 2, 0, &events);
+    assert_int_equal(host_version(h), 1);
+    host_free(h);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_damaged_push_is_refused_and_the_next_one_taken),
+        cmocka_unit_test(test_an_audited_step_stays_open_until_two_workers_agree),
+        cmocka_unit_test(test_a_waived_audit_holds_nothing),
+        cmocka_unit_test(test_a_wrong_value_that_was_added_up_never_closes_its_step),
+        cmocka_unit_test(test_a_wrong_value_that_comes_second_is_outvoted_and_the_step_closes),
+        cmocka_unit_test(test_with_several_classes_nothing_is_compared),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
