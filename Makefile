@@ -140,6 +140,9 @@ $(B)/tests/lib/ref_train: $(B)/tests/lib/ref_train.o $(LIBS)
 $(GRAD_BIN:%=%.o): CPPFLAGS += -DREAL_DOUBLE
 $(GRAD_BIN): $(B)/%: $(B)/%.o $(B)/libmodel_double.a $(call lib,types base)
 	@$(CC) $(LDFLAGS) $< $(B)/libmodel_double.a $(call lib,types base) -lopenblas $(X_base) -lcmocka -o $@
+$(B)/tests/lib/submitter: $(B)/tests/lib/submitter.o
+	@$(CC) $(LDFLAGS) $< -lcurl -lpthread -o $@
+TEST_TOOLS := $(B)/tests/lib/ref_train $(B)/tests/lib/submitter
 
 .PHONY: unit sim sim-long system lint check smoke bench fuzz fmt cover deps demo demo-full demo-stories install clean golden
 unit: $(UNIT_BIN) $(GRAD_BIN) ## unit tests, gradient checks and golden values
@@ -148,7 +151,7 @@ sim: $(SIM_BIN) $(B)/tests/sim/steer_sim ## the daemons and their pure cores in 
 	@STEER_SIM=$(B)/tests/sim/steer_sim tests/lib/run_tests.sh sim $(SIM_BIN) tests/sim/test_simulator.sh
 sim-long: $(B)/tests/sim/steer_sim ## a million seeds of the simulator (SEEDS=N, STEER_RESULTS=FILE); goes on where it stopped
 	@STEER_SIM=$(B)/tests/sim/steer_sim tests/sim/campaign.sh $(SEEDS)
-system: all $(B)/tests/lib/ref_train ## the real daemons on loopback
+system: all $(TEST_TOOLS) ## the real daemons on loopback
 	@STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh system $(sort $(wildcard tests/system/test_*.sh))
 lint: ## include arrows, names, formatting habits
 	@tests/lint/includes.sh
@@ -156,15 +159,15 @@ check: deps ## everything a change must pass
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@$(MAKE) --no-print-directory -j$$(nproc) check-built
 .PHONY: check-built
-check-built: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim
+check-built: all $(TEST_TOOLS) $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim
 	@MODE=$(MODE) STEER_SIM=$(B)/tests/sim/steer_sim STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh all lint:tests/lint/includes.sh \
 	  $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) tests/sim/test_simulator.sh $(sort $(wildcard tests/system/test_*.sh)) tests/chaos/test_chaos.sh tests/mutants/test_mutants.sh
 .PHONY: mutants chaos chaos-short
-chaos-short: all $(B)/tests/lib/ref_train ## disturbed runs of the real daemons, one of each fault; CHAOS_RUNS=N for more
+chaos-short: all $(TEST_TOOLS) ## disturbed runs of the real daemons, one of each fault; CHAOS_RUNS=N for more
 	@STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh chaos tests/chaos/test_chaos.sh
-chaos: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim ## every long form (hours; goes on where it stopped) and docs/reliability.md
+chaos: all $(TEST_TOOLS) $(UNIT_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim ## every long form (hours; goes on where it stopped) and docs/reliability.md
 	@MODE=$(MODE) STEER_SIM=$(B)/tests/sim/steer_sim STEER_BIN=$(abspath $(B)/bin) tests/chaos/long.sh
-mutants: all $(B)/tests/lib/ref_train $(UNIT_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim ## take out one safeguard after the other: each time a test must fail (about 10 minutes)
+mutants: all $(TEST_TOOLS) $(UNIT_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim ## take out one safeguard after the other: each time a test must fail (about 10 minutes)
 	@MODE=$(MODE) tests/mutants/run.sh
 fmt: ## format every C file
 	@git ls-files '*.c' '*.h' | xargs clang-format -i

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -482,14 +483,28 @@ static int directories_open(struct worker *w, struct err *e)
     return rc;
 }
 
+static pthread_t signal_thread;
+
+/* A library may have started threads before main(), which take a signal that all others block: it
+ * is handed on to the thread that reads the descriptor. */
+static void signal_forward(int signal)
+{
+    if (!pthread_equal(pthread_self(), signal_thread))
+        pthread_kill(signal_thread, signal);
+}
+
 static int signals_open(struct worker *w, struct err *e)
 {
+    const struct sigaction forward = {.sa_handler = signal_forward, .sa_flags = SA_RESTART};
     sigset_t set;
 
     signal(SIGPIPE, SIG_IGN);
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    signal_thread = pthread_self();
+    sigaction(SIGTERM, &forward, NULL);
+    sigaction(SIGINT, &forward, NULL);
     if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
         return err_sys(e, "block signals");
     w->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);

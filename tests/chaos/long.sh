@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All long forms, one after the other, and docs/reliability.md from what they found. Every suite goes on where it stopped: what the results file
 # has for this commit is not run again. Sizes:
-#   CHAOS_RUNS 300 disturbed runs that count      SEEDS 1000000 of the simulator      SUBMITS_SECONDS 900 of killing the coordinator under submits
+#   CHAOS_RUNS 300 disturbed runs that count      SEEDS 1000000 of the simulator      SUBMITS_KILLS 2000 of the coordinator under submits
 # usage: tests/chaos/long.sh [SUITE...]       suites: see the end of this file; default: all
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -32,7 +32,7 @@ record() { # name size command...
 
 record grid 24 env GRID=all tests/system/test_grid.sh
 record chaos "${CHAOS_RUNS:-300}" env CHAOS_RUNS="${CHAOS_RUNS:-300}" tests/chaos/test_chaos.sh
-record submits "${SUBMITS_SECONDS:-900}" env SUBMITS_SECONDS="${SUBMITS_SECONDS:-900}" tests/system/test_submits.sh
+record submits "${SUBMITS_KILLS:-2000}" env SUBMITS_KILLS="${SUBMITS_KILLS:-2000}" SUBMITS_ACKS="${SUBMITS_ACKS:-50000}" tests/system/test_submits.sh
 record failpoints all env STEER_LONG=1 tests/system/test_failpoints.sh
 for script in tests/system/test_power_cut.sh tests/system/test_ckpt_kill.sh; do
     [ ! -x $script ] || record "$(basename $script .sh | sed 's/^test_//')" long env STEER_LONG=1 $script

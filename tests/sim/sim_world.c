@@ -432,9 +432,7 @@ void sim_world_run(uint64_t seed, struct sim_results *out)
 
 bool sim_world_is_elsewhere(const char *counter)
 {
-    static const char *const names[] = {"duplicate", "recomputed",  "overtaken", "promoted",
-                                        "respread",  "rolled_back", "fallback",  "audited",
-                                        "disputed",  "quarantined", "parked",    "refused"};
+    static const char *const names[] = {"damaged", "audited", "disputed", "quarantined", "refused"};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(counter, names[i]) == 0)

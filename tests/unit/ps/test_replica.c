@@ -589,12 +589,50 @@ static void test_a_freeze_at_the_edge_waits_for_the_step(void **state)
     hosts_free();
 }
 
+/* The last thing that a step lacks comes to a host that stands still. */
+static void test_a_frozen_host_closes_nothing(void **state)
+{
+    enum host_verdict verdict = HOST_CORRUPT;
+    unsigned events = 0;
+    double sumsq[CHUNKS] = {0};
+    struct fold_sums sums;
+    float g[CHUNK];
+    struct err e = {0};
+
+    (void)state;
+    two_hosts();
+    for (uint32_t c = 0; c < CHUNKS; c++)
+        push_root(c);
+    for (uint32_t c = 3; c < CHUNKS; c++)
+        on_replica(&(struct message){REPLICA, 0, 0, c, {0}}, &events);
+    assert_int_equal(host_roots(host[0], 0, 3, sumsq, 3, &events, &e), 0);
+    host_freeze(host[0], false);
+    assert_int_equal(host_replica_acked(host[0], 0, 0, 3, &events, &e), ERR_STALE);
+    assert_int_equal(events, 0);
+    assert_int_equal(host_version(host[0]), 0);
+    hosts_free();
+    hosts_make(1, 0);
+    for (uint32_t c = 0; c + 1 < CHUNKS; c++)
+        push_root(c);
+    host_freeze(host[0], false);
+    root_sumsq(0, CHUNKS - 1, g, &sums);
+    assert_int_equal(host_push(host[0], 0, 1, (struct tree_node){0, 0}, CHUNKS - 1, g,
+                               chunk_len(CHUNKS - 1), &sums,
+                               fold_hash(g, chunk_len(CHUNKS - 1), NULL), &verdict, &events, &e),
+                     0);
+    assert_int_equal(verdict, HOST_STALE);
+    assert_int_equal(events, 0);
+    assert_int_equal(host_version(host[0]), 0);
+    hosts_free();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_one_host_may_be_lost_at_any_point),
         cmocka_unit_test(test_roots_count_only_when_the_buddy_has_them),
         cmocka_unit_test(test_a_copy_that_differs_is_an_error_and_damage_on_the_way_is_not),
+        cmocka_unit_test(test_a_frozen_host_closes_nothing),
         cmocka_unit_test(test_a_freeze_at_the_edge_waits_for_the_step),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -548,7 +548,7 @@ static void test_up_keeps_things_up_and_down_stops_them(void **state)
     assert_non_null(strstr(out, "http://127.0.0.1:"));
     assert_int_equal(cli("up"), CLI_OK);
     assert_non_null(strstr(errs, "already up"));
-    for (int i = 0; i < 200 && (pid_of("coordinator") == 0 || pid_of("worker-1") == 0); i++)
+    for (int i = 0; i < 1500 && (pid_of("coordinator") == 0 || pid_of("worker-1") == 0); i++)
         clock_sleep_ms(20); /* the stand-in answers before it was started */
     supervisor = (int)supervise_pid(state_dir);
     coordinator = pid_of("coordinator");
