@@ -306,7 +306,9 @@ void dispatch_action(struct coordinator *c, const struct sched_action *act)
         fault_hit(FAULT_SESSION_ACK_AFTER);
         break;
     case SCHED_SEND_FREEZE:
+        fault_hit(FAULT_SESSION_FREEZE_BEFORE);
         send_freeze(c, act);
+        fault_hit(FAULT_SESSION_FREEZE_AFTER);
         break;
     case SCHED_MEND:
         mend(c, act);

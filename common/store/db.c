@@ -22,6 +22,7 @@
 #include "base/buf.h"
 
 #define STATEMENTS_MAX 128
+#define CHECKPOINT_PAGES 1000
 
 struct statement {
     const char *sql; /* the literal: compared by address */
@@ -46,6 +47,8 @@ static enum err_code code_of(sqlite3 *handle, int rc)
     case SQLITE_FULL:
         return ERR_NO_SPACE;
     case SQLITE_IOERR:
+        if (rc == SQLITE_IOERR_FSYNC || rc == SQLITE_IOERR_DIR_FSYNC)
+            return ERR_IO; /* whatever errno says: what was written before may be gone */
         return saved == ENOSPC || saved == EDQUOT ? ERR_NO_SPACE : ERR_IO;
     case SQLITE_CANTOPEN:
         return saved == ENOSPC || saved == EDQUOT ? ERR_NO_SPACE : ERR_SYSTEM;
@@ -135,13 +138,27 @@ static int migrate(sqlite3 *handle, const char *const *migrations, int n, struct
     return 0;
 }
 
+/* In place of SQLite's own, which swallows what goes wrong: a checkpoint whose fsync failed must stop
+ * the daemon too. What is returned here becomes the result of the COMMIT, which has happened. A full
+ * disk is no harm: the log grows on, and the next commit tries again. */
+static int checkpoint_after(void *self, sqlite3 *handle, const char *name, int pages)
+{
+    int rc = SQLITE_OK;
+
+    (void)self;
+    if (pages < CHECKPOINT_PAGES)
+        return SQLITE_OK;
+    rc = sqlite3_wal_checkpoint_v2(handle, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    return rc != SQLITE_OK && code_of(handle, rc) == ERR_IO ? rc : SQLITE_OK;
+}
+
 int db_open(const char *path, const char *const *migrations, int migrations_n, struct db **out,
             struct err *e)
 {
     static const char settings[] =
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
         "PRAGMA mmap_size=0; PRAGMA trusted_schema=OFF; PRAGMA busy_timeout=2000;"
-        "PRAGMA cell_size_check=ON; PRAGMA wal_autocheckpoint=1000;";
+        "PRAGMA cell_size_check=ON;";
     struct db *d = mem_zalloc(1, sizeof *d);
     int rc = sqlite3_open_v2(
         path, &d->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
@@ -155,6 +172,7 @@ int db_open(const char *path, const char *const *migrations, int migrations_n, s
         goto out;
     if ((rc = check_quick(d->handle, e)) != 0)
         goto out;
+    sqlite3_wal_hook(d->handle, checkpoint_after, NULL);
     rc = migrate(d->handle, migrations, migrations_n, e);
 out:
     if (rc != 0) {

@@ -34,7 +34,7 @@ record grid 24 env GRID=all tests/system/test_grid.sh
 record chaos "${CHAOS_RUNS:-300}" env CHAOS_RUNS="${CHAOS_RUNS:-300}" tests/chaos/test_chaos.sh
 record submits "${SUBMITS_KILLS:-2000}" env SUBMITS_KILLS="${SUBMITS_KILLS:-2000}" SUBMITS_ACKS="${SUBMITS_ACKS:-50000}" tests/system/test_submits.sh
 record failpoints all env STEER_LONG=1 tests/system/test_failpoints.sh
-for script in tests/system/test_power_cut.sh tests/system/test_ckpt_kill.sh; do
+for script in tests/system/test_power_cut.sh tests/system/test_ckpt_kill.sh tests/system/test_io_faults.sh; do
     [ ! -x $script ] || record "$(basename $script .sh | sed 's/^test_//')" long env STEER_LONG=1 $script
 done
 record mutants all tests/mutants/run.sh

@@ -50,5 +50,8 @@ if grep -rnE '\b(expf|logf|powf|rsqrt)\b|-ffast-math' --include='*.[ch]' common/
     echo "common/model has its own vmath; nothing is built with fast-math"
     bad=1
 fi
+for place in $(grep -oE 'X\([A-Z_]+, "' common/base/fault.h | sed 's/X(//; s/, "//'); do
+    grep -rqE "\bFAULT_$place\b" --include='*.c' common jobs coordinator worker || { echo "failpoint $place is in the list and nowhere else"; bad=1; }
+done
 [ $bad -eq 0 ] && echo "include arrows hold"
 exit $bad

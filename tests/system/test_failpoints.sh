@@ -98,6 +98,8 @@ while read -r name who; do
 done <"$top/points"
 points=$(wc -l <"$top/points")
 echo "never reached: ${never[*]:-none}"
-echo "figure: failpoints: seed=$seed points=$points reached=$((points - ${#never[@]})) runs=$runs struck=$struck seconds=$((SECONDS - begun))"
+line="suite=failpoints commit=$(git rev-parse --short HEAD 2>/dev/null) seed=$seed points=$points reached=$((points - ${#never[@]})) runs=$runs struck=$struck failed=$failed seconds=$((SECONDS - begun))"
+echo "figure: $line"
+[ -z "${STEER_RESULTS:-}" ] || echo "$line" >>"$STEER_RESULTS"
 [ "$struck" -gt 0 ] || { echo "FAIL no fault struck"; failed=1; }
 exit $failed
