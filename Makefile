@@ -82,6 +82,12 @@ $(B)/gen/%.o: $(GEN)/%.c
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+# What says its version is compiled again when the version changes: results are kept, and resumed, by it.
+$(B)/version: FORCE
+	@mkdir -p $(@D)
+	@echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
+.PHONY: FORCE
+$(patsubst %.c,$(B)/%.o,$(shell git grep -l STEER_VERSION -- '*.c' 2>/dev/null)): $(B)/version
 
 define room_rule
 $(B)/lib$(1).a: $(call room_obj,$(1))
