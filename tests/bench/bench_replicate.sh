@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What do replication and leases cost? Step time of two workers with both roles, real daemons on loopback, a Llama of 15M parameters: pairs of
 # runs, alternating which comes first, and the ratio of the medians. On a quiet machine; ROUNDS pairs (3), about a minute each.
-# usage: tests/bench/bench_replicate.sh      prints one line a run and one `figure:` line a question; exit 1 above 1.10
+# usage: tests/bench/bench_replicate.sh [leases|replication]      prints one line a run and one `figure:` line a question; exit 1 above 1.10
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 spec=tests/bench/replicate.yaml
@@ -50,8 +50,10 @@ pair() { # question, name and options with, name and options without
     awk -v q="$1" -v a="$a" -v b="$b" -v n="$rounds" 'BEGIN {printf "figure: cost of %s: %s ms a step with, %s without, ratio %.3f (bound 1.10), %d pairs\n", q, a, b, a / b, n; exit a / b > 1.10}' || failed=1
 }
 
-pair leases lease-default "" lease-600s "--lease-ms 600000"
-if "$bin/steer-coordinator" --help | grep -q -- --replicate; then
+[ "${1:-leases}" != leases ] || pair leases lease-default "" lease-600s "--lease-ms 600000"
+if [ "${1:-replication}" != replication ]; then
+    :
+elif "$bin/steer-coordinator" --help | grep -q -- --replicate; then
     pair replication replicate-1 "--replicate 1" replicate-0 "--replicate 0"
 else
     echo "replication: this coordinator has no --replicate"
