@@ -204,6 +204,8 @@ static void say_json(FILE *f, const char *name, const struct bench_spread *value
             "{\"bench\":\"%s\",\"case\":\"%s\",\"unit\":\"%s\",\"median\":%.6g,\"min\":%.6g,"
             "\"max\":%.6g,\"runs\":%d",
             bench, name, unit, value->median, value->min, value->max, value->runs);
+    if (strncmp(note, "of ", 3) == 0)
+        note += 3;
     if (!isnan(ratio) && ratio > 0.0)
         fprintf(f, ",\"bound\":{\"name\":\"%s\",\"value\":%.6g},\"ratio\":%.4g", note,
                 is_rate(unit) ? value->median / ratio : value->median * ratio, ratio);
