@@ -70,7 +70,6 @@ static double fsync_ms(int threads)
     double took[50];
     int fd = mkstemp(path);
 
-
     (void)threads;
     CHECK(fd >= 0);
     unlink(path);
