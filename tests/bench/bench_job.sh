@@ -3,7 +3,8 @@
 # hears of, so encoding, push, fold, AdamW and pull are in. sgemm by the same BLAS before and after is the bound: 6 FLOP a weight of a matrix and
 # row (head: rows with a target only) and the causal half of attention.
 # usage: tests/bench/bench_job.sh [--json FILE] CASE...     CASE: 15m 15m-half 124m 124m-512 260k replicas; THREADS (all cores), ROUNDS (3),
-# SECONDS_EACH (4), SETS ("--set numerics=bf16": more options of submit), LABEL (" bf16": behind the case's name)
+# SECONDS_EACH (4), SETS ("--set numerics=bf16": more options of submit), LABEL (" bf16": behind
+# the case's name), RAW=1 (a line for tests/bench/run)
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . tests/bench/lib.sh
@@ -53,6 +54,10 @@ train() { # case: its figure, and the memory of the worker
         rss=$(cluster_rss | awk '$1 == "steer-worker" {print $2}')
         cluster_down
         after=$("$bounds" sgemm "$threads")
+        if [ -n "${RAW:-}" ]; then # for tests/bench/run: one line a round, to be put together there
+            echo "RAW|$name$label, $threads threads|$(rate_of "$took")|$(bound_of "$before" "$after")|$rss"
+            return
+        fi
         figure job "$name$label, $threads threads" tokens/s "sgemm" "$(bound_of "$before" "$after")" $(rate_of "$took")
         figure job "memory, $name$label, worker with both roles" MiB "" "" "$rss"
     else
