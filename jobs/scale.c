@@ -178,8 +178,11 @@ void scale_predict(const struct scale_measured *m, const struct scale_plan *p,
     out->part_s[SCALE_COMPUTE] = s.most * unit_s;
     hidden = unit_s * m->backward;
     push_s = out->push_bytes / rate;
-    /* Of the push, the early share may travel while the backward runs. */
-    push_s -= larger(0, push_s * m->early < hidden ? push_s * m->early : hidden);
+    /* Of the push, the early share may travel while the backward runs; but who computes on all cores
+     * pays for its encryption, out and in. */
+    push_s -= push_s * m->early < hidden ? push_s * m->early : hidden;
+    if (l->encrypted)
+        push_s = larger(push_s, 2.0 * out->push_bytes / m->crypt_bytes_s / p->threads);
     fold_s = bytes * s.share * s.nodes_all / m->fold_bytes_s;
     fold_s -= fold_s * m->early < hidden ? fold_s * m->early : hidden;
     out->part_s[SCALE_PUSH] = push_s;

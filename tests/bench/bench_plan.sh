@@ -27,7 +27,7 @@ steps_ms() {
     local begun=$SECONDS from=0 at=0 now
     took=''
     while [ $SECONDS -lt $((begun + 60 + seconds)) ]; do
-        sleep 0.1
+        sleep 0.25 # looking costs what computing needs
         look "$job"
         now=$(wall_ms)
         case $state in FAILED | CANCELLED) return ;; esac
