@@ -29,6 +29,11 @@ static void sampling_defaults(struct sampling *s)
                            .max_new_tokens = 128};
 }
 
+static void decode_defaults(struct decode_spec *d)
+{
+    snprintf(d->weights, sizeof d->weights, "fp32");
+}
+
 struct spec *spec_new(void)
 {
     struct spec *s = mem_zalloc(1, sizeof *s);
@@ -60,16 +65,19 @@ struct spec *spec_new(void)
     snprintf(s->condition.loss_on, sizeof s->condition.loss_on, "response");
     s->annotate.rows_per_task = 64;
     sampling_defaults(&s->generate.sampling);
+    decode_defaults(&s->generate.decode);
     s->generate.n = 1;
     snprintf(s->generate.split, sizeof s->generate.split, "held_out");
     snprintf(s->generate.cut, sizeof s->generate.cut, "none");
     s->generate.rows_per_task = 256;
     sampling_defaults(&s->bootstrap.sampling);
+    decode_defaults(&s->bootstrap.decode);
     s->bootstrap.samples_per_prompt = 4;
     s->bootstrap.dedupe = true;
     s->bootstrap.sampling.top_k = 50; /* arXiv 2310.05344, section 3.4 */
     s->bootstrap.rows_per_task = 256;
     sampling_defaults(&s->evaluate.sampling);
+    decode_defaults(&s->evaluate.decode);
     s->evaluate.contexts = 100;
     s->evaluate.levels = (struct int_list){3, {0, 2, 4}};
     snprintf(s->evaluate.others, sizeof s->evaluate.others, "missing");

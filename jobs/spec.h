@@ -128,11 +128,16 @@ struct attr_where {
     int level;
 };
 
+struct decode_spec {
+    char weights[8]; /* fp32 | int8 */
+};
+
 struct generate_spec {
     int attributes_n, sweep_n;
     struct attr_value attributes[SCHEMA_ATTRS_MAX];
     struct attr_sweep sweep[SCHEMA_ATTRS_MAX];
     struct sampling sampling;
+    struct decode_spec decode;
     struct text_list stop;
     int n;          /* samples per prompt and setting */
     int prompts;    /* how many prompts (contexts) of the data to use; 0 = all */
@@ -155,6 +160,7 @@ struct bootstrap_spec {
     int samples_per_prompt, prompts;
     bool dedupe;
     struct sampling sampling;
+    struct decode_spec decode;
     int rows_per_task;
 };
 
@@ -178,6 +184,7 @@ struct evaluate_spec {
         [16]; /* missing (computed ones: middle) | all_missing | middle: what the attributes not under test are set to */
     struct real_list guidance;
     struct sampling sampling; /* guidance in it is not used */
+    struct decode_spec decode;
     struct text_list rulers;
     char baseline[16]; /* none | tfidf */
     int loss_rows;     /* held-out responses for the loss gap; 0 = all */

@@ -156,6 +156,11 @@ static const struct key keys_sampling[] = {
            "tokens of a reply at most"),
     END};
 
+static const struct key keys_decode[] = {
+    CHOICE("weights", decode_spec, weights, "fp32|int8",
+           "int8: weights in blocks of 8 bits, faster where memory is the bound, a little less exact"),
+    END};
+
 static const struct key keys_annotate[] = {NUMBER("rows_per_task", KEY_INT, annotate_spec,
                                                   rows_per_task, 1, 1000000,
                                                   "conversations a range"),
@@ -167,6 +172,7 @@ static const struct key keys_generate[] = {
     CUSTOM("sweep", offsetof(struct generate_spec, sweep_n), 0, &custom_sweep, INNER,
            "lists of levels; every combination is generated"),
     SECTION("sampling", generate_spec, sampling, keys_sampling, INNER, "how tokens are drawn"),
+    SECTION("decode", generate_spec, decode, keys_decode, INNER, "how the model is computed"),
     TEXTS("stop", generate_spec, stop, NULL, "texts that end a reply"),
     NUMBER("n", KEY_INT, generate_spec, n, 1, 1000, "samples per prompt and setting"),
     NUMBER("prompts", KEY_INT, generate_spec, prompts, 0, 1e9,
@@ -190,6 +196,7 @@ static const struct key keys_bootstrap[] = {
     NUMBER("prompts", KEY_INT, bootstrap_spec, prompts, 0, 1e9, "contexts to use; 0 = all"),
     FLAG("dedupe", bootstrap_spec, dedupe, "keep one of equal replies"),
     SECTION("sampling", bootstrap_spec, sampling, keys_sampling, INNER, "how tokens are drawn"),
+    SECTION("decode", bootstrap_spec, decode, keys_decode, INNER, "how the model is computed"),
     NUMBER("rows_per_task", KEY_INT, bootstrap_spec, rows_per_task, 1, 100000, "rows a range"),
     END};
 
@@ -205,6 +212,8 @@ static const struct key keys_evaluate[] = {
     {"guidance", KEY_REALS, AT(evaluate_spec, guidance), 0, 20, NULL, NULL, NULL, INNER,
      "strengths to test"},
     SECTION("sampling", evaluate_spec, sampling, keys_sampling, INNER, "how tokens are drawn"),
+    SECTION("decode", evaluate_spec, decode, keys_decode, INNER,
+            "how the model is computed when it writes"),
     CUSTOM("figures", offsetof(struct evaluate_spec, figures_n), 0, &custom_figures, INNER,
            "metric: bound such as \">=0.3\", \"<=0.12\"; shown as kept or not in the report"),
     TEXTS("rulers", evaluate_spec, rulers, NULL,

@@ -12,7 +12,8 @@
 #define ROWS 6
 #define WIDE 4 /* panels at a time, at most */
 #define NEAR_BYTES                                                                                 \
-    ((size_t)256 << 10) /* weights that a core's own cache holds: then latency of fma is what      \
+    ((size_t)256                                                                                   \
+     << 10) /* weights that a core's own cache holds: then latency of fma is what      \
                            counts. Larger ones come from memory, which likes one stream best */
 
 size_t panel_panels(size_t out)
@@ -59,7 +60,9 @@ struct product {
     const real *x;
     size_t ldx;
     real *y;
-    size_t ldy, in, out;
+    size_t ldy;
+    const int32_t *place;
+    size_t in, out;
     bool add;
 };
 
@@ -89,11 +92,11 @@ VM_INLINE void rows_times_panels(const struct product *p, size_t row, const real
     }
 #pragma GCC unroll 6
     for (size_t r = 0; r < rows; r++) {
+        real *y = p->y + (p->place == NULL ? row + r : (size_t)p->place[row + r]) * p->ldy;
 #pragma GCC unroll 4
         for (size_t j = 0; j < wide; j++) {
             size_t o = (panel + j) * PANEL_COLS;
-            put(p->y + (row + r) * p->ldy + o, p->out - o, p->add, low[r * wide + j],
-                high[r * wide + j]);
+            put(y + o, p->out - o, p->add, low[r * wide + j], high[r * wide + j]);
         }
     }
 }
@@ -139,10 +142,11 @@ static void group_times_panel(const struct product *p, size_t row, const real *w
     }
 }
 
-void panel_linear_some(const real *x, size_t ldx, const real *packed, real *y, size_t ldy, size_t n,
-                       size_t in, size_t out, bool add, size_t first, size_t end)
+void panel_linear_some(const real *x, size_t ldx, const real *packed, real *y, size_t ldy,
+                       const int32_t *place, size_t n, size_t in, size_t out, bool add,
+                       size_t first, size_t end)
 {
-    struct product p = {x, ldx, y, ldy, in, out, add};
+    struct product p = {x, ldx, y, ldy, place, in, out, add};
     size_t groups = (n + ROWS - 1) / ROWS;
 
     if (n < 4) {
@@ -161,5 +165,5 @@ void panel_linear_some(const real *x, size_t ldx, const real *packed, real *y, s
 void panel_linear(const real *x, size_t ldx, const real *packed, real *y, size_t ldy, size_t n,
                   size_t in, size_t out, bool add)
 {
-    panel_linear_some(x, ldx, packed, y, ldy, n, in, out, add, 0, panel_panels(out));
+    panel_linear_some(x, ldx, packed, y, ldy, NULL, n, in, out, add, 0, panel_panels(out));
 }

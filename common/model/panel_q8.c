@@ -26,7 +26,7 @@
 #define COLS PANEL_Q8_COLS
 #define STEPS (BLOCK / 4)
 #define BLOCK_BYTES (BLOCK * COLS)
-#define ROWS 8           /* at a time */
+#define ROWS 8          /* at a time */
 #define LEAST 0x1p-100f /* a block of smaller numbers is zero */
 
 static size_t blocks_of(size_t in)
@@ -162,7 +162,8 @@ static void block_fill(const real *x, size_t n, int8_t *code, int32_t *bias, flo
         inverse = 127.0f / most;
     for (size_t i = 0; i < n; i++) {
         /* Adding 1.5 x 2^23 rounds to a whole number, which the low bits then hold. */
-        float shifted = inverse > 0.0f ? __builtin_fmaf((float)x[i], inverse, 0x1.8p23f) : 0x1.8p23f;
+        float shifted =
+            inverse > 0.0f ? __builtin_fmaf((float)x[i], inverse, 0x1.8p23f) : 0x1.8p23f;
         int32_t whole = (int32_t)to_bits(shifted) - (int32_t)to_bits(0x1.8p23f);
         code[i] = (int8_t)whole;
         sum += whole;
@@ -184,6 +185,11 @@ void panel_q8_rows_fill(const struct panel_q8_rows *q, const real *x, size_t ldx
 }
 
 /* ---- kernels ---- */
+
+VM_INLINE size_t place_of(const int32_t *place, size_t row)
+{
+    return place == NULL ? row : (size_t)place[row];
+}
 
 /* One row's sums over a panel to where they go. */
 VM_INLINE void sums_put(const float *sum, real *y, size_t cols, bool add)
@@ -213,15 +219,15 @@ static void row_times_panel_plain(const struct panel_q8_rows *x, size_t row,
 }
 
 static void linear_plain(const struct panel_q8_rows *x, const unsigned char *packed, real *y,
-                         size_t ldy, size_t n, size_t in, size_t out, bool add, size_t first,
-                         size_t end)
+                         size_t ldy, const int32_t *place, size_t n, size_t in, size_t out,
+                         bool add, size_t first, size_t end)
 {
     float sum[COLS];
 
     for (size_t j = first; j < end; j++)
         for (size_t r = 0; r < n; r++) {
             row_times_panel_plain(x, r, packed + j * panel_bytes(in), blocks_of(in), sum);
-            sums_put(sum, y + r * ldy + j * COLS, out - j * COLS, add);
+            sums_put(sum, y + place_of(place, r) * ldy + j * COLS, out - j * COLS, add);
         }
 }
 
@@ -281,8 +287,8 @@ VM_INLINE void rows_times_half_avx2(const struct panel_q8_rows *x, size_t row,
 }
 
 static void linear_avx2(const struct panel_q8_rows *x, const unsigned char *packed, real *y,
-                        size_t ldy, size_t n, size_t in, size_t out, bool add, size_t first,
-                        size_t end)
+                        size_t ldy, const int32_t *place, size_t n, size_t in, size_t out, bool add,
+                        size_t first, size_t end)
 {
     size_t blocks = blocks_of(in);
     float sum[4][COLS];
@@ -298,7 +304,8 @@ static void linear_avx2(const struct panel_q8_rows *x, const unsigned char *pack
                     rows_times_half_avx2(x, row, panel, blocks, half, sum, 1);
             }
             for (size_t r = 0; r < rows; r++)
-                sums_put(sum[r], y + (row + r) * ldy + j * COLS, out - j * COLS, add);
+                sums_put(sum[r], y + place_of(place, row + r) * ldy + j * COLS, out - j * COLS,
+                         add);
         }
     }
 }
@@ -355,7 +362,8 @@ static VNNI void rows_times_panel_vnni(const struct panel_q8_rows *x, size_t row
 
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni"))) static void
 linear_vnni(const struct panel_q8_rows *x, const unsigned char *packed, real *y, size_t ldy,
-            size_t n, size_t in, size_t out, bool add, size_t first, size_t end)
+            const int32_t *place, size_t n, size_t in, size_t out, bool add, size_t first,
+            size_t end)
 {
     size_t blocks = blocks_of(in);
     float sum[ROWS][COLS];
@@ -371,7 +379,8 @@ linear_vnni(const struct panel_q8_rows *x, const unsigned char *packed, real *y,
             else
                 rows_times_panel_vnni(x, row, panel, blocks, sum, 1);
             for (size_t r = 0; r < rows; r++)
-                sums_put(sum[r], y + (row + r) * ldy + j * COLS, out - j * COLS, add);
+                sums_put(sum[r], y + place_of(place, row + r) * ldy + j * COLS, out - j * COLS,
+                         add);
         }
     }
 }
@@ -410,9 +419,9 @@ static void kernel_choose(void)
 }
 
 void panel_q8_linear(const struct panel_q8_rows *x, const unsigned char *packed, real *y,
-                     size_t ldy, size_t n, size_t in, size_t out, bool add, size_t first,
-                     size_t end)
+                     size_t ldy, const int32_t *place, size_t n, size_t in, size_t out, bool add,
+                     size_t first, size_t end)
 {
     (void)pthread_once(&chosen, kernel_choose);
-    best_kernel(x, packed, y, ldy, n, in, out, add, first, end);
+    best_kernel(x, packed, y, ldy, place, n, in, out, add, first, end);
 }

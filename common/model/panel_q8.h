@@ -38,16 +38,16 @@ void panel_q8_rows_fill(const struct panel_q8_rows *q, const real *x, size_t ldx
                         size_t in);
 
 /* y[n,out] = x W^T (y += with add), outputs of panels [first, end) alone, by the best kernel of
- * this machine. */
+ * this machine. place as in panel_linear_some(). */
 void panel_q8_linear(const struct panel_q8_rows *x, const unsigned char *packed, real *y,
-                     size_t ldy, size_t n, size_t in, size_t out, bool add, size_t first,
-                     size_t end);
+                     size_t ldy, const int32_t *place, size_t n, size_t in, size_t out, bool add,
+                     size_t first, size_t end);
 
 /* What this machine has; the first is the one that panel_q8_linear() takes, the last is plain C. */
 enum { PANEL_Q8_KERNELS_MAX = 3 };
 typedef void (*panel_q8_fn)(const struct panel_q8_rows *x, const unsigned char *packed, real *y,
-                            size_t ldy, size_t n, size_t in, size_t out, bool add, size_t first,
-                            size_t end);
+                            size_t ldy, const int32_t *place, size_t n, size_t in, size_t out,
+                            bool add, size_t first, size_t end);
 size_t panel_q8_kernels(const char **name, panel_q8_fn *fn); /* arrays of PANEL_Q8_KERNELS_MAX */
 
 #endif

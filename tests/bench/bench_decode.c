@@ -107,7 +107,7 @@ static double padded_tokens_per_s(struct decoder *x, const float *params, int ro
 static void bench_slots(const char *name, const struct dims *d, const float *params, int slots,
                         int rows)
 {
-    struct decoder *x = decoder_new(d, slots, 256);
+    struct decoder *x = decoder_new(d, slots, 256, DECODE_FP32);
     struct decode_stats c, s;
     double running, grouped, padded;
 

@@ -94,7 +94,7 @@ static void test_products_are_near_for_every_shape_and_kernel(void **state)
             bool add = i % 2 != 0;
             for (size_t k = 0; k < p.n * (p.out + 1); k++)
                 p.y[k] = (real)0.5;
-            fn[i / 2](&p.rows, p.packed, p.y, p.out + 1, p.n, p.in, p.out, add, 0,
+            fn[i / 2](&p.rows, p.packed, p.y, p.out + 1, NULL, p.n, p.in, p.out, add, 0,
                       panel_q8_panels(p.out));
             for (size_t r = 0; r < p.n; r++) {
                 for (size_t o = 0; o < p.out; o++) {
@@ -127,17 +127,17 @@ static void test_kernels_rows_and_parts_give_equal_bits(void **state)
         panels = panel_q8_panels(p.out);
         row = p.out + 1;
         want = mem_zalloc(p.n * row, sizeof(real));
-        fn[kernels - 1](&p.rows, p.packed, want, row, p.n, p.in, p.out, false, 0, panels);
+        fn[kernels - 1](&p.rows, p.packed, want, row, NULL, p.n, p.in, p.out, false, 0, panels);
         for (size_t i = 0; i < kernels; i++) {
             memset(p.y, 0, p.n * row * sizeof(real));
-            fn[i](&p.rows, p.packed, p.y, row, p.n, p.in, p.out, false, panels / 3, panels);
-            fn[i](&p.rows, p.packed, p.y, row, p.n, p.in, p.out, false, 0, panels / 3);
+            fn[i](&p.rows, p.packed, p.y, row, NULL, p.n, p.in, p.out, false, panels / 3, panels);
+            fn[i](&p.rows, p.packed, p.y, row, NULL, p.n, p.in, p.out, false, 0, panels / 3);
             assert_memory_equal(p.y, want, p.n * row * sizeof(real));
         }
         for (size_t r = 0; r < p.n; r++) { /* each row alone */
             panel_q8_rows_fill(&p.rows, p.x + r * p.in, p.in, 1, p.in);
             memset(p.y, 0, row * sizeof(real));
-            panel_q8_linear(&p.rows, p.packed, p.y, row, 1, p.in, p.out, false, 0, panels);
+            panel_q8_linear(&p.rows, p.packed, p.y, row, NULL, 1, p.in, p.out, false, 0, panels);
             assert_memory_equal(p.y, want + r * row, row * sizeof(real));
         }
         free(want);
@@ -156,12 +156,12 @@ static void test_what_is_not_finite_shows_and_zero_is_zero(void **state)
         product_init(&p, shape);
         p.x[64 + 40] = (real)bad[i]; /* row 1 only */
         panel_q8_rows_fill(&p.rows, p.x, p.in, p.n, p.in);
-        panel_q8_linear(&p.rows, p.packed, p.y, 20, 2, 64, 20, false, 0, 2);
+        panel_q8_linear(&p.rows, p.packed, p.y, 20, NULL, 2, 64, 20, false, 0, 2);
         for (size_t o = 0; o < 20; o++)
             assert_true(isfinite(p.y[o]) && isnan(p.y[20 + o]));
         p.w[3 * 64 + 7] = (real)bad[i]; /* output 3 only */
         panel_q8_pack(p.w, 20, 64, 0, p.packed);
-        panel_q8_linear(&p.rows, p.packed, p.y, 20, 1, 64, 20, false, 0, 2);
+        panel_q8_linear(&p.rows, p.packed, p.y, 20, NULL, 1, 64, 20, false, 0, 2);
         for (size_t o = 0; o < 20; o++)
             assert_int_equal(isnan(p.y[o]) != 0, o == 3);
         product_fini(&p);
@@ -170,7 +170,7 @@ static void test_what_is_not_finite_shows_and_zero_is_zero(void **state)
     memset(p.w, 0, 20 * 64 * sizeof(real));
     p.w[5] = (real)1e-38; /* below what a scale can say */
     panel_q8_pack(p.w, 20, 64, 0, p.packed);
-    panel_q8_linear(&p.rows, p.packed, p.y, 20, 2, 64, 20, false, 0, 2);
+    panel_q8_linear(&p.rows, p.packed, p.y, 20, NULL, 2, 64, 20, false, 0, 2);
     for (size_t i = 0; i < 40; i++)
         assert_true(p.y[i] == 0);
     product_fini(&p);
