@@ -22,6 +22,7 @@
 #define CACHE_SKEW 16
 #define CHAINS                                                                                     \
     4 /* independent sums over positions, so that an fma does not wait for the one before it */
+#define FETCH_LINES 16
 #define HUGE_PAGE ((size_t)2 << 20) /* weights are read end to end: fewer translations */
 
 struct matrix { /* a linear layer's weights, packed: one of the two */
@@ -460,6 +461,12 @@ static void values_mix(const struct cached *x, const real *score, const real *va
         values_mix_some(score, values + i, x->head_dim_pad, n, scale, out + i, d - i, 1);
 }
 
+static void fetch_begin(const real *at)
+{
+    for (size_t i = 0; i < FETCH_LINES; i++)
+        __builtin_prefetch((const char *)at + i * 64, 0, 2);
+}
+
 struct attention {
     struct cached *x;
     int32_t layer;
@@ -473,14 +480,23 @@ static void attention_part(void *self, size_t part, size_t parts)
     const struct attention *a = self;
     struct cached *x = a->x;
     size_t group = x->heads / x->kv_heads, all = a->n * x->heads, D = x->head_dim;
+    size_t end = all * (part + 1) / parts;
     real scale = (real)(1.0 / __builtin_sqrt((double)D)), *score;
 
     score = x->score + part * (size_t)x->positions;
-    for (size_t i = all * part / parts; i < all * (part + 1) / parts; i++) {
+    for (size_t i = all * part / parts; i < end; i++) {
         const struct cached_row *row = &a->rows[i / x->heads];
         size_t h = i % x->heads, n = (size_t)row->position + 1;
         const real *q = x->qkv + i / x->heads * x->qkv_cols + h * D;
-        real share = scores_fill(x, q, keys_of(x, row->slot, a->layer, h / group), n, scale, score);
+        real share;
+        /* Keys and values of a head are stretches of their own; nothing else fetches how they begin.
+         */
+        fetch_begin(values_of(x, row->slot, a->layer, h / group));
+        share = scores_fill(x, q, keys_of(x, row->slot, a->layer, h / group), n, scale, score);
+        if (i + 1 < end) {
+            const struct cached_row *next = &a->rows[(i + 1) / x->heads];
+            fetch_begin(keys_of(x, next->slot, a->layer, (i + 1) % x->heads / group));
+        }
         values_mix(x, score, values_of(x, row->slot, a->layer, h / group), n, share,
                    x->mixed + i * D);
     }

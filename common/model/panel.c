@@ -56,6 +56,12 @@ VM_INLINE void put(real *y, size_t cols, bool add, vreal low, vreal high)
         y[j] = add ? y[j] + part[j] : part[j];
 }
 
+/* Weights to fetch meanwhile: a step on each k. */
+struct ahead {
+    const char *at;
+    size_t step; /* bytes; 0: nothing to fetch */
+};
+
 struct product {
     const real *x;
     size_t ldx;
@@ -68,7 +74,7 @@ struct product {
 
 /* Rows x[0 .. rows) against `wide` panels, the first of them number `panel` at w. */
 VM_INLINE void rows_times_panels(const struct product *p, size_t row, const real *w, size_t panel,
-                                 const size_t rows, const size_t wide)
+                                 struct ahead ahead, const size_t rows, const size_t wide)
 {
     vreal low[ROWS * WIDE], high[ROWS * WIDE];
     const real *x = p->x + row * p->ldx;
@@ -78,6 +84,8 @@ VM_INLINE void rows_times_panels(const struct product *p, size_t row, const real
     for (size_t i = 0; i < rows * wide; i++)
         low[i] = high[i] = (vreal){0};
     for (size_t k = 0; k < in; k++) {
+        if (rows > 3)
+            __builtin_prefetch(ahead.at + k * ahead.step, 0, 2);
 #pragma GCC unroll 4
         for (size_t j = 0; j < wide; j++) {
             const real *at = w + j * apart + k * PANEL_COLS;
@@ -105,37 +113,38 @@ static void few_rows(const struct product *p, const real *packed, size_t first, 
                      size_t rows)
 {
     size_t apart = p->in * PANEL_COLS, j = first;
+    const struct ahead none = {NULL, 0};
     bool near = (end - first) * apart * sizeof(real) <= NEAR_BYTES;
 
     for (; rows == 1 && near && j + 4 <= end; j += 4)
-        rows_times_panels(p, 0, packed + j * apart, j, 1, 4);
+        rows_times_panels(p, 0, packed + j * apart, j, none, 1, 4);
     for (; rows == 1 && j < end; j++)
-        rows_times_panels(p, 0, packed + j * apart, j, 1, 1);
+        rows_times_panels(p, 0, packed + j * apart, j, none, 1, 1);
     for (; rows == 2 && j + 2 <= end; j += 2)
-        rows_times_panels(p, 0, packed + j * apart, j, 2, 2);
+        rows_times_panels(p, 0, packed + j * apart, j, none, 2, 2);
     for (; rows == 2 && j < end; j++)
-        rows_times_panels(p, 0, packed + j * apart, j, 2, 1);
+        rows_times_panels(p, 0, packed + j * apart, j, none, 2, 1);
     for (; rows == 3 && j + 2 <= end; j += 2)
-        rows_times_panels(p, 0, packed + j * apart, j, 3, 2);
+        rows_times_panels(p, 0, packed + j * apart, j, none, 3, 2);
     for (; rows == 3 && j < end; j++)
-        rows_times_panels(p, 0, packed + j * apart, j, 3, 1);
+        rows_times_panels(p, 0, packed + j * apart, j, none, 3, 1);
 }
 
 static void group_times_panel(const struct product *p, size_t row, const real *w, size_t panel,
-                              size_t rows)
+                              struct ahead ahead, size_t rows)
 {
     switch (rows) {
     case 3:
-        rows_times_panels(p, row, w, panel, 3, 1);
+        rows_times_panels(p, row, w, panel, ahead, 3, 1);
         break;
     case 4:
-        rows_times_panels(p, row, w, panel, 4, 1);
+        rows_times_panels(p, row, w, panel, ahead, 4, 1);
         break;
     case 5:
-        rows_times_panels(p, row, w, panel, 5, 1);
+        rows_times_panels(p, row, w, panel, ahead, 5, 1);
         break;
     case 6:
-        rows_times_panels(p, row, w, panel, 6, 1);
+        rows_times_panels(p, row, w, panel, ahead, 6, 1);
         break;
     default:
         break;
@@ -147,16 +156,20 @@ void panel_linear_some(const real *x, size_t ldx, const real *packed, real *y, s
                        size_t first, size_t end)
 {
     struct product p = {x, ldx, y, ldy, place, in, out, add};
-    size_t groups = (n + ROWS - 1) / ROWS;
+    size_t groups = (n + ROWS - 1) / ROWS, panel = PANEL_COLS * in;
 
     if (n < 4) {
         few_rows(&p, packed, first, end, n);
         return;
     }
     for (size_t j = first; j < end; j++) {
+        /* The next panel comes from memory while the groups of this one compute. */
+        struct ahead ahead = {(const char *)(packed + (j + 1 < end ? j + 1 : j) * panel),
+                              64 / groups};
         for (size_t g = 0, row = 0; g < groups; g++) { /* as even as can be: 3 to 6 rows each */
             size_t rows = n / groups + (g < n % groups);
-            group_times_panel(&p, row, packed + j * PANEL_COLS * in, j, rows);
+            group_times_panel(&p, row, packed + j * panel, j, ahead, rows);
+            ahead.at += ahead.step * in;
             row += rows;
         }
     }
