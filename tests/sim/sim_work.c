@@ -17,6 +17,7 @@
 #include "ps/units.h"
 #include "sim_core.h"
 #include "sim_disk.h"
+#include "sim_heap.h"
 #include "sim_world.h"
 #include "worker/fingerprint.h"
 
@@ -462,6 +463,7 @@ const struct sim_expected *sim_work_expect(const struct sim_run *run)
     } known[256];
     static int n;
     struct sim_expected *out;
+    bool of_run;
 
     for (int i = 0; i < n; i++)
         if (known[i].run.seed == run->seed && strcmp(known[i].run.init.hex, run->init.hex) == 0 &&
@@ -469,12 +471,14 @@ const struct sim_expected *sim_work_expect(const struct sim_run *run)
             known[i].run.plan.steps == run->plan.steps)
             return &known[i].expected;
     CHECK(n < (int)(sizeof known / sizeof known[0]));
+    of_run = sim_heap_of_run(false);
     known[n].run = *run;
     out = &known[n++].expected;
     out->params = run->plan.layout->count;
     out->steps = run->plan.steps;
     out->version = mem_alloc((out->steps + 1) * out->params * sizeof(float));
     straight_loop(run, out);
+    sim_heap_of_run(of_run);
     return out;
 }
 
