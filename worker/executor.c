@@ -278,9 +278,7 @@ void executor_task(struct executor *x, const struct control *task)
     struct job **at;
 
     j->x = x;
-    j->task = control_new(CONTROL_TASK);
-    *j->task = *task;
-    j->task->result = NULL;
+    j->task = control_copy(task);
     pthread_mutex_lock(&x->lock);
     for (at = &x->first; *at != NULL; at = &(*at)->next)
         ;

@@ -109,11 +109,29 @@ bool control_from_coordinator(enum control_type type)
 
 struct control *control_new(enum control_type type)
 {
-    struct control *c = mem_zalloc(1, sizeof *c);
+    struct control *c = mem_alloc(sizeof *c);
 
+    memset(c, 0, offsetof(struct control, lease));
     c->type = type;
     c->proto = WIRE_PROTO;
     return c;
+}
+
+struct control *control_copy(const struct control *c)
+{
+    struct control *copy = mem_alloc(sizeof *copy);
+
+    memcpy(copy, c, offsetof(struct control, lease));
+    memcpy(copy->lease, c->lease, c->leases_n * sizeof c->lease[0]);
+    memcpy(copy->host, c->host, c->hosts_n * sizeof c->host[0]);
+    memcpy(copy->slot, c->slot, c->slots_n * sizeof c->slot[0]);
+    memcpy(copy->missing, c->missing, c->missing_n * sizeof c->missing[0]);
+    memcpy(copy->share, c->share, c->shares_n * sizeof c->share[0]);
+    memcpy(copy->source, c->source, c->sources_n * sizeof c->source[0]);
+    memcpy(copy->opinion, c->opinion, c->opinions_n * sizeof c->opinion[0]);
+    if (c->result != NULL)
+        copy->result = mem_strdup(c->result);
+    return copy;
 }
 
 void control_free(struct control *c)

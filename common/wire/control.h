@@ -127,7 +127,6 @@ struct control {
     uint64_t progress; /* HEARTBEAT: bumped by compute threads */
     bool draining;     /* HEARTBEAT, HELLO */
     uint32_t leases_n; /* HELLO, HEARTBEAT: what it holds */
-    struct control_lease lease[WIRE_LEASES_MAX];
     /* WELCOME */
     uint32_t heartbeat_ms, lease_ms;
     char http[WIRE_TEXT_MAX]; /* base URL for artefacts */
@@ -152,10 +151,8 @@ struct control {
                                DONE: published */
     struct digest examples, init; /* OPEN: training examples; initial model directory */
     uint32_t hosts_n;
-    struct control_host host[WIRE_HOSTS_MAX];
     uint64_t assignment;
     uint32_t slots_n;
-    struct control_slot slot[WIRE_SLOTS_MAX];
     double loss, grad_norm, lr; /* STATUS: of the last closed step; loss is the weighted mean */
     double tokens_per_s;
     uint64_t tokens; /* STATUS: rows processed since version 0 of this attempt's lineage */
@@ -164,12 +161,10 @@ struct control {
     bool partial;
     uint64_t open_ms;   /* since when it is open */
     uint32_t missing_n; /* units that some chunk still lacks */
-    struct control_span missing[WIRE_MISSING_MAX];
     uint64_t
         audited; /* leader: nodes about which two workers agreed, since the attempt was opened */
     uint64_t damaged;  /* pushes that came with a wrong hash, since the attempt was opened there */
     uint32_t shares_n; /* leader: of the last closed step */
-    struct control_share share[WIRE_SHARES_MAX];
     uint64_t duplicates, stale; /* STATUS: pushes that were there already, or belonged to a closed
                                    step; over all hosts, since the attempt was opened */
     /* Handover. FREEZE: edge. FROZEN: version, figures and the tail's, roots (bits: for which of
@@ -186,25 +181,33 @@ struct control {
     double tail_loss;
     uint64_t tail_steps;
     uint32_t sources_n;
-    struct control_source source[WIRE_HOSTS_MAX];
     double audit; /* OPEN: share of the nodes that two workers must agree about, 0..1; below 0:
                      several numerics classes, so that equal keys need not have equal values */
     /* OPINION, WAIVE: node (level, node) of step `step`, chunk `chunk` */
     uint64_t step;
     uint32_t level, node, chunk;
     uint32_t opinions_n;
-    struct control_opinion opinion[WIRE_OPINIONS_MAX];
     bool settled; /* two different workers agree */
     bool tainted; /* ... and what had been added up was another value */
     uint64_t odd; /* control_who() of the worker that was outvoted; 0 = nobody */
+    /* The lists that are counted above. They are 60 KiB and mostly empty: only as many elements as
+     * are counted mean anything, the others are not even zero. */
+    struct control_lease lease[WIRE_LEASES_MAX];
+    struct control_host host[WIRE_HOSTS_MAX];
+    struct control_slot slot[WIRE_SLOTS_MAX];
+    struct control_span missing[WIRE_MISSING_MAX];
+    struct control_share share[WIRE_SHARES_MAX];
+    struct control_source source[WIRE_HOSTS_MAX];
+    struct control_opinion opinion[WIRE_OPINIONS_MAX];
 };
 
-struct control *control_new(enum control_type type); /* zeroed, proto set */
+struct control *control_new(enum control_type type); /* zero but for the lists; proto set */
+struct control *control_copy(const struct control *c); /* with a result of its own */
 void control_free(struct control *c);
 void control_pack(const struct control *c, struct buf *out); /* appends; CHECKs WIRE_FRAME_MAX */
 /* ERR_INVALID, ERR_LIMIT: a bad frame. ERR_UNSUPPORTED: another WIRE_PROTO (*out is then given with
  * proto, cluster and term only, so that the refusal can name it). Which fields a type carries: the
- * table in control.c; all others are zero. */
+ * table in control.c; all others are zero, but for the lists. */
 int control_unpack(const void *frame, size_t len, struct control **out, struct err *e);
 uint64_t control_who(const char *worker); /* 64-bit name of a worker on the data plane, never 0 */
 const char *control_type_name(enum control_type type); /* "hello"; "unknown" */
