@@ -157,7 +157,7 @@ static void succeed(struct sched *s, struct sched_stage *st, struct sched_action
     struct err e = {0};
     struct sched_action *act = sched_act(a, SCHED_OUTPUTS, st->job, st);
 
-    if (!st->reused)
+    if (!st->reused && st->kind != KIND_PROBE)
         act->digest = st->reuse_key;
     if (!gates_hold(st, &e)) {
         fail_with(s, st, "user", &e, a);
@@ -491,7 +491,7 @@ void sched_stage_advance(struct sched *s, struct sched_stage *st, struct sched_a
         if (!st->reuse_asked) {
             st->reuse_asked = true;
             reuse_key(s, st, &st->reuse_key);
-            if (st->job->reuse) {
+            if (st->job->reuse && st->kind != KIND_PROBE) { /* a probe wants to be run */
                 sched_act(a, SCHED_ASK_REUSE, st->job, st)->digest = st->reuse_key;
                 return;
             }

@@ -23,6 +23,7 @@ static const struct run_kind {
     {"evaluate.items", run_evaluate_items},
     {"evaluate.rows", run_evaluate_rows},
     {"evaluate.reduce", run_evaluate_reduce},
+    {"probe", run_probe},
 };
 
 static const struct run_kind *kind_find(const char *name)

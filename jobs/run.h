@@ -97,5 +97,7 @@ int run_evaluate_rows(const struct run_task *t, const struct run_env *env, struc
                       struct err *e);
 int run_evaluate_reduce(const struct run_task *t, const struct run_env *env, struct run_result *r,
                         struct err *e);
+int run_probe(const struct run_task *t, const struct run_env *env, struct run_result *r,
+              struct err *e); /* run_probe.c */
 
 #endif
