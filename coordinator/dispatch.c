@@ -110,7 +110,7 @@ static void start_fill(struct coordinator *c, const struct sched_session *ss, st
     m->manifest = ss->manifest;
     m->replicate = ss->replicated;
     m->from_attempt = ss->from_attempt;
-    if (ss->from_attempt == 0)
+    if (ss->from_attempt == 0 || m->source == NULL) /* an ASSIGN says who computes, no more */
         return;
     m->version = ss->start_version;
     m->close_step = f->close_step;
