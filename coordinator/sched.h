@@ -134,6 +134,11 @@ struct sched_task {
     char text[SCHED_TEXT_MAX];
 };
 
+static inline uint64_t sched_task_rows(const struct sched_task *t)
+{
+    return t->end > t->begin ? t->end - t->begin : 1;
+}
+
 struct sched_host {
     char worker[SCHED_WORKER_MAX];
     uint32_t chunk_begin, chunk_end;
@@ -267,6 +272,7 @@ struct sched_stage {
     struct digest context;
     struct sched_task *task;
     uint32_t tasks_n, tasks_done;
+    uint64_t rows_done;      /* of tasks that are DONE; a task without rows counts as one */
     struct task_set pending; /* tasks that are PENDING */
     struct task_set busy;    /* that are LEASED or RETRY_WAIT */
     double task_ms;          /* what a task of this phase takes, smoothed; 0 = not known */

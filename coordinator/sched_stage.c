@@ -188,6 +188,7 @@ static void tasks_make(struct sched_stage *st)
     st->task = p->tasks > 0 ? mem_zalloc(p->tasks, sizeof *st->task) : NULL;
     st->tasks_n = p->tasks;
     st->tasks_done = 0;
+    st->rows_done = 0;
     st->task_ms = st->busy_us = 0;
     task_set_init(&st->pending, p->tasks, true);
     task_set_init(&st->busy, p->tasks, false);

@@ -49,8 +49,11 @@ void sched_tasks_index(struct sched_stage *st)
 {
     task_set_init(&st->pending, st->tasks_n, false);
     task_set_init(&st->busy, st->tasks_n, false);
-    for (uint32_t i = 0; i < st->tasks_n; i++)
+    st->rows_done = 0;
+    for (uint32_t i = 0; i < st->tasks_n; i++) {
         task_index(st, &st->task[i]);
+        st->rows_done += st->task[i].state == TASK_DONE ? sched_task_rows(&st->task[i]) : 0;
+    }
 }
 
 static void task_save(struct sched_actions *a, struct sched_stage *st, struct sched_task *t)
@@ -685,6 +688,7 @@ bool sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_ac
     t->code = 0;
     t->text[0] = '\0';
     st->tasks_done++;
+    st->rows_done += sched_task_rows(t);
     task_save(a, st, t);
     return plain && st->tasks_done < st->tasks_n;
 }

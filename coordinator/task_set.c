@@ -10,6 +10,13 @@
 #include "base/buf.h"
 #include "base/err.h"
 
+static uint64_t looks;
+
+uint64_t task_set_looks(void)
+{
+    return looks;
+}
+
 void task_set_fini(struct task_set *s)
 {
     free(s->word[0]); /* all levels are one block */
@@ -62,7 +69,7 @@ void task_set_add(struct task_set *s, uint32_t n)
     for (int k = 0; k < s->levels; k++, n /= 64) {
         bool was_empty = s->word[k][n / 64] == 0;
 
-        s->looks++;
+        looks++;
         s->word[k][n / 64] |= UINT64_C(1) << n % 64;
         if (!was_empty)
             return;
@@ -75,14 +82,14 @@ void task_set_drop(struct task_set *s, uint32_t n)
         return;
     s->count--;
     for (int k = 0; k < s->levels; k++, n /= 64) {
-        s->looks++;
+        looks++;
         s->word[k][n / 64] &= ~(UINT64_C(1) << n % 64);
         if (s->word[k][n / 64] != 0)
             return;
     }
 }
 
-uint32_t task_set_next(struct task_set *s, uint32_t n)
+uint32_t task_set_next(const struct task_set *s, uint32_t n)
 {
     uint32_t at = n;
     int k = 0;
@@ -95,7 +102,7 @@ uint32_t task_set_next(struct task_set *s, uint32_t n)
 
         if (k == s->levels || at / 64 >= words)
             return TASK_SET_NONE;
-        s->looks++;
+        looks++;
         rest = s->word[k][at / 64] & (UINT64_MAX << at % 64);
         if (rest != 0) {
             at = at / 64 * 64 + (uint32_t)__builtin_ctzll(rest);
@@ -104,7 +111,7 @@ uint32_t task_set_next(struct task_set *s, uint32_t n)
         at = at / 64 + 1;
     }
     for (; k > 0; k--) { /* down */
-        s->looks++;
+        looks++;
         at = at * 64 + (uint32_t)__builtin_ctzll(s->word[k - 1][at]);
     }
     return at;

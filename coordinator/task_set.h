@@ -16,7 +16,6 @@
 struct task_set {
     uint32_t bound, count;
     int levels;
-    uint64_t looks; /* words looked at, for the test that says that this does not grow */
     uint64_t *word[TASK_SET_LEVELS]; /* word[0]: a bit a number; word[k]: which words of word[k - 1]
                                         are not 0 */
 };
@@ -30,6 +29,9 @@ bool task_set_has(const struct task_set *s, uint32_t n);
 /* The lowest member that is n or above; TASK_SET_NONE if there is none. So all of them, also while
  * the one in hand is taken out:
  *     for (uint32_t i = task_set_next(s, 0); i != TASK_SET_NONE; i = task_set_next(s, i + 1)) */
-uint32_t task_set_next(struct task_set *s, uint32_t n);
+uint32_t task_set_next(const struct task_set *s, uint32_t n);
+/* Words looked at since the process began, by one thread: for the test that says that this does not
+ * grow. */
+uint64_t task_set_looks(void);
 
 #endif
