@@ -639,7 +639,7 @@ void session_assign(struct session *s, const struct control *assign)
     if (assign->assignment > s->open->assignment) {
         s->open->assignment = assign->assignment;
         s->open->slots_n = assign->slots_n;
-        memcpy(s->open->slot, assign->slot, assign->slots_n * sizeof assign->slot[0]);
+        memcpy(s->open->slot, assign->slot, assign->slots_n * sizeof *assign->slot);
         atomic_fetch_add(&s->assignments, 1);
     }
     pthread_mutex_unlock(&s->lock);
@@ -745,8 +745,10 @@ struct control *session_report(const struct ps_report *r)
     m->missing_n = r->missing_n;
     for (uint32_t i = 0; i < r->missing_n; i++)
         m->missing[i] = (struct control_span){r->missing[i].begin, r->missing[i].end};
-    m->shares_n = r->shares_n;
-    memcpy(m->share, r->share, r->shares_n * sizeof r->share[0]);
+    if (m->share != NULL) {
+        m->shares_n = r->shares_n;
+        memcpy(m->share, r->share, r->shares_n * sizeof r->share[0]);
+    }
     m->audited = r->audited;
     m->duplicates = r->duplicates;
     m->stale = r->stale;
