@@ -85,6 +85,7 @@ struct spec *spec_new(void)
     snprintf(s->evaluate.baseline, sizeof s->evaluate.baseline, "none");
     s->evaluate.samples = 6;
     s->evaluate.rows_per_task = 256;
+    s->probe.tasks = 100;
     s->init = (struct dims){.vocab = 0,
                             .width = 64,
                             .layers = 4,

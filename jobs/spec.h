@@ -35,6 +35,7 @@
     X(KIND_GENERATE, "generate")                                                                   \
     X(KIND_BOOTSTRAP, "bootstrap")                                                                 \
     X(KIND_EVALUATE, "evaluate")                                                                   \
+    X(KIND_PROBE, "probe") /* tasks that do nothing: of the fleet, not of a model */                \
     X(KIND_PIPELINE, "pipeline")
 enum job_kind {
 #define X(name, text) name,
@@ -164,6 +165,11 @@ struct bootstrap_spec {
     int rows_per_task;
 };
 
+struct probe_spec {
+    int tasks;
+    int sleep_ms; /* of each task */
+};
+
 struct gate { /* a bound on a metric */
     char metric[SPEC_TEXT_MAX];
     bool has_min, has_max;
@@ -230,6 +236,7 @@ struct spec {
     struct generate_spec generate;
     struct bootstrap_spec bootstrap;
     struct evaluate_spec evaluate;
+    struct probe_spec probe;
     int stages_n;
     struct stage *stage[SPEC_STAGES_MAX]; /* KIND_PIPELINE */
     int max_parallel;

@@ -226,6 +226,12 @@ static const struct key keys_evaluate[] = {
     NUMBER("rows_per_task", KEY_INT, evaluate_spec, rows_per_task, 1, 100000, "rows a range"),
     END};
 
+static const struct key keys_probe[] = {
+    NUMBER("tasks", KEY_INT, probe_spec, tasks, 1, 200000, "how many there are"),
+    NUMBER("sleep_ms", KEY_INT, probe_spec, sleep_ms, 0, 3600000,
+           "how long each one sleeps; 0: it does nothing"),
+    END};
+
 static const struct key keys_map[] = {
     TEXT("conversation", data_spec, map.conversation,
          "field that holds the list of turns; absent: a row is a prompt and a response"),
@@ -318,6 +324,8 @@ const struct key spec_keys[] = {
     SECTION("bootstrap", spec, bootstrap, keys_bootstrap, KIND_BIT(KIND_BOOTSTRAP),
             "sample, re-annotate, filter"),
     SECTION("evaluate", spec, evaluate, keys_evaluate, KIND_BIT(KIND_EVALUATE), "what is measured"),
+    SECTION("probe", spec, probe, keys_probe, KIND_BIT(KIND_PROBE),
+            "tasks that do nothing, to see that all workers answer, and how fast"),
     CUSTOM("stages", offsetof(struct spec, stages_n), 0, &custom_stages, KIND_BIT(KIND_PIPELINE),
            "jobs that need each other"),
     {"max_parallel", KEY_INT, AT(spec, max_parallel), 1, 64, NULL, NULL, NULL,

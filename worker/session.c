@@ -621,9 +621,7 @@ struct session *session_open(const struct session_env *env, const struct control
 
     atomic_fetch_add(&sessions_alive, 1);
     s->env = *env;
-    s->open = control_new(CONTROL_SESSION_OPEN);
-    *s->open = *open;
-    s->open->result = NULL;
+    s->open = control_copy(open);
     atomic_init(&s->refs, 2);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
@@ -641,7 +639,7 @@ void session_assign(struct session *s, const struct control *assign)
     if (assign->assignment > s->open->assignment) {
         s->open->assignment = assign->assignment;
         s->open->slots_n = assign->slots_n;
-        memcpy(s->open->slot, assign->slot, sizeof s->open->slot);
+        memcpy(s->open->slot, assign->slot, assign->slots_n * sizeof *assign->slot);
         atomic_fetch_add(&s->assignments, 1);
     }
     pthread_mutex_unlock(&s->lock);
@@ -747,8 +745,10 @@ struct control *session_report(const struct ps_report *r)
     m->missing_n = r->missing_n;
     for (uint32_t i = 0; i < r->missing_n; i++)
         m->missing[i] = (struct control_span){r->missing[i].begin, r->missing[i].end};
-    m->shares_n = r->shares_n;
-    memcpy(m->share, r->share, r->shares_n * sizeof r->share[0]);
+    if (m->share != NULL) {
+        m->shares_n = r->shares_n;
+        memcpy(m->share, r->share, r->shares_n * sizeof r->share[0]);
+    }
     m->audited = r->audited;
     m->duplicates = r->duplicates;
     m->stale = r->stale;
