@@ -10,6 +10,7 @@
 
 #include "base/digest.h"
 #include "base/err.h"
+#include "net/region.h"
 #include "ps/host.h"
 #include "wire/control.h"
 
@@ -52,6 +53,7 @@ struct ps_host_env {
     /* Bytes into the artefact store, durable on return. Saver thread. */
     int (*publish)(void *self, const void *bytes, size_t len, struct digest *out, struct err *e);
     void (*report)(void *self, const struct ps_report *report);
+    uint32_t helpers; /* threads that help with many chunks, beside the host thread */
 };
 
 /* A session to host, ready to serve. */
@@ -60,6 +62,7 @@ struct ps_session {
     struct host_plan plan;
     uint64_t from_attempt;      /* 0, or the frozen attempt whose memory stays */
     struct host *host;          /* taken */
+    struct region *region;      /* holds plan.place: the flat vector; NULL: no place. Held by us */
     char leader[WIRE_TEXT_MAX]; /* endpoint of the step leader; "" if this host is it */
     char buddy[WIRE_TEXT_MAX];  /* endpoint of the host after this one; "" without replication */
     uint32_t units, global_batch;
@@ -72,6 +75,7 @@ struct ps_session {
 };
 
 struct ps_host;
+struct spread ps_host_spread(struct ps_host *p); /* for host_plan.spread of its sessions */
 /* listen: tcp://host:port, port 0 = any. endpoint: what was bound. PS_HOST_INPROC is bound too when
  * inproc is NULL, else that name. */
 int ps_host_start(const char *listen, const char *inproc, const struct ps_host_env *env,
