@@ -157,6 +157,9 @@ static void hosted_free(struct hosted *x)
         free(x->collect[i].digest);
     saver_job_free(x->saved);
     free(x->pull);
+    for (int i = 0; i < PS_UNSAVED_MAX; i++)
+        if (s->unsaved[i] != NULL)
+            saver_job_drop(s->unsaved[i]);
     host_free(s->host);
     s->host = NULL;
     for (uint32_t i = 0; i < x->lenders; i++)

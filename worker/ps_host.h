@@ -56,6 +56,8 @@ struct ps_host_env {
     uint32_t helpers; /* threads that help with many chunks, beside the host thread */
 };
 
+#define PS_UNSAVED_MAX 4
+
 /* A session to host, ready to serve. */
 struct ps_session {
     uint64_t job, session, attempt;
@@ -72,7 +74,10 @@ struct ps_session {
         void *self,
         struct ps_session *s); /* the host is freed; layout is not needed any more; frees s */
     void *self;
+    struct saver_job *unsaved[PS_UNSAVED_MAX]; /* of the host: what reads the shard; NULL at first */
 };
+/* host_plan.begins of a session that shows its parameters or saves them; begins_self: the session. */
+void ps_session_begins(void *session, uint64_t version);
 
 struct ps_host;
 struct spread ps_host_spread(struct ps_host *p); /* for host_plan.spread of its sessions */

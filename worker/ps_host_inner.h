@@ -20,7 +20,7 @@
 #define SESSIONS_MAX 15 /* two sockets each, and one for all: what one poll can wait for */
 #define COLLECT_MAX 4   /* checkpoints of one session that are being collected at the same time */
 
-#define LENDERS_MAX 256 /* regions of one session that gradients are lent in */
+#define LENDERS_MAX 1024 /* regions of one session that gradients are lent in */
 
 struct pull {
     struct link_peer peer;

@@ -47,6 +47,7 @@ struct session {
     struct examples *examples;
     struct train_task task;
     struct region *region; /* the flat vector of parameters: ours live there, the others' are shown */
+    bool shared;           /* somebody else of this machine may take part */
     struct ps_view *view;
     bool half; /* the wire is bf16 */
     uint64_t *progress;             /* [threads], each bumped by one thread */
@@ -57,11 +58,9 @@ struct session {
     uint32_t claims;
 };
 
-#define BUFFERS_MAX 64 /* gradients of one thread: a level of the tree each, and some more */
-
 struct member {
     struct session *s;
-    struct region *buffer[BUFFERS_MAX]; /* what its gradients lie in */
+    struct region **buffer; /* [buffers] what its gradients lie in */
     size_t buffers;
     uint32_t index;
     pthread_t thread;
@@ -380,25 +379,14 @@ static void neighbours_find(const struct control *o, uint32_t i, struct ps_sessi
     memcpy(ps->buddy, o->host[(i + 1) % o->hosts_n].endpoint, sizeof ps->buddy);
 }
 
-/* Somebody else of this machine may take part. */
-static bool is_shared(const struct session *s)
-{
-    for (uint32_t i = 0; i < s->open->slots_n; i++)
-        if (strcmp(s->open->slot[i].worker, s->env.worker) != 0)
-            return true;
-    return s->open->hosts_n > 1 || host_of(s) == NULL;
-}
-
 static int region_make(struct session *s, struct err *e)
 {
-    return region_new((size_t)s->open->params * sizeof(float), is_shared(s), &s->region, e);
-}
-
-static void version_begins(void *self, uint64_t version)
-{
-    struct session *s = self;
-
-    region_stamp(s->region, version);
+    s->shared = s->open->hosts_n > 1 || host_of(s) == NULL;
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < s->open->slots_n; i++)
+        s->shared = s->shared || strcmp(s->open->slot[i].worker, s->env.worker) != 0;
+    pthread_mutex_unlock(&s->lock);
+    return region_new((size_t)s->open->params * sizeof(float), s->shared, &s->region, e);
 }
 
 static int hosting_start(struct session *s, struct err *e)
@@ -445,8 +433,8 @@ static int hosting_start(struct session *s, struct err *e)
                            .place = (float *)region_data(s->region) +
                                     (size_t)mine->chunk_begin * o->chunk_elems,
                            .spread = ps_host_spread(s->env.host),
-                           .begins = version_begins,
-                           .begins_self = s};
+                           .begins = ps_session_begins,
+                           .begins_self = ps};
     neighbours_find(o, (uint32_t)(mine - o->host), ps);
     rc = host_make(s, ps, e);
     if (rc != 0) {
@@ -574,8 +562,8 @@ static float *member_floats(void *self)
     struct session *s = m->s;
     struct err e;
 
-    CHECK(m->buffers < BUFFERS_MAX);
-    if (region_new((size_t)s->open->params * sizeof(float), is_shared(s), &m->buffer[m->buffers],
+    m->buffer = mem_grow(m->buffer, m->buffers + 1, sizeof *m->buffer);
+    if (region_new((size_t)s->open->params * sizeof(float), s->shared, &m->buffer[m->buffers],
                    &e) != 0)
         return NULL;
     return region_data(m->buffer[m->buffers++]);
@@ -647,6 +635,7 @@ static void *member_main(void *self)
     ps_client_free(m->client);
     for (size_t i = 0; i < m->buffers; i++)
         region_release(m->buffer[i]);
+    free(m->buffer);
     atomic_store(&m->s->over[m->index], true);
     return NULL;
 }

@@ -62,11 +62,6 @@ static void released(void *self, struct ps_session *s)
     free(s);
 }
 
-static void begins(void *self, uint64_t version)
-{
-    region_stamp(self, version);
-}
-
 static struct region *region_of(size_t floats)
 {
     struct region *r;
@@ -114,8 +109,8 @@ static struct ps_host *host_start(size_t floats, uint32_t units, enum way way, c
     s->plan.half = way == HALF;
     s->region = region_of(floats);
     s->plan.place = region_data(s->region);
-    s->plan.begins = begins;
-    s->plan.begins_self = s->region;
+    s->plan.begins = ps_session_begins;
+    s->plan.begins_self = s;
     s->host = host_new(&s->plan, NULL, 0, NULL);
     ps_host_open(h, s);
     return h;

@@ -14,6 +14,7 @@
 #include "json/json.h"
 #include "model/transformer.h"
 #include "modelfile/modeldir.h"
+#include "ps/half.h"
 #include "ps/units.h"
 #include "sim_core.h"
 #include "sim_disk.h"
@@ -392,6 +393,8 @@ static struct node_sum node_gradient(const struct straight *s, uint32_t level, u
                 token[rows++] = token_of(&s->examples, s->sample[j].example, s->sample[j].draw);
         if (rows > 0)
             unit_gradient(s->p, s->n, token, rows, grad, &out);
+        if (s->run->plan.half)
+            half_round(grad, s->n);
         return (struct node_sum){out.loss_sum, out.weight_sum};
     }
     middle = begin + (1u << (level - 1));
@@ -402,6 +405,8 @@ static struct node_sum node_gradient(const struct straight *s, uint32_t level, u
     more = node_gradient(s, level - 1, middle, end, right);
     for (size_t i = 0; i < s->n; i++)
         grad[i] += right[i];
+    if (s->run->plan.half)
+        half_round(grad, s->n);
     free(right);
     return (struct node_sum){sum.loss + more.loss, sum.weight + more.weight};
 }
@@ -434,7 +439,7 @@ static void straight_loop(const struct sim_run *run, struct sim_expected *out)
     struct layout layout = {.count = out->params, .tensors = 1, .tensor = &tensor};
     size_t n = out->params;
     float *m = mem_zalloc(n, sizeof *m), *v = mem_zalloc(n, sizeof *v),
-          *grad = mem_zalloc(n, sizeof *grad);
+          *grad = mem_zalloc(n, sizeof *grad), *seen = mem_zalloc(n, sizeof *seen);
     struct unit_sample *sample = mem_zalloc(run->global_batch, sizeof *sample);
     struct straight s = {run, examples_parse(run->examples.hex), sample, NULL, n};
     uint64_t id = 0;
@@ -448,6 +453,10 @@ static void straight_loop(const struct sim_run *run, struct sim_expected *out)
 
         memcpy(p, p - n, n * sizeof *p);
         s.p = p;
+        if (plan->half) {
+            half_copy(seen, p, n);
+            s.p = seen;
+        }
         units_deal(run->seed, step, run->global_batch, plan->units, s.examples.n, length_of,
                    &s.examples, sample);
         sum = node_gradient(&s, tree_height(plan->units), 0, plan->units, grad);
@@ -462,6 +471,7 @@ static void straight_loop(const struct sim_run *run, struct sim_expected *out)
     free(m);
     free(v);
     free(grad);
+    free(seen);
     free(sample);
 }
 

@@ -236,18 +236,13 @@ static struct region *region_of(void)
     return r;
 }
 
-static void begins(void *self, uint64_t version)
-{
-    region_stamp(self, version);
-}
-
 /* Shows its parameters to who is near, and has helpers, if the place has. */
 static void place_give(struct ps_session *s, struct ps_host *host)
 {
     s->region = region_of();
     s->plan.place = (float *)region_data(s->region) + (size_t)s->plan.chunk_begin * CHUNK;
-    s->plan.begins = begins;
-    s->plan.begins_self = s->region;
+    s->plan.begins = ps_session_begins;
+    s->plan.begins_self = s;
     s->plan.spread = ps_host_spread(host);
 }
 
