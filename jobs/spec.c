@@ -58,6 +58,7 @@ struct spec *spec_new(void)
         (struct adamw){.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.01f};
     snprintf(s->train.optimizer, sizeof s->train.optimizer, "adamw");
     snprintf(s->train.schedule_name, sizeof s->train.schedule_name, "cosine");
+    snprintf(s->train.wire, sizeof s->train.wire, "fp32");
     s->train.schedule =
         (struct schedule){.name = SCHEDULE_COSINE, .warmup_steps = 0, .min_ratio = 0.1};
     snprintf(s->condition.template_name, sizeof s->condition.template_name, "plain");

@@ -101,6 +101,7 @@ struct train_spec {
     int checkpoint_every_steps; /* 0 = only at the end */
     char optimizer[16];         /* adamw */
     char schedule_name[16];     /* constant | linear | cosine; the enum in schedule follows it */
+    char wire[8];               /* fp32 | bf16: how gradients and parameters travel */
     double lr, grad_clip;
     struct adamw adamw;
     struct schedule schedule;

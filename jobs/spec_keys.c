@@ -121,6 +121,9 @@ static const struct key keys_train[] = {
            "tokens of one sequence at most"),
     NUMBER("checkpoint_every_steps", KEY_INT, train_spec, checkpoint_every_steps, 0, 1e9,
            "0 = only at the end"),
+    CHOICE("wire", train_spec, wire, "fp32|bf16",
+           "how gradients and parameters travel; bf16 halves the bytes and gives other bits, the same "
+           "whoever computes"),
     {"optimizer", KEY_SECTION, 0, 0, 0, 0, NULL, keys_optimizer, NULL, INNER, "the update rule"},
     {"schedule", KEY_SECTION, 0, 0, 0, 0, NULL, keys_schedule, NULL, INNER,
      "the learning rate over time"},

@@ -577,7 +577,7 @@ static void endpoint_choose(struct worker *w, const char *bound)
 
 static int threads_open(struct worker *w, struct err *e)
 {
-    const struct ps_host_env host_env = {w, bytes_publish, on_report};
+    const struct ps_host_env host_env = {w, bytes_publish, on_report, w->config.threads - 1};
     const struct executor_env env = {w->artifacts, w->paths.scratch, w, on_outcome};
     char bound[WIRE_TEXT_MAX] = "";
 

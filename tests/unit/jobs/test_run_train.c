@@ -221,6 +221,7 @@ struct compute {
     int index;
     uint64_t seen;
     pthread_t id;
+    float *params; /* as they were when it asked last */
     int rc;
     struct err e;
 };
@@ -249,7 +250,7 @@ static void root_take(struct world *w)
 }
 
 static int world_push(void *self, uint64_t step, struct tree_node node, uint32_t begin,
-                      uint32_t end, const float *grad, const struct fold_sums *sums, struct err *e)
+                      uint32_t end, float *grad, const struct fold_sums *sums, struct err *e)
 {
     struct compute *c = self;
     struct world *w = c->w;
@@ -322,7 +323,7 @@ static bool world_extra(void *self, uint64_t step, struct tree_span *span)
     return is;
 }
 
-static int world_wait(void *self, uint64_t at_least, float *params, uint64_t *version,
+static int world_wait(void *self, uint64_t at_least, const float **params, uint64_t *version,
                       struct err *e)
 {
     struct compute *c = self;
@@ -336,7 +337,10 @@ static int world_wait(void *self, uint64_t at_least, float *params, uint64_t *ve
     if (w->version < at_least) {
         rc = TRAIN_REASSIGNED;
     } else {
-        memcpy(params, w->p, f.layout.count * sizeof *params);
+        if (c->params == NULL)
+            c->params = mem_alloc(f.layout.count * sizeof *c->params);
+        memcpy(c->params, w->p, f.layout.count * sizeof *c->params);
+        *params = c->params;
         *version = w->version;
     }
     pthread_mutex_unlock(&w->lock);
@@ -360,6 +364,8 @@ static void *compute_main(void *self)
                                   .cancelled = world_cancelled};
 
     c->rc = run_train(&c->w->task, 0, &env, &c->e);
+    free(c->params);
+    c->params = NULL;
     return NULL;
 }
 
