@@ -22,7 +22,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "json/json.h"
-#include "model/ops.h"
+#include "model/gemm.h"
 #include "net/keys.h"
 #include "net/link.h"
 #include "worker/duty.h"

@@ -5,7 +5,7 @@
 
 #include "base/buf.h"
 #include "base/rng.h"
-#include "model/ops.h"
+#include "model/gemm.h"
 #include "model/optim.h"
 #include "model/transformer.h"
 

@@ -21,7 +21,7 @@
 #include "data/examples.h"
 #include "jobs/run_train.h"
 #include "jobs/spec.h"
-#include "model/ops.h"
+#include "model/gemm.h"
 #include "modelfile/modeldir.h"
 #include "ps/ckpt.h"
 #include "ps/units.h"

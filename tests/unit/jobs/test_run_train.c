@@ -9,7 +9,7 @@
 
 #include "base/rng.h"
 #include "jobs/run_train.h"
-#include "model/ops.h"
+#include "model/gemm.h"
 #include "model/optim.h"
 #include "ps/units.h"
 
