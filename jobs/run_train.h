@@ -29,6 +29,7 @@ struct train_task {
     struct drop drop;
     uint64_t seed, steps;
     uint32_t global_batch, units, chunk_elems;
+    enum gemm_kind arithmetic; /* of the matrix products */
 };
 
 /* Answers beside 0 and errors. params_wait: no new version, but the work has changed. grads_push:

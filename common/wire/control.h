@@ -124,9 +124,10 @@ struct control {
     uint32_t roles, threads;
     uint64_t memory_bytes;
     char build[WIRE_TEXT_MAX], fingerprint[WIRE_TEXT_MAX], blas[WIRE_TEXT_MAX];
-    uint64_t progress; /* HEARTBEAT: bumped by compute threads */
-    bool draining;     /* HEARTBEAT, HELLO */
-    uint32_t leases_n; /* HELLO, HEARTBEAT: what it holds */
+    char fingerprint_bf16[WIRE_TEXT_MAX]; /* HELLO: "" = takes no job with numerics: bf16 */
+    uint64_t progress;                    /* HEARTBEAT: bumped by compute threads */
+    bool draining;                        /* HEARTBEAT, HELLO */
+    uint32_t leases_n;                    /* HELLO, HEARTBEAT: what it holds */
     struct control_lease lease[WIRE_LEASES_MAX];
     /* WELCOME */
     uint32_t heartbeat_ms, lease_ms;

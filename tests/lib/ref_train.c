@@ -171,6 +171,8 @@ static void open_all(struct ref *r, const char *spec_path, const char *stage, co
     run_train_bounds(&task, &rows, &seqs, &targets);
     batch_init(&r->batch, rows, seqs, targets, targets * (r->model.dims.head_out + 1));
     r->work = workspace_new(&r->model.dims, rows, seqs, targets);
+    r->m.bf16 = spec_trains_bf16(r->spec);
+    workspace_set_gemm(r->work, r->m.bf16 ? GEMM_BF16 : GEMM_F32);
     r->sample = mem_zalloc(r->m.global_batch, sizeof *r->sample);
     r->mom = mem_zalloc(r->m.params, sizeof(float));
     r->vel = mem_zalloc(r->m.params, sizeof(float));

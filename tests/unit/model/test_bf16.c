@@ -120,16 +120,16 @@ static void test_rounding_is_to_nearest_even(void **state)
     for (uint32_t i = 0; i < 100000; i++) {
         float x = float_of((uint32_t)rng_below(11, RNG_TEST, 9, 0, i, 0xffffffffu));
         float y = widened(bf16_round(x)), ulp = widened((uint16_t)((bits_of(x) >> 16) + 1)) -
-                                               widened((uint16_t)(bits_of(x) >> 16));
+                                                widened((uint16_t)(bits_of(x) >> 16));
 
         if (isfinite(x) && fabsf(x) >= FLT_MIN && isfinite(ulp) && isfinite(y))
             assert_true(fabsf(y - x) <= 0.5f * fabsf(ulp));
     }
 }
 
-static const size_t shapes[][3] = {{1, 1, 1},   {3, 5, 2},    {12, 32, 32},  {13, 33, 31},
-                                   {5, 17, 64}, {24, 48, 67}, {97, 40, 129}, {300, 40, 1030},
-                                   {9, 70, 513}};
+static const size_t shapes[][3] = {{1, 1, 1},     {3, 5, 2},       {12, 32, 32},
+                                   {13, 33, 31},  {5, 17, 64},     {24, 48, 67},
+                                   {97, 40, 129}, {300, 40, 1030}, {9, 70, 513}};
 
 /* a and b of every orientation, with rows longer than they need to be. */
 static void product(size_t shape, int orientation, int what, bool add)
@@ -150,8 +150,9 @@ static void product(size_t shape, int orientation, int what, bool add)
             float want = j < n ? by_definition(&a, &b, i, j, k, add ? old : 0) : old;
 
             if (!same(c[i * ldc + j], want))
-                fail_msg("%zu x %zu x %zu, orientation %d, values %d: c(%zu, %zu) is %08x, not %08x",
-                         m, n, k, orientation, what, i, j, bits_of(c[i * ldc + j]), bits_of(want));
+                fail_msg(
+                    "%zu x %zu x %zu, orientation %d, values %d: c(%zu, %zu) is %08x, not %08x", m,
+                    n, k, orientation, what, i, j, bits_of(c[i * ldc + j]), bits_of(want));
         }
     free(pa), free(pb), free(c), free(was);
 }
