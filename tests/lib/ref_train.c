@@ -2,8 +2,8 @@
  * ref_train: a training run again, in one straight loop, without any of the distributed code: no
  * fold, no shard, no host, no session. From the manifest of a finished run (it names the examples,
  * the initial model, the seed, the shape of a step) and the spec (learning rate and the like) it
- * recomputes everything and prints the manifest's SHA-256 and that of the parameters, which must be
- * equal to the run's. Shared with the run: the numerics of one unit (transformer_train), the
+ * recomputes everything and prints the loss of every step ("step 7 2.31"), the manifest's SHA-256 and
+ * that of the parameters, which must be equal to the run's. Shared with the run: the numerics of one unit (transformer_train), the
  * optimiser's formula (adamw_step), which samples a unit has (units_deal), the checkpoint's format.
  *
  * usage: ref_train SPEC.yaml STAGE MANIFEST.json BLOBS_DIR     (STAGE "" for a spec that is no
@@ -121,6 +121,7 @@ static void step_run(struct ref *r, uint64_t step)
     adamw_step(&t->adamw, &r->model.layout, 0, r->m.params, r->model.params, r->mom, r->vel, grad,
                (float)(clip_scale(norm, t->grad_clip) / weight),
                (float)schedule_lr(&t->schedule, t->lr, step + 1, r->m.steps), step + 1);
+    printf("step %" PRIu64 " %.9g\n", step + 1, sums.loss / weight);
     r->m.figures.tokens += sums.tokens;
     if (step >= r->m.steps - (r->m.steps + 9) / 10) {
         r->m.figures.tail_loss += sums.loss / weight;
