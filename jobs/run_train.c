@@ -125,6 +125,8 @@ static void train_init(struct train *t, const struct train_task *task, const str
         scores = targets * task->dims->head_out;
     batch_init(&t->batch, rows, seqs, targets, scores);
     t->workspace = workspace_new(task->dims, rows, seqs, targets);
+    if (task->arithmetic != GEMM_F32)
+        workspace_set_gemm(t->workspace, task->arithmetic);
     workspace_set_progress(t->workspace, env->progress);
     t->sample = mem_zalloc(task->global_batch, sizeof *t->sample);
     t->done = mem_zalloc(task->units, sizeof *t->done);

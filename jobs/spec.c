@@ -101,6 +101,12 @@ struct spec *spec_new(void)
     return s;
 }
 
+bool spec_trains_bf16(const struct spec *s)
+{
+    return (s->kind == KIND_SFT || s->kind == KIND_TRAIN_ATTRIBUTE_MODEL) &&
+           strcmp(s->numerics, "bf16") == 0;
+}
+
 char *spec_text_add(struct text_list *l, const char *text)
 {
     if (l->n == SPEC_LIST_MAX)

@@ -303,9 +303,10 @@ const struct key spec_keys[] = {
         "audit", KEY_REAL, spec, audit, 0, 1,
         "share of gradients and row ranges that a second worker computes as well; who is outvoted "
         "goes into quarantine"),
-    CHOICE("numerics", spec, numerics, "strict|any",
+    CHOICE("numerics", spec, numerics, "strict|any|bf16",
            "strict: all of it on CPUs with the same arithmetic, so that every run gives the same "
-           "bits; any: on whatever there is"),
+           "bits; any: on whatever there is; bf16: strict, and training multiplies matrices of "
+           "bfloat16 (sums, weights and all else stay fp32)"),
     CUSTOM("labels", offsetof(struct spec, schema), 0, &custom_labels, 0,
            "human labels of the data: classes or scale"),
     CUSTOM("attributes", offsetof(struct spec, schema), 0, &custom_attributes, 0,

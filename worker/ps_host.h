@@ -70,6 +70,7 @@ struct ps_session {
     uint32_t units, global_batch;
     uint64_t seed;
     struct digest init, examples; /* for the manifest */
+    bool bf16;                    /* the same */
     void (*released)(
         void *self,
         struct ps_session *s); /* the host is freed; layout is not needed any more; frees s */

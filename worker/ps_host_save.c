@@ -190,6 +190,7 @@ static void collect_add(struct ps_host *p, struct hosted *x, uint64_t version, u
                                           .global_batch = x->s->global_batch,
                                           .init = x->s->init,
                                           .examples = x->s->examples,
+                                          .bf16 = x->s->bf16,
                                           .figures = c->figures,
                                           .chunks = x->s->plan.chunks,
                                           .chunk = c->digest};

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "jobs/run_train.h"
 #include "json/json.h"
+#include "model/bf16.h"
 #include "modelfile/modeldir.h"
 #include "ps/ckpt.h"
 #include "worker/executor.h"
@@ -185,6 +186,8 @@ static int needs_fetch(struct session *s, struct err *e)
     if ((rc = spec_fetch(s, e)) != 0)
         return rc;
     s->half = strcmp(s->spec->train.wire, "bf16") == 0;
+    if (spec_trains_bf16(s->spec) && bf16_how() == BF16_NONE)
+        return err_set(e, ERR_UNSUPPORTED, "the session multiplies bfloat16, this worker does not");
     if ((rc = fetch(s, o->init.hex, path, sizeof path, e)) != 0 ||
         (rc = model_load(path, starts_fresh(s) ? MODEL_WEIGHTS : 0, &s->model, e)) != 0)
         return err_wrap(e, "initial model");
@@ -216,7 +219,8 @@ static int examples_fetch(struct session *s, struct err *e)
         .global_batch = o->global_batch,
         .units = o->units,
         .chunk_elems = o->chunk_elems,
-        .half = s->half};
+        .half = s->half,
+        .arithmetic = spec_trains_bf16(s->spec) ? GEMM_BF16 : GEMM_F32};
     return 0;
 }
 
@@ -263,11 +267,12 @@ static int host_from_checkpoint(struct session *s, struct ps_session *ps, struct
 
     if (rc != 0)
         goto out;
-    if (m.params != o->params || m.chunk_elems != o->chunk_elems || m.steps != o->steps) {
+    if (m.params != o->params || m.chunk_elems != o->chunk_elems || m.steps != o->steps ||
+        m.bf16 != spec_trains_bf16(s->spec)) {
         rc = err_set(e, ERR_INVALID,
                      "checkpoint %.12s is of another session: %" PRIu64 " parameters, %" PRIu64
-                     " steps",
-                     o->manifest.hex, m.params, m.steps);
+                     " steps, numerics %s",
+                     o->manifest.hex, m.params, m.steps, m.bf16 ? "bf16" : "fp32");
         goto out;
     }
     ps->host = host_new(&ps->plan, NULL, m.step, &m.figures);
@@ -412,6 +417,7 @@ static int hosting_start(struct session *s, struct err *e)
                               .seed = o->seed,
                               .init = o->init,
                               .examples = o->examples,
+                              .bf16 = spec_trains_bf16(s->spec),
                               .released = host_released,
                               .self = s};
     ps->plan =

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 
 #include "model/dims.h"
+#include "model/gemm.h"
 #include "model/real.h"
 
 struct batch_target {
@@ -68,6 +69,8 @@ struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t 
 void workspace_free(struct workspace *w);
 size_t workspace_bytes(const struct dims *d, int32_t rows_max, int32_t seqs_max,
                        int32_t targets_max);
+/* The arithmetic of all matrix products from now on; GEMM_F32 until then. Not inside a step: it allocates. */
+void workspace_set_gemm(struct workspace *w, enum gemm_kind kind);
 /* A counter that the numerics bump at least once per layer, read by the control thread (liveness). May stay NULL. */
 void workspace_set_progress(struct workspace *w, uint64_t *counter);
 /* Borrowed; NULL (at first): the parameters are there. */

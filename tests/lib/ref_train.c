@@ -2,8 +2,8 @@
  * ref_train: a training run again, in one straight loop, without any of the distributed code: no
  * fold, no shard, no host, no session. From the manifest of a finished run (it names the examples,
  * the initial model, the seed, the shape of a step) and the spec (learning rate and the like) it
- * recomputes everything and prints the manifest's SHA-256 and that of the parameters, which must be
- * equal to the run's. Shared with the run: the numerics of one unit (transformer_train), the
+ * recomputes everything and prints the loss of every step ("step 7 2.31"), the manifest's SHA-256 and
+ * that of the parameters, which must be equal to the run's. Shared with the run: the numerics of one unit (transformer_train), the
  * optimiser's formula (adamw_step), which samples a unit has (units_deal), the checkpoint's format.
  *
  * A wire of bf16 is rounding at fixed places, so it is done here too.
@@ -23,7 +23,7 @@
 #include "data/examples.h"
 #include "jobs/run_train.h"
 #include "jobs/spec.h"
-#include "model/ops.h"
+#include "model/gemm.h"
 #include "modelfile/modeldir.h"
 #include "ps/ckpt.h"
 #include "ps/half.h"
@@ -132,6 +132,7 @@ static void step_run(struct ref *r, uint64_t step)
     adamw_step(&t->adamw, &r->model.layout, 0, r->m.params, r->model.params, r->mom, r->vel, grad,
                (float)(clip_scale(norm, t->grad_clip) / weight),
                (float)schedule_lr(&t->schedule, t->lr, step + 1, r->m.steps), step + 1);
+    printf("step %" PRIu64 " %.9g\n", step + 1, sums.loss / weight);
     r->m.figures.tokens += sums.tokens;
     if (step >= r->m.steps - (r->m.steps + 9) / 10) {
         r->m.figures.tail_loss += sums.loss / weight;
@@ -182,6 +183,8 @@ static void open_all(struct ref *r, const char *spec_path, const char *stage, co
     run_train_bounds(&task, &rows, &seqs, &targets);
     batch_init(&r->batch, rows, seqs, targets, targets * (r->model.dims.head_out + 1));
     r->work = workspace_new(&r->model.dims, rows, seqs, targets);
+    r->m.bf16 = spec_trains_bf16(r->spec);
+    workspace_set_gemm(r->work, r->m.bf16 ? GEMM_BF16 : GEMM_F32);
     r->sample = mem_zalloc(r->m.global_batch, sizeof *r->sample);
     r->mom = mem_zalloc(r->m.params, sizeof(float));
     r->vel = mem_zalloc(r->m.params, sizeof(float));
