@@ -215,6 +215,8 @@ static void stage_row(struct cli_table *t, const char *name, const struct spec *
                    s->train.lr);
         if (s->cross_fit > 1)
             buf_printf(&work, ", %d folds", s->cross_fit);
+        if (spec_trains_bf16(s))
+            buf_printf(&work, ", bf16 products");
     }
     cli_table_add(t, 5, name, job_kind_name(s->kind), after.len > 0 ? after.data : "-",
                   in.len > 0 ? in.data : "-", work.len > 0 ? work.data : "-");

@@ -10,7 +10,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
-#include "model/ops.h"
+#include "model/gemm.h"
 #include "tests/bench/bench.h"
 
 struct team {
