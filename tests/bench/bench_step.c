@@ -2,10 +2,8 @@
  * What a training step costs beside the numerics: push, fold, close, apply, pull, over real
  * sockets, with gradients that cost nothing. One process with H hosts and H compute threads, each
  * thread beside "its" host as in a fleet: its own host over shared memory, the others over TCP.
- * Then the growth: one host, 1 to 32 compute threads with a unit each and few parameters.
- * usage: bench_step [--json FILE] [params chunk_elems]
+ * usage: bench_step [params chunk_elems]
  */
-#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,19 +12,16 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
-#include "tests/bench/bench.h"
 #include "worker/ps_client.h"
 #include "worker/ps_host.h"
 
 #define HOSTS_MAX 4
-#define WORKERS_MAX 32
-#define ROUNDS 5
 
 static struct layout layout;
 static struct tensor tensor;
 static uint32_t chunk_elems, chunks;
 static uint64_t steps;
-static int hosts, workers;
+static int hosts;
 static struct ps_host *host[HOSTS_MAX];
 static char endpoint[HOSTS_MAX][WIRE_TEXT_MAX], inproc[HOSTS_MAX][WIRE_TEXT_MAX];
 
@@ -62,9 +57,9 @@ static void host_open(int i)
     float *params = mem_zalloc(layout.count, sizeof *params);
 
     *s = (struct ps_session){
-        .session = 1, .attempt = 1, .units = (uint32_t)workers, .released = released};
+        .session = 1, .attempt = 1, .units = (uint32_t)hosts, .released = released};
     s->plan = (struct host_plan){.layout = &layout,
-                                 .units = (uint32_t)workers,
+                                 .units = (uint32_t)hosts,
                                  .chunks = chunks,
                                  .chunk_begin = cut(i),
                                  .chunk_end = cut(i + 1),
@@ -126,11 +121,10 @@ static void *compute(void *self)
     return NULL;
 }
 
-/* Milliseconds of a step; of processor time in *cpu_ms. */
-static double run(double *cpu_ms)
+static void run(void)
 {
     struct ps_host_env env = {NULL, publish, report};
-    pthread_t thread[WORKERS_MAX];
+    pthread_t thread[HOSTS_MAX];
     struct timespec cpu[2];
     uint64_t begun;
     struct err e;
@@ -145,60 +139,33 @@ static double run(double *cpu_ms)
     clock_sleep_ms(20);
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu[0]);
     begun = clock_ns();
-    for (int i = 0; i < workers; i++)
+    for (int i = 0; i < hosts; i++)
         CHECK(pthread_create(&thread[i], NULL, compute, (void *)(intptr_t)i) == 0);
-    for (int i = 0; i < workers; i++)
+    for (int i = 0; i < hosts; i++)
         pthread_join(thread[i], NULL);
     begun = clock_ns() - begun;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu[1]);
-    *cpu_ms = ((double)(cpu[1].tv_sec - cpu[0].tv_sec) * 1e3 +
-               (double)(cpu[1].tv_nsec - cpu[0].tv_nsec) / 1e6) /
-              (double)steps;
+    printf("figure: step overhead, %zu parameters in %u chunks, %d host(s) and compute thread(s): "
+           "%.2f ms, %.2f ms of processor\n",
+           layout.count, chunks, hosts, (double)begun / 1e6 / (double)steps,
+           ((double)(cpu[1].tv_sec - cpu[0].tv_sec) * 1e3 +
+            (double)(cpu[1].tv_nsec - cpu[0].tv_nsec) / 1e6) /
+               (double)steps);
     for (int i = 0; i < hosts; i++)
         ps_host_stop(host[i]);
-    return (double)begun / 1e6 / (double)steps;
-}
-
-static void measure(const char *what)
-{
-    double took[ROUNDS], cpu[ROUNDS];
-    struct bench_spread spread, of_cpu;
-    char name[160];
-
-    for (int i = 0; i < ROUNDS; i++)
-        took[i] = run(&cpu[i]);
-    spread = bench_spread_of(took, ROUNDS);
-    of_cpu = bench_spread_of(cpu, ROUNDS);
-    snprintf(name, sizeof name, "%s, %zu parameters in %u chunks, %d host(s), %d compute thread(s)",
-             what, layout.count, chunks, hosts, workers);
-    bench_say(name, &spread, "ms", (double)NAN, "");
-    snprintf(name, sizeof name, "%s, processor time, %d host(s), %d compute thread(s)", what, hosts,
-             workers);
-    bench_say(name, &of_cpu, "ms", (double)NAN, "");
-}
-
-static void shape(size_t params, uint32_t elems)
-{
-    chunk_elems = elems;
-    chunks = (uint32_t)((params + elems - 1) / elems);
-    tensor = (struct tensor){.name = "w", .rows = (int32_t)params, .cols = 1, .decay = true};
-    layout = (struct layout){.count = params, .tensors = 1, .tensor = &tensor};
 }
 
 int main(int argc, char **argv)
 {
-    argc = bench_args(argc, argv);
-    shape(argc > 2 ? strtoull(argv[1], NULL, 10) : 262144,
-          argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 16384);
-    CHECK(layout.count > 0 && chunk_elems > 0);
+    size_t params = argc > 2 ? strtoull(argv[1], NULL, 10) : 262144;
+
+    chunk_elems = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 16384;
+    CHECK(params > 0 && chunk_elems > 0);
+    chunks = (uint32_t)((params + chunk_elems - 1) / chunk_elems);
+    tensor = (struct tensor){.name = "w", .rows = (int32_t)params, .cols = 1, .decay = true};
+    layout = (struct layout){.count = params, .tensors = 1, .tensor = &tensor};
     steps = 400;
-    for (hosts = 1; hosts <= HOSTS_MAX; hosts *= 2) {
-        workers = hosts;
-        measure("step overhead");
-    }
-    shape(16384, 4096);
-    hosts = 1;
-    for (workers = 1; workers <= WORKERS_MAX; workers *= 2)
-        measure("growth of a step");
+    for (hosts = 1; hosts <= HOSTS_MAX; hosts *= 2)
+        run();
     return 0;
 }
