@@ -15,6 +15,17 @@ cases=("${@:-}")
 bound=${BOUND:-0.20} sleep_ms=${SLEEP_MS:-150} seconds=${SECONDS_EACH:-8}
 net_probe && command -v tc >/dev/null || { echo "plan: not measured, needs root, iproute2 (ip, tc) and nftables"; exit 77; }
 
+# Processes of one machine would find each other by /proc and share memory instead of the link: each worker gets one of its own.
+place() { # worker
+    enter='' where=''
+    if [ "$1" != c ]; then
+        [ -n "${number[$1]:-}" ] || number[$1]=$((++numbers))
+        net_join "$1" "${number[$1]}"
+        where="--listen tcp://10.77.0.$((number[$1] + 1)):0"
+    fi
+    enter="nsenter --net=/run/netns/$(space "$1")"
+    [ "$1" = c ] || enter+=" unshare --pid --fork --kill-child --mount-proc"
+}
 wall_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 shape() { # worker, RATE of plan: both directions of its link
     local rate=${2/b\/s/bit} burst=64kb
@@ -52,7 +63,7 @@ run() { # rate workers
     launch_coordinator
     if [ "$n" -gt 2 ]; then
         fault="worker.compute.skip:1:every,worker.compute.slow:1:sleep=$sleep_ms:every"
-        sed -E "s/(\"unit_s\":[[:space:]]*)[-+.0-9e]+/\1$(awk -v s="$sleep_ms" 'BEGIN {print s / 1000}')/; s/(\"(backward|early)\":[[:space:]]*)[-+.0-9e]+/\10/" "$speeds" >"$top/stub.json"
+        sed -E "s/(\"unit_s\":[[:space:]]*)[-+.0-9e]+/\1$(awk -v s="$sleep_ms" 'BEGIN {print s / 1000}')/; s/(\"(backward|early)\":[[:space:]]*)[-+.0-9e]+/\10/; s/(\"(forward|later)\":[[:space:]]*)[-+.0-9e]+/\11/" "$speeds" >"$top/stub.json"
         speeds=$top/stub.json
     fi
     for i in $(seq "$n"); do launch "w$i" "$fault"; done
