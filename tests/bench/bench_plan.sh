@@ -45,10 +45,11 @@ steps_ms() {
         [ "$version" -ge 2 ] || continue
         if [ "$from" -eq 0 ] || [ "$version" -lt "$at" ]; then from=$now at=$version; continue; fi
         # The time of a version is when it changed, not when somebody looked: begin at a change.
-        if [ -z "${edge:-}" ]; then [ "$version" -gt "$at" ] && from=$now at=$version edge=1; continue; fi
-        [ "$version" -gt "$at" ] && [ $((now - from)) -ge $((seconds * 1000)) ] && { took=$(awk -v t=$((now - from)) -v n=$((version - at)) 'BEGIN {printf "%.1f", t / n}'); return; }
+        if [ -z "${edge:-}" ]; then [ "$version" -gt "$at" ] && from=$now at=$version edge=1 moved=$(wire_bytes); continue; fi
+        [ "$version" -gt "$at" ] && [ $((now - from)) -ge $((seconds * 1000)) ] && { moved=$((($(wire_bytes) - moved) / (version - at))) took=$(awk -v t=$((now - from)) -v n=$((version - at)) 'BEGIN {printf "%.1f", t / n}'); return; }
     done
 }
+wire_bytes() { nsenter --net="/run/netns/$(space w1)" awk '/eth0:/ {print ($2 > $10 ? $2 : $10)}' /proc/net/dev; } # of the first worker's busier direction
 number_of() { grep -oE "\"$1\":[[:space:]]*[-+.0-9e]+" | head -n 1 | sed 's/.*:[[:space:]]*//'; }
 
 run() { # rate workers
@@ -87,7 +88,7 @@ run() { # rate workers
     ms=$(number_of step_s <<<"$predicted" | awk '{printf "%.1f", $1 * 1000}')
     [ -n "$took" ] || { echo "FAIL $rate, $n workers: did not train"; tail -n 3 "$dir"/*.log; failed=1; return; }
     ratio=$(awk -v p="$ms" -v m="$took" 'BEGIN {printf "%.3f", p / m}')
-    echo "figure: plan, $n workers, $rate$([ "$n" -gt 2 ] && echo ", fixed sleep"): a step predicted $ms ms, measured $took ms, ratio $ratio, bound by $rules"
+    echo "figure: plan, $n workers, $rate$([ "$n" -gt 2 ] && echo ", fixed sleep"): a step predicted $ms ms, measured $took ms, ratio $ratio, bound by $rules; $moved bytes a step through the first worker, predicted $(awk -v a="$(number_of push_bytes <<<"$predicted")" -v b="$(number_of pull_bytes <<<"$predicted")" 'BEGIN {printf "%.0f", a + b}') and the copies"
     echo "{\"bench\":\"plan\",\"case\":\"step of $n workers at $rate$([ "$n" -gt 2 ] && echo ", fixed sleep")\",\"unit\":\"ms\",\"median\":$took,\"min\":$took,\"max\":$took,\"runs\":1,\"bound\":{\"name\":\"prediction ($rules)\",\"value\":$ms},\"ratio\":$ratio}" >>"$json"
     awk -v r="$ratio" -v b="$bound" 'BEGIN {exit !(r > 1 - b && r < 1 + b)}' || { echo "FAIL the prediction is off by more than $bound"; failed=1; }
 }
