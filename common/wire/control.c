@@ -127,6 +127,7 @@ struct control *control_new(enum control_type type)
     struct control *c = mem_zalloc(1, sizeof *c);
     int at = type_find((uint32_t)type);
 
+    memset(c, 0, offsetof(struct control, lease));
     c->type = type;
     c->proto = WIRE_PROTO;
     if (at >= 0)

@@ -17,8 +17,12 @@
 #include "ps/units.h"
 #include "sim_core.h"
 #include "sim_disk.h"
+#include "sim_heap.h"
 #include "sim_world.h"
 #include "worker/fingerprint.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #define VOCAB 1 << 30
 
@@ -80,6 +84,62 @@ WRAP(int, model_load, const char *path, unsigned parts, struct model *out, struc
     out->dims.width = (int32_t)out->layout.count; /* the only place where our kernel sees it */
     out->dims.head = HEAD_LM;
     return 0;
+}
+
+/* ---- what is computed again and again ------------------------------------------------------------ */
+
+/* Equal bytes have equal digests: asked of SHA-256 once. */
+void __real_digest_bytes(const void *bytes, size_t len, struct digest *out);
+WRAP(void, digest_bytes, const void *bytes, size_t len, struct digest *out)
+{
+    static struct {
+        XXH128_hash_t of;
+        size_t len;
+        struct digest digest;
+    } known[1 << 14];
+    XXH128_hash_t of = XXH3_128bits(bytes, len);
+    size_t at = of.low64 % (sizeof known / sizeof known[0]);
+
+    if (known[at].digest.hex[0] == '\0' || known[at].len != len ||
+        !XXH128_isEqual(known[at].of, of)) {
+        known[at].of = of;
+        known[at].len = len;
+        __real_digest_bytes(bytes, len, &known[at].digest);
+    }
+    *out = known[at].digest;
+}
+
+/* Every worker deals every step. */
+void __real_units_deal(uint64_t seed, uint64_t step, uint32_t global_batch, uint32_t m,
+                       uint32_t examples, uint32_t (*length)(void *self, uint32_t example),
+                       void *self, struct unit_sample *out);
+WRAP(void, units_deal, uint64_t seed, uint64_t step, uint32_t global_batch, uint32_t m,
+     uint32_t examples, uint32_t (*length)(void *self, uint32_t example), void *self,
+     struct unit_sample *out)
+{
+    enum { SAMPLES = 32 };
+    struct deal {
+        uint64_t seed, step, lengths;
+        uint32_t global_batch, m, examples, known;
+    } deal = {seed, step, 0, global_batch, m, examples, 1};
+    static struct {
+        struct deal deal;
+        struct unit_sample sample[SAMPLES];
+    } known[1 << 12];
+    size_t at;
+
+    for (uint32_t i = 0; i < examples; i++)
+        deal.lengths = mix(deal.lengths, length(self, i));
+    at = XXH3_64bits(&deal, sizeof deal) % (sizeof known / sizeof known[0]);
+    if (global_batch > SAMPLES) {
+        __real_units_deal(seed, step, global_batch, m, examples, length, self, out);
+        return;
+    }
+    if (memcmp(&known[at].deal, &deal, sizeof deal) != 0) {
+        known[at].deal = deal;
+        __real_units_deal(seed, step, global_batch, m, examples, length, self, known[at].sample);
+    }
+    memcpy(out, known[at].sample, global_batch * sizeof *out);
 }
 
 /* ---- examples -------------------------------------------------------------------------------------- */
@@ -462,6 +522,7 @@ const struct sim_expected *sim_work_expect(const struct sim_run *run)
     } known[256];
     static int n;
     struct sim_expected *out;
+    bool of_run;
 
     for (int i = 0; i < n; i++)
         if (known[i].run.seed == run->seed && strcmp(known[i].run.init.hex, run->init.hex) == 0 &&
@@ -469,12 +530,14 @@ const struct sim_expected *sim_work_expect(const struct sim_run *run)
             known[i].run.plan.steps == run->plan.steps)
             return &known[i].expected;
     CHECK(n < (int)(sizeof known / sizeof known[0]));
+    of_run = sim_heap_of_run(false);
     known[n].run = *run;
     out = &known[n++].expected;
     out->params = run->plan.layout->count;
     out->steps = run->plan.steps;
     out->version = mem_alloc((out->steps + 1) * out->params * sizeof(float));
     straight_loop(run, out);
+    sim_heap_of_run(of_run);
     return out;
 }
 

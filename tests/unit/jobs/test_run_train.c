@@ -277,6 +277,7 @@ static int world_push(void *self, uint64_t step, struct tree_node node, uint32_t
     }
     if (step == w->extra_at && node.level == 1 && node.index == 1 && begin == 0)
         w->said[w->saids++ % 2] = fold_hash(grad, fold_chunk_len(w->fold, 0), sums);
+    pthread_cond_broadcast(&w->changed);
     over = step < w->version && step != w->extra_at;
     if (step == w->version)
         root_take(w);
@@ -312,7 +313,9 @@ static bool world_extra(void *self, uint64_t step, struct tree_span *span)
     bool is;
 
     pthread_mutex_lock(&w->lock);
-    is = step == w->extra_at && w->asked == 0;
+    is = step == w->extra_at && c->index == 0 && w->asked == 0;
+    while (is && w->saids == 0) /* whose units they are pushes them first: both are to be heard */
+        pthread_cond_wait(&w->changed, &w->lock);
     w->asked += is;
     pthread_mutex_unlock(&w->lock);
     *span = (struct tree_span){2, 4};
