@@ -171,6 +171,7 @@ struct control {
     bool partial;
     uint64_t open_ms;   /* since when it is open */
     uint32_t missing_n; /* units that some chunk still lacks */
+    struct control_span missing[WIRE_MISSING_MAX];
     uint64_t
         audited; /* leader: nodes about which two workers agreed, since the attempt was opened */
     uint64_t damaged;  /* pushes that came with a wrong hash, since the attempt was opened there */
@@ -199,6 +200,7 @@ struct control {
     uint64_t step;
     uint32_t level, node, chunk;
     uint32_t opinions_n;
+    struct control_opinion opinion[WIRE_OPINIONS_MAX];
     bool settled; /* two different workers agree */
     bool tainted; /* ... and what had been added up was another value */
     uint64_t odd; /* control_who() of the worker that was outvoted; 0 = nobody */
@@ -219,7 +221,7 @@ struct control *control_split(struct control *c);
 void control_pack(const struct control *c, struct buf *out); /* appends; CHECKs WIRE_FRAME_MAX */
 /* ERR_INVALID, ERR_LIMIT: a bad frame. ERR_UNSUPPORTED: another WIRE_PROTO (*out is then given with
  * proto, cluster and term only, so that the refusal can name it). Which fields a type carries: the
- * table in control.c; all others are zero, but for the lists. */
+ * table in control.c; all others are zero. */
 int control_unpack(const void *frame, size_t len, struct control **out, struct err *e);
 uint64_t control_who(const char *worker); /* 64-bit name of a worker on the data plane, never 0 */
 const char *control_type_name(enum control_type type); /* "hello"; "unknown" */
