@@ -198,7 +198,7 @@ void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *pe
         if (rc == 0 && verdict == HOST_ACCEPTED && h->chunk + i == 0)
             hosted_share_note(x, h->who, units.end - units.begin);
     }
-    if (rc == ERR_NUMERIC) {
+    if (rc == ERR_NUMERIC || rc == ERR_CONFLICT) {
         hosted_fail(p, x, &e);
         return;
     }

@@ -223,6 +223,20 @@ static bool opinion_take(struct host *h, uint64_t step, uint64_t who, struct tre
     return op->state == OPINION_SETTLED;
 }
 
+/* Somebody contradicts what is in a sum that was told already: whether it is closed with that sum is out of our hands. */
+static int late_conflict(const struct host *h, uint64_t step, uint64_t who, struct tree_node node,
+                         uint32_t mine, struct err *e)
+{
+    struct tree_span units = tree_leaves(h->plan.units, node);
+    uint64_t hash, first = 0;
+
+    fold_said(h->fold, mine, node, &hash, &first);
+    return err_set(e, ERR_CONFLICT,
+                   "step %" PRIu64 ", units [%u, %u): %016" PRIx64 " and %016" PRIx64
+                   " compute different gradients, and the sum was told already",
+                   step + 1, units.begin, units.end, first, who);
+}
+
 int host_push(struct host *h, uint64_t step, uint64_t who, struct tree_node node, uint32_t chunk,
               const float *values, size_t n, const struct fold_sums *sums, uint64_t hash,
               enum host_verdict *verdict, unsigned *events, struct err *e)
@@ -255,6 +269,8 @@ int host_push(struct host *h, uint64_t step, uint64_t who, struct tree_node node
     *verdict = folded == FOLD_ACCEPTED    ? HOST_ACCEPTED
                : folded == FOLD_DUPLICATE ? HOST_DUPLICATE
                                           : HOST_CONFLICT;
+    if (folded == FOLD_CONFLICT && h->declared && h->plan.audit >= 0)
+        return late_conflict(h, step, who, node, mine, e);
     if (folded == FOLD_ACCEPTED)
         fold_note(h->fold, mine, node, who);
     settled = opinion_take(h, step, who, node, mine, hash, events);

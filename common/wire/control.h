@@ -201,7 +201,7 @@ struct control {
     struct control_opinion opinion[WIRE_OPINIONS_MAX];
 };
 
-struct control *control_new(enum control_type type); /* zero but for the lists; proto set */
+struct control *control_new(enum control_type type);   /* zero but for the lists; proto set */
 struct control *control_copy(const struct control *c); /* with a result of its own */
 void control_free(struct control *c);
 void control_pack(const struct control *c, struct buf *out); /* appends; CHECKs WIRE_FRAME_MAX */
