@@ -181,7 +181,7 @@ static struct tally tally_of(const struct coordinator *c, const struct sched_job
             t.draining++;
         else if (w->suspect)
             t.suspect++;
-        else if (j->class_bound && strcmp(j->class_id, w->class_id) != 0)
+        else if (!sched_class_fits(j, w))
             t.other_class++;
         else if (w->in != NULL)
             t.in_session++;
@@ -229,8 +229,11 @@ static void reason_workers(const struct coordinator *c, const struct sched_job *
     else if (st->phase.type == PHASE_SESSION && t.hosts == 0)
         snprintf(hint, sizeof hint, "training needs a worker with role params");
     else if (t.other_class == t.here)
-        snprintf(hint, sizeof hint,
-                 "the job began on CPUs whose arithmetic differs; start a worker on one of those");
+        snprintf(hint, sizeof hint, "%s",
+                 j->bf16 && !j->class_bound
+                     ? "numerics: bf16 needs workers with AVX512_BF16, or with AVX2 and FMA, that "
+                       "were started without --bf16 off"
+                     : "the job began on CPUs whose arithmetic differs; start a worker on one of those");
     reason = reason_add(list, "WaitingForWorkers", "capacity", t.here == 0 ? "admin" : "wait",
                         message, hint);
     details = cJSON_AddObjectToObject(reason, "details");
@@ -673,6 +676,7 @@ cJSON *api_worker(const struct coordinator *c, const struct roster_worker *w)
     cJSON_AddStringToObject(o, "build", w->build);
     cJSON_AddStringToObject(o, "fingerprint", w->fingerprint);
     cJSON_AddStringToObject(o, "blas", w->blas);
+    text_or_null(o, "fingerprint_bf16", w->fingerprint_bf16);
     cJSON_AddNumberToObject(o, "heartbeat_age_ms", (double)(clock_ms() - w->heard_ms));
     cJSON_AddNumberToObject(o, "losses", (double)w->losses);
     api_time(o, "joined_at", w->joined_wall_ms);

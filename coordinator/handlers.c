@@ -268,6 +268,7 @@ static void hello_fill(const struct control *m, struct roster_worker *w)
     snprintf(w->build, sizeof w->build, "%s", m->build);
     snprintf(w->fingerprint, sizeof w->fingerprint, "%s", m->fingerprint);
     snprintf(w->blas, sizeof w->blas, "%s", m->blas);
+    snprintf(w->fingerprint_bf16, sizeof w->fingerprint_bf16, "%s", m->fingerprint_bf16);
     w->roles = m->roles;
     w->threads = m->threads;
     w->memory_bytes = m->memory_bytes;
@@ -327,6 +328,7 @@ static void on_hello(const struct message *q)
     leases_of(q->m, lease);
     snprintf(ev.worker, sizeof ev.worker, "%s", w->id);
     ev.class_id = w->fingerprint;
+    ev.class_bf16 = w->fingerprint_bf16;
     ev.roles = w->roles;
     ev.threads = w->threads;
     ev.draining = roster_find(&q->c->roster, w->id)->draining;

@@ -352,6 +352,7 @@ static void on_submit(struct sched *s, struct sched_event *ev, struct sched_acti
         sched_act(a, SCHED_SAVE_STAGE, j, &j->stage[i]);
     }
     sched_note(a, j, NULL, "job.submitted", "%d stages", j->stages_n);
+    sched_class_new(s, j, a);
 }
 
 static void on_cancel(struct sched *s, struct sched_event *ev, struct sched_actions *a)
@@ -458,6 +459,8 @@ static void on_worker_up(struct sched *s, struct sched_event *ev, struct sched_a
     if (w == NULL)
         w = worker_add(s, ev->worker);
     snprintf(w->class_id, sizeof w->class_id, "%s", ev->class_id != NULL ? ev->class_id : "");
+    snprintf(w->class_bf16, sizeof w->class_bf16, "%s",
+             ev->class_bf16 != NULL ? ev->class_bf16 : "");
     w->roles = ev->roles;
     w->threads = ev->threads;
     w->draining = ev->draining;

@@ -12,7 +12,8 @@
  *   - infrastructure loss and task faults have separate budgets; a task under which `crash_limit`
  *     different workers died is quarantined, and its job fails with its name;
  *   - a worker is in at most one training session, and runs no tasks meanwhile;
- *   - one job runs on one numerics class (workers of equal fingerprint), bound when it first runs.
+ *   - one job runs on one numerics class (workers of equal fingerprint), bound when it first runs;
+ *     one that trains with bfloat16 on one of those that such workers have beside.
  *
  * Every job has an entry of a few bytes (struct sched_entry). Its body (spec, stages, tasks) is in
  * memory only while it is *admitted*: jobs wait in a queue by age and are admitted while fewer than
@@ -297,6 +298,7 @@ struct sched_job {
     char class_id
         [SCHED_TEXT_MAX]; /* numerics class; "" until bound, SCHED_ANY_CLASS: all may work */
     bool class_bound;
+    bool bf16; /* some of it trains with products of bfloat16: its class is one of those */
     struct sched_failure failure;
     uint64_t created_wall_ms, started_wall_ms, finished_wall_ms;
     uint64_t paused_wall_ms;   /* 0 = is not */
@@ -315,6 +317,7 @@ struct sched_quarantine {
 struct sched_worker {
     char id[SCHED_WORKER_MAX];
     char class_id[SCHED_TEXT_MAX];
+    char class_bf16[SCHED_TEXT_MAX]; /* of jobs that train with bfloat16; "" = takes none */
     uint32_t roles, threads;
     bool suspect, draining;
     bool other_class;  /* it was told that a job runs on another numerics class */
@@ -432,7 +435,7 @@ enum sched_event_type {
     SCHED_RETRY,     /* job_id, job: taken, its body as it stood at the end (journal_load_job());
                         stage_index >= 0: that stage's session goes on from version, digest */
     SCHED_LOADED,    /* job: taken, a body that was asked for, or that an event is about to need */
-    SCHED_WORKER_UP, /* worker, class_id, roles, threads, draining; lease[], session, attempt: what
+    SCHED_WORKER_UP, /* worker, class_id, class_bf16, roles, threads, draining; lease[], session, attempt: what
                         it says it holds */
     SCHED_WORKER_SUSPECT,
     SCHED_WORKER_OK,
@@ -463,7 +466,7 @@ struct sched_event {
     struct sched_job *job;
     uint64_t job_id;
     char worker[SCHED_WORKER_MAX];
-    const char *class_id; /* borrowed */
+    const char *class_id, *class_bf16; /* borrowed */
     uint32_t roles, threads;
     bool draining, crashed;
     const struct sched_lease *lease; /* borrowed */

@@ -81,8 +81,12 @@ void sched_task_shadow(struct sched *s, struct sched_stage *st, struct sched_tas
 /* A worker with a free thread for a second lease of t; NULL: none. */
 struct sched_worker *sched_task_other(struct sched *s, struct sched_stage *st,
                                       const struct sched_task *t);
-bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w);
+bool sched_class_fits(const struct sched_job *j, const struct sched_worker *w);
+/* Of w, for work of j: "" if it can't do such work at all. */
+const char *sched_class_of(const struct sched_job *j, const struct sched_worker *w);
 bool sched_class_is_any(const struct sched_job *j);
+/* Tells the workers that can't do work of a job that is new. */
+void sched_class_new(struct sched *s, struct sched_job *j, struct sched_actions *a);
 void sched_class_bind(struct sched *s, struct sched_job *j, const struct sched_worker *w,
                       struct sched_actions *a);
 void sched_class_up(struct sched *s, struct sched_worker *w,

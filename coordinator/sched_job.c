@@ -41,6 +41,7 @@ int sched_job_new(uint64_t id, struct spec **spec, const cJSON *resolved, uint64
         st->job = j;
         st->index = i;
         st->kind = j->expansion->stage[i].spec->kind;
+        j->bf16 = j->bf16 || spec_trains_bf16(j->expansion->stage[i].spec);
         snprintf(st->name, sizeof st->name, "%s", j->expansion->stage[i].name);
     }
     *out = j;

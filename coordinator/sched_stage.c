@@ -398,6 +398,8 @@ static bool phase_next(struct sched *s, struct sched_stage *st, struct sched_act
         st->metrics = metrics != NULL ? metrics : cJSON_CreateObject();
         if (sched_class_is_any(st->job))
             cJSON_AddStringToObject(st->metrics, "numerics", "any");
+        else if (spec_trains_bf16(spec))
+            cJSON_AddStringToObject(st->metrics, "numerics", "bf16");
         succeed(s, st, a);
     } else {
         phase_open(s, st, a);

@@ -233,10 +233,18 @@ void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_ta
 /* ---- giving out
  * -------------------------------------------------------------------------------------------------
  */
-bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w)
+const char *sched_class_of(const struct sched_job *j, const struct sched_worker *w)
 {
-    (void)s;
-    return !j->class_bound || sched_class_is_any(j) || strcmp(j->class_id, w->class_id) == 0;
+    return j->bf16 ? w->class_bf16 : w->class_id;
+}
+
+bool sched_class_fits(const struct sched_job *j, const struct sched_worker *w)
+{
+    const char *class_id = sched_class_of(j, w);
+
+    if (j->bf16 && class_id[0] == '\0')
+        return false;
+    return !j->class_bound || sched_class_is_any(j) || strcmp(j->class_id, class_id) == 0;
 }
 
 bool sched_class_is_any(const struct sched_job *j)
@@ -248,22 +256,32 @@ bool sched_class_is_any(const struct sched_job *j)
 static void class_tell(struct sched *s, struct sched_job *j, struct sched_worker *w,
                        struct sched_actions *a)
 {
+    const char *class_id = sched_class_of(j, w);
     struct sched_action *act;
 
-    if (w->other_class || run_state_is_final(j->state) || sched_class_fits(s, j, w))
+    if (w->other_class || run_state_is_final(j->state) || sched_class_fits(j, w))
         return;
     w->other_class = true;
     s->counters.refused++;
-    sched_note(a, j, NULL, "worker.other_class",
-               "%s gets no work: its numerics class is %.12s, the job runs on %.12s", w->id,
-               w->class_id, j->class_id);
     act = sched_act(a, SCHED_SEND_NOTE, NULL, NULL);
     snprintf(act->worker, sizeof act->worker, "%s", w->id);
+    if (class_id[0] == '\0') {
+        sched_note(a, j, NULL, "worker.other_class",
+                   "%s gets no work: the job trains with numerics: bf16, which it does not do",
+                   w->id);
+        snprintf(act->note, sizeof act->note,
+                 "no work of jobs with `numerics: bf16`: they need AVX512_BF16, or AVX2 and FMA, "
+                 "and a worker without --bf16 off");
+        return;
+    }
+    sched_note(a, j, NULL, "worker.other_class",
+               "%s gets no work: its numerics class is %.12s, the job runs on %.12s", w->id,
+               class_id, j->class_id);
     snprintf(
         act->note, sizeof act->note,
         "no work of jobs that run on numerics class %.12s: the class of this machine is %.12s, "
         "so its results would differ in the last bits; jobs with `numerics: any` take it",
-        j->class_id, w->class_id);
+        j->class_id, class_id);
 }
 
 void sched_class_up(struct sched *s, struct sched_worker *w, struct sched_actions *a)
@@ -273,16 +291,21 @@ void sched_class_up(struct sched *s, struct sched_worker *w, struct sched_action
         class_tell(s, s->job[i], w, a);
 }
 
+void sched_class_new(struct sched *s, struct sched_job *j, struct sched_actions *a)
+{
+    for (int i = 0; i < s->workers_n; i++)
+        class_tell(s, j, s->worker[i], a);
+}
+
 void sched_class_bind(struct sched *s, struct sched_job *j, const struct sched_worker *w,
                       struct sched_actions *a)
 {
     if (j->class_bound)
         return;
     j->class_bound = true;
-    snprintf(j->class_id, sizeof j->class_id, "%s", w->class_id);
+    snprintf(j->class_id, sizeof j->class_id, "%s", sched_class_of(j, w));
     sched_act(a, SCHED_SAVE_JOB, j, NULL);
-    for (int i = 0; i < s->workers_n; i++)
-        class_tell(s, j, s->worker[i], a);
+    sched_class_new(s, j, a);
 }
 
 /* How many more leases it may hold, at so many a thread. */
@@ -320,14 +343,15 @@ static bool shy_of(const struct sched_task *t, const struct sched_worker *w)
 
 /* Threads of the usable workers of a class: a job that is not bound yet begins on the largest, so
  * that one odd machine does not keep the others out of it. */
-static uint64_t class_threads(const struct sched *s, const char *class_id)
+static uint64_t class_threads(const struct sched *s, const struct sched_job *j,
+                              const char *class_id)
 {
     uint64_t n = 0;
 
     for (int i = 0; i < s->workers_n; i++) {
         const struct sched_worker *w = s->worker[i];
 
-        n += sched_worker_usable(w) && strcmp(w->class_id, class_id) == 0 ? w->threads : 0;
+        n += sched_worker_usable(w) && strcmp(sched_class_of(j, w), class_id) == 0 ? w->threads : 0;
     }
     return n;
 }
@@ -345,11 +369,11 @@ static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st,
         double score = 0;
 
         s->looked_at++;
-        if (spare == 0 || !sched_class_fits(s, st->job, w) || sched_audit_spoken(t, w->id))
+        if (spare == 0 || !sched_class_fits(st->job, w) || sched_audit_spoken(t, w->id))
             continue;
         score = (double)spare / (double)w->threads - (shy_of(t, w) ? 2.0 : 0.0);
         if (!st->job->class_bound)
-            score += 4.0 * (double)class_threads(s, w->class_id);
+            score += 4.0 * (double)class_threads(s, st->job, sched_class_of(st->job, w));
         if (best == NULL || score > best_score) {
             best = w;
             best_score = score;

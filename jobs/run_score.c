@@ -8,7 +8,7 @@
 #include "jobs/run_common.h"
 #include "jobs/run_score_batch.h"
 #include "jobs/run_score_lm.h"
-#include "model/ops.h"
+#include "model/gemm.h"
 
 struct job {
     const struct conversation *c;

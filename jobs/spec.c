@@ -58,6 +58,7 @@ struct spec *spec_new(void)
         (struct adamw){.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.01f};
     snprintf(s->train.optimizer, sizeof s->train.optimizer, "adamw");
     snprintf(s->train.schedule_name, sizeof s->train.schedule_name, "cosine");
+    snprintf(s->train.wire, sizeof s->train.wire, "fp32");
     s->train.schedule =
         (struct schedule){.name = SCHEDULE_COSINE, .warmup_steps = 0, .min_ratio = 0.1};
     snprintf(s->condition.template_name, sizeof s->condition.template_name, "plain");
@@ -98,6 +99,12 @@ struct spec *spec_new(void)
                             .rope_theta = 10000.0f,
                             .tied = true};
     return s;
+}
+
+bool spec_trains_bf16(const struct spec *s)
+{
+    return (s->kind == KIND_SFT || s->kind == KIND_TRAIN_ATTRIBUTE_MODEL) &&
+           strcmp(s->numerics, "bf16") == 0;
 }
 
 char *spec_text_add(struct text_list *l, const char *text)

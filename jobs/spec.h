@@ -101,6 +101,7 @@ struct train_spec {
     int checkpoint_every_steps; /* 0 = only at the end */
     char optimizer[16];         /* adamw */
     char schedule_name[16];     /* constant | linear | cosine; the enum in schedule follows it */
+    char wire[8];               /* fp32 | bf16: how gradients and parameters travel */
     double lr, grad_clip;
     struct adamw adamw;
     struct schedule schedule;
@@ -242,7 +243,7 @@ struct spec {
     int max_parallel;
     bool reuse_verified;
     double audit; /* share of gradients and row ranges that two workers must agree about, 0..1 */
-    char numerics[8];        /* "strict": one numerics class for the whole job; "any" */
+    char numerics[8];        /* "strict": one numerics class for the whole job; "any"; "bf16" */
     bool finish_independent; /* on_failure */
 };
 
@@ -277,6 +278,8 @@ int spec_parse(const char *yaml, size_t len, const char *const *sets, int sets_n
 /* The resolved form: JSON with every key and default, canonical; and back (trusted: written by spec_to_json). */
 cJSON *spec_to_json(const struct spec *s);
 int spec_from_json(const cJSON *j, struct spec **out, struct err *e);
+/* Does it train with products of bfloat16? Of a pipeline: its stages say it, each of its own. */
+bool spec_trains_bf16(const struct spec *s);
 const struct input_ref *spec_input(const struct spec *s, const char *key); /* NULL if absent */
 const struct data_spec *spec_data(const struct spec *s, const char *name);
 

@@ -121,6 +121,9 @@ static const struct key keys_train[] = {
            "tokens of one sequence at most"),
     NUMBER("checkpoint_every_steps", KEY_INT, train_spec, checkpoint_every_steps, 0, 1e9,
            "0 = only at the end"),
+    CHOICE("wire", train_spec, wire, "fp32|bf16",
+           "how gradients and parameters travel; bf16 halves the bytes and gives other bits, the same "
+           "whoever computes"),
     {"optimizer", KEY_SECTION, 0, 0, 0, 0, NULL, keys_optimizer, NULL, INNER, "the update rule"},
     {"schedule", KEY_SECTION, 0, 0, 0, 0, NULL, keys_schedule, NULL, INNER,
      "the learning rate over time"},
@@ -300,9 +303,10 @@ const struct key spec_keys[] = {
         "audit", KEY_REAL, spec, audit, 0, 1,
         "share of gradients and row ranges that a second worker computes as well; who is outvoted "
         "goes into quarantine"),
-    CHOICE("numerics", spec, numerics, "strict|any",
+    CHOICE("numerics", spec, numerics, "strict|any|bf16",
            "strict: all of it on CPUs with the same arithmetic, so that every run gives the same "
-           "bits; any: on whatever there is"),
+           "bits; any: on whatever there is; bf16: strict, and training multiplies matrices of "
+           "bfloat16 (sums, weights and all else stay fp32)"),
     CUSTOM("labels", offsetof(struct spec, schema), 0, &custom_labels, 0,
            "human labels of the data: classes or scale"),
     CUSTOM("attributes", offsetof(struct spec, schema), 0, &custom_attributes, 0,

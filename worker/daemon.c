@@ -22,7 +22,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "json/json.h"
-#include "model/ops.h"
+#include "model/bf16.h"
+#include "model/gemm.h"
 #include "net/keys.h"
 #include "net/link.h"
 #include "worker/duty.h"
@@ -577,7 +578,7 @@ static void endpoint_choose(struct worker *w, const char *bound)
 
 static int threads_open(struct worker *w, struct err *e)
 {
-    const struct ps_host_env host_env = {w, bytes_publish, on_report};
+    const struct ps_host_env host_env = {w, bytes_publish, on_report, w->config.threads - 1};
     const struct executor_env env = {w->artifacts, w->paths.scratch, w, on_outcome};
     char bound[WIRE_TEXT_MAX] = "";
 
@@ -595,7 +596,7 @@ static int threads_open(struct worker *w, struct err *e)
 static int duty_open(struct worker *w, struct err *e)
 {
     struct control *hello = control_new(CONTROL_HELLO);
-    struct digest fingerprint;
+    struct digest fingerprint, bf16;
     struct sysinfo info;
 
     if (getrandom(&hello->boot, sizeof hello->boot, 0) != (ssize_t)sizeof hello->boot ||
@@ -603,7 +604,9 @@ static int duty_open(struct worker *w, struct err *e)
         control_free(hello);
         return err_sys(e, "facts of this machine");
     }
+    bf16_limit(w->config.bf16);
     fingerprint_take(&fingerprint);
+    fingerprint_take_bf16(&fingerprint, &bf16);
     memcpy(hello->worker, w->id, sizeof hello->worker);
     snprintf(hello->name, sizeof hello->name, "%s", w->config.name);
     memcpy(hello->endpoint, w->endpoint, sizeof hello->endpoint);
@@ -613,10 +616,13 @@ static int duty_open(struct worker *w, struct err *e)
     snprintf(hello->build, sizeof hello->build, "%s", STEER_VERSION);
     snprintf(hello->blas, sizeof hello->blas, "%s", model_blas_core());
     snprintf(hello->fingerprint, sizeof hello->fingerprint, "%s", fingerprint.hex);
+    snprintf(hello->fingerprint_bf16, sizeof hello->fingerprint_bf16, "%s", bf16.hex);
     duty_init(&w->duty, hello);
-    log_info("worker.start", "worker=%s name=%s threads=%u roles=%u data=%s blas=%s class=%.12s",
+    log_info("worker.start",
+             "worker=%s name=%s threads=%u roles=%u data=%s blas=%s class=%.12s "
+             "bf16=%s bf16_class=%.12s",
              w->id, w->config.name, w->config.threads, w->config.roles, w->endpoint, hello->blas,
-             fingerprint.hex);
+             fingerprint.hex, bf16_how_name(bf16_how()), bf16.hex);
     control_free(hello);
     return 0;
 }

@@ -122,7 +122,7 @@ static void run_logits(const struct head_work *h, const struct dims *d, const st
 {
     size_t c = (size_t)d->width;
 
-    ops_linear(h->y + r->begin * c, c, params + o->head + r->lo * c, h->logits, r->n,
+    gemm_linear(h->gemm, h->y + r->begin * c, c, params + o->head + r->lo * c, h->logits, r->n,
                r->end - r->begin, c, r->n, false);
     progress_bump(h);
 }
@@ -163,9 +163,9 @@ static void lm_train(struct head_work *h, const struct dims *d, const struct off
         }
         if (grad == NULL)
             continue;
-        ops_linear_dx(h->logits, r.n, params + o->head + r.lo * c, h->dy + r.begin * c, c, n, c,
+        gemm_linear_dx(h->gemm, h->logits, r.n, params + o->head + r.lo * c, h->dy + r.begin * c, c, n, c,
                       r.n, false);
-        ops_linear_dw(h->logits, r.n, h->y + r.begin * c, c, grad + o->head + r.lo * c, n, c, r.n);
+        gemm_linear_dw(h->gemm, h->logits, r.n, h->y + r.begin * c, c, grad + o->head + r.lo * c, n, c, r.n);
     }
 }
 
@@ -195,7 +195,7 @@ static void regression_train(struct head_work *h, const struct dims *d, const st
 {
     size_t c = (size_t)d->width, k = (size_t)d->head_out, present;
 
-    ops_linear(h->y, c, params + o->head, h->logits, k, h->targets, c, k, false);
+    gemm_linear(h->gemm, h->y, c, params + o->head, h->logits, k, h->targets, c, k, false);
     for (size_t i = 0; i < h->targets; i++) {
         const struct batch_target *t = &b->target[h->order[i]];
         double sum = squared_error(h->logits + i * k, b->score + (size_t)t->id * k, k,
@@ -207,8 +207,8 @@ static void regression_train(struct head_work *h, const struct dims *d, const st
     progress_bump(h);
     if (grad == NULL)
         return;
-    ops_linear_dx(h->logits, k, params + o->head, h->dy, c, h->targets, c, k, false);
-    ops_linear_dw(h->logits, k, h->y, c, grad + o->head, h->targets, c, k);
+    gemm_linear_dx(h->gemm, h->logits, k, params + o->head, h->dy, c, h->targets, c, k, false);
+    gemm_linear_dw(h->gemm, h->logits, k, h->y, c, grad + o->head, h->targets, c, k);
 }
 
 void head_train(struct head_work *h, const struct dims *d, const real *params,
@@ -248,7 +248,7 @@ void head_losses(struct head_work *h, const struct dims *d, const real *params,
     order_targets(h, d, b, false);
     rows_gather(h, d, &o, params, rows, b);
     if (d->head == HEAD_REGRESSION) {
-        ops_linear(h->y, c, params + o.head, h->logits, k, h->targets, c, k, false);
+        gemm_linear(h->gemm, h->y, c, params + o.head, h->logits, k, h->targets, c, k, false);
         for (size_t i = 0; i < h->targets; i++)
             loss[h->order[i]] = (real)squared_error(
                 h->logits + i * k, b->score + (size_t)b->target[h->order[i]].id * k, k, 1,
@@ -278,7 +278,7 @@ void head_outputs(struct head_work *h, const struct dims *d, const real *params,
     rows_gather(h, d, &o, params, rows, b);
     if (d->head == HEAD_REGRESSION) {
         CHECK(stride >= k);
-        ops_linear(h->y, c, params + o.head, h->logits, k, h->targets, c, k, false);
+        gemm_linear(h->gemm, h->y, c, params + o.head, h->logits, k, h->targets, c, k, false);
         for (size_t i = 0; i < h->targets; i++)
             memcpy(out + (size_t)h->order[i] * stride, h->logits + i * k, k * sizeof *out);
         return;

@@ -10,6 +10,7 @@
 
 #include "model/carve.h"
 #include "model/dims.h"
+#include "model/gemm.h"
 #include "model/transformer.h"
 
 struct head_work {
@@ -18,6 +19,7 @@ struct head_work {
         *inv; /* [targets, C] three times, [targets]: gathered rows, normed rows, their gradient */
     real *logits;       /* [chunk, V] or [targets, head_out] */
     size_t targets;     /* in order[]; rows of weight 0 are left out when training */
+    const struct gemm *gemm;
     uint64_t *progress; /* may be NULL */
 };
 

@@ -1,64 +1,19 @@
 /*
- * ops: BLAS for the projections, vectors of VM_LANES for the rest.
- *
- * Every reduction runs in VM_LANES lanes from the first element on and ends in vm_sum(), whatever the length, so its bits
- * depend on the values alone. OpenBLAS is deterministic for one kernel family, one shape and one thread.
+ * ops: vectors of VM_LANES. Every reduction runs in VM_LANES lanes from the first element on and ends in vm_sum(), whatever
+ * the length, so its bits depend on the values alone.
  */
 #include "model/ops.h"
 
-#include <cblas.h>
 #include <math.h>
-#include <pthread.h>
 #include <string.h>
 
-#include "base/err.h"
 #include "model/vmath.h"
 
 #ifdef REAL_DOUBLE
-#define GEMM cblas_dgemm
 #define SQRT sqrt
 #else
-#define GEMM cblas_sgemm
 #define SQRT sqrtf
 #endif
-
-static pthread_once_t blas_once = PTHREAD_ONCE_INIT;
-
-static void blas_set(void)
-{
-    openblas_set_num_threads(1);
-}
-
-void model_blas_init(void)
-{
-    CHECK(pthread_once(&blas_once, blas_set) == 0);
-}
-
-const char *model_blas_core(void)
-{
-    return openblas_get_corename();
-}
-
-void ops_linear(const real *x, size_t ldx, const real *w, real *y, size_t ldy, size_t n, size_t in,
-                size_t out, bool add)
-{
-    GEMM(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)n, (blasint)out, (blasint)in, 1, x,
-         (blasint)ldx, w, (blasint)in, add ? 1 : 0, y, (blasint)ldy);
-}
-
-void ops_linear_dx(const real *dy, size_t ldy, const real *w, real *dx, size_t ldx, size_t n,
-                   size_t in, size_t out, bool add)
-{
-    GEMM(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)n, (blasint)in, (blasint)out, 1, dy,
-         (blasint)ldy, w, (blasint)in, add ? 1 : 0, dx, (blasint)ldx);
-}
-
-void ops_linear_dw(const real *dy, size_t ldy, const real *x, size_t ldx, real *dw, size_t n,
-                   size_t in, size_t out)
-{
-    GEMM(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)out, (blasint)in, (blasint)n, 1, dy,
-         (blasint)ldy, x, (blasint)ldx, 1, dw, (blasint)in);
-}
 
 real ops_dot(const real *a, const real *b, size_t n)
 {

@@ -1,9 +1,8 @@
 /*
- * ops: the operations of the decoder, each forward with its backward beside it.
+ * ops: the operations of the decoder but the matrix products (gemm.h), each forward with its backward beside it.
  *
- * Rows are tokens; matrices are row-major; ld* are row strides in elements. A weight is [out, in] as in a checkpoint, so a
- * linear layer is y = x W^T. Backward of a parameter ADDS INTO its gradient. Pure: no allocation, no global, no I/O; fixed
- * order of every sum, so equal inputs give equal bits on one numerics class (BLAS kernels are part of the class).
+ * Rows are tokens; matrices are row-major; ld* are row strides in elements. Backward of a parameter ADDS INTO its
+ * gradient. Pure: no allocation, no global, no I/O; fixed order of every sum, so equal inputs give equal bits.
  * Tests: tests/unit/model/test_ops.c, grad_ops.c (central differences in the double build).
  */
 #ifndef MODEL_OPS_H
@@ -14,21 +13,6 @@
 #include <stdint.h>
 
 #include "model/real.h"
-
-/* BLAS runs inside the calling thread. Call once per process before any numerics; thread-safe, later calls do nothing. */
-void model_blas_init(void);
-const char *
-model_blas_core(void); /* kernel family of OpenBLAS, "Haswell": part of the numerics class */
-
-/* y[n,out] = x[n,in] W^T, or y += with add. */
-void ops_linear(const real *x, size_t ldx, const real *w, real *y, size_t ldy, size_t n, size_t in,
-                size_t out, bool add);
-/* dx[n,in] = dy[n,out] W, or dx += with add. */
-void ops_linear_dx(const real *dy, size_t ldy, const real *w, real *dx, size_t ldx, size_t n,
-                   size_t in, size_t out, bool add);
-/* dw[out,in] += dy^T x. */
-void ops_linear_dw(const real *dy, size_t ldy, const real *x, size_t ldx, real *dw, size_t n,
-                   size_t in, size_t out);
 
 /* y = x / sqrt(mean(x^2) + eps) * w per row of c; inv[n] gets the reciprocal roots (NULL: not wanted). y may be x. */
 void ops_rmsnorm(const real *x, const real *w, real *y, real *inv, size_t n, size_t c, real eps);

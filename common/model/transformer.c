@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "model/attn.h"
 #include "model/carve.h"
+#include "model/gemm.h"
 #include "model/head.h"
 #include "model/ops.h"
 
@@ -32,6 +33,8 @@ struct workspace {
     struct attn_shape attn;
     int32_t rows_max, seqs_max, targets_max;
     uint64_t *progress;
+    const struct param_source *source; /* may be NULL */
+    struct gemm *gemm;
     size_t positions; /* rows of rope */
     real *rope;
     int32_t *pos;              /* [N] */
@@ -112,21 +115,22 @@ size_t workspace_bytes(const struct dims *d, int32_t rows_max, int32_t seqs_max,
 
     workspace_shape(&w, d, rows_max, seqs_max, targets_max);
     workspace_carve(&w, &c);
-    return c.used + sizeof w;
+    return c.used + sizeof w + gemm_bytes(GEMM_F32);
 }
 
 struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t seqs_max,
                                 int32_t targets_max)
 {
     struct workspace *w = mem_alloc(sizeof *w);
-    size_t bytes = workspace_bytes(d, rows_max, seqs_max, targets_max) - sizeof *w;
-    struct carve c = {aligned_alloc(CARVE_ALIGN, bytes), 0};
+    struct carve c = {NULL, 0};
 
-    CHECK(c.base != NULL);
     workspace_shape(w, d, rows_max, seqs_max, targets_max);
     workspace_carve(w, &c);
+    c = (struct carve){aligned_alloc(CARVE_ALIGN, c.used), 0};
+    CHECK(c.base != NULL);
+    workspace_carve(w, &c);
     ops_rope_table(w->rope, w->positions, w->attn.head_dim, (double)d->rope_theta);
-    model_blas_init();
+    workspace_set_gemm(w, GEMM_F32);
     return w;
 }
 
@@ -134,14 +138,32 @@ void workspace_free(struct workspace *w)
 {
     if (w == NULL)
         return;
+    gemm_free(w->gemm);
     free(w->layer); /* the first array of the one allocation */
     free(w);
+}
+
+void workspace_set_gemm(struct workspace *w, enum gemm_kind kind)
+{
+    gemm_free(w->gemm);
+    w->gemm = gemm_new(kind);
+    w->head.gemm = w->gemm;
 }
 
 void workspace_set_progress(struct workspace *w, uint64_t *counter)
 {
     w->progress = counter;
     w->head.progress = counter;
+}
+
+void workspace_set_source(struct workspace *w, const struct param_source *source)
+{
+    w->source = source;
+}
+
+static bool params_need(const struct workspace *w, size_t begin, size_t end)
+{
+    return w->source == NULL || w->source->need(w->source->self, begin, end);
 }
 
 static void progress_bump(const struct workspace *w)
@@ -247,7 +269,7 @@ static void attention_forward(const struct workspace *w, const real *p, const st
     size_t ld = (w->attn.heads + 2 * w->attn.kv_heads) * d;
 
     ops_rmsnorm(s->x, p + at->norm1, w->norm, s->inv1, n, c, (real)w->dims.norm_eps);
-    ops_linear(w->norm, c, p + at->qkv, s->qkv, ld, n, c, ld, false);
+    gemm_linear(w->gemm, w->norm, c, p + at->qkv, s->qkv, ld, n, c, ld, false);
     ops_rope(s->qkv, ld, w->rope, w->pos, n, w->attn.heads + w->attn.kv_heads, d);
     attn_forward(&w->attn, &rows, s->qkv, s->att, s->lse, w->scratch);
 }
@@ -264,8 +286,8 @@ static void attention_backward(const struct workspace *w, const real *p, const s
     attn_backward(&w->attn, &rows, s->qkv, s->att, s->lse, w->datt, w->dqkv, w->scratch);
     ops_rope_backward(w->dqkv, ld, w->rope, w->pos, n, w->attn.heads + w->attn.kv_heads, d);
     ops_rmsnorm_again(s->x, p + at->norm1, s->inv1, w->norm, n, c);
-    ops_linear_dw(w->dqkv, ld, w->norm, c, g + at->qkv, n, c, ld);
-    ops_linear_dx(w->dqkv, ld, p + at->qkv, w->dnorm, c, n, c, ld, false);
+    gemm_linear_dw(w->gemm, w->dqkv, ld, w->norm, c, g + at->qkv, n, c, ld);
+    gemm_linear_dx(w->gemm, w->dqkv, ld, p + at->qkv, w->dnorm, c, n, c, ld, false);
     ops_rmsnorm_backward(w->dnorm, s->x, p + at->norm1, s->inv1, w->dx, g + at->norm1, n, c);
 }
 
@@ -277,12 +299,12 @@ static void mlp_forward(const struct workspace *w, const real *p, const struct l
     size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn,
            hd = w->attn.heads * w->attn.head_dim;
 
-    ops_linear(att, hd, p + at->o, s->mid, c, n, hd, c, true);
+    gemm_linear(w->gemm, att, hd, p + at->o, s->mid, c, n, hd, c, true);
     ops_rmsnorm(s->mid, p + at->norm2, w->norm, s->inv2, n, c, (real)w->dims.norm_eps);
-    ops_linear(w->norm, c, p + at->gate_up, s->gu, 2 * f, n, c, 2 * f, false);
+    gemm_linear(w->gemm, w->norm, c, p + at->gate_up, s->gu, 2 * f, n, c, 2 * f, false);
     ops_swiglu(s->gu, s->h, n, f);
     memcpy(next, s->mid, n * c * sizeof *next);
-    ops_linear(s->h, f, p + at->down, next, c, n, f, c, true);
+    gemm_linear(w->gemm, s->h, f, p + at->down, next, c, n, f, c, true);
 }
 
 /* w->dx [n, C]: gradient of next, becomes that of the residual stream; datt [n, H D] gets that of att. */
@@ -293,15 +315,15 @@ static void mlp_backward(const struct workspace *w, const real *p, const struct 
     size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn,
            hd = w->attn.heads * w->attn.head_dim;
 
-    ops_linear_dw(w->dx, c, s->h, f, g + at->down, n, f, c);
-    ops_linear_dx(w->dx, c, p + at->down, w->dh, f, n, f, c, false);
+    gemm_linear_dw(w->gemm, w->dx, c, s->h, f, g + at->down, n, f, c);
+    gemm_linear_dx(w->gemm, w->dx, c, p + at->down, w->dh, f, n, f, c, false);
     ops_swiglu_backward(w->dh, s->gu, s->gu, n, f);
     ops_rmsnorm_again(s->mid, p + at->norm2, s->inv2, w->norm, n, c);
-    ops_linear_dw(s->gu, 2 * f, w->norm, c, g + at->gate_up, n, c, 2 * f);
-    ops_linear_dx(s->gu, 2 * f, p + at->gate_up, w->dnorm, c, n, c, 2 * f, false);
+    gemm_linear_dw(w->gemm, s->gu, 2 * f, w->norm, c, g + at->gate_up, n, c, 2 * f);
+    gemm_linear_dx(w->gemm, s->gu, 2 * f, p + at->gate_up, w->dnorm, c, n, c, 2 * f, false);
     ops_rmsnorm_backward(w->dnorm, s->mid, p + at->norm2, s->inv2, w->dx, g + at->norm2, n, c);
-    ops_linear_dw(w->dx, c, att, hd, g + at->o, n, hd, c);
-    ops_linear_dx(w->dx, c, p + at->o, datt, hd, n, hd, c, false);
+    gemm_linear_dw(w->gemm, w->dx, c, att, hd, g + at->o, n, hd, c);
+    gemm_linear_dx(w->gemm, w->dx, c, p + at->o, datt, hd, n, hd, c, false);
 }
 
 /* next [N, C] = layer(s->x); next may be s->x, which is read before next is written. */
@@ -351,25 +373,30 @@ static void last_backward(const struct workspace *w, const real *p, const struct
 
 /* ---- the whole ---- */
 
-/* Runs all layers; keep: every layer's state for a backward. */
-static struct head_rows trunk_forward(struct workspace *w, const real *params,
-                                      const struct batch *b, bool keep)
+/* Runs all layers; keep: every layer's state for a backward. False: parameters will not come. */
+static bool trunk_forward(struct workspace *w, const real *params, const struct batch *b, bool keep,
+                          struct head_rows *out)
 {
     size_t layers = (size_t)w->dims.layers, c = (size_t)w->dims.width;
 
     for (int32_t i = 0; i < b->seqs; i++)
         for (int32_t r = b->seq_begin[i]; r < b->seq_begin[i + 1]; r++)
             w->pos[r] = r - b->seq_begin[i];
+    if (!params_need(w, 0, w->at.layers))
+        return false;
     ops_embed(params + w->at.embed, b->token, w->layer[0].x, (size_t)b->rows, c);
     for (size_t l = 0; l < layers; l++) {
         const real *p = params + w->at.layers + l * w->at.layer_size;
 
+        if (!params_need(w, (size_t)(p - params), (size_t)(p - params) + w->at.layer_size))
+            return false;
         if (l + 1 == layers)
             last_forward(w, p, b, &w->layer[keep ? l : 0]);
         else
             layer_forward(w, p, b, &w->layer[keep ? l : 0], w->layer[keep ? l + 1 : 0].x);
     }
-    return (struct head_rows){w->last, w->place, w->n_wanted};
+    *out = (struct head_rows){w->last, w->place, w->n_wanted};
+    return params_need(w, w->at.final_norm, w->at.count);
 }
 
 /* From w->dx, the gradient of the wanted rows. */
@@ -402,7 +429,10 @@ void transformer_train(const struct dims *d, const real *params, const struct ba
             sink->ready(sink->self, 0, w->at.count);
         return;
     }
-    rows = trunk_forward(w, params, b, grad != NULL);
+    if (!trunk_forward(w, params, b, grad != NULL, &rows)) {
+        *out = (struct loss_out){0, 0, 0};
+        return;
+    }
     head_train(&w->head, d, params, &rows, b, w->dx, grad, out);
     if (grad == NULL)
         return;
@@ -420,7 +450,7 @@ void transformer_losses(const struct dims *d, const real *params, const struct b
 
     batch_check(w, d, b);
     rows_want(w, b, false);
-    rows = trunk_forward(w, params, b, false);
+    CHECK(trunk_forward(w, params, b, false, &rows));
     head_losses(&w->head, d, params, &rows, b, loss);
 }
 
@@ -431,6 +461,6 @@ void transformer_outputs(const struct dims *d, const real *params, const struct 
 
     batch_check(w, d, b);
     rows_want(w, b, false);
-    rows = trunk_forward(w, params, b, false);
+    CHECK(trunk_forward(w, params, b, false, &rows));
     head_outputs(&w->head, d, params, &rows, b, out, stride);
 }

@@ -273,6 +273,7 @@ static void machine_pack(const struct control *c, struct packing *p)
     p->machine.build = bytes_of(c->build);
     p->machine.fingerprint = bytes_of(c->fingerprint);
     p->machine.blas = bytes_of(c->blas);
+    p->machine.fingerprint_bf16 = bytes_of(c->fingerprint_bf16);
     p->envelope.machine = &p->machine;
 }
 
@@ -566,6 +567,7 @@ static int machine_take(const Steer__Envelope *v, struct control *c, struct err 
     TRY(TAKE("build", m->build, c->build));
     TRY(TAKE("fingerprint", m->fingerprint, c->fingerprint));
     TRY(TAKE("blas", m->blas, c->blas));
+    TRY(TAKE("fingerprint_bf16", m->fingerprint_bf16, c->fingerprint_bf16));
     c->boot = m->boot;
     c->roles = m->roles;
     c->threads = m->threads;

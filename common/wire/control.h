@@ -129,6 +129,7 @@ struct control {
     uint32_t roles, threads;
     uint64_t memory_bytes;
     char build[WIRE_TEXT_MAX], fingerprint[WIRE_TEXT_MAX], blas[WIRE_TEXT_MAX];
+    char fingerprint_bf16[WIRE_TEXT_MAX]; /* HELLO: "" = takes no job with numerics: bf16 */
     uint64_t progress; /* HEARTBEAT: bumped by compute threads */
     bool draining;     /* HEARTBEAT, HELLO */
     uint32_t leases_n; /* HELLO, HEARTBEAT: what it holds */

@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "net/link.h"
+#include "net/region.h"
 #include "sim_core.h"
 #include "worker/mailbox.h"
 
@@ -30,6 +31,15 @@ struct message {
     char data[];
 };
 
+struct made_region {
+    struct made_region *next;
+    struct sim_proc *proc;
+    struct region_key key;
+    uint64_t stamp;
+    unsigned refs;
+    void *data;
+};
+
 struct socket {
     struct socket *next; /* of all */
     struct sim_proc *proc;
@@ -48,6 +58,8 @@ struct socket {
     struct sim_fiber *poller;
 };
 
+static struct made_region *regions;
+static uint64_t region_ids;
 struct sim_net_faults sim_net_faults;
 struct sim_net_counts sim_net_counts;
 
@@ -100,6 +112,8 @@ void sim_net_reset(void)
     net.serial = 0;
     net.conns = net.binds = 0;
     net.ports = net.fds = 0;
+    regions = NULL; /* of processes that are gone */
+    region_ids = 0;
     sim_net_heal();
     memset(&sim_net_counts, 0, sizeof sim_net_counts);
 }
@@ -513,4 +527,84 @@ WRAP(void *, mailbox_wait, struct mailbox *m)
 WRAP(int, mailbox_fd, const struct mailbox *m)
 {
     return ((const struct box *)m)->fd;
+}
+
+/* ---- regions: a machine has one process that shares memory with itself ------------------------- */
+
+WRAP(int, region_new, size_t bytes, bool shared, struct region **out, struct err *e)
+{
+    struct made_region *r = mem_zalloc(1, sizeof *r);
+
+    (void)shared;
+    (void)e;
+    r->proc = sim_self();
+    r->key = (struct region_key){.id = ++region_ids, .bytes = bytes, .pid = 1, .fd = 1};
+    r->refs = 1;
+    r->data = mem_zalloc(1, bytes);
+    r->next = regions;
+    regions = r;
+    *out = (struct region *)r;
+    return 0;
+}
+
+WRAP(struct region_key, region_key, const struct region *r)
+{
+    return ((const struct made_region *)r)->key;
+}
+
+WRAP(int, region_attach, const struct region_key *key, struct region **out, struct err *e)
+{
+    for (struct made_region *r = regions; r != NULL; r = r->next)
+        if (r->key.id == key->id && r->key.bytes == key->bytes && r->proc == sim_self()) {
+            r->refs++;
+            *out = (struct region *)r;
+            return 0;
+        }
+    return err_set(e, ERR_UNREACHABLE, "memory of another machine");
+}
+
+WRAP(void, region_hold, struct region *r)
+{
+    ((struct made_region *)r)->refs++;
+}
+
+WRAP(void, region_release, struct region *held)
+{
+    struct made_region *r = (struct made_region *)held, **at = &regions;
+
+    if (r == NULL || --r->refs > 0)
+        return;
+    while (*at != r)
+        at = &(*at)->next;
+    *at = r->next;
+    memset(r->data, 0xff, r->key.bytes); /* whoever reads it still gets NaNs */
+    free(r->data);
+    free(r);
+}
+
+WRAP(void *, region_data, const struct region *r)
+{
+    return ((const struct made_region *)r)->data;
+}
+
+WRAP(size_t, region_bytes, const struct region *r)
+{
+    return ((const struct made_region *)r)->key.bytes;
+}
+
+WRAP(void, region_stamp, struct region *r, uint64_t version)
+{
+    ((struct made_region *)r)->stamp = version;
+}
+
+WRAP(uint64_t, region_stamped, const struct region *r)
+{
+    return ((const struct made_region *)r)->stamp;
+}
+
+WRAP(bool, region_show, struct region *over, struct region *r, size_t at, size_t len)
+{
+    (void)at;
+    (void)len;
+    return over == r;
 }

@@ -16,6 +16,11 @@
 #define BODY "data: {d: {files: [a.jsonl]}}\ninputs: {base: \"file:m\", train: \"data:d\"}\n"
 #define GOOD HEAD ATTRS BODY "train: {max_steps: 10}\n"
 
+#define PIPELINE                                                                                   \
+    "apiVersion: steerlm/v1\nkind: pipeline\nname: x\n" ATTRS "data: {d: {files: [a.jsonl]}}\n"
+#define TRAINING                                                                                   \
+    "- {name: t, kind: sft, inputs: {base: \"file:m\", train: \"data:d\"}, train: {max_steps: 1}}\n"
+
 static struct spec *parse(const char *yaml, struct spec_problems *p)
 {
     struct spec *s = NULL;
@@ -110,6 +115,13 @@ static void test_bad_specs_are_refused_with_place_and_bound(void **state)
          4, 43, "bad_choice", "no measure"},
         {HEAD "attributes: {q: {type: categorical, from: mood}}\n" BODY "train: {max_steps: 1}\n",
          4, 17, "missing", "from"},
+        {GOOD "numerics: bf61\n", 8, 11, "bad_choice", "\"bf16\""},
+        {"apiVersion: steerlm/v1\nkind: generate\nname: x\nnumerics: bf16\n"
+         "inputs: {model: \"file:m\"}\ngenerate: {from_nothing: 1}\n",
+         4, 11, "bad_choice", "did you mean \"strict\""},
+        {PIPELINE "numerics: strict\nstages:\n- {name: g, kind: generate, numerics: bf16, "
+                  "inputs: {model: \"stage:t\"}, generate: {from_nothing: 1}}\n" TRAINING,
+         8, 39, "bad_choice", "generate computes in fp32"},
         {HEAD ATTRS BODY "train: {max_steps: 1}\nreuse_verified: yes\n", 8, 17, "wrong_type",
          "true or false"},
     };
@@ -129,6 +141,37 @@ static void test_bad_specs_are_refused_with_place_and_bound(void **state)
                      p.n ? p.v[0].column : -1, p.n ? p.v[0].code : "-",
                      p.n ? p.v[0].text : "no problem");
         spec_problems_free(&p);
+    }
+}
+
+/* A pipeline's word is for the stages that train; a stage may have one of its own. */
+static void test_bf16_is_for_the_stages_that_train(void **state)
+{
+    static const char *const yaml[] = {
+        PIPELINE "numerics: bf16\nstages:\n- {name: g, kind: generate, inputs: {model: "
+                 "\"stage:t\"}, generate: {from_nothing: 1}}\n" TRAINING,
+        PIPELINE
+        "stages:\n- {name: g, kind: generate, inputs: {model: \"stage:t\"}, "
+        "generate: {from_nothing: 1}}\n- {name: t, kind: sft, numerics: bf16, inputs: {base: "
+        "\"file:m\", train: \"data:d\"}, train: {max_steps: 1}}\n"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof yaml / sizeof yaml[0]; i++) {
+        struct spec_problems p = {0};
+        struct spec *s = parse(yaml[i], &p), *back;
+        struct err e;
+        cJSON *j;
+
+        if (s == NULL)
+            fail_msg("%d:%d %s", p.v[0].line, p.v[0].column, p.v[0].text);
+        j = spec_to_json(s);
+        assert_int_equal(spec_from_json(j, &back, &e), 0);
+        assert_string_equal(back->stage[0]->spec->numerics, "strict");
+        assert_false(spec_trains_bf16(back->stage[0]->spec));
+        assert_true(spec_trains_bf16(back->stage[1]->spec));
+        cJSON_Delete(j);
+        spec_free(s);
+        spec_free(back);
     }
 }
 
@@ -303,6 +346,7 @@ int main(void)
         cmocka_unit_test(test_good_spec_has_values_and_defaults),
         cmocka_unit_test(test_weights_of_decoding),
         cmocka_unit_test(test_bad_specs_are_refused_with_place_and_bound),
+        cmocka_unit_test(test_bf16_is_for_the_stages_that_train),
         cmocka_unit_test(test_all_problems_are_listed),
         cmocka_unit_test(test_bombs_end_quickly),
         cmocka_unit_test(test_demo_reads_back_the_same_from_its_json),

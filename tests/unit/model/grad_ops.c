@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "model/attn.h"
+#include "model/gemm.h"
 #include "model/ops.h"
 #include "tests/unit/model/model_fixture.h"
 
@@ -40,6 +41,8 @@ static void check(void (*forward)(void *self, real *out), void *self, const real
 
 enum { N = 5, C = 11, O = 7, OPS_MAX = N * 2 * C };
 
+static struct gemm *gemm;
+
 struct linear {
     real *x, *w;
 };
@@ -48,7 +51,7 @@ static void linear_run(void *self, real *out)
 {
     struct linear *l = self;
 
-    ops_linear(l->x, C, l->w, out, O, N, C, O, false);
+    gemm_linear(gemm, l->x, C, l->w, out, O, N, C, O, false);
 }
 
 static void test_linear(void **state)
@@ -59,11 +62,13 @@ static void test_linear(void **state)
     real *dx0 = fixture_normals(N * C, 4, 1.0), *dw0 = fixture_normals(O * C, 5, 1.0);
 
     (void)state;
-    ops_linear_dx(top, O, l.w, dx, C, N, C, O, true);
-    ops_linear_dw(top, O, l.x, C, dw, N, C, O);
+    gemm = gemm_new(GEMM_F32);
+    gemm_linear_dx(gemm, top, O, l.w, dx, C, N, C, O, true);
+    gemm_linear_dw(gemm, top, O, l.x, C, dw, N, C, O);
     check(linear_run, &l, top, N * O, l.x, dx, dx0, N * C);
     check(linear_run, &l, top, N * O, l.w, dw, dw0, O * C);
     free(l.x), free(l.w), free(top), free(dx), free(dw), free(dx0), free(dw0);
+    gemm_free(gemm);
 }
 
 static void norm_run(void *self, real *out)

@@ -20,45 +20,6 @@ static void near(real got, double want, double scale)
         fail_msg("got %.9g, want %.9g", (double)got, want);
 }
 
-static void test_linear(void **state)
-{
-    enum { N = 5, IN = 9, OUT = 6, LDX = 11, LDY = 8 };
-    real *x = fixture_normals(N * LDX, 1, 1.0), *w = fixture_normals(OUT * IN, 2, 1.0),
-         *y = fixture_normals(N * LDY, 3, 1.0);
-    real *was = fixture_normals(N * LDY, 3, 1.0), *dx = fixture_reals(N * LDX),
-         *dw = fixture_normals(OUT * IN, 2, 1.0);
-
-    (void)state;
-    model_blas_init();
-    assert_true(strlen(model_blas_core()) > 0);
-    ops_linear(x, LDX, w, y, LDY, N, IN, OUT, true);
-    for (size_t r = 0; r < N; r++)
-        for (size_t o = 0; o < LDY; o++) {
-            double sum = (double)was[r * LDY + o];
-
-            for (size_t i = 0; i < IN && o < OUT; i++)
-                sum += (double)x[r * LDX + i] * (double)w[o * IN + i];
-            near(y[r * LDY + o], sum, 10.0);
-        }
-    ops_linear(x, LDX, w, was, LDY, N, IN, OUT, false);
-    near(was[0], (double)ops_dot(x, w, IN), 10.0);
-    ops_linear_dx(y, LDY, w, dx, LDX, N, IN, OUT, false);
-    ops_linear_dx(y, LDY, w, dx, LDX, N, IN, OUT, true);
-    ops_linear_dw(y, LDY, x, LDX, dw, N, IN, OUT);
-    for (size_t i = 0; i < IN; i++) {
-        double sum = 0.0, sum_w = (double)w[2 * IN + i];
-
-        for (size_t o = 0; o < OUT; o++)
-            sum += 2.0 * (double)y[3 * LDY + o] * (double)w[o * IN + i];
-        for (size_t r = 0; r < N; r++)
-            sum_w += (double)y[r * LDY + 2] * (double)x[r * LDX + i];
-        near(dx[3 * LDX + i], sum, 50.0);
-        near(dw[2 * IN + i], sum_w, 50.0);
-    }
-    assert_true(dx[3 * LDX + IN] == 0);
-    free(x), free(w), free(y), free(was), free(dx), free(dw);
-}
-
 static void test_rmsnorm(void **state)
 {
     (void)state;
@@ -216,7 +177,6 @@ static void test_dot_and_axpy(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear),
         cmocka_unit_test(test_rmsnorm),
         cmocka_unit_test(test_rope_turns_pairs_by_position),
         cmocka_unit_test(test_swiglu),

@@ -94,6 +94,7 @@ static void test_hello_keeps_every_field(void **state)
     strcpy(c->build, "v1");
     strcpy(c->fingerprint, "abc");
     strcpy(c->blas, "Zen");
+    strcpy(c->fingerprint_bf16, "def");
     c->boot = 7;
     c->roles = ROLE_COMPUTE | ROLE_PARAMS;
     c->threads = 4;
