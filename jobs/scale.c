@@ -50,6 +50,8 @@ int scale_measured_read(const cJSON *j, struct scale_measured *out, struct err *
                {"unit_s", 1e-9, 1e6, &out->unit_s},
                {"backward", 0, 1, &out->backward},
                {"early", 0, 1, &out->early},
+               {"forward", 0, 1, &out->forward},
+               {"later", 0, 1, &out->later},
                {"fold_bytes_s", 1, 1e15, &out->fold_bytes_s},
                {"apply_params_s", 1, 1e15, &out->apply_params_s},
                {"crypt_bytes_s", 1, 1e15, &out->crypt_bytes_s}};
@@ -110,8 +112,7 @@ struct spread {
     double nodes_one;  /* tree nodes that the busiest worker pushes */
     double nodes_all;  /* and all workers */
     double nodes_here; /* of the worker that pushes the fewest: at its own host they need no wire */
-    uint32_t clients;  /* threads that pull, on all workers */
-    uint32_t clients_one;
+    uint32_t clients;  /* that pull */
 };
 
 /* As the coordinator deals when all machines are equal: hosts have two chunks or more, units go in
@@ -130,24 +131,20 @@ static void spread_make(const struct scale_measured *m, const struct scale_plan 
         uint64_t begin = (uint64_t)p->units * w / workers,
                  end = (uint64_t)p->units * (w + 1) / workers;
         double nodes = 0;
-        uint32_t busy = 0;
         for (uint32_t t = 0; t < p->threads; t++) {
             struct tree_node node[TREE_COVER_MAX];
             struct tree_span part = {(uint32_t)(begin + (end - begin) * t / p->threads),
                                      (uint32_t)(begin + (end - begin) * (t + 1) / p->threads)};
-            busy += part.end > part.begin;
             if (part.end > part.begin)
                 nodes += (double)tree_cover(p->units, part, node, TREE_COVER_MAX);
             if (part.end - part.begin > out->most)
                 out->most = part.end - part.begin;
         }
-        out->clients_one = busy > out->clients_one ? busy : out->clients_one;
-        out->clients += p->threads; /* those without a unit pull too */
+        out->clients++; /* one view for all threads of a process */
         out->nodes_all += nodes;
         out->nodes_one = nodes > out->nodes_one ? nodes : out->nodes_one;
         out->nodes_here = nodes < out->nodes_here ? nodes : out->nodes_here;
     }
-    out->clients_one = p->threads;
 }
 
 static double larger(double a, double b)
@@ -160,7 +157,7 @@ void scale_predict(const struct scale_measured *m, const struct scale_plan *p,
 {
     double bytes = (double)m->params * FLOAT_BYTES, rate = l->bits_s / 8.0 * PAYLOAD;
     double unit_s = m->unit_s * (double)p->unit_rows / (double)m->unit_rows;
-    double hidden, away, push_s, fold_s, most = 0;
+    double hidden, ahead, away, push_s, pull_s, fold_s, most = 0;
     bool copies = false;
     struct spread s;
 
@@ -174,18 +171,23 @@ void scale_predict(const struct scale_measured *m, const struct scale_plan *p,
     /* A host takes in what all others push of its share; a worker sends what is not its own host's. */
     out->push_bytes = bytes * larger(s.share * (s.nodes_all - s.nodes_here), away * s.nodes_one);
     out->pull_bytes =
-        bytes * larger(s.share * (double)(s.clients - s.clients_one), away * (double)s.clients_one);
+        bytes * larger(s.share * (double)(s.clients - 1), away);
     out->part_s[SCALE_COMPUTE] = s.most * unit_s;
     hidden = unit_s * m->backward;
     push_s = out->push_bytes / rate;
-    /* Of the push, the early share may travel while the backward runs. */
-    push_s -= larger(0, push_s * m->early < hidden ? push_s * m->early : hidden);
+    /* Of the push, the early share may travel while the backward runs; but who computes on all cores
+     * pays for its encryption, out and in. */
+    push_s -= push_s * m->early < hidden ? push_s * m->early : hidden;
+    if (l->encrypted)
+        push_s = larger(push_s, 2.0 * out->push_bytes / m->crypt_bytes_s / p->threads);
     fold_s = bytes * s.share * s.nodes_all / m->fold_bytes_s;
     fold_s -= fold_s * m->early < hidden ? fold_s * m->early : hidden;
     out->part_s[SCALE_PUSH] = push_s;
     out->part_s[SCALE_FOLD] = larger(0, fold_s - push_s);
     out->part_s[SCALE_APPLY] = (double)m->params * s.share * (copies ? 2 : 1) / m->apply_params_s;
-    out->part_s[SCALE_PULL] = out->pull_bytes / rate;
+    pull_s = out->pull_bytes / rate;
+    ahead = unit_s * m->forward; /* the last layers may come while the first compute */
+    out->part_s[SCALE_PULL] = pull_s - (pull_s * m->later < ahead ? pull_s * m->later : ahead);
     out->part_s[SCALE_REPLICA] = copies ? bytes * s.share / rate : 0;
     out->part_s[SCALE_LATENCY] =
         p->workers > 1 ? l->latency_s * (WAITS + (copies ? WAITS_REPLICA : 0)) : 0;

@@ -11,7 +11,7 @@
  *             backward of a node's last unit (layers leave early; the embedding leaves at the end)
  *   fold      bytes that the busiest host hashes and adds / its rate, as far as longer than the push
  *   apply     parameters of a host, own and copy, / AdamW's rate
- *   pull      as push, the other way; not hidden: a forward waits for all parameters
+ *   pull      as push, the other way, once a process, less what comes while the first layers compute
  *   replica   root gradients to the neighbour, where there are two hosts or more
  *   latency   messages of a step that wait for each other x one-way latency
  *
@@ -34,7 +34,10 @@ struct scale_measured {
     double unit_s;               /* a unit's forward and backward, on each of them */
     double
         backward; /* share of unit_s in which the gradient leaves, 0: nothing leaves before the end */
-    double early;          /* share of the parameters whose gradient is final before the end */
+    double early; /* share of the parameters whose gradient is final before the end */
+    double
+        forward; /* share of unit_s that has begun before the last parameters are needed, 0: all are at once */
+    double later;          /* share of the parameters that the start does not need */
     double fold_bytes_s;   /* hashing and adding pushed gradients, one core */
     double apply_params_s; /* AdamW, one core */
     double crypt_bytes_s;  /* encrypting and authenticating, one core */

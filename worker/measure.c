@@ -31,7 +31,7 @@ struct bench {
     struct measure_args args;
     const struct spec *spec;
     int32_t row_tokens, rows; /* of a sequence; sequences of a unit */
-    double unit_s, early, backward, fold_bytes_s, apply_params_s, crypt_bytes_s;
+    double unit_s, early, backward, later, forward, fold_bytes_s, apply_params_s, crypt_bytes_s;
 };
 
 int measure_args_parse(int argc, char **argv, struct measure_args *out, struct err *e)
@@ -80,8 +80,10 @@ struct hand {
     pthread_barrier_t *gate;
     double took[RUNS_MAX];
     uint64_t begun, first; /* of the last unit, and when its first gradient was final */
+    uint64_t needed;       /* when the last parameters were needed */
+    size_t first_need;     /* elements that were needed before anything could start */
     size_t last_begin;     /* where the last final part but the embedding began */
-    double backward;
+    double backward, forward;
     int runs, *stop;
     bool lead; /* says when it is enough */
 };
@@ -95,6 +97,16 @@ static void on_ready(void *self, size_t begin, size_t end)
         h->first = clock_ns();
     if (begin > 0)
         h->last_begin = begin;
+}
+
+static bool on_need(void *self, size_t begin, size_t end)
+{
+    struct hand *h = self;
+
+    if (begin == 0)
+        h->first_need = end;
+    h->needed = clock_ns();
+    return true;
 }
 
 static void batch_make(const struct bench *b, struct batch *batch)
@@ -119,7 +131,9 @@ static void *hand_main(void *arg)
     struct hand *h = arg;
     const struct bench *b = h->b;
     const struct grad_sink sink = {h, on_ready};
+    const struct param_source source = {h, on_need};
     float *grad = mem_zalloc(b->model.layout.count, sizeof *grad);
+    float *sum = mem_zalloc(b->model.layout.count, sizeof *sum);
     uint64_t from = clock_ns();
     struct workspace *w;
     struct batch batch;
@@ -127,15 +141,20 @@ static void *hand_main(void *arg)
 
     batch_make(b, &batch);
     w = workspace_new(&b->model.dims, batch.rows, batch.seqs, batch.targets);
+    workspace_set_gemm(w, strcmp(b->spec->numerics, "bf16") == 0 ? GEMM_BF16 : GEMM_F32);
+    workspace_set_source(w, &source);
     for (h->runs = 0; h->runs < RUNS_MAX; h->runs++) {
         pthread_barrier_wait(h->gate); /* all threads compute at once, as in a step */
         if (*h->stop)
             break;
-        memset(grad, 0, b->model.layout.count * sizeof *grad);
         h->first = 0;
         h->begun = clock_ns();
+        memset(grad, 0, b->model.layout.count * sizeof *grad);
         transformer_train(&b->model.dims, b->model.params, &batch, grad, &sink, w, &out);
+        for (size_t i = 0; i < b->model.layout.count; i++)
+            sum[i] += grad[i]; /* a unit meets its sibling */
         h->took[h->runs] = (double)(clock_ns() - h->begun) * 1e-9;
+        h->forward = (double)(h->needed - h->begun) * 1e-9 / h->took[h->runs];
         h->backward =
             h->first == 0 ? 0 : 1.0 - (double)(h->first - h->begun) * 1e-9 / h->took[h->runs];
         pthread_barrier_wait(h->gate);
@@ -145,6 +164,7 @@ static void *hand_main(void *arg)
     workspace_free(w);
     batch_fini(&batch);
     free(grad);
+    free(sum);
     return NULL;
 }
 
@@ -172,6 +192,8 @@ static void unit_measure(struct bench *b)
     }
     b->unit_s = most;
     b->backward = hand[0].backward;
+    b->forward = hand[0].forward;
+    b->later = 1.0 - (double)hand[0].first_need / (double)b->model.layout.count;
     b->early = 1.0 - (double)hand[0].last_begin / (double)b->model.layout.count;
     pthread_barrier_destroy(&gate);
     free(hand);
@@ -307,6 +329,8 @@ static void print(const struct bench *b)
     cJSON_AddNumberToObject(o, "unit_s", b->unit_s);
     cJSON_AddNumberToObject(o, "backward", b->backward);
     cJSON_AddNumberToObject(o, "early", b->early);
+    cJSON_AddNumberToObject(o, "forward", b->forward);
+    cJSON_AddNumberToObject(o, "later", b->later);
     cJSON_AddNumberToObject(o, "fold_bytes_s", b->fold_bytes_s);
     cJSON_AddNumberToObject(o, "apply_params_s", b->apply_params_s);
     cJSON_AddNumberToObject(o, "crypt_bytes_s", b->crypt_bytes_s);

@@ -15,6 +15,7 @@
 #include "ps/floats.h"
 
 #define REPLICA_REPEAT_MS 1000
+#define REPLICA_REPEAT_MOST_MS 8000
 #define MESSAGE_BYTES_MAX ((size_t)4 << 20)
 
 static void floats_free(void *data, void *hint)
@@ -77,16 +78,21 @@ void hosted_replicas_send(struct hosted *x, uint32_t begin, uint32_t end)
 {
     uint32_t first = x->s->plan.chunk_begin;
     uint32_t most = chunks_per_message(x);
-    uint64_t now = clock_ms();
+    uint64_t now = clock_ms(), wait = x->replica_wait_ms;
 
+    if (wait < REPLICA_REPEAT_MS)
+        wait = REPLICA_REPEAT_MS;
     while (x->buddy != NULL && begin < end) {
         uint32_t n = 0;
         while (n < most && begin + n < end && host_replica_due(x->s->host, begin + n) &&
                (x->replica_ms[begin + n - first] == 0 ||
-                now - x->replica_ms[begin + n - first] >= REPLICA_REPEAT_MS))
+                now - x->replica_ms[begin + n - first] >= wait))
             n++;
         if (n > 0 && !replica_send(x, begin, n))
             return; /* the timer goes on */
+        /* On a slow link it is under way still, most likely: repeating is to wait longer next. */
+        if (n > 0 && x->replica_ms[begin - first] != 0 && 2 * wait <= REPLICA_REPEAT_MOST_MS)
+            x->replica_wait_ms = 2 * wait;
         for (uint32_t i = 0; i < n; i++)
             x->replica_ms[begin + i - first] = now;
         begin += n > 0 ? n : 1;
@@ -142,6 +148,13 @@ void hosted_replica_ack(struct ps_host *p, struct hosted *x, const struct params
         for (uint32_t i = 0; i < x->s->plan.chunk_end - x->s->plan.chunk_begin; i++)
             x->replica_ms[i] = 0;
         return;
+    }
+    if (h->chunk >= x->s->plan.chunk_begin && h->chunk < x->s->plan.chunk_end &&
+        x->replica_ms[h->chunk - x->s->plan.chunk_begin] != 0) {
+        uint64_t took = clock_ms() - x->replica_ms[h->chunk - x->s->plan.chunk_begin];
+        if (2 * took > x->replica_wait_ms)
+            x->replica_wait_ms =
+                2 * took < REPLICA_REPEAT_MOST_MS ? 2 * took : REPLICA_REPEAT_MOST_MS;
     }
     rc = host_replica_acked(x->s->host, h->step, h->chunk, h->count, &events, &e);
     if (rc == ERR_NUMERIC)

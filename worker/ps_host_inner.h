@@ -45,6 +45,7 @@ struct hosted {
     void *leader;               /* DEALER to the step leader, NULL on it */
     void *buddy;                /* DEALER to the host after us, NULL without replication */
     uint64_t *replica_ms;       /* [our chunks] when its root was sent last; 0 = not in this step */
+    uint64_t replica_wait_ms;   /* how late its acknowledgement may be: twice what the link needs */
     uint64_t duplicates, stale; /* pushes */
     struct pull *pull;
     size_t pulls, pulls_cap;

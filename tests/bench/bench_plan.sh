@@ -15,6 +15,17 @@ cases=("${@:-}")
 bound=${BOUND:-0.20} sleep_ms=${SLEEP_MS:-150} seconds=${SECONDS_EACH:-8}
 net_probe && command -v tc >/dev/null || { echo "plan: not measured, needs root, iproute2 (ip, tc) and nftables"; exit 77; }
 
+# Processes of one machine would find each other by /proc and share memory instead of the link: each worker gets one of its own.
+place() { # worker
+    enter='' where=''
+    if [ "$1" != c ]; then
+        [ -n "${number[$1]:-}" ] || number[$1]=$((++numbers))
+        net_join "$1" "${number[$1]}"
+        where="--listen tcp://10.77.0.$((number[$1] + 1)):0"
+    fi
+    enter="nsenter --net=/run/netns/$(space "$1")"
+    [ "$1" = c ] || enter+=" unshare --pid --fork --kill-child --mount-proc"
+}
 wall_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
 shape() { # worker, RATE of plan: both directions of its link
     local rate=${2/b\/s/bit} burst=64kb
@@ -27,17 +38,18 @@ steps_ms() {
     local begun=$SECONDS from=0 at=0 now
     took=''
     while [ $SECONDS -lt $((begun + 60 + seconds)) ]; do
-        sleep 0.1
+        sleep 0.25 # looking costs what computing needs
         look "$job"
         now=$(wall_ms)
         case $state in FAILED | CANCELLED) return ;; esac
         [ "$version" -ge 2 ] || continue
         if [ "$from" -eq 0 ] || [ "$version" -lt "$at" ]; then from=$now at=$version; continue; fi
         # The time of a version is when it changed, not when somebody looked: begin at a change.
-        if [ -z "${edge:-}" ]; then [ "$version" -gt "$at" ] && from=$now at=$version edge=1; continue; fi
-        [ "$version" -gt "$at" ] && [ $((now - from)) -ge $((seconds * 1000)) ] && { took=$(awk -v t=$((now - from)) -v n=$((version - at)) 'BEGIN {printf "%.1f", t / n}'); return; }
+        if [ -z "${edge:-}" ]; then [ "$version" -gt "$at" ] && from=$now at=$version edge=1 moved=$(wire_bytes); continue; fi
+        [ "$version" -gt "$at" ] && [ $((now - from)) -ge $((seconds * 1000)) ] && { moved=$((($(wire_bytes) - moved) / (version - at))) took=$(awk -v t=$((now - from)) -v n=$((version - at)) 'BEGIN {printf "%.1f", t / n}'); return; }
     done
 }
+wire_bytes() { nsenter --net="/run/netns/$(space w1)" awk '/eth0:/ {print ($2 > $10 ? $2 : $10)}' /proc/net/dev; } # of the first worker's busier direction
 number_of() { grep -oE "\"$1\":[[:space:]]*[-+.0-9e]+" | head -n 1 | sed 's/.*:[[:space:]]*//'; }
 
 run() { # rate workers
@@ -52,7 +64,7 @@ run() { # rate workers
     launch_coordinator
     if [ "$n" -gt 2 ]; then
         fault="worker.compute.skip:1:every,worker.compute.slow:1:sleep=$sleep_ms:every"
-        sed -E "s/(\"unit_s\":[[:space:]]*)[-+.0-9e]+/\1$(awk -v s="$sleep_ms" 'BEGIN {print s / 1000}')/; s/(\"(backward|early)\":[[:space:]]*)[-+.0-9e]+/\10/" "$speeds" >"$top/stub.json"
+        sed -E "s/(\"unit_s\":[[:space:]]*)[-+.0-9e]+/\1$(awk -v s="$sleep_ms" 'BEGIN {print s / 1000}')/; s/(\"(backward|early)\":[[:space:]]*)[-+.0-9e]+/\10/; s/(\"(forward|later)\":[[:space:]]*)[-+.0-9e]+/\11/" "$speeds" >"$top/stub.json"
         speeds=$top/stub.json
     fi
     for i in $(seq "$n"); do launch "w$i" "$fault"; done
@@ -76,7 +88,7 @@ run() { # rate workers
     ms=$(number_of step_s <<<"$predicted" | awk '{printf "%.1f", $1 * 1000}')
     [ -n "$took" ] || { echo "FAIL $rate, $n workers: did not train"; tail -n 3 "$dir"/*.log; failed=1; return; }
     ratio=$(awk -v p="$ms" -v m="$took" 'BEGIN {printf "%.3f", p / m}')
-    echo "figure: plan, $n workers, $rate$([ "$n" -gt 2 ] && echo ", fixed sleep"): a step predicted $ms ms, measured $took ms, ratio $ratio, bound by $rules"
+    echo "figure: plan, $n workers, $rate$([ "$n" -gt 2 ] && echo ", fixed sleep"): a step predicted $ms ms, measured $took ms, ratio $ratio, bound by $rules; $moved bytes a step through the first worker, predicted $(awk -v a="$(number_of push_bytes <<<"$predicted")" -v b="$(number_of pull_bytes <<<"$predicted")" 'BEGIN {printf "%.0f", a + b}') and the copies"
     echo "{\"bench\":\"plan\",\"case\":\"step of $n workers at $rate$([ "$n" -gt 2 ] && echo ", fixed sleep")\",\"unit\":\"ms\",\"median\":$took,\"min\":$took,\"max\":$took,\"runs\":1,\"bound\":{\"name\":\"prediction ($rules)\",\"value\":$ms},\"ratio\":$ratio}" >>"$json"
     awk -v r="$ratio" -v b="$bound" 'BEGIN {exit !(r > 1 - b && r < 1 + b)}' || { echo "FAIL the prediction is off by more than $bound"; failed=1; }
 }

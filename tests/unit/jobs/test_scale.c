@@ -147,7 +147,8 @@ static void test_nothing_is_invented(void **state)
     static const char whole[] =
         "{\"params\":10,\"threads\":2,\"unit_rows\":2,\"unit_s\":0.5,\"backward\":0.3,\"early\":0."
         "4,"
-        "\"fold_bytes_s\":1e9,\"apply_params_s\":1e9,\"crypt_bytes_s\":1e9}";
+        "\"forward\":0.2,\"later\":0.5,\"fold_bytes_s\":1e9,\"apply_params_s\":1e9,\"crypt_bytes_"
+        "s\":1e9}";
     struct scale_measured m;
     struct err e = {0};
     cJSON *j;
