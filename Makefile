@@ -138,6 +138,9 @@ $(UNIT_BIN) $(SIM_BIN) $(BENCH_BIN) $(DUMP_BIN): $(B)/%: $(B)/%.o $(LIBS) $(B)/l
 # threads, sockets, disks and arithmetic.
 SIM_SRC := $(sort $(wildcard tests/sim/sim_*.c)) tests/sim/steer_sim.c
 SIM_WRAP := $(shell sed -n 's/^WRAP.[^,]*, \([a-z_0-9]*\),.*/-Wl,--wrap=\1/p' $(SIM_SRC))
+$(SIM_SRC:%.c=$(B)/%.o): CFLAGS += $(VEC)
+# It is malloc() and calloc() itself: the compiler must not make the one of the other.
+$(B)/tests/sim/sim_heap.o: CFLAGS += -fno-builtin
 $(B)/tests/sim/steer_sim: $(SIM_SRC:%.c=$(B)/%.o) $(LIBS) $(B)/libdaemon.a
 	@$(CC) $(LDFLAGS) $(SIM_WRAP) $(filter %.o,$^) -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -o $@
 # Training again in one straight loop: what tests/system compares a distributed run with.

@@ -30,6 +30,7 @@
 #include "base/digest.h"
 #include "base/err.h"
 #include "coordinator/expand.h"
+#include "coordinator/task_set.h"
 #include "jobs/kind.h"
 #include "jobs/spec.h"
 #include "json/json.h"
@@ -44,6 +45,7 @@
 #define SCHED_WORKERS_MAX 1024
 #define SCHED_ANY_CLASS "any"
 #define SCHED_CKPTS_MAX 8
+#define SCHED_LEASES_MAX 64 /* of a worker, with those that wait there */
 
 #define RUN_STATES(X)                                                                              \
     X(RUN_PENDING, "PENDING")                                                                      \
@@ -132,6 +134,11 @@ struct sched_task {
     int code;      /* of the last failure */
     char text[SCHED_TEXT_MAX];
 };
+
+static inline uint64_t sched_task_rows(const struct sched_task *t)
+{
+    return t->end > t->begin ? t->end - t->begin : 1;
+}
 
 struct sched_host {
     char worker[SCHED_WORKER_MAX];
@@ -266,8 +273,11 @@ struct sched_stage {
     struct digest context;
     struct sched_task *task;
     uint32_t tasks_n, tasks_done;
-    uint32_t pending_from; /* no task before this one is PENDING */
-    double task_ms;        /* what a task of this phase takes, smoothed; 0 = not known */
+    uint64_t rows_done;      /* of tasks that are DONE; a task without rows counts as one */
+    struct task_set pending; /* tasks that are PENDING */
+    struct task_set busy;    /* that are LEASED or RETRY_WAIT */
+    double task_ms;          /* what a task of this phase takes, smoothed; 0 = not known */
+    double busy_us;          /* and how long a thread is busy with it; 0 = not known */
     struct sched_session *session;
     uint64_t started_wall_ms, finished_wall_ms, phase_started_ms, phase_started_done;
 };
@@ -319,7 +329,7 @@ struct sched_worker {
     double pace;       /* times slower than the fastest, as slots are cut; 0 = 1 */
     uint32_t samples;
     uint64_t paced_ms, retry_ms;
-    uint32_t running;       /* tasks leased to it */
+    uint32_t running;       /* tasks leased to it, also those that wait there for a thread */
     struct sched_stage *in; /* whose session it is a member of */
 };
 
@@ -404,6 +414,12 @@ struct sched {
     struct sched_worker **worker;
     int garbage_n, garbage_cap;
     void **garbage; /* freed by sched_collect(): actions may still point at it */
+    /* Open phases of jobs that are admitted, oldest job first, and those of them that have tasks by
+     * the ids of these. Made anew (sched_open.c) after whatever may open or close a phase. */
+    bool open_stale;
+    int open_n, open_cap, open_tasks_n;
+    struct sched_stage **open, **open_tasks;
+    uint64_t looked_at; /* stages and workers, by decisions: what must not grow with the queue */
     struct sched_counters counters;
     int quarantine_n, quarantine_cap;
     struct sched_quarantine *quarantine; /* until an operator releases them */
@@ -475,6 +491,7 @@ struct sched_event {
     uint64_t odd;
     struct digest digest;
     cJSON *result;
+    uint64_t busy_us; /* TASK_DONE: of a thread; 0 = not known */
     int code;
     const char *text; /* borrowed */
     int stage_index;

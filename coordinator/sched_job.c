@@ -58,6 +58,8 @@ void sched_job_free(struct sched_job *j)
         for (uint32_t t = 0; t < st->tasks_n; t++)
             cJSON_Delete(st->task[t].result);
         free(st->task);
+        task_set_fini(&st->pending);
+        task_set_fini(&st->busy);
         free(st->session);
         cJSON_Delete(st->inputs);
         cJSON_Delete(st->done);

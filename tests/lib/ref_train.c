@@ -6,6 +6,8 @@
  * that of the parameters, which must be equal to the run's. Shared with the run: the numerics of one unit (transformer_train), the
  * optimiser's formula (adamw_step), which samples a unit has (units_deal), the checkpoint's format.
  *
+ * A wire of bf16 is rounding at fixed places, so it is done here too.
+ *
  * usage: ref_train SPEC.yaml STAGE MANIFEST.json BLOBS_DIR     (STAGE "" for a spec that is no
  * pipeline)
  */
@@ -24,6 +26,7 @@
 #include "model/gemm.h"
 #include "modelfile/modeldir.h"
 #include "ps/ckpt.h"
+#include "ps/half.h"
 #include "ps/units.h"
 #include "store/blob.h"
 
@@ -34,6 +37,8 @@ struct ref {
     struct examples *examples;
     struct workspace *work;
     struct batch batch;
+    bool half;   /* the wire was bf16: what is computed with, and every sum, is rounded */
+    float *seen; /* the parameters that gradients are of */
     struct unit_sample *sample;
     float *mom, *vel, *grad[40]; /* one gradient a level of the recursion */
 };
@@ -62,7 +67,9 @@ static void unit(struct ref *r, uint32_t u, float *grad, struct fold_sums *sums)
                             &r->batch);
     memset(grad, 0, r->m.params * sizeof *grad);
     if (r->batch.targets > 0)
-        transformer_train(&r->model.dims, r->model.params, &r->batch, grad, NULL, r->work, &out);
+        transformer_train(&r->model.dims, r->seen, &r->batch, grad, NULL, r->work, &out);
+    if (r->half)
+        half_round(grad, r->m.params);
     *sums = (struct fold_sums){out.loss_sum, out.weight_sum, (uint64_t)r->batch.rows};
 }
 
@@ -86,6 +93,8 @@ static void node(struct ref *r, uint32_t level, uint32_t begin, uint32_t end, fl
     node(r, level - 1, middle, end, r->grad[level], &right);
     for (size_t i = 0; i < r->m.params; i++)
         grad[i] += r->grad[level][i];
+    if (r->half)
+        half_round(grad, r->m.params);
     sums->loss += right.loss;
     sums->weight += right.weight;
     sums->tokens += right.tokens;
@@ -111,6 +120,8 @@ static void step_run(struct ref *r, uint64_t step)
     struct fold_sums sums;
     double norm, weight;
 
+    if (r->half)
+        half_copy(r->seen, r->model.params, r->m.params);
     units_deal(r->m.seed, step, r->m.global_batch, r->m.units, examples_count(r->examples),
                length_of, r->examples, r->sample);
     node(r, tree_height(r->m.units), 0, r->m.units, grad, &sums);
@@ -178,6 +189,8 @@ static void open_all(struct ref *r, const char *spec_path, const char *stage, co
     r->mom = mem_zalloc(r->m.params, sizeof(float));
     r->vel = mem_zalloc(r->m.params, sizeof(float));
     r->grad[0] = mem_zalloc(r->m.params, sizeof(float));
+    r->half = strcmp(r->spec->train.wire, "bf16") == 0;
+    r->seen = r->half ? mem_zalloc(r->m.params, sizeof(float)) : r->model.params;
 }
 
 static void print_all(struct ref *r)

@@ -226,6 +226,7 @@ struct compute {
     int index;
     uint64_t seen;
     pthread_t id;
+    float *params; /* as they were when it asked last */
     int rc;
     struct err e;
 };
@@ -254,7 +255,7 @@ static void root_take(struct world *w)
 }
 
 static int world_push(void *self, uint64_t step, struct tree_node node, uint32_t begin,
-                      uint32_t end, const float *grad, const struct fold_sums *sums, struct err *e)
+                      uint32_t end, float *grad, const struct fold_sums *sums, struct err *e)
 {
     struct compute *c = self;
     struct world *w = c->w;
@@ -282,6 +283,7 @@ static int world_push(void *self, uint64_t step, struct tree_node node, uint32_t
     }
     if (step == w->extra_at && node.level == 1 && node.index == 1 && begin == 0)
         w->said[w->saids++ % 2] = fold_hash(grad, fold_chunk_len(w->fold, 0), sums);
+    pthread_cond_broadcast(&w->changed);
     over = step < w->version && step != w->extra_at;
     if (step == w->version)
         root_take(w);
@@ -317,14 +319,16 @@ static bool world_extra(void *self, uint64_t step, struct tree_span *span)
     bool is;
 
     pthread_mutex_lock(&w->lock);
-    is = step == w->extra_at && w->asked == 0;
+    is = step == w->extra_at && c->index == 0 && w->asked == 0;
+    while (is && w->saids == 0) /* whose units they are pushes them first: both are to be heard */
+        pthread_cond_wait(&w->changed, &w->lock);
     w->asked += is;
     pthread_mutex_unlock(&w->lock);
     *span = (struct tree_span){2, 4};
     return is;
 }
 
-static int world_wait(void *self, uint64_t at_least, float *params, uint64_t *version,
+static int world_wait(void *self, uint64_t at_least, const float **params, uint64_t *version,
                       struct err *e)
 {
     struct compute *c = self;
@@ -338,7 +342,10 @@ static int world_wait(void *self, uint64_t at_least, float *params, uint64_t *ve
     if (w->version < at_least) {
         rc = TRAIN_REASSIGNED;
     } else {
-        memcpy(params, w->p, f.layout.count * sizeof *params);
+        if (c->params == NULL)
+            c->params = mem_alloc(f.layout.count * sizeof *c->params);
+        memcpy(c->params, w->p, f.layout.count * sizeof *c->params);
+        *params = c->params;
         *version = w->version;
     }
     pthread_mutex_unlock(&w->lock);
@@ -362,6 +369,8 @@ static void *compute_main(void *self)
                                   .cancelled = world_cancelled};
 
     c->rc = run_train(&c->w->task, 0, &env, &c->e);
+    free(c->params);
+    c->params = NULL;
     return NULL;
 }
 

@@ -46,6 +46,28 @@ static void test_good_spec_has_values_and_defaults(void **state)
     spec_free(s);
 }
 
+static void test_weights_of_decoding(void **state)
+{
+    static const char head[] =
+        "apiVersion: steerlm/v1\nkind: generate\nname: x\ninputs: {model: \"file:m\"}\n";
+    static const char *const body[] = {"generate: {from_nothing: 2}\n",
+                                       "generate: {from_nothing: 2, decode: {weights: int8}}\n"};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct spec_problems p = {0};
+        char yaml[256];
+        struct spec *s;
+        snprintf(yaml, sizeof yaml, "%s%s", head, body[i]);
+        s = parse(yaml, &p);
+        if (p.n > 0)
+            fail_msg("%d:%d %s", p.v[0].line, p.v[0].column, p.v[0].text);
+        assert_string_equal(s->generate.decode.weights, i == 0 ? "fp32" : "int8");
+        assert_string_equal(s->evaluate.decode.weights, "fp32");
+        spec_free(s);
+    }
+}
+
 /* Every refusal names its place and says what to do. */
 static void test_bad_specs_are_refused_with_place_and_bound(void **state)
 {
@@ -69,6 +91,8 @@ static void test_bad_specs_are_refused_with_place_and_bound(void **state)
          "two numbers"},
         {HEAD ATTRS BODY "train: {max_steps: 5, global_batch: 4}\n", 7, 8, "out_of_range",
          "at most train.global_batch"},
+        {"apiVersion: steerlm/v1\nkind: generate\nname: x\ngenerate: {decode: {weights: int4}}\n",
+         4, 31, "bad_choice", "int8"},
         {"apiVersion: steerlm/v2\nkind: sft\nname: x\n", 1, 13, "bad_version", "steerlm/v1"},
         {"apiVersion: steerlm/v1\nkind: sff\nname: x\n", 2, 7, "bad_choice", "\"sft\""},
         {"apiVersion: steerlm/v1\nkind: prepare\nname: x\n", 2, 7, "bad_choice", "kind is"},
@@ -319,6 +343,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good_spec_has_values_and_defaults),
+        cmocka_unit_test(test_weights_of_decoding),
         cmocka_unit_test(test_bad_specs_are_refused_with_place_and_bound),
         cmocka_unit_test(test_bf16_is_for_the_stages_that_train),
         cmocka_unit_test(test_all_problems_are_listed),
