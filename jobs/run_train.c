@@ -338,7 +338,9 @@ static int unit_run(struct train *t, uint32_t unit, float *grad, bool closes,
         for (;;)
             pause();
     batch_fill(t, unit);
-    if (t->batch.targets > 0)
+    if (fault_hit(FAULT_WORKER_COMPUTE_SKIP)) /* to measure all the rest */
+        out = (struct loss_out){0, (double)t->batch.rows, t->batch.rows};
+    else if (t->batch.targets > 0)
         transformer_train(t->task->dims, t->params, &t->batch, grad, closes ? &sink : NULL,
                           t->workspace, &out);
     if (!t->whole) /* nothing to learn here: nobody asked */

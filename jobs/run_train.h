@@ -30,8 +30,8 @@ struct train_task {
     struct drop drop;
     uint64_t seed, steps;
     uint32_t global_batch, units, chunk_elems;
-    enum gemm_kind arithmetic; /* of the matrix products */
     bool half; /* gradients are rounded to bf16 at every node of the tree (ps/half.h) */
+    enum gemm_kind arithmetic; /* of the matrix products */
 };
 
 /* Answers beside 0 and errors. params_wait: no new version, but the work has changed. grads_push:

@@ -267,7 +267,9 @@ int verb_plan(struct cli *c)
 
     if (rc != CLI_OK)
         return rc;
-    if (c->json) {
+    if (c->opt[OPT_MEASURED] != NULL || c->opt[OPT_LINK] != NULL) {
+        rc = cli_scale(c, s.spec);
+    } else if (c->json) {
         cJSON *j = spec_to_json(s.spec);
         cli_print_json(j);
         cJSON_Delete(j);
@@ -275,5 +277,5 @@ int verb_plan(struct cli *c)
         plan_print(&s);
     }
     cli_spec_free(&s);
-    return CLI_OK;
+    return rc;
 }

@@ -16,6 +16,7 @@
 
 #define POLL_MS 20
 #define REPEAT_MS 1000
+#define REPEAT_MOST_MS 8000
 #define REPEAT_FIRST_MS 50
 #define MESSAGE_BYTES_MAX ((size_t)4 << 20)
 
@@ -41,6 +42,8 @@ struct ps_client {
     uint64_t wanted;                /* version that hosts were asked for; UINT64_MAX: none */
     uint64_t asked[WIRE_HOSTS_MAX]; /* what each host was asked for last */
     uint64_t asked_ms[WIRE_HOSTS_MAX];
+    /* Silence: when a host said something last, and how much of it means that something was lost. */
+    uint64_t heard_ms[WIRE_HOSTS_MAX], patience_ms[WIRE_HOSTS_MAX], gap_ms[WIRE_HOSTS_MAX];
     bool answered[WIRE_HOSTS_MAX]; /* it knows the session; before that it may not have opened it
                                       yet, and is asked often */
     _Atomic uint64_t *version;     /* [chunks] of what params hold; set when they do */
@@ -75,6 +78,7 @@ int ps_client_new(const struct ps_client_plan *plan, struct ps_client **out, str
         c->packed = mem_alloc(chunks_per_message(c) * plan->chunk_elems * sizeof *c->packed);
     c->wanted = UINT64_MAX;
     for (uint32_t i = 0; i < plan->hosts_n; i++) {
+        c->patience_ms[i] = REPEAT_MS;
         CHECK(plan->host[i].chunk_begin == at && plan->host[i].chunk_end > at);
         at = plan->host[i].chunk_end;
         c->socket[i] = link_dealer(LINK_DATA, plan->host[i].endpoint, e);
@@ -107,6 +111,43 @@ static size_t chunk_len(const struct ps_client *c, uint32_t chunk)
     size_t at = (size_t)chunk * c->plan.chunk_elems;
 
     return c->plan.params - at < c->plan.chunk_elems ? c->plan.params - at : c->plan.chunk_elems;
+}
+
+/* ---- silence --------------------------------------------------------------------------------- */
+
+/* On a slow link an answer is late because all before it is still under way; repeating the question then
+ * would double what is to be sent, and make it later still. So a question is repeated after silence only,
+ * and the silence that a link has shown, twice, is what is waited for; each repetition doubles it. */
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static bool silent(const struct ps_client *c, uint32_t host, uint64_t sent_ms, uint64_t now)
+{
+    return now - larger(sent_ms, c->heard_ms[host]) >= c->patience_ms[host];
+}
+
+static void repeated(struct ps_client *c, uint32_t host)
+{
+    if (c->patience_ms[host] < REPEAT_MOST_MS)
+        c->patience_ms[host] *= 2;
+}
+
+static void heard(struct ps_client *c, uint32_t host)
+{
+    uint64_t now = clock_ms(), gap = now - larger(c->heard_ms[host], c->asked_ms[host]);
+
+    c->gap_ms[host] = larger(c->gap_ms[host], gap);
+    c->heard_ms[host] = now;
+}
+
+/* Once a version: what was waited for in vain before may have become shorter. */
+static void patience_renew(struct ps_client *c, uint32_t host)
+{
+    if (2 * c->gap_ms[host] < c->patience_ms[host])
+        c->patience_ms[host] = larger(REPEAT_MS, 2 * c->gap_ms[host]);
+    c->gap_ms[host] = 0;
 }
 
 /* ---- what hosts say -------------------------------------------------------------------------- */
@@ -234,6 +275,7 @@ static void on_message(struct ps_client *c, uint32_t host, struct link_frame *fr
     }
     if (h.session != c->plan.session || h.attempt != c->plan.attempt)
         return;
+    heard(c, host);
     if (h.type == PARAMS_CHUNKS)
         on_chunks(c, host, &h, frames + 1);
     else if (h.type == PARAMS_ACK)
@@ -404,15 +446,21 @@ bool ps_client_is_over(const struct ps_client *c, uint64_t step)
 
 static int pushes_repeat(struct ps_client *c, const struct ps_client_check *check, struct err *e)
 {
+    bool told[WIRE_HOSTS_MAX] = {false};
     uint64_t now = clock_ms();
 
     for (size_t i = 0; i < c->pending_n; i++) {
-        if (now - c->pending[i].sent_ms >= REPEAT_MS) {
+        uint32_t host = c->pending[i].host;
+        if (c->pending[i].sent_ms == 0 || silent(c, host, c->pending[i].sent_ms, now)) {
             int rc = pending_send(c, &c->pending[i], check, e);
             if (rc != 0)
                 return rc;
+            told[host] = true;
         }
     }
+    for (uint32_t i = 0; i < c->plan.hosts_n; i++)
+        if (told[i])
+            repeated(c, i);
     return 0;
 }
 
@@ -453,10 +501,10 @@ static void host_ask(struct ps_client *c, uint32_t host, uint64_t at_least)
     frame = (struct link_frame){.data = head, .len = params_pack(&h, head)};
     /* A full queue or a host that is not there yet: asked again by the timer, soon. */
     if (link_send(c->socket[host], NULL, &frame, 1, &ignored) == 0)
-        c->asked_ms[host] = clock_ms();
+        c->asked[host] = at_least;
     else
-        c->asked_ms[host] = clock_ms() - REPEAT_MS;
-    c->asked[host] = at_least;
+        c->asked[host] = UINT64_MAX;
+    c->asked_ms[host] = clock_ms();
 }
 
 /* The version that all chunks should have: the newest of what came, at_least at first. *whole: they
@@ -493,11 +541,18 @@ static void hosts_ask(struct ps_client *c, uint64_t target)
 {
     uint64_t now = clock_ms();
 
-    for (uint32_t i = 0; i < c->plan.hosts_n; i++)
-        if (!host_has(c, i, target) &&
-            (c->asked[i] != target || c->wanted != target ||
-             now - c->asked_ms[i] >= (c->answered[i] ? REPEAT_MS : REPEAT_FIRST_MS)))
-            host_ask(c, i, target);
+    for (uint32_t i = 0; i < c->plan.hosts_n; i++) {
+        bool again = c->asked[i] == target && c->wanted == target;
+        if (host_has(c, i, target) ||
+            (again && (c->answered[i] ? !silent(c, i, c->asked_ms[i], now)
+                                      : now - c->asked_ms[i] < REPEAT_FIRST_MS)))
+            continue;
+        if (again && c->answered[i])
+            repeated(c, i);
+        else if (!again)
+            patience_renew(c, i);
+        host_ask(c, i, target);
+    }
     c->wanted = target;
 }
 

@@ -185,9 +185,9 @@ static int needs_fetch(struct session *s, struct err *e)
                        o->units, o->global_batch, o->steps, o->params, o->chunk_elems);
     if ((rc = spec_fetch(s, e)) != 0)
         return rc;
+    s->half = strcmp(s->spec->train.wire, "bf16") == 0;
     if (spec_trains_bf16(s->spec) && bf16_how() == BF16_NONE)
         return err_set(e, ERR_UNSUPPORTED, "the session multiplies bfloat16, this worker does not");
-    s->half = strcmp(s->spec->train.wire, "bf16") == 0;
     if ((rc = fetch(s, o->init.hex, path, sizeof path, e)) != 0 ||
         (rc = model_load(path, starts_fresh(s) ? MODEL_WEIGHTS : 0, &s->model, e)) != 0)
         return err_wrap(e, "initial model");
@@ -219,8 +219,8 @@ static int examples_fetch(struct session *s, struct err *e)
         .global_batch = o->global_batch,
         .units = o->units,
         .chunk_elems = o->chunk_elems,
-        .arithmetic = spec_trains_bf16(s->spec) ? GEMM_BF16 : GEMM_F32,
-        .half = s->half};
+        .half = s->half,
+        .arithmetic = spec_trains_bf16(s->spec) ? GEMM_BF16 : GEMM_F32};
     return 0;
 }
 

@@ -36,6 +36,10 @@ const char worker_config_usage[] =
     "  --name NAME               for people (default: the host's name)\n"
     "  --config FILE             any of these in YAML, \"threads: 4\" (STEER_WORKER_CONFIG); "
     "variables and flags go first\n"
+    "  --measure SPEC [--threads N] [--row-tokens N]: as the first word: prints how fast this "
+    "machine "
+    "does the parts of a training step of\n"
+    "                            SPEC, for steerctl plan --measured; starts nothing\n"
     "  --help, --version, --faults (the failpoints that STEER_FAULT=name:n can name)\n"
     "SIGTERM drains: running tasks end, a session is handed over; a second SIGTERM stops at "
     "once.\n";

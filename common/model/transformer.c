@@ -33,8 +33,8 @@ struct workspace {
     struct attn_shape attn;
     int32_t rows_max, seqs_max, targets_max;
     uint64_t *progress;
-    struct gemm *gemm;
     const struct param_source *source; /* may be NULL */
+    struct gemm *gemm;
     size_t positions; /* rows of rope */
     real *rope;
     int32_t *pos;              /* [N] */

@@ -158,9 +158,11 @@ static void bench(const struct shape *s, enum gemm_kind kind, int threads, doubl
 
 int main(int argc, char **argv)
 {
-    double seconds = argc > 1 ? atof(argv[1]) : 1.0;
+    double seconds;
     static const char *const kind[] = {"f32", "bf16"};
 
+    argc = bench_args(argc, argv);
+    seconds = argc > 1 ? atof(argv[1]) : 1.0;
     bench_machine();
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (int threads = 1; threads <= 2; threads++)

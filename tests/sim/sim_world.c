@@ -243,7 +243,8 @@ static void place_dies(enum fault f)
 WRAP(bool, fault_strike, enum fault f)
 {
     if (sim_self() == NULL || f == FAULT_WORKER_GRAD_CORRUPT || f == FAULT_WORKER_ROWS_CORRUPT ||
-        f == FAULT_WORKER_COMPUTE_HANG || f == FAULT_WORKER_COMPUTE_SLOW)
+        f == FAULT_WORKER_COMPUTE_HANG || f == FAULT_WORKER_COMPUTE_SKIP ||
+        f == FAULT_WORKER_COMPUTE_SLOW)
         return false;
     if (strikes())
         place_dies(f);
