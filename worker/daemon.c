@@ -568,7 +568,7 @@ static int duty_open(struct worker *w, struct err *e)
     hello->threads = w->config.threads;
     hello->memory_bytes = (uint64_t)info.totalram * info.mem_unit;
     snprintf(hello->build, sizeof hello->build, "%s", STEER_VERSION);
-    snprintf(hello->blas, sizeof hello->blas, "%s", model_blas_core());
+    snprintf(hello->blas, sizeof hello->blas, "%s", gemm_kernels());
     snprintf(hello->fingerprint, sizeof hello->fingerprint, "%s", fingerprint.hex);
     duty_init(&w->duty, hello);
     log_info("worker.start", "worker=%s name=%s threads=%u roles=%u data=%s blas=%s class=%.12s",

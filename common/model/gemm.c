@@ -14,10 +14,17 @@
 #include <cblas.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/buf.h"
 #include "base/err.h"
 #include "model/gemm_core.h"
+
+#ifdef REAL_DOUBLE
+#define GEMM cblas_dgemm
+#else
+#define GEMM cblas_sgemm
+#endif
 
 #define K_BLOCK 384
 #define B_ELEMS ((size_t)160 << 10)
@@ -41,9 +48,29 @@ void model_blas_init(void)
     CHECK(pthread_once(&blas_once, blas_set) == 0);
 }
 
-const char *model_blas_core(void)
+static const struct gemm_core gemm_core_blas = {.name = "openblas"}; /* no tile: not packed by us */
+static const struct gemm_core *kernels;
+
+static const struct gemm_core *kernels_chosen(void)
 {
-    return openblas_get_corename();
+    return kernels != NULL ? kernels : gemm_core_best();
+}
+
+bool gemm_kernels_set(const char *name)
+{
+    const struct gemm_core *core = strcmp(name, "own") == 0        ? gemm_core_best()
+                                   : strcmp(name, "plain") == 0    ? &gemm_core_plain
+                                   : strcmp(name, "openblas") == 0 ? &gemm_core_blas
+                                                                   : NULL;
+
+    if (core != NULL)
+        kernels = core;
+    return core != NULL;
+}
+
+const char *gemm_kernels(void)
+{
+    return kernels == &gemm_core_blas ? openblas_get_corename() : kernels_chosen()->name;
 }
 
 static size_t a_elems(void)
@@ -70,7 +97,7 @@ struct gemm *gemm_new_on(enum gemm_kind kind, const struct gemm_core *core)
 
 struct gemm *gemm_new(enum gemm_kind kind)
 {
-    return gemm_new_on(kind, gemm_core_best());
+    return gemm_new_on(kind, kernels_chosen());
 }
 
 void gemm_free(struct gemm *g)
@@ -162,19 +189,32 @@ static void multiply(const struct gemm *g, struct side a, struct side b, real *c
 void gemm_linear(const struct gemm *g, const real *x, size_t ldx, const real *w, real *y,
                  size_t ldy, size_t n, size_t in, size_t out, bool add)
 {
-    multiply(g, (struct side){x, ldx, true}, (struct side){w, in, true}, y, ldy, n, out, in, add);
+    if (g->core->tile == NULL)
+        GEMM(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)n, (blasint)out, (blasint)in, 1, x,
+             (blasint)ldx, w, (blasint)in, add ? 1 : 0, y, (blasint)ldy);
+    else
+        multiply(g, (struct side){x, ldx, true}, (struct side){w, in, true}, y, ldy, n, out, in,
+                 add);
 }
 
 void gemm_linear_dx(const struct gemm *g, const real *dy, size_t ldy, const real *w, real *dx,
                     size_t ldx, size_t n, size_t in, size_t out, bool add)
 {
-    multiply(g, (struct side){dy, ldy, true}, (struct side){w, in, false}, dx, ldx, n, in, out,
-             add);
+    if (g->core->tile == NULL)
+        GEMM(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)n, (blasint)in, (blasint)out, 1,
+             dy, (blasint)ldy, w, (blasint)in, add ? 1 : 0, dx, (blasint)ldx);
+    else
+        multiply(g, (struct side){dy, ldy, true}, (struct side){w, in, false}, dx, ldx, n, in, out,
+                 add);
 }
 
 void gemm_linear_dw(const struct gemm *g, const real *dy, size_t ldy, const real *x, size_t ldx,
                     real *dw, size_t n, size_t in, size_t out)
 {
-    multiply(g, (struct side){dy, ldy, false}, (struct side){x, ldx, false}, dw, in, out, in, n,
-             true);
+    if (g->core->tile == NULL)
+        GEMM(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)out, (blasint)in, (blasint)n, 1, dy,
+             (blasint)ldy, x, (blasint)ldx, 1, dw, (blasint)in);
+    else
+        multiply(g, (struct side){dy, ldy, false}, (struct side){x, ldx, false}, dw, in, out, in, n,
+                 true);
 }

@@ -205,7 +205,7 @@ static void pack_b_along(const float *src, size_t ld, size_t cols, size_t k, flo
         }
 }
 
-static const struct gemm_core core = {.name = "avx512 14x32",
+static const struct gemm_core core = {.name = "avx512",
                                       .mr = MR,
                                       .nr = NR,
                                       .tile = tile,

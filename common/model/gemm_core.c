@@ -126,7 +126,7 @@ static void pack_b_along(const real *src, size_t ld, size_t cols, size_t k, real
         along(src + j * ld, ld, cols - j < NR ? cols - j : NR, k, dst + j * k, NR);
 }
 
-const struct gemm_core gemm_core_plain = {.name = "plain 6x2 vectors",
+const struct gemm_core gemm_core_plain = {.name = "plain",
                                           .mr = MR,
                                           .nr = NR,
                                           .tile = tile,

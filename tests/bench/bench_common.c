@@ -162,8 +162,9 @@ void bench_machine(void)
     if (f != NULL)
         fclose(f);
     model_blas_init();
-    printf("machine: %s, %ld cores, OpenBLAS kernels %s\n", name != NULL ? name + 2 : "unknown CPU",
-           sysconf(_SC_NPROCESSORS_ONLN), model_blas_core());
+    printf("machine: %s, %ld cores, kernels %s, OpenBLAS %s\n",
+           name != NULL ? name + 2 : "unknown CPU", sysconf(_SC_NPROCESSORS_ONLN), gemm_kernels(),
+           openblas_get_corename());
 }
 
 void bench_say(const char *name, const struct bench_spread *value, const char *unit, double ratio,
@@ -184,7 +185,7 @@ void bench_say(const char *name, const struct bench_spread *value, const char *u
     fprintf(f,
             "{\"name\":\"%s\",\"median\":%.6g,\"low\":%.6g,\"high\":%.6g,\"runs\":%d,\"unit\":"
             "\"%s\",\"kernels\":\"%s\"",
-            name, value->median, value->low, value->high, value->runs, unit, model_blas_core());
+            name, value->median, value->low, value->high, value->runs, unit, gemm_kernels());
     if (!isnan(ratio))
         fprintf(f, ",\"ratio\":%.4g,\"ratio_to\":\"%s\"", ratio, note);
     fprintf(f, "}\n");

@@ -224,7 +224,7 @@ WRAP(void, fingerprint_take, struct digest *out)
     digest_bytes("class", 5, out);
 }
 
-WRAP(const char *, model_blas_core, void)
+WRAP(const char *, gemm_kernels, void)
 {
     return "made-up";
 }

@@ -230,6 +230,27 @@ static void test_what_is_not_a_number_shows(void **state)
     operands_free(&o);
 }
 
+static void test_kernels_are_chosen_by_name(void **state)
+{
+    struct operands o = operands_new((struct shape){33, 96, 45});
+    struct gemm *g;
+
+    (void)state;
+    assert_false(gemm_kernels_set("fastest"));
+    assert_string_equal(gemm_kernels(), gemm_core_best()->name);
+    assert_true(gemm_kernels_set("plain"));
+    assert_string_equal(gemm_kernels(), "plain");
+    assert_true(gemm_kernels_set("openblas"));
+    g = gemm_new(GEMM_F32);
+    for (int op = 0; op < OPS; op++)
+        for (int add = 0; add < 2; add++)
+            product_check(g, &o, op, add != 0);
+    gemm_free(g);
+    assert_true(gemm_kernels_set("own"));
+    assert_string_equal(gemm_kernels(), gemm_core_best()->name);
+    operands_free(&o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -237,6 +258,7 @@ int main(void)
         cmocka_unit_test(test_cores_give_the_same_bits),
         cmocka_unit_test(test_rows_and_columns_do_not_see_each_other),
         cmocka_unit_test(test_what_is_not_a_number_shows),
+        cmocka_unit_test(test_kernels_are_chosen_by_name),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
