@@ -138,6 +138,9 @@ $(UNIT_BIN) $(SIM_BIN) $(BENCH_BIN) $(DUMP_BIN): $(B)/%: $(B)/%.o $(LIBS) $(B)/l
 # threads, sockets, disks and arithmetic.
 SIM_SRC := $(sort $(wildcard tests/sim/sim_*.c)) tests/sim/steer_sim.c
 SIM_WRAP := $(shell sed -n 's/^WRAP.[^,]*, \([a-z_0-9]*\),.*/-Wl,--wrap=\1/p' $(SIM_SRC))
+$(SIM_SRC:%.c=$(B)/%.o): CFLAGS += $(VEC)
+# It is malloc() and calloc() itself: the compiler must not make the one of the other.
+$(B)/tests/sim/sim_heap.o: CFLAGS += -fno-builtin
 $(B)/tests/sim/steer_sim: $(SIM_SRC:%.c=$(B)/%.o) $(LIBS) $(B)/libdaemon.a
 	@$(CC) $(LDFLAGS) $(SIM_WRAP) $(filter %.o,$^) -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -o $@
 # Training again in one straight loop: what tests/system compares a distributed run with.
@@ -150,7 +153,7 @@ $(B)/tests/lib/submitter: $(B)/tests/lib/submitter.o
 	@$(CC) $(LDFLAGS) $< -lcurl -lpthread -o $@
 TEST_TOOLS := $(B)/tests/lib/ref_train $(B)/tests/lib/submitter
 
-.PHONY: unit sim sim-long system lint check smoke bench fuzz fmt cover deps demo demo-full demo-stories install clean golden
+.PHONY: unit sim sim-long system lint check smoke bench bench-peers fuzz fmt cover deps demo demo-full demo-stories install clean golden
 unit: $(UNIT_BIN) $(GRAD_BIN) ## unit tests, gradient checks and golden values
 	@tests/lib/run_tests.sh unit $(UNIT_BIN) $(GRAD_BIN)
 sim: $(SIM_BIN) $(B)/tests/sim/steer_sim ## the daemons and their pure cores in a hostile, simulated cluster
@@ -190,8 +193,10 @@ demo-stories: deps ## the second demo: stories steered by length, richness, joy 
 	@deploy/demo.sh jobs/specs/stories.yaml build/demo-stories
 smoke: all ## the whole loop on a small slice of the data, in about a minute
 	@deploy/demo.sh jobs/specs/smoke.yaml build/smoke
-bench: $(BENCH_BIN) ## speeds, printed; run it on a quiet machine
-	@for b in $(BENCH_BIN); do echo "== $$b"; $$b || exit 1; done
+bench: all $(BENCH_BIN) ## speeds beside the peers that are installed, and docs/performance.md; on a quiet machine (QUESTIONS="decode plan": some)
+	@STEER_BIN=$(abspath $(B)/bin) tests/bench/run $(QUESTIONS)
+bench-peers: ## install what the benches are compared with into build/peers (PyTorch, llama.cpp, gearmand; slow; the product needs none)
+	@tests/bench/peers.sh
 golden: ## how the golden values were made (needs PyTorch from PyPI in a virtual environment of yours)
 	@ls tests/golden/*.py
 PREFIX ?= /usr/local

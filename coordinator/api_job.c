@@ -31,15 +31,16 @@ static struct amount phase_amount(const struct sched_stage *st)
         a.total = (double)st->phase.session.steps;
         return a;
     }
-    for (uint32_t i = 0; i < st->tasks_n; i++) {
+    a.total = st->phase.rows_per_task > 0 ? (double)st->phase.rows : (double)st->tasks_n;
+    a.done = (double)st->rows_done;
+    for (uint32_t i = task_set_next(&st->busy, 0); i != TASK_SET_NONE;
+         i = task_set_next(&st->busy, i + 1)) {
         const struct sched_task *t = &st->task[i];
-        double rows = t->end > t->begin ? (double)(t->end - t->begin) : 1;
         double part = t->total > 0 && t->done < t->total ? (double)t->done / (double)t->total
                       : t->total > 0                     ? 1
                                                          : 0;
 
-        a.total += rows;
-        a.done += t->state == TASK_DONE ? rows : t->state == TASK_LEASED ? rows * part : 0;
+        a.done += t->state == TASK_LEASED ? (double)sched_task_rows(t) * part : 0;
     }
     return a;
 }
@@ -180,7 +181,7 @@ static struct tally tally_of(const struct coordinator *c, const struct sched_job
             t.draining++;
         else if (w->suspect)
             t.suspect++;
-        else if (j->class_bound && strcmp(j->class_id, w->class_id) != 0)
+        else if (!sched_class_fits(j, w))
             t.other_class++;
         else if (w->in != NULL)
             t.in_session++;
@@ -228,8 +229,11 @@ static void reason_workers(const struct coordinator *c, const struct sched_job *
     else if (st->phase.type == PHASE_SESSION && t.hosts == 0)
         snprintf(hint, sizeof hint, "training needs a worker with role params");
     else if (t.other_class == t.here)
-        snprintf(hint, sizeof hint,
-                 "the job began on CPUs whose arithmetic differs; start a worker on one of those");
+        snprintf(hint, sizeof hint, "%s",
+                 j->bf16 && !j->class_bound
+                     ? "numerics: bf16 needs workers with AVX512_BF16, or with AVX2 and FMA, that "
+                       "were started without --bf16 off"
+                     : "the job began on CPUs whose arithmetic differs; start a worker on one of those");
     reason = reason_add(list, "WaitingForWorkers", "capacity", t.here == 0 ? "admin" : "wait",
                         message, hint);
     details = cJSON_AddObjectToObject(reason, "details");
@@ -258,7 +262,8 @@ static void reason_retry(const struct sched_stage *st, const struct sched_task *
 static void stage_reasons(const struct coordinator *c, const struct sched_job *j,
                           const struct sched_stage *st, cJSON *list)
 {
-    uint32_t pending = 0, leased = 0;
+    uint32_t leased = 0;
+    bool waits = false; /* for another try */
     char message[300];
 
     if (st->phase_open && st->phase.type == PHASE_SESSION && st->session != NULL &&
@@ -271,17 +276,14 @@ static void stage_reasons(const struct coordinator *c, const struct sched_job *j
         reason_workers(c, j, st, list);
         return;
     }
-    for (uint32_t i = 0; st->phase_open && i < st->tasks_n; i++) {
-        pending += st->task[i].state == TASK_PENDING;
+    for (uint32_t i = task_set_next(&st->busy, 0); st->phase_open && i != TASK_SET_NONE;
+         i = task_set_next(&st->busy, i + 1)) {
         leased += st->task[i].state == TASK_LEASED;
-    }
-    for (uint32_t i = 0; st->phase_open && i < st->tasks_n; i++) {
-        if (st->task[i].state == TASK_RETRY_WAIT) {
+        if (st->task[i].state == TASK_RETRY_WAIT && !waits)
             reason_retry(st, &st->task[i], c->sched.now_ms, list);
-            break;
-        }
+        waits = waits || st->task[i].state == TASK_RETRY_WAIT;
     }
-    if (pending > 0 && leased == 0)
+    if (st->phase_open && st->pending.count > 0 && leased == 0)
         reason_workers(c, j, st, list);
     if (st->state == RUN_PENDING && strcmp(st->reason, "MaxParallel") == 0) {
         snprintf(message, sizeof message, "stage %s waits: %d stages run at once", st->name,
@@ -354,18 +356,16 @@ static void text_or_null(cJSON *o, const char *key, const char *text)
 /* Running in name only: what it has to do next found no worker yet. */
 static bool stage_waits(const struct sched_stage *st)
 {
-    bool pending = false;
-
     if (!st->phase_open || run_state_is_final(st->state))
         return false;
     if (st->phase.type == PHASE_SESSION)
         return st->session != NULL && !st->session->open;
-    for (uint32_t i = 0; i < st->tasks_n; i++) {
+    for (uint32_t i = task_set_next(&st->busy, 0); i != TASK_SET_NONE;
+         i = task_set_next(&st->busy, i + 1)) {
         if (st->task[i].state == TASK_LEASED)
             return false;
-        pending = pending || st->task[i].state == TASK_PENDING;
     }
-    return pending;
+    return st->pending.count > 0;
 }
 
 /* Which chunks each parameter host owns: [{"worker", "begin", "end"}]. */
@@ -514,21 +514,28 @@ static cJSON *failure_json(const struct sched_job *j)
     return o;
 }
 
+static bool works_for(const struct sched_worker *w, const struct sched_job *j)
+{
+    if (w->in != NULL && w->in->job == j)
+        return true;
+    for (int k = 0; k < j->stages_n && w->running > 0; k++) {
+        const struct sched_stage *st = &j->stage[k];
+
+        for (uint32_t i = task_set_next(&st->busy, 0); i != TASK_SET_NONE;
+             i = task_set_next(&st->busy, i + 1)) {
+            if (st->task[i].state == TASK_LEASED && strcmp(st->task[i].worker, w->id) == 0)
+                return true;
+        }
+    }
+    return false;
+}
+
 static int workers_active(const struct coordinator *c, const struct sched_job *j)
 {
     int n = 0;
 
-    for (int i = 0; i < c->sched.workers_n; i++) {
-        const struct sched_worker *w = c->sched.worker[i];
-        bool active = w->in != NULL && w->in->job == j;
-
-        for (int k = 0; k < j->stages_n && !active && w->running > 0; k++) {
-            for (uint32_t t = 0; t < j->stage[k].tasks_n && !active; t++)
-                active = j->stage[k].task[t].state == TASK_LEASED &&
-                         strcmp(j->stage[k].task[t].worker, w->id) == 0;
-        }
-        n += active;
-    }
+    for (int i = 0; i < c->sched.workers_n; i++)
+        n += works_for(c->sched.worker[i], j);
     return n;
 }
 
@@ -669,6 +676,7 @@ cJSON *api_worker(const struct coordinator *c, const struct roster_worker *w)
     cJSON_AddStringToObject(o, "build", w->build);
     cJSON_AddStringToObject(o, "fingerprint", w->fingerprint);
     cJSON_AddStringToObject(o, "blas", w->blas);
+    text_or_null(o, "fingerprint_bf16", w->fingerprint_bf16);
     cJSON_AddNumberToObject(o, "heartbeat_age_ms", (double)(clock_ms() - w->heard_ms));
     cJSON_AddNumberToObject(o, "losses", (double)w->losses);
     api_time(o, "joined_at", w->joined_wall_ms);

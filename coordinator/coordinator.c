@@ -30,6 +30,8 @@
 #define REQUESTS_PER_TURN 64
 #define GAP_MS 1000
 #define PARKED_RETRY_MS 1000
+#define ACTIONS_KEPT_MAX 16384
+#define QUICK_MS 100 /* tasks that take less are not a line of the log each */
 
 /* ---- storage
  * ----------------------------------------------------------------------------------------------------
@@ -80,11 +82,24 @@ static void log_actions(const struct sched_actions *a)
             log_info(act->text, "job=%s stage=%s text=\"%s\"", job,
                      act->stage != NULL ? act->stage->name : "-", act->note);
         else
-            log_info("task.end",
-                     "job=%s task=%" PRIu64 " attempt=%" PRIu64
-                     " worker=%s outcome=%s wall_ms=%.0f",
-                     job, act->number, act->epoch, act->worker, act->text, act->value);
+            log_event(act->value < QUICK_MS && strcmp(act->text, "succeeded") == 0 ? LOG_DEBUG
+                                                                                   : LOG_INFO,
+                      "task.end",
+                      "job=%s task=%" PRIu64 " attempt=%" PRIu64
+                      " worker=%s outcome=%s wall_ms=%.0f",
+                      job, act->number, act->epoch, act->worker, act->text, act->value);
     }
+}
+
+/* The memory of a batch serves the next one but one. */
+static void actions_keep(struct coordinator *c, struct sched_actions *batch)
+{
+    sched_actions_clear(batch);
+    if (c->actions_spare.v == NULL && batch->cap <= ACTIONS_KEPT_MAX) {
+        c->actions_spare = *batch;
+        *batch = (struct sched_actions){0, 0, NULL};
+    }
+    sched_actions_free(batch);
 }
 
 bool coordinator_flush(struct coordinator *c)
@@ -106,12 +121,14 @@ bool coordinator_flush(struct coordinator *c)
             http_set_ready(c->http, true, "");
             log_info("disk.space", "%s", "the batch that waited is written");
         }
-        c->actions = (struct sched_actions){0, 0, NULL};
+        c->actions = c->actions_spare;
+        c->actions_spare = (struct sched_actions){0, 0, NULL};
         log_actions(&batch);
         for (int i = 0; i < batch.n;
              i++) /* an answer about reuse may make new actions: the next turn of the loop */
             dispatch_action(c, &batch.v[i]);
-        sched_actions_free(&batch);
+        coordinator_send_all(c);
+        actions_keep(c, &batch);
         if (c->actions.n == 0)
             sched_collect(&c->sched);
     }
@@ -461,6 +478,7 @@ void coordinator_close(struct coordinator *c)
         unlink(path);
     }
     sched_actions_free(&c->actions);
+    sched_actions_free(&c->actions_spare);
     sched_fini(&c->sched);
     roster_fini(&c->roster);
     journal_close(c->journal);
@@ -468,6 +486,6 @@ void coordinator_close(struct coordinator *c)
         blob_close(c->blobs);
     db_unlock(c->lock_fd);
     free(c->roster_actions);
-    free(c->peer);
+    coordinator_peers_free(c);
     free(c);
 }

@@ -27,6 +27,8 @@
 struct coordinator_peer {
     char worker[ROSTER_ID_MAX];
     struct link_peer peer;
+    /* What was decided about tasks and waits to share a frame; sent in this order. */
+    struct control *acks, *cancels, *tasks;
 };
 
 struct coordinator_wait { /* a long poll */
@@ -57,6 +59,7 @@ struct coordinator {
     struct roster roster;
     struct roster_actions *roster_actions;
     struct sched_actions actions; /* not yet committed */
+    struct sched_actions actions_spare; /* empty; memory for the next batch */
     int peers_n, peers_cap;
     struct coordinator_peer *peer;
     bool grouping; /* submits wait for one commit */
@@ -83,8 +86,11 @@ int coordinator_run(struct coordinator *c, const volatile int *stop);
 void coordinator_event(struct coordinator *c, struct sched_event *ev);
 /* Commits and performs what is pending. False: parked, or stopping. */
 bool coordinator_flush(struct coordinator *c);
-void coordinator_send(struct coordinator *c, const char *worker,
-                      struct control *message); /* takes message */
+/* Takes message. What is said of tasks waits for more of the same, until coordinator_send_all() or
+ * until something else is said to that worker. */
+void coordinator_send(struct coordinator *c, const char *worker, struct control *message);
+void coordinator_send_all(struct coordinator *c);
+void coordinator_peers_free(struct coordinator *c);
 /* Brings the body of a job into memory, for the event that comes next. False: storage failed. */
 bool coordinator_load(struct coordinator *c, uint64_t job);
 /* For storage errors that came from elsewhere: parks, or stops. */

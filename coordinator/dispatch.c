@@ -21,7 +21,6 @@ static void send_task(struct coordinator *c, const struct sched_action *act)
 {
     const struct sched_task *t = act->task;
     struct control *m = NULL;
-    char job[JOB_ID_TEXT];
 
     if (t->state != TASK_LEASED ||
         ((t->epoch != act->epoch || strcmp(t->worker, act->worker) != 0) &&
@@ -37,9 +36,6 @@ static void send_task(struct coordinator *c, const struct sched_action *act)
     m->begin = t->begin;
     m->end = t->end;
     m->context = act->stage->context;
-    job_id_format(m->job, job);
-    log_info("task.lease", "job=%s task=%" PRIu64 " attempt=%" PRIu64 " worker=%s kind=%s index=%u",
-             job, t->id, act->epoch, act->worker, m->task_kind, t->index);
     coordinator_send(c, act->worker, m);
 }
 
@@ -114,7 +110,7 @@ static void start_fill(struct coordinator *c, const struct sched_session *ss, st
     m->manifest = ss->manifest;
     m->replicate = ss->replicated;
     m->from_attempt = ss->from_attempt;
-    if (ss->from_attempt == 0)
+    if (ss->from_attempt == 0 || m->source == NULL) /* an ASSIGN says who computes, no more */
         return;
     m->version = ss->start_version;
     m->close_step = f->close_step;
@@ -269,17 +265,13 @@ void dispatch_action(struct coordinator *c, const struct sched_action *act)
 {
     switch (act->type) {
     case SCHED_SEND_TASK:
-        fault_hit(FAULT_GRANT_BEFORE);
         send_task(c, act);
-        fault_hit(FAULT_GRANT_AFTER);
         break;
     case SCHED_SEND_TASK_CANCEL:
         send_task_word(c, act, CONTROL_TASK_CANCEL);
         break;
     case SCHED_SEND_ACK:
-        fault_hit(FAULT_TASK_ACK_BEFORE);
         send_task_word(c, act, CONTROL_ACK);
-        fault_hit(FAULT_TASK_ACK_AFTER);
         break;
     case SCHED_SEND_OPEN:
         fault_hit(FAULT_SESSION_OPEN_BEFORE);

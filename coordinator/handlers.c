@@ -61,6 +61,14 @@ static struct coordinator_peer *peer_by_id(struct coordinator *c, const struct l
     return NULL;
 }
 
+static void waiting_free(struct coordinator_peer *p)
+{
+    control_free(p->acks);
+    control_free(p->cancels);
+    control_free(p->tasks);
+    p->acks = p->cancels = p->tasks = NULL;
+}
+
 static void peer_bind(struct coordinator *c, const char *worker, const struct link_peer *peer)
 {
     struct coordinator_peer *p = peer_of(c, worker);
@@ -71,6 +79,7 @@ static void peer_bind(struct coordinator *c, const char *worker, const struct li
             c->peer = mem_grow(c->peer, (size_t)c->peers_cap, sizeof *c->peer);
         }
         p = &c->peer[c->peers_n++];
+        *p = (struct coordinator_peer){.worker = ""};
         snprintf(p->worker, sizeof p->worker, "%s", worker);
     }
     p->peer = *peer;
@@ -80,20 +89,84 @@ static void peer_drop(struct coordinator *c, const char *worker)
 {
     struct coordinator_peer *p = peer_of(c, worker);
 
-    if (p != NULL)
-        *p = c->peer[--c->peers_n];
+    if (p == NULL)
+        return;
+    waiting_free(p);
+    *p = c->peer[--c->peers_n];
+}
+
+void coordinator_peers_free(struct coordinator *c)
+{
+    for (int i = 0; i < c->peers_n; i++)
+        waiting_free(&c->peer[i]);
+    free(c->peer);
+}
+
+static void letter_send(struct coordinator *c, struct coordinator_peer *p, struct control **waiting)
+{
+    struct control *m = *waiting;
+
+    *waiting = NULL;
+    if (m != NULL)
+        send_to(c, &p->peer, m);
+}
+
+static void tasks_send(struct coordinator *c, struct coordinator_peer *p)
+{
+    const struct control *m = p->tasks;
+
+    if (m == NULL)
+        return;
+    fault_hit(FAULT_GRANT_BEFORE);
+    log_info("task.lease",
+             "worker=%s kind=%s job=%" PRIu64 " tasks=%u task=%" PRIu64 " attempt=%" PRIu64
+             " index=%u",
+             p->worker, m->task_kind, m->job, m->links_n + 1, m->task, m->epoch, m->index);
+    letter_send(c, p, &p->tasks);
+    fault_hit(FAULT_GRANT_AFTER);
+}
+
+/* Acknowledgements first: they make the room that leases need. */
+static void waiting_send(struct coordinator *c, struct coordinator_peer *p)
+{
+    if (p->acks != NULL) {
+        fault_hit(FAULT_TASK_ACK_BEFORE);
+        letter_send(c, p, &p->acks);
+        fault_hit(FAULT_TASK_ACK_AFTER);
+    }
+    letter_send(c, p, &p->cancels);
+    tasks_send(c, p);
+}
+
+void coordinator_send_all(struct coordinator *c)
+{
+    for (int i = 0; i < c->peers_n; i++)
+        waiting_send(c, &c->peer[i]);
 }
 
 void coordinator_send(struct coordinator *c, const char *worker, struct control *message)
 {
     struct coordinator_peer *p = peer_of(c, worker);
+    struct control **waiting = NULL;
 
     if (p == NULL) {
         c->counters.send_refused++;
         control_free(message);
         return;
     }
-    send_to(c, &p->peer, message);
+    if (message->task != 0)
+        waiting = message->type == CONTROL_TASK          ? &p->tasks
+                  : message->type == CONTROL_TASK_CANCEL ? &p->cancels
+                  : message->type == CONTROL_ACK         ? &p->acks
+                                                         : NULL;
+    if (waiting != NULL && *waiting != NULL && control_join(*waiting, message))
+        return;
+    if (waiting == NULL || *waiting != NULL)
+        waiting_send(c, p);
+    if (waiting != NULL)
+        *waiting = message;
+    else
+        send_to(c, &p->peer, message);
 }
 
 static void reject(struct coordinator *c, const struct link_peer *peer, enum err_code code,
@@ -195,6 +268,7 @@ static void hello_fill(const struct control *m, struct roster_worker *w)
     snprintf(w->build, sizeof w->build, "%s", m->build);
     snprintf(w->fingerprint, sizeof w->fingerprint, "%s", m->fingerprint);
     snprintf(w->blas, sizeof w->blas, "%s", m->blas);
+    snprintf(w->fingerprint_bf16, sizeof w->fingerprint_bf16, "%s", m->fingerprint_bf16);
     w->roles = m->roles;
     w->threads = m->threads;
     w->memory_bytes = m->memory_bytes;
@@ -254,6 +328,7 @@ static void on_hello(const struct message *q)
     leases_of(q->m, lease);
     snprintf(ev.worker, sizeof ev.worker, "%s", w->id);
     ev.class_id = w->fingerprint;
+    ev.class_bf16 = w->fingerprint_bf16;
     ev.roles = w->roles;
     ev.threads = w->threads;
     ev.draining = roster_find(&q->c->roster, w->id)->draining;
@@ -339,7 +414,10 @@ static int result_check(const struct coordinator *c, const cJSON *result, struct
 
 static void on_task_done(const struct message *q)
 {
-    struct sched_event ev = {.type = SCHED_TASK_DONE, .task = q->m->task, .epoch = q->m->epoch};
+    struct sched_event ev = {.type = SCHED_TASK_DONE,
+                             .task = q->m->task,
+                             .epoch = q->m->epoch,
+                             .busy_us = q->m->busy_us};
     struct err e = {0};
     int rc = q->m->result == NULL
                  ? err_set(&e, ERR_CORRUPT, "the result is empty")
@@ -574,10 +652,15 @@ void handlers_message(struct coordinator *c, const struct link_peer *peer, const
         return;
     }
     if (control_from_worker(q.m->type) && admitted(&q)) {
+        struct control *head = q.m;
+
         for (size_t i = 0; i < sizeof handlers / sizeof handlers[0]; i++) {
-            if (handlers[i].type == q.m->type && (!c->parked || handlers[i].parked))
-                handlers[i].fn(&q);
+            for (; handlers[i].type == head->type && q.m != NULL; q.m = q.m->next) {
+                if (!c->parked || handlers[i].parked)
+                    handlers[i].fn(&q);
+            }
         }
+        q.m = head;
     }
     control_free(q.m);
 }

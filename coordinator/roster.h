@@ -23,6 +23,7 @@ struct roster_worker {
     uint64_t boot;
     char name[ROSTER_TEXT_MAX], endpoint[ROSTER_TEXT_MAX];
     char build[ROSTER_TEXT_MAX], fingerprint[ROSTER_TEXT_MAX], blas[ROSTER_TEXT_MAX];
+    char fingerprint_bf16[ROSTER_TEXT_MAX]; /* "" = takes no job with numerics: bf16 */
     uint32_t roles, threads;
     uint64_t memory_bytes;
     enum roster_state state;

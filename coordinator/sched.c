@@ -2,7 +2,8 @@
  * One event changes a little state; then settle() lets everything follow that follows: stages whose
  * needs are met start, phases whose tasks are done end, free workers get work. Settling asks only
  * the state, never the event, so a lost or doubled message can delay a decision but not make a
- * wrong one.
+ * wrong one. After a result in the middle of a phase nothing can follow but that the free thread gets
+ * work; that alone is done then, because it is what happens thousands of times a second.
  *
  * Order of service: jobs by age, stages by index. A session takes every idle worker of its class
  * that it can use, tasks take free threads; so an old session comes before young tasks, and threads
@@ -137,6 +138,8 @@ static void job_shrink(struct sched_job *j)
             cJSON_Delete(st->task[t].result);
         free(st->task);
         free(st->session);
+        task_set_fini(&st->pending);
+        task_set_fini(&st->busy);
         st->task = NULL;
         st->session = NULL;
         st->tasks_n = 0;
@@ -261,7 +264,7 @@ void sched_fail(struct sched *s, struct sched_stage *st, const struct sched_fail
     }
 }
 
-static void job_settle(struct sched *s, struct sched_job *j, struct sched_actions *a)
+void sched_job_settle(struct sched *s, struct sched_job *j, struct sched_actions *a)
 {
     int final = 0, succeeded = 0, failed = 0, busy = 0, recovering = 0;
 
@@ -311,7 +314,7 @@ void sched_job_advance(struct sched *s, struct sched_job *j, struct sched_action
         for (int k = 0; k < j->stages_n; k++)
             sched_stage_advance(s, &j->stage[k], a);
     } while (j->version != before);
-    job_settle(s, j, a);
+    sched_job_settle(s, j, a);
     for (int k = 0; k < j->stages_n && !run_state_is_final(j->state); k++) {
         struct sched_stage *st = &j->stage[k];
 
@@ -322,11 +325,13 @@ void sched_job_advance(struct sched *s, struct sched_job *j, struct sched_action
         else
             sched_tasks_dispatch(s, st, a);
     }
-    job_settle(s, j, a);
+    sched_job_settle(s, j, a);
 }
 
 static void settle(struct sched *s, struct sched_actions *a)
 {
+    s->looked_at += (uint64_t)s->jobs_n;
+    sched_open_changed(s);
     for (int i = 0; i < s->jobs_n; i++)
         sched_job_advance(s, s->job[i], a);
     sched_queue_admit(s, a);
@@ -347,6 +352,7 @@ static void on_submit(struct sched *s, struct sched_event *ev, struct sched_acti
         sched_act(a, SCHED_SAVE_STAGE, j, &j->stage[i]);
     }
     sched_note(a, j, NULL, "job.submitted", "%d stages", j->stages_n);
+    sched_class_new(s, j, a);
 }
 
 static void on_cancel(struct sched *s, struct sched_event *ev, struct sched_actions *a)
@@ -379,6 +385,7 @@ void sched_job_restored(struct sched *s, struct sched_job *j, uint32_t grace_ms)
             if (st->task[t].id >= s->next_task)
                 s->next_task = st->task[t].id + 1;
         }
+        sched_tasks_index(st);
         if (st->session != NULL) {
             st->session->open = false;
             st->session->adopt_until_ms = s->now_ms + s->config.adopt_ms;
@@ -452,6 +459,8 @@ static void on_worker_up(struct sched *s, struct sched_event *ev, struct sched_a
     if (w == NULL)
         w = worker_add(s, ev->worker);
     snprintf(w->class_id, sizeof w->class_id, "%s", ev->class_id != NULL ? ev->class_id : "");
+    snprintf(w->class_bf16, sizeof w->class_bf16, "%s",
+             ev->class_bf16 != NULL ? ev->class_bf16 : "");
     w->roles = ev->roles;
     w->threads = ev->threads;
     w->draining = ev->draining;
@@ -528,7 +537,8 @@ static void on_reuse(struct sched *s, struct sched_event *ev, struct sched_actio
  */
 void sched_init(struct sched *s, const struct sched_config *config)
 {
-    *s = (struct sched){.config = *config, .next_task = 1, .next_session = 1};
+    *s = (struct sched){
+        .config = *config, .next_task = 1, .next_session = 1, .open_stale = true};
     CHECK(config->plan != NULL && config->crash_limit <= SCHED_CRASHES_MAX);
 }
 
@@ -539,6 +549,8 @@ void sched_fini(struct sched *s)
     for (int i = 0; i < s->workers_n; i++)
         free(s->worker[i]);
     sched_queue_fini(s);
+    free(s->open);
+    free(s->open_tasks);
     free(s->worker);
     free(s->garbage);
     free(s->quarantine);
@@ -546,6 +558,8 @@ void sched_fini(struct sched *s)
 
 void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a)
 {
+    bool plain = false;
+
     s->now_ms = ev->now_ms > s->now_ms ? ev->now_ms : s->now_ms;
     s->wall_ms = ev->wall_ms;
     switch (ev->type) {
@@ -592,7 +606,7 @@ void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a
         on_heartbeat(s, ev, a);
         return; /* renews leases; decides nothing */
     case SCHED_TASK_DONE:
-        sched_on_task_done(s, ev, a);
+        plain = sched_on_task_done(s, ev, a);
         break;
     case SCHED_TASK_FAILED:
         sched_on_task_failed(s, ev, a);
@@ -611,5 +625,10 @@ void sched_step(struct sched *s, struct sched_event *ev, struct sched_actions *a
     }
     cJSON_Delete(ev->result);
     ev->result = NULL;
-    settle(s, a);
+    if (plain) {
+        sched_open_dispatch(s, a);
+        sched_queue_admit(s, a);
+    } else {
+        settle(s, a);
+    }
 }

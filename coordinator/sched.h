@@ -12,7 +12,8 @@
  *   - infrastructure loss and task faults have separate budgets; a task under which `crash_limit`
  *     different workers died is quarantined, and its job fails with its name;
  *   - a worker is in at most one training session, and runs no tasks meanwhile;
- *   - one job runs on one numerics class (workers of equal fingerprint), bound when it first runs.
+ *   - one job runs on one numerics class (workers of equal fingerprint), bound when it first runs;
+ *     one that trains with bfloat16 on one of those that such workers have beside.
  *
  * Every job has an entry of a few bytes (struct sched_entry). Its body (spec, stages, tasks) is in
  * memory only while it is *admitted*: jobs wait in a queue by age and are admitted while fewer than
@@ -29,6 +30,7 @@
 #include "base/digest.h"
 #include "base/err.h"
 #include "coordinator/expand.h"
+#include "coordinator/task_set.h"
 #include "jobs/kind.h"
 #include "jobs/spec.h"
 #include "json/json.h"
@@ -43,6 +45,7 @@
 #define SCHED_WORKERS_MAX 1024
 #define SCHED_ANY_CLASS "any"
 #define SCHED_CKPTS_MAX 8
+#define SCHED_LEASES_MAX 64 /* of a worker, with those that wait there */
 
 #define RUN_STATES(X)                                                                              \
     X(RUN_PENDING, "PENDING")                                                                      \
@@ -131,6 +134,11 @@ struct sched_task {
     int code;      /* of the last failure */
     char text[SCHED_TEXT_MAX];
 };
+
+static inline uint64_t sched_task_rows(const struct sched_task *t)
+{
+    return t->end > t->begin ? t->end - t->begin : 1;
+}
 
 struct sched_host {
     char worker[SCHED_WORKER_MAX];
@@ -265,8 +273,11 @@ struct sched_stage {
     struct digest context;
     struct sched_task *task;
     uint32_t tasks_n, tasks_done;
-    uint32_t pending_from; /* no task before this one is PENDING */
-    double task_ms;        /* what a task of this phase takes, smoothed; 0 = not known */
+    uint64_t rows_done;      /* of tasks that are DONE; a task without rows counts as one */
+    struct task_set pending; /* tasks that are PENDING */
+    struct task_set busy;    /* that are LEASED or RETRY_WAIT */
+    double task_ms;          /* what a task of this phase takes, smoothed; 0 = not known */
+    double busy_us;          /* and how long a thread is busy with it; 0 = not known */
     struct sched_session *session;
     uint64_t started_wall_ms, finished_wall_ms, phase_started_ms, phase_started_done;
 };
@@ -287,6 +298,7 @@ struct sched_job {
     char class_id
         [SCHED_TEXT_MAX]; /* numerics class; "" until bound, SCHED_ANY_CLASS: all may work */
     bool class_bound;
+    bool bf16; /* some of it trains with products of bfloat16: its class is one of those */
     struct sched_failure failure;
     uint64_t created_wall_ms, started_wall_ms, finished_wall_ms;
     uint64_t paused_wall_ms;   /* 0 = is not */
@@ -305,6 +317,7 @@ struct sched_quarantine {
 struct sched_worker {
     char id[SCHED_WORKER_MAX];
     char class_id[SCHED_TEXT_MAX];
+    char class_bf16[SCHED_TEXT_MAX]; /* of jobs that train with bfloat16; "" = takes none */
     uint32_t roles, threads;
     bool suspect, draining;
     bool other_class;  /* it was told that a job runs on another numerics class */
@@ -316,7 +329,7 @@ struct sched_worker {
     double pace;       /* times slower than the fastest, as slots are cut; 0 = 1 */
     uint32_t samples;
     uint64_t paced_ms, retry_ms;
-    uint32_t running;       /* tasks leased to it */
+    uint32_t running;       /* tasks leased to it, also those that wait there for a thread */
     struct sched_stage *in; /* whose session it is a member of */
 };
 
@@ -401,6 +414,12 @@ struct sched {
     struct sched_worker **worker;
     int garbage_n, garbage_cap;
     void **garbage; /* freed by sched_collect(): actions may still point at it */
+    /* Open phases of jobs that are admitted, oldest job first, and those of them that have tasks by
+     * the ids of these. Made anew (sched_open.c) after whatever may open or close a phase. */
+    bool open_stale;
+    int open_n, open_cap, open_tasks_n;
+    struct sched_stage **open, **open_tasks;
+    uint64_t looked_at; /* stages and workers, by decisions: what must not grow with the queue */
     struct sched_counters counters;
     int quarantine_n, quarantine_cap;
     struct sched_quarantine *quarantine; /* until an operator releases them */
@@ -416,7 +435,7 @@ enum sched_event_type {
     SCHED_RETRY,     /* job_id, job: taken, its body as it stood at the end (journal_load_job());
                         stage_index >= 0: that stage's session goes on from version, digest */
     SCHED_LOADED,    /* job: taken, a body that was asked for, or that an event is about to need */
-    SCHED_WORKER_UP, /* worker, class_id, roles, threads, draining; lease[], session, attempt: what
+    SCHED_WORKER_UP, /* worker, class_id, class_bf16, roles, threads, draining; lease[], session, attempt: what
                         it says it holds */
     SCHED_WORKER_SUSPECT,
     SCHED_WORKER_OK,
@@ -447,7 +466,7 @@ struct sched_event {
     struct sched_job *job;
     uint64_t job_id;
     char worker[SCHED_WORKER_MAX];
-    const char *class_id; /* borrowed */
+    const char *class_id, *class_bf16; /* borrowed */
     uint32_t roles, threads;
     bool draining, crashed;
     const struct sched_lease *lease; /* borrowed */
@@ -472,6 +491,7 @@ struct sched_event {
     uint64_t odd;
     struct digest digest;
     cJSON *result;
+    uint64_t busy_us; /* TASK_DONE: of a thread; 0 = not known */
     int code;
     const char *text; /* borrowed */
     int stage_index;

@@ -51,7 +51,7 @@ bool sched_audit_waits(struct sched *s, const struct sched_stage *st, const stru
         const struct sched_worker *w = s->worker[i];
 
         if ((w->roles & SCHED_ROLE_COMPUTE) != 0 && !w->draining && !w->quarantined && !w->hung &&
-            sched_class_fits(s, st->job, w) && !sched_audit_spoken(t, w->id))
+            sched_class_fits(st->job, w) && !sched_audit_spoken(t, w->id))
             return true;
     }
     return false;

@@ -37,6 +37,17 @@ void sched_on_pause(struct sched *s, struct sched_event *ev, struct sched_action
 void sched_on_resume(struct sched *s, struct sched_event *ev, struct sched_actions *a);
 void sched_on_retry(struct sched *s, struct sched_event *ev, struct sched_actions *a);
 
+/* sched_open.c: open phases */
+void sched_open_changed(struct sched *s); /* a phase may have been opened or closed */
+void sched_open_refresh(struct sched *s); /* s->open is right after it */
+/* The task of an id; NULL if it is over or was never ours. */
+struct sched_task *sched_open_task(struct sched *s, uint64_t id, struct sched_stage **stage);
+/* Does a session wait for workers that comes before st? */
+bool sched_open_session_waits(struct sched *s, const struct sched_stage *st);
+/* Gives work to whoever is free. */
+void sched_open_dispatch(struct sched *s, struct sched_actions *a);
+void sched_job_settle(struct sched *s, struct sched_job *j, struct sched_actions *a); /* sched.c */
+
 /* sched_stage.c: from needs to phases to outputs */
 void sched_stage_advance(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_stage_reuse(struct sched *s, struct sched_stage *st, cJSON *result,
@@ -54,7 +65,9 @@ void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed,
                              struct sched_actions *a);
 void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool whole,
                           struct sched_actions *a);
-void sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_actions *a);
+/* True: nothing can follow from it but that another task is given out. */
+bool sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_actions *a);
+void sched_tasks_index(struct sched_stage *st); /* after states were set from elsewhere */
 void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_actions *a);
 void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_task *t,
                        struct sched_actions *a);
@@ -68,8 +81,12 @@ void sched_task_shadow(struct sched *s, struct sched_stage *st, struct sched_tas
 /* A worker with a free thread for a second lease of t; NULL: none. */
 struct sched_worker *sched_task_other(struct sched *s, struct sched_stage *st,
                                       const struct sched_task *t);
-bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w);
+bool sched_class_fits(const struct sched_job *j, const struct sched_worker *w);
+/* Of w, for work of j: "" if it can't do such work at all. */
+const char *sched_class_of(const struct sched_job *j, const struct sched_worker *w);
 bool sched_class_is_any(const struct sched_job *j);
+/* Tells the workers that can't do work of a job that is new. */
+void sched_class_new(struct sched *s, struct sched_job *j, struct sched_actions *a);
 void sched_class_bind(struct sched *s, struct sched_job *j, const struct sched_worker *w,
                       struct sched_actions *a);
 void sched_class_up(struct sched *s, struct sched_worker *w,

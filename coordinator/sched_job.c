@@ -41,6 +41,7 @@ int sched_job_new(uint64_t id, struct spec **spec, const cJSON *resolved, uint64
         st->job = j;
         st->index = i;
         st->kind = j->expansion->stage[i].spec->kind;
+        j->bf16 = j->bf16 || spec_trains_bf16(j->expansion->stage[i].spec);
         snprintf(st->name, sizeof st->name, "%s", j->expansion->stage[i].name);
     }
     *out = j;
@@ -57,6 +58,8 @@ void sched_job_free(struct sched_job *j)
         for (uint32_t t = 0; t < st->tasks_n; t++)
             cJSON_Delete(st->task[t].result);
         free(st->task);
+        task_set_fini(&st->pending);
+        task_set_fini(&st->busy);
         free(st->session);
         cJSON_Delete(st->inputs);
         cJSON_Delete(st->done);

@@ -328,31 +328,52 @@ static double lateness(const struct sched *s, const struct sched_stage *st,
     return left > 1.2 * st->task_ms ? left : 0;
 }
 
+/* Its thread stands still, or it waits there for threads that do. */
+static bool is_stuck(const struct sched *s, const struct sched_task *t)
+{
+    const struct sched_worker *w = sched_find_worker(s, t->worker);
+
+    return sched_task_hangs(s, t) || (w != NULL && w->hung && w->running > w->threads);
+}
+
+static bool overtake(struct sched *s, struct sched_stage *st, struct sched_task *t, bool stuck,
+                     struct sched_actions *a)
+{
+    struct sched_worker *w = sched_task_other(s, st, t);
+
+    if (w == NULL)
+        return false;
+    sched_note(a, st->job, st, "task.overtake", "task %u at %s is %s: leased to %s as well",
+               t->index, t->worker, stuck ? "hung" : "slow", w->id);
+    sched_task_shadow(s, st, t, w, a);
+    return true;
+}
+
 void sched_tasks_overtake(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
     struct sched_task *worst = NULL;
-    struct sched_worker *w = NULL;
     double worst_by = 0;
 
     if (s->config.slow_ms == 0)
         return;
-    for (uint32_t i = 0; i < st->tasks_n; i++) {
+    for (uint32_t i = task_set_next(&st->busy, 0); i != TASK_SET_NONE;
+         i = task_set_next(&st->busy, i + 1)) {
         struct sched_task *t = &st->task[i];
         double by;
 
         if (t->state != TASK_LEASED || t->shadow.epoch != 0)
             continue;
-        by = sched_task_hangs(s, t)            ? 1e18
-             : st->pending_from >= st->tasks_n ? lateness(s, st, t)
-                                               : 0;
+        if (is_stuck(s, t)) {
+            if (!overtake(s, st, t, true, a))
+                return; /* nobody has a thread for it */
+            continue;
+        }
+        by = st->pending.count == 0 ? lateness(s, st, t) : 0;
         if (by > worst_by) {
             worst = t;
             worst_by = by;
         }
     }
-    if (worst == NULL || (w = sched_task_other(s, st, worst)) == NULL)
-        return;
-    sched_note(a, st->job, st, "task.overtake", "task %u at %s is %s: leased to %s as well",
-               worst->index, worst->worker, sched_task_hangs(s, worst) ? "hung" : "slow", w->id);
-    sched_task_shadow(s, st, worst, w, a);
+    if (worst != NULL)
+        overtake(s, st, worst, false, a);
 }

@@ -151,6 +151,7 @@ static void admit(struct sched *s, struct sched_job *j)
 {
     j->admitted = true;
     s->active_n++;
+    sched_open_changed(s);
 }
 
 void sched_queue_add(struct sched *s, struct sched_job *j)
@@ -180,6 +181,7 @@ void sched_queue_moved(struct sched *s, struct sched_job *j, enum run_state from
     s->count[from]--;
     s->count[j->state]++;
     e->state = j->state;
+    sched_open_changed(s);
     if ((run_state_is_final(j->state) || j->state == RUN_PAUSED) && j->admitted) {
         j->admitted = false;
         s->active_n--;
@@ -265,6 +267,7 @@ void sched_queue_replace(struct sched *s, struct sched_job *j)
 {
     struct sched_entry *e = sched_find_entry(s, j->id);
 
+    sched_open_changed(s);
     for (int i = 0; i < s->jobs_n && e->job != NULL; i++) {
         if (s->job[i] != e->job)
             continue;
@@ -280,7 +283,12 @@ void sched_queue_unload(struct sched *s)
 {
     int kept = 0;
 
-    for (int i = 0; i < s->jobs_n; i++) {
+    while (kept < s->jobs_n && s->job[kept]->admitted)
+        kept++;
+    if (kept == s->jobs_n)
+        return;
+    sched_open_changed(s);
+    for (int i = kept; i < s->jobs_n; i++) {
         struct sched_job *j = s->job[i];
         struct sched_entry *e = NULL;
 

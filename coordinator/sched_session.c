@@ -41,13 +41,13 @@ static const struct sched_worker *class_pick(struct sched *s, struct sched_job *
         uint64_t threads = 0;
         bool hosts = false;
 
-        if (!sched_class_fits(s, j, w))
+        if (!sched_class_fits(j, w))
             continue;
         for (int k = 0; k < s->workers_n; k++) {
             const struct sched_worker *o = s->worker[k];
 
             if (!sched_worker_usable(o) || o->in != NULL || o->running > 0 ||
-                strcmp(o->class_id, w->class_id) != 0)
+                strcmp(sched_class_of(j, o), sched_class_of(j, w)) != 0)
                 continue;
             hosts = hosts || (o->roles & SCHED_ROLE_PARAMS) != 0;
             threads += (o->roles & SCHED_ROLE_COMPUTE) != 0 ? o->threads : 0;
@@ -66,8 +66,9 @@ static bool can_host(const struct sched_stage *st, const struct sched_worker *w,
 {
     return (w->in == st ? !w->suspect && !w->draining && !w->quarantined
                         : sched_worker_usable(w) && w->in == NULL && w->running == 0) &&
-           (w->roles & SCHED_ROLE_PARAMS) != 0 &&
-           (strcmp(w->class_id, class_id) == 0 || strcmp(class_id, SCHED_ANY_CLASS) == 0);
+           (w->roles & SCHED_ROLE_PARAMS) != 0 && sched_class_fits(st->job, w) &&
+           (strcmp(sched_class_of(st->job, w), class_id) == 0 ||
+            strcmp(class_id, SCHED_ANY_CLASS) == 0);
 }
 
 int sched_hosts_pick(const struct sched *s, const struct sched_stage *st, const char *class_id,
@@ -147,7 +148,7 @@ int sched_members_take(struct sched *s, struct sched_stage *st, bool opening,
         bool host = opening && sched_session_is_host(st->session, w->id);
 
         if (w->in != NULL || w->running > 0 || !sched_worker_usable(w) ||
-            !sched_class_fits(s, st->job, w))
+            !sched_class_fits(st->job, w))
             continue;
         if (!host && ((w->roles & SCHED_ROLE_COMPUTE) == 0 ||
                       sched_session_threads(s, st) >= st->phase.session.units))
@@ -166,7 +167,7 @@ static void session_open(struct sched *s, struct sched_stage *st,
 {
     struct sched_session *ss = st->session;
 
-    ss->hosts_n = sched_hosts_pick(s, st, of_class->class_id, ss->host);
+    ss->hosts_n = sched_hosts_pick(s, st, sched_class_of(st->job, of_class), ss->host);
     sched_class_bind(s, st->job, of_class, a);
     ss->attempt++;
     ss->open = true;

@@ -157,7 +157,7 @@ static void succeed(struct sched *s, struct sched_stage *st, struct sched_action
     struct err e = {0};
     struct sched_action *act = sched_act(a, SCHED_OUTPUTS, st->job, st);
 
-    if (!st->reused)
+    if (!st->reused && st->kind != KIND_PROBE)
         act->digest = st->reuse_key;
     if (!gates_hold(st, &e)) {
         fail_with(s, st, "user", &e, a);
@@ -174,6 +174,7 @@ void sched_stage_stop(struct sched *s, struct sched_stage *st, enum run_state to
     if (st->session != NULL)
         sched_session_close(s, st, reason, a);
     st->phase_open = false;
+    sched_open_changed(s);
     sched_move_stage(s, st, to, reason, a);
 }
 
@@ -186,7 +187,11 @@ static void tasks_make(struct sched_stage *st)
 
     st->task = p->tasks > 0 ? mem_zalloc(p->tasks, sizeof *st->task) : NULL;
     st->tasks_n = p->tasks;
-    st->tasks_done = st->pending_from = 0;
+    st->tasks_done = 0;
+    st->rows_done = 0;
+    st->task_ms = st->busy_us = 0;
+    task_set_init(&st->pending, p->tasks, true);
+    task_set_init(&st->busy, p->tasks, false);
     for (uint32_t i = 0; i < p->tasks; i++) {
         struct sched_task *t = &st->task[i];
 
@@ -254,6 +259,7 @@ static void phase_open(struct sched *s, struct sched_stage *st, struct sched_act
     struct buf text = BUF_INIT;
 
     st->phase_open = true;
+    sched_open_changed(s);
     st->phase_started_ms = s->now_ms;
     st->phase_started_done = 0;
     sched_stage_estimate(s, st);
@@ -277,6 +283,8 @@ static void phase_open(struct sched *s, struct sched_stage *st, struct sched_act
         sched_discard(s, st->task);
         st->task = NULL;
         st->tasks_n = 0;
+        task_set_fini(&st->pending);
+        task_set_fini(&st->busy);
     }
     sched_act(a, SCHED_SAVE_STAGE, st->job, st);
     sched_note(a, st->job, st, "phase.open", "%s", st->phase.name);
@@ -288,6 +296,7 @@ void sched_phase_finish(struct sched *s, struct sched_stage *st, cJSON *entry,
 {
     cJSON_AddItemToObject(st->done, st->phase.name, entry);
     st->phase_open = false;
+    sched_open_changed(s);
     st->phases_done++;
     st->cost_done += st->phase.cost;
     for (uint32_t i = 0; i < st->tasks_n; i++) {
@@ -299,6 +308,8 @@ void sched_phase_finish(struct sched *s, struct sched_stage *st, cJSON *entry,
     st->task = NULL;
     st->session = NULL;
     st->tasks_n = st->tasks_done = 0;
+    task_set_fini(&st->pending);
+    task_set_fini(&st->busy);
     sched_act(a, SCHED_SAVE_STAGE, st->job, st);
     sched_note(a, st->job, st, "phase.done", "%s", st->phase.name);
 }
@@ -387,6 +398,8 @@ static bool phase_next(struct sched *s, struct sched_stage *st, struct sched_act
         st->metrics = metrics != NULL ? metrics : cJSON_CreateObject();
         if (sched_class_is_any(st->job))
             cJSON_AddStringToObject(st->metrics, "numerics", "any");
+        else if (spec_trains_bf16(spec))
+            cJSON_AddStringToObject(st->metrics, "numerics", "bf16");
         succeed(s, st, a);
     } else {
         phase_open(s, st, a);
@@ -491,7 +504,7 @@ void sched_stage_advance(struct sched *s, struct sched_stage *st, struct sched_a
         if (!st->reuse_asked) {
             st->reuse_asked = true;
             reuse_key(s, st, &st->reuse_key);
-            if (st->job->reuse) {
+            if (st->job->reuse && st->kind != KIND_PROBE) { /* a probe wants to be run */
                 sched_act(a, SCHED_ASK_REUSE, st->job, st)->digest = st->reuse_key;
                 return;
             }

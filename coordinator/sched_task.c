@@ -18,22 +18,42 @@
 
 #include "coordinator/sched_inner.h"
 
+#define AHEAD_US 20000.0 /* of work that may wait at a worker for a thread */
+
 static const uint32_t task_next[] = {
 #define X(name, next) [name] = next,
     TASK_STATES(X)
 #undef X
 };
 
-static void task_move(struct sched_task *t, enum task_state to)
+static void task_index(struct sched_stage *st, const struct sched_task *t)
+{
+    if (t->state == TASK_PENDING)
+        task_set_add(&st->pending, t->index);
+    else
+        task_set_drop(&st->pending, t->index);
+    if (t->state == TASK_LEASED || t->state == TASK_RETRY_WAIT)
+        task_set_add(&st->busy, t->index);
+    else
+        task_set_drop(&st->busy, t->index);
+}
+
+static void task_move(struct sched_stage *st, struct sched_task *t, enum task_state to)
 {
     CHECK(task_next[t->state] & BIT(to)); /* task_next[] is made from TASK_STATES */
     t->state = to;
+    task_index(st, t);
 }
 
-static void task_pend(struct sched_stage *st, struct sched_task *t)
+void sched_tasks_index(struct sched_stage *st)
 {
-    task_move(t, TASK_PENDING);
-    st->pending_from = t->index < st->pending_from ? t->index : st->pending_from;
+    task_set_init(&st->pending, st->tasks_n, false);
+    task_set_init(&st->busy, st->tasks_n, false);
+    st->rows_done = 0;
+    for (uint32_t i = 0; i < st->tasks_n; i++) {
+        task_index(st, &st->task[i]);
+        st->rows_done += st->task[i].state == TASK_DONE ? sched_task_rows(&st->task[i]) : 0;
+    }
 }
 
 static void task_save(struct sched_actions *a, struct sched_stage *st, struct sched_task *t)
@@ -43,26 +63,6 @@ static void task_save(struct sched_actions *a, struct sched_stage *st, struct sc
     st->job->version++;
     act->task = t;
     snprintf(act->text, sizeof act->text, "%s", st->phase.name);
-}
-
-/* The task of an id among the open phases; NULL if it is over or was never ours. */
-static struct sched_task *task_find(const struct sched *s, uint64_t id, struct sched_stage **stage)
-{
-    for (int i = 0; i < s->jobs_n; i++) {
-        if (run_state_is_final(s->job[i]->state))
-            continue;
-        for (int k = 0; k < s->job[i]->stages_n; k++) {
-            struct sched_stage *st = &s->job[i]->stage[k];
-            uint64_t first = st->tasks_n > 0 ? st->task[0].id : 0;
-
-            if (st->tasks_n > 0 && id >= first &&
-                id - first < st->tasks_n) { /* ids of a phase are consecutive */
-                *stage = st;
-                return &st->task[id - first];
-            }
-        }
-    }
-    return NULL;
 }
 
 static void shadow_swap(struct sched_task *t)
@@ -151,7 +151,7 @@ static void quarantine(struct sched *s, struct sched_stage *st, struct sched_tas
     struct sched_failure f = {.code = t->code, .task = t->id, .attempt = (uint32_t)t->epoch};
 
     shadow_end(s, st, t, "cancelled", "", true, a);
-    task_move(t, TASK_QUARANTINED);
+    task_move(st, t, TASK_QUARANTINED);
     task_save(a, st, t);
     snprintf(f.class_name, sizeof f.class_name, "%s", class_name);
     snprintf(f.worker, sizeof f.worker, "%s", t->worker);
@@ -197,9 +197,9 @@ static void task_lost(struct sched *s, struct sched_stage *st, struct sched_task
     }
     s->counters.recomputed++;
     if (wait)
-        task_move(t, TASK_RETRY_WAIT);
+        task_move(st, t, TASK_RETRY_WAIT);
     else
-        task_pend(st, t);
+        task_move(st, t, TASK_PENDING);
     t->retry_at_ms = s->now_ms + sched_backoff(s, t->losses);
     task_save(a, st, t);
 }
@@ -214,7 +214,7 @@ void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_tas
     } else if (t->state != TASK_PENDING && t->state != TASK_RETRY_WAIT) {
         return;
     }
-    task_move(t, TASK_CANCELLED);
+    task_move(st, t, TASK_CANCELLED);
     task_save(a, st, t);
 }
 
@@ -226,17 +226,25 @@ void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_ta
     shadow_end(s, st, t, outcome, "", true, a);
     cancel_tell(st, t->worker, t->id, t->epoch, a);
     lease_end(s, st, t, outcome, "", a);
-    task_pend(st, t);
+    task_move(st, t, TASK_PENDING);
     task_save(a, st, t);
 }
 
 /* ---- giving out
  * -------------------------------------------------------------------------------------------------
  */
-bool sched_class_fits(struct sched *s, struct sched_job *j, const struct sched_worker *w)
+const char *sched_class_of(const struct sched_job *j, const struct sched_worker *w)
 {
-    (void)s;
-    return !j->class_bound || sched_class_is_any(j) || strcmp(j->class_id, w->class_id) == 0;
+    return j->bf16 ? w->class_bf16 : w->class_id;
+}
+
+bool sched_class_fits(const struct sched_job *j, const struct sched_worker *w)
+{
+    const char *class_id = sched_class_of(j, w);
+
+    if (j->bf16 && class_id[0] == '\0')
+        return false;
+    return !j->class_bound || sched_class_is_any(j) || strcmp(j->class_id, class_id) == 0;
 }
 
 bool sched_class_is_any(const struct sched_job *j)
@@ -248,22 +256,32 @@ bool sched_class_is_any(const struct sched_job *j)
 static void class_tell(struct sched *s, struct sched_job *j, struct sched_worker *w,
                        struct sched_actions *a)
 {
+    const char *class_id = sched_class_of(j, w);
     struct sched_action *act;
 
-    if (w->other_class || run_state_is_final(j->state) || sched_class_fits(s, j, w))
+    if (w->other_class || run_state_is_final(j->state) || sched_class_fits(j, w))
         return;
     w->other_class = true;
     s->counters.refused++;
-    sched_note(a, j, NULL, "worker.other_class",
-               "%s gets no work: its numerics class is %.12s, the job runs on %.12s", w->id,
-               w->class_id, j->class_id);
     act = sched_act(a, SCHED_SEND_NOTE, NULL, NULL);
     snprintf(act->worker, sizeof act->worker, "%s", w->id);
+    if (class_id[0] == '\0') {
+        sched_note(a, j, NULL, "worker.other_class",
+                   "%s gets no work: the job trains with numerics: bf16, which it does not do",
+                   w->id);
+        snprintf(act->note, sizeof act->note,
+                 "no work of jobs with `numerics: bf16`: they need AVX512_BF16, or AVX2 and FMA, "
+                 "and a worker without --bf16 off");
+        return;
+    }
+    sched_note(a, j, NULL, "worker.other_class",
+               "%s gets no work: its numerics class is %.12s, the job runs on %.12s", w->id,
+               class_id, j->class_id);
     snprintf(
         act->note, sizeof act->note,
         "no work of jobs that run on numerics class %.12s: the class of this machine is %.12s, "
         "so its results would differ in the last bits; jobs with `numerics: any` take it",
-        j->class_id, w->class_id);
+        j->class_id, class_id);
 }
 
 void sched_class_up(struct sched *s, struct sched_worker *w, struct sched_actions *a)
@@ -273,23 +291,45 @@ void sched_class_up(struct sched *s, struct sched_worker *w, struct sched_action
         class_tell(s, s->job[i], w, a);
 }
 
+void sched_class_new(struct sched *s, struct sched_job *j, struct sched_actions *a)
+{
+    for (int i = 0; i < s->workers_n; i++)
+        class_tell(s, j, s->worker[i], a);
+}
+
 void sched_class_bind(struct sched *s, struct sched_job *j, const struct sched_worker *w,
                       struct sched_actions *a)
 {
     if (j->class_bound)
         return;
     j->class_bound = true;
-    snprintf(j->class_id, sizeof j->class_id, "%s", w->class_id);
+    snprintf(j->class_id, sizeof j->class_id, "%s", sched_class_of(j, w));
     sched_act(a, SCHED_SAVE_JOB, j, NULL);
-    for (int i = 0; i < s->workers_n; i++)
-        class_tell(s, j, s->worker[i], a);
+    sched_class_new(s, j, a);
 }
 
-static uint32_t free_threads(const struct sched_worker *w)
+/* How many more leases it may hold, at so many a thread. */
+static uint32_t room_of(const struct sched_worker *w, uint32_t depth)
 {
+    uint32_t most = w->threads * depth;
+
     if (!sched_worker_usable(w) || w->in != NULL || (w->roles & SCHED_ROLE_COMPUTE) == 0)
         return 0;
-    return w->threads > w->running ? w->threads - w->running : 0;
+    if (most > SCHED_LEASES_MAX)
+        most = w->threads > SCHED_LEASES_MAX ? w->threads : SCHED_LEASES_MAX;
+    return most > w->running ? most - w->running : 0;
+}
+
+/* Leases a thread: more than one when tasks are so short that a worker would wait for the next one
+ * longer than it runs, but never more than AHEAD_US of work, because whoever comes then has to wait
+ * for it. So none ahead either while an older session waits for whole workers. */
+static uint32_t depth_of(struct sched *s, const struct sched_stage *st)
+{
+    double more = st->busy_us > 0 ? AHEAD_US / st->busy_us : 0;
+
+    if (more < 1 || sched_open_session_waits(s, st))
+        return 1;
+    return 1 + (more < SCHED_LEASES_MAX ? (uint32_t)more : SCHED_LEASES_MAX);
 }
 
 static bool shy_of(const struct sched_task *t, const struct sched_worker *w)
@@ -303,35 +343,37 @@ static bool shy_of(const struct sched_task *t, const struct sched_worker *w)
 
 /* Threads of the usable workers of a class: a job that is not bound yet begins on the largest, so
  * that one odd machine does not keep the others out of it. */
-static uint64_t class_threads(const struct sched *s, const char *class_id)
+static uint64_t class_threads(const struct sched *s, const struct sched_job *j,
+                              const char *class_id)
 {
     uint64_t n = 0;
 
     for (int i = 0; i < s->workers_n; i++) {
         const struct sched_worker *w = s->worker[i];
 
-        n += sched_worker_usable(w) && strcmp(w->class_id, class_id) == 0 ? w->threads : 0;
+        n += sched_worker_usable(w) && strcmp(sched_class_of(j, w), class_id) == 0 ? w->threads : 0;
     }
     return n;
 }
 
 /* The freest worker; one that this task has not failed on, if there is any. */
 static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st,
-                                        const struct sched_task *t)
+                                        const struct sched_task *t, uint32_t depth)
 {
     struct sched_worker *best = NULL;
     double best_score = 0;
 
     for (int i = 0; i < s->workers_n; i++) {
         struct sched_worker *w = s->worker[i];
-        uint32_t spare = free_threads(w);
+        uint32_t spare = room_of(w, depth);
         double score = 0;
 
-        if (spare == 0 || !sched_class_fits(s, st->job, w) || sched_audit_spoken(t, w->id))
+        s->looked_at++;
+        if (spare == 0 || !sched_class_fits(st->job, w) || sched_audit_spoken(t, w->id))
             continue;
         score = (double)spare / (double)w->threads - (shy_of(t, w) ? 2.0 : 0.0);
         if (!st->job->class_bound)
-            score += 4.0 * (double)class_threads(s, w->class_id);
+            score += 4.0 * (double)class_threads(s, st->job, sched_class_of(st->job, w));
         if (best == NULL || score > best_score) {
             best = w;
             best_score = score;
@@ -368,7 +410,7 @@ static void task_grant(struct sched *s, struct sched_stage *st, struct sched_tas
                        struct sched_worker *w, struct sched_actions *a)
 {
     sched_class_bind(s, st->job, w, a);
-    task_move(t, TASK_LEASED);
+    task_move(st, t, TASK_LEASED);
     lease_begin(s, st, t, w, a);
     if (st->state != RUN_RUNNING)
         sched_move_stage(s, st, RUN_RUNNING, "", a);
@@ -377,7 +419,7 @@ static void task_grant(struct sched *s, struct sched_stage *st, struct sched_tas
 struct sched_worker *sched_task_other(struct sched *s, struct sched_stage *st,
                                       const struct sched_task *t)
 {
-    struct sched_worker *w = worker_pick(s, st, t);
+    struct sched_worker *w = worker_pick(s, st, t, 1);
 
     return w != NULL && strcmp(w->id, t->worker) != 0 ? w : NULL;
 }
@@ -392,10 +434,11 @@ void sched_task_shadow(struct sched *s, struct sched_stage *st, struct sched_tas
     s->counters.overtaken++;
 }
 
-static bool has_free_thread(const struct sched *s)
+static bool has_room(struct sched *s, uint32_t depth)
 {
     for (int i = 0; i < s->workers_n; i++) {
-        if (free_threads(s->worker[i]) > 0)
+        s->looked_at++;
+        if (room_of(s->worker[i], depth) > 0)
             return true;
     }
     return false;
@@ -403,35 +446,34 @@ static bool has_free_thread(const struct sched *s)
 
 void sched_tasks_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
-    for (uint32_t i = st->pending_from; i < st->tasks_n && has_free_thread(s); i++) {
-        struct sched_task *t = &st->task[i];
-        struct sched_worker *w = NULL;
+    uint32_t depth = depth_of(s, st);
 
-        if (t->state != TASK_PENDING)
-            continue;
-        w = worker_pick(s, st, t);
+    for (uint32_t i = task_set_next(&st->pending, 0); i != TASK_SET_NONE && has_room(s, depth);
+         i = task_set_next(&st->pending, i + 1)) {
+        struct sched_task *t = &st->task[i];
+        struct sched_worker *w = worker_pick(s, st, t, depth);
+
         if (w == NULL && t->voices_n > 0 && !sched_audit_waits(s, st, t)) {
             t->voices_n = 0; /* whom it waited for has left */
-            w = worker_pick(s, st, t);
+            w = worker_pick(s, st, t, depth);
         }
         if (w != NULL)
             task_grant(s, st, t, w, a);
         else if (t->voices_n == 0)
             break;
     }
-    while (st->pending_from < st->tasks_n && st->task[st->pending_from].state != TASK_PENDING)
-        st->pending_from++;
 }
 
 /* ---- time and workers
  * ------------------------------------------------------------------------------------------- */
 void sched_tasks_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
-    for (uint32_t i = 0; i < st->tasks_n && st->phase_open; i++) {
+    for (uint32_t i = task_set_next(&st->busy, 0); i != TASK_SET_NONE && st->phase_open;
+         i = task_set_next(&st->busy, i + 1)) {
         struct sched_task *t = &st->task[i];
 
         if (t->state == TASK_RETRY_WAIT && s->now_ms >= t->retry_at_ms) {
-            task_pend(st, t);
+            task_move(st, t, TASK_PENDING);
             task_save(a, st, t);
             continue;
         }
@@ -452,18 +494,18 @@ static void each_held(struct sched *s, const char *worker,
                                  void *self, struct sched_actions *a),
                       void *self, struct sched_actions *a)
 {
-    for (int i = 0; i < s->jobs_n; i++) {
-        for (int k = 0; k < s->job[i]->stages_n && !run_state_is_final(s->job[i]->state); k++) {
-            struct sched_stage *st = &s->job[i]->stage[k];
+    sched_open_refresh(s);
+    for (int k = 0; k < s->open_n; k++) {
+        struct sched_stage *st = s->open[k];
 
-            for (uint32_t n = 0; n < st->tasks_n && st->phase_open; n++) {
-                struct sched_task *t = &st->task[n];
+        for (uint32_t n = task_set_next(&st->busy, 0); n != TASK_SET_NONE && st->phase_open;
+             n = task_set_next(&st->busy, n + 1)) {
+            struct sched_task *t = &st->task[n];
 
-                if (t->state == TASK_LEASED &&
-                    (strcmp(t->worker, worker) == 0 ||
-                     (t->shadow.epoch != 0 && strcmp(t->shadow.worker, worker) == 0)))
-                    fn(s, st, t, self, a);
-            }
+            if (t->state == TASK_LEASED &&
+                (strcmp(t->worker, worker) == 0 ||
+                 (t->shadow.epoch != 0 && strcmp(t->shadow.worker, worker) == 0)))
+                fn(s, st, t, self, a);
         }
     }
 }
@@ -578,7 +620,7 @@ void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool wh
         return;
     for (int i = 0; i < ev->leases_n; i++) {
         struct sched_stage *st = NULL;
-        struct sched_task *t = task_find(s, ev->lease[i].task, &st);
+        struct sched_task *t = sched_open_task(s, ev->lease[i].task, &st);
         int which = t != NULL ? lease_which(t, ev->worker, ev->lease[i].epoch) : 0;
 
         if (which == 0) {
@@ -604,7 +646,7 @@ void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool wh
 static struct sched_task *answered(struct sched *s, const struct sched_event *ev,
                                    struct sched_stage **st, int *which, struct sched_actions *a)
 {
-    struct sched_task *t = task_find(s, ev->task, st);
+    struct sched_task *t = sched_open_task(s, ev->task, st);
     struct sched_action *act = sched_act(a, SCHED_SEND_ACK, NULL, NULL);
 
     snprintf(act->worker, sizeof act->worker, "%s", ev->worker);
@@ -625,20 +667,31 @@ static void task_again(struct sched *s, struct sched_stage *st, struct sched_tas
     if (shadow_rises(s, st, t, "succeeded", "", a)) /* somebody is at it */
         return;
     lease_end(s, st, t, "succeeded", "", a);
-    task_pend(st, t);
+    task_move(st, t, TASK_PENDING);
     task_save(a, st, t);
 }
 
-void sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_actions *a)
+static void pace_take(struct sched *s, struct sched_stage *st, const struct sched_task *t,
+                      const struct sched_event *ev)
+{
+    double took = (double)(s->now_ms - t->leased_ms), busy = (double)ev->busy_us;
+
+    st->task_ms = st->task_ms > 0 ? 0.8 * st->task_ms + 0.2 * took : took;
+    if (busy > 0)
+        st->busy_us = st->busy_us > 0 ? 0.8 * st->busy_us + 0.2 * busy : busy;
+}
+
+bool sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_actions *a)
 {
     struct sched_stage *st = NULL;
     int which = 0;
     struct sched_task *t = answered(s, ev, &st, &which, a);
     enum sched_audit verdict;
-    double took;
+    bool plain;
 
     if (t == NULL)
-        return;
+        return true;
+    plain = t->shadow.epoch == 0 && t->voices_n == 0;
     if (which == 2)
         shadow_swap(t);
     verdict = sched_audit_take(s, st, t, ev->worker, ev->result, a);
@@ -649,18 +702,19 @@ void sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_ac
         quarantine(s, st, t, "infrastructure", t->text, a);
     }
     if (verdict != AUDIT_COUNTS || t->state != TASK_LEASED)
-        return;
+        return false;
     shadow_end(s, st, t, "overtaken", "another worker was done before", true, a);
-    took = (double)(s->now_ms - t->leased_ms);
-    st->task_ms = st->task_ms > 0 ? 0.8 * st->task_ms + 0.2 * took : took;
+    pace_take(s, st, t, ev);
     lease_end(s, st, t, "succeeded", "", a);
-    task_move(t, TASK_DONE);
+    task_move(st, t, TASK_DONE);
     t->result = ev->result;
     ev->result = NULL;
     t->code = 0;
     t->text[0] = '\0';
     st->tasks_done++;
+    st->rows_done += sched_task_rows(t);
     task_save(a, st, t);
+    return plain && st->tasks_done < st->tasks_n;
 }
 
 void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_actions *a)
@@ -696,7 +750,7 @@ void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_
                    why, a);
         return;
     }
-    task_move(t, TASK_RETRY_WAIT);
+    task_move(st, t, TASK_RETRY_WAIT);
     t->retry_at_ms = s->now_ms + sched_backoff(s, t->faults);
     task_save(a, st, t);
 }

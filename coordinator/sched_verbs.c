@@ -61,7 +61,6 @@ static void tasks_renew(struct sched_stage *st, struct sched_actions *a)
 
     if (st->tasks_n == 0)
         return;
-    st->pending_from = 0;
     for (uint32_t i = 0; i < st->tasks_n; i++) {
         struct sched_task *t = &st->task[i];
 
@@ -73,6 +72,7 @@ static void tasks_renew(struct sched_stage *st, struct sched_actions *a)
         t->text[0] = '\0';
         t->retry_at_ms = 0;
     }
+    sched_tasks_index(st);
     act = sched_act(a, SCHED_SAVE_TASKS, st->job, st);
     act->task = st->task;
     act->number = st->tasks_n;

@@ -200,6 +200,14 @@ static int next_evaluate(const struct planner *p)
     return 0;
 }
 
+static void next_probe(const struct planner *p)
+{
+    const struct probe_spec *v = &p->s->probe;
+
+    if (!is_done(p, "probe"))
+        single(p, "probe", (uint32_t)v->tasks, 1e-3 * (1 + (double)v->sleep_ms) * v->tasks);
+}
+
 /* The phase whose outputs and metrics are the stage's own. */
 static const char *last_phase(const struct spec *s)
 {
@@ -214,6 +222,8 @@ static const char *last_phase(const struct spec *s)
         return "bootstrap.reduce";
     case KIND_EVALUATE:
         return "evaluate.reduce";
+    case KIND_PROBE:
+        return "probe";
     default:
         return "export";
     }
@@ -287,6 +297,9 @@ int kind_next_phase(const struct spec *s, const cJSON *inputs, const cJSON *done
         break;
     case KIND_EVALUATE:
         rc = next_evaluate(&p);
+        break;
+    case KIND_PROBE:
+        next_probe(&p);
         break;
     default:
         rc = err_set(e, ERR_INVALID, "a %s has no phases of its own", job_kind_name(s->kind));

@@ -4,25 +4,29 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
+
 static const struct run_kind {
     const char *name;
     run_fn fn;
+    bool bare;
 } kinds[] = {
-    {"prepare", run_prepare},
-    {"encode", run_encode},
-    {"export", run_export},
-    {"annotate.rows", run_annotate_rows},
-    {"annotate.reduce", run_annotate_reduce},
-    {"generate.items", run_generate_items},
-    {"generate.rows", run_generate_rows},
-    {"generate.reduce", run_generate_reduce},
-    {"bootstrap.items", run_bootstrap_items},
-    {"bootstrap.sample", run_generate_rows},
-    {"bootstrap.score", run_bootstrap_score},
-    {"bootstrap.reduce", run_bootstrap_reduce},
-    {"evaluate.items", run_evaluate_items},
-    {"evaluate.rows", run_evaluate_rows},
-    {"evaluate.reduce", run_evaluate_reduce},
+    {"prepare", run_prepare, false},
+    {"encode", run_encode, false},
+    {"export", run_export, false},
+    {"annotate.rows", run_annotate_rows, false},
+    {"annotate.reduce", run_annotate_reduce, false},
+    {"generate.items", run_generate_items, false},
+    {"generate.rows", run_generate_rows, false},
+    {"generate.reduce", run_generate_reduce, false},
+    {"bootstrap.items", run_bootstrap_items, false},
+    {"bootstrap.sample", run_generate_rows, false},
+    {"bootstrap.score", run_bootstrap_score, false},
+    {"bootstrap.reduce", run_bootstrap_reduce, false},
+    {"evaluate.items", run_evaluate_items, false},
+    {"evaluate.rows", run_evaluate_rows, false},
+    {"evaluate.reduce", run_evaluate_reduce, false},
+    {"probe", run_probe, true},
 };
 
 static const struct run_kind *kind_find(const char *name)
@@ -38,11 +42,45 @@ bool run_kind_exists(const char *kind)
     return kind_find(kind) != NULL;
 }
 
+bool run_kind_is_bare(const char *kind)
+{
+    const struct run_kind *k = kind_find(kind);
+
+    return k != NULL && k->bare;
+}
+
 void run_result_fini(struct run_result *r)
 {
     cJSON_Delete(r->outputs);
     cJSON_Delete(r->metrics);
     memset(r, 0, sizeof *r);
+}
+
+void run_cache_fini(struct run_cache *c)
+{
+    free(c->text);
+    cJSON_Delete(c->context);
+    spec_free(c->spec);
+    *c = (struct run_cache){NULL, 0, NULL, NULL};
+}
+
+static int context_parse(const char *context, size_t len, struct run_cache *c, struct err *e)
+{
+    int rc;
+
+    if (c->text != NULL && c->len == len && memcmp(c->text, context, len) == 0)
+        return 0;
+    run_cache_fini(c);
+    rc = json_parse(context, len, JSON_LIMITS_FILE, &c->context, e);
+    if (rc == 0)
+        rc = spec_from_json(json_get(c->context, "spec"), &c->spec, e);
+    if (rc != 0) {
+        run_cache_fini(c);
+        return rc;
+    }
+    c->text = mem_strndup(context, len);
+    c->len = len;
+    return 0;
 }
 
 int run_task_execute(const char *kind, uint32_t index, uint64_t begin, uint64_t end,
@@ -51,23 +89,21 @@ int run_task_execute(const char *kind, uint32_t index, uint64_t begin, uint64_t 
 {
     const struct run_kind *k = kind_find(kind);
     struct run_task t = {.kind = kind, .index = index, .begin = begin, .end = end};
-    cJSON *j = NULL;
+    struct run_cache own = {NULL, 0, NULL, NULL};
+    struct run_cache *c = env->cache != NULL ? env->cache : &own;
     int rc;
 
     memset(result, 0, sizeof *result);
     if (k == NULL)
         return err_set(e, ERR_UNSUPPORTED, "this worker does not know tasks of kind \"%.40s\"",
                        kind);
-    rc = json_parse(context, context_len, JSON_LIMITS_FILE, &j, e);
-    if (rc == 0)
-        rc = spec_from_json(json_get(j, "spec"), &t.spec, e);
-    if (rc != 0) {
-        err_wrap(e, "context of a %s task", kind);
-        goto out;
-    }
-    t.inputs = json_get(j, "inputs");
-    t.phases = json_get(j, "phases");
-    t.fold = (int)json_int_or(j, "fold", 0);
+    rc = context_parse(context, context_len, c, e);
+    if (rc != 0)
+        return err_wrap(e, "context of a %s task", kind);
+    t.spec = c->spec;
+    t.inputs = json_get(c->context, "inputs");
+    t.phases = json_get(c->context, "phases");
+    t.fold = (int)json_int_or(c->context, "fold", 0);
     result->outputs = cJSON_CreateObject();
     result->metrics = cJSON_CreateObject();
     rc = k->fn(&t, env, result, e);
@@ -75,9 +111,7 @@ int run_task_execute(const char *kind, uint32_t index, uint64_t begin, uint64_t 
         run_result_fini(result);
         err_wrap(e, "%s", kind);
     }
-out:
-    spec_free(t.spec);
-    cJSON_Delete(j);
+    run_cache_fini(&own);
     return rc;
 }
 

@@ -28,13 +28,23 @@ struct run_env {
                      uint64_t total); /* in the phase's unit, of this task */
     bool (*cancelled)(void *self);
     uint64_t *heartbeat; /* bumped by long loops: at least every 100 ms of work */
+    struct run_cache *cache; /* of this thread, or NULL */
 };
+
+/* The context of the task before, parsed: the next one mostly has the same. All zero at first. */
+struct run_cache {
+    char *text;
+    size_t len;
+    cJSON *context;
+    struct spec *spec;
+};
+void run_cache_fini(struct run_cache *c);
 
 struct run_task {
     const char *kind;    /* "prepare", "encode", "annotate.rows", ...: the table in run.c */
     uint32_t index;      /* of the task in its phase */
     uint64_t begin, end; /* row range; 0, 0 for single tasks */
-    struct spec *spec;
+    const struct spec *spec;
     const cJSON *inputs, *phases; /* members of the context */
     int fold;
 };
@@ -51,6 +61,7 @@ int run_task_execute(const char *kind, uint32_t index, uint64_t begin, uint64_t 
                      struct run_result *result, struct err *e);
 void run_result_fini(struct run_result *r);
 bool run_kind_exists(const char *kind);
+bool run_kind_is_bare(const char *kind); /* it needs no scratch directory */
 
 /* For the run_*.c files. */
 typedef int (*run_fn)(const struct run_task *t, const struct run_env *env, struct run_result *r,
@@ -97,5 +108,7 @@ int run_evaluate_rows(const struct run_task *t, const struct run_env *env, struc
                       struct err *e);
 int run_evaluate_reduce(const struct run_task *t, const struct run_env *env, struct run_result *r,
                         struct err *e);
+int run_probe(const struct run_task *t, const struct run_env *env, struct run_result *r,
+              struct err *e); /* run_probe.c */
 
 #endif

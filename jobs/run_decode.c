@@ -221,14 +221,58 @@ static int32_t context_needed(const struct model *m, const struct run_prompt *pr
     return most < (size_t)m->dims.context ? (int32_t)most : m->dims.context;
 }
 
-int run_decode(const struct model *m, const struct text_list *stop, uint64_t seed,
-               const struct run_prompt *prompts, size_t n, const struct run_env *env,
+enum decode_weights run_decode_weights(const struct decode_spec *d)
+{
+    return strcmp(d->weights, "int8") == 0 ? DECODE_INT8 : DECODE_FP32;
+}
+
+/* Texts do not depend on it: enough for all prompts, as far as memory allows. */
+static int32_t slots_needed(const struct model *m, enum decode_weights weights,
+                            const struct run_prompt *prompts, size_t n, int32_t context)
+{
+    int32_t slots = 2;
+
+    for (size_t i = 0; i < n && slots < RUN_DECODE_SLOTS; i++)
+        slots += prompts[i].uncond.n > 0 ? 2 : 1;
+    slots = slots > RUN_DECODE_SLOTS ? RUN_DECODE_SLOTS : slots;
+    while (slots > 8 && decoder_bytes(&m->dims, slots, context, weights) > RUN_DECODE_BYTES)
+        slots = slots / 2 > 8 ? slots / 2 : 8;
+    return slots;
+}
+
+static void rates_add(struct run_rates *rates, const struct decode_stats *stats, int32_t slots,
+                      uint64_t ms)
+{
+    rates->tokens += stats->tokens;
+    rates->prompt_rows += stats->prompt_rows;
+    rates->shared_rows += stats->shared_rows;
+    rates->steps += stats->steps;
+    rates->wall_ms += (double)ms;
+    if (stats->steps > 0)
+        rates->slots_used = (double)stats->slot_steps / ((double)stats->steps * (double)slots);
+}
+
+static int session_end(const struct session *s, struct err *e)
+{
+    if (s->cancelled)
+        return err_set(e, ERR_CANCELLED, "asked to stop after %zu of %zu replies", s->done, s->n);
+    if (s->broken > 0)
+        return err_set(e, ERR_NUMERIC,
+                       "%zu of %zu replies met a logit that is not finite, first with key %llu: "
+                       "the model is broken",
+                       s->broken, s->n, (unsigned long long)s->broken_key);
+    return 0;
+}
+
+int run_decode(const struct model *m, enum decode_weights weights, const struct text_list *stop,
+               uint64_t seed, const struct run_prompt *prompts, size_t n, const struct run_env *env,
                struct run_reply *out, struct run_rates *rates, struct err *e)
 {
     struct session s = {
         .model = m, .stop = stop, .prompts = prompts, .n = n, .env = env, .out = out};
     struct decode_source source = {&s, session_next, session_done, session_cancelled};
     int32_t context = context_needed(m, prompts, n);
+    int32_t slots = slots_needed(m, weights, prompts, n, context);
     struct decode_stats stats = {0};
     struct decoder *decoder;
     struct words words;
@@ -236,33 +280,20 @@ int run_decode(const struct model *m, const struct text_list *stop, uint64_t see
 
     if (m->dims.head != HEAD_LM)
         return err_set(e, ERR_INVALID, "the model has a regression head: it can't write text");
-    if (decoder_bytes(&m->dims, RUN_DECODE_SLOTS, context) > RUN_DECODE_BYTES_MAX)
+    if (decoder_bytes(&m->dims, slots, context, weights) > RUN_DECODE_BYTES_MAX)
         return err_set(e, ERR_LIMIT,
                        "decoding %d sequences of %d tokens needs %zu bytes, the bound is %zu",
-                       RUN_DECODE_SLOTS, (int)context,
-                       decoder_bytes(&m->dims, RUN_DECODE_SLOTS, context), RUN_DECODE_BYTES_MAX);
+                       (int)slots, (int)context, decoder_bytes(&m->dims, slots, context, weights),
+                       RUN_DECODE_BYTES_MAX);
     words_init(&words, m, stop);
-    decoder = decoder_new(&m->dims, RUN_DECODE_SLOTS, context);
+    decoder = decoder_new(&m->dims, slots, context, weights);
     decoder_set_progress(decoder, env->heartbeat);
     decode_run(decoder, m->params, &words.vocab, NULL, seed, &source, &stats);
     decoder_free(decoder);
     words_fini(&words);
-    if (rates != NULL) {
-        rates->tokens += stats.tokens;
-        rates->prompt_rows += stats.prompt_rows;
-        rates->steps += stats.steps;
-        rates->wall_ms += (double)(clock_ms() - start);
-        if (stats.steps > 0)
-            rates->slots_used = (double)stats.slot_steps / ((double)stats.steps * RUN_DECODE_SLOTS);
-    }
-    if (s.cancelled)
-        return err_set(e, ERR_CANCELLED, "asked to stop after %zu of %zu replies", s.done, n);
-    if (s.broken > 0)
-        return err_set(e, ERR_NUMERIC,
-                       "%zu of %zu replies met a logit that is not finite, first with key %llu: "
-                       "the model is broken",
-                       s.broken, n, (unsigned long long)s.broken_key);
-    return 0;
+    if (rates != NULL)
+        rates_add(rates, &stats, slots, clock_ms() - start);
+    return session_end(&s, e);
 }
 
 void run_prompts_free(struct run_prompt *p, size_t n)

@@ -27,18 +27,21 @@ struct run_reply {
     enum decode_end end;
 };
 struct run_rates {
-    uint64_t tokens, prompt_rows, steps;
-    double wall_ms, slots_used; /* mean share of the slots */
+    uint64_t tokens, prompt_rows, shared_rows, steps; /* shared: rows of prompts that were copied */
+    double wall_ms, slots_used;                       /* mean share of the slots */
 };
 
+/* The weights that a spec asks for; texts differ between them, and with each are the same anywhere. */
+enum decode_weights run_decode_weights(const struct decode_spec *d);
 /* stop may be NULL. Replies are in the order of the prompts; out[n] is zeroed by the caller and
  * freed by run_replies_free(). done and total of env->progress are rows of prompts. ERR_CANCELLED;
  * ERR_NUMERIC if a logit is not finite; ERR_LIMIT if the cache would not fit RUN_DECODE_BYTES_MAX.
  */
-#define RUN_DECODE_SLOTS 24
-#define RUN_DECODE_BYTES_MAX ((size_t)16 << 30)
-int run_decode(const struct model *m, const struct text_list *stop, uint64_t seed,
-               const struct run_prompt *prompts, size_t n, const struct run_env *env,
+#define RUN_DECODE_SLOTS 64 /* at most: fewer for few prompts, or where the cache would be large */
+#define RUN_DECODE_BYTES ((size_t)2 << 30)      /* what more than 8 slots may take */
+#define RUN_DECODE_BYTES_MAX ((size_t)16 << 30) /* what 8 may */
+int run_decode(const struct model *m, enum decode_weights weights, const struct text_list *stop,
+               uint64_t seed, const struct run_prompt *prompts, size_t n, const struct run_env *env,
                struct run_reply *out, struct run_rates *rates, struct err *e);
 void run_prompts_free(struct run_prompt *p, size_t n); /* the array as well */
 void run_replies_free(struct run_reply *r, size_t n);

@@ -143,7 +143,8 @@ static int replies_write(struct rows *x, int model, const struct model *m,
             rc = prompt_make(x, m, cfg, i, &prompt[n++], e);
     }
     if (rc == 0 && n > 0)
-        rc = run_decode(m, NULL, x->t->spec->seed, prompt, n, x->env, reply, NULL, e);
+        rc = run_decode(m, run_decode_weights(&x->t->spec->evaluate.decode), NULL, x->t->spec->seed,
+                        prompt, n, x->env, reply, NULL, e);
     for (size_t i = 0; i < x->n && rc == 0; i++) {
         if (x->item[i].model == model && !x->item[i].is_loss)
             x->out[i].reply = reply[k++];

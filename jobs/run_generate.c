@@ -155,6 +155,7 @@ static void rates_set(struct run_result *r, const struct run_rates *rates)
 {
     run_metric(r, "tokens", (double)rates->tokens);
     run_metric(r, "prompt_tokens", (double)rates->prompt_rows);
+    run_metric(r, "prompt_tokens_shared", (double)rates->shared_rows);
     run_metric(r, "wall_ms", rates->wall_ms);
     if (rates->wall_ms > 0.0)
         run_metric(r, "tokens_per_s", (double)rates->tokens * 1e3 / rates->wall_ms);
@@ -186,8 +187,10 @@ int run_generate_rows(const struct run_task *t, const struct run_env *env, struc
         rc = run_items_prompts(&items, &m, &d, s, &prompts, e);
     if (rc == 0) {
         replies = mem_zalloc(items.n + 1, sizeof(*replies));
-        rc = run_decode(&m, bootstrap ? NULL : &t->spec->generate.stop, t->spec->seed, prompts,
-                        items.n, env, replies, &rates, e);
+        rc = run_decode(
+            &m, run_decode_weights(bootstrap ? &t->spec->bootstrap.decode : &t->spec->generate.decode),
+            bootstrap ? NULL : &t->spec->generate.stop, t->spec->seed, prompts, items.n, env,
+            replies, &rates, e);
     }
     if (rc == 0) {
         replies_write(replies, items.n, t->begin, &lines);

@@ -74,12 +74,13 @@ static int strings_decode(struct reading *x, uint64_t *rows, struct err *e)
 
     for (size_t i = 0; i < x->n; i++)
         longest = x->prompts[i].n > longest ? x->prompts[i].n : longest;
-    decoder = decoder_new(&x->model->dims, SLOTS,
-                          (int32_t)(longest + template_grammar_longest(x->grammar) + 1));
+    decoder =
+        decoder_new(&x->model->dims, SLOTS,
+                    (int32_t)(longest + template_grammar_longest(x->grammar) + 1), DECODE_FP32);
     decoder_set_progress(decoder, x->env->heartbeat);
     decode_run(decoder, x->model->params, &none, &grammar, 0, &source, &stats);
     decoder_free(decoder);
-    *rows += stats.tokens + stats.prompt_rows;
+    *rows += stats.rows;
     if (x->cancelled)
         return err_set(e, ERR_CANCELLED, "asked to stop");
     if (x->broken)

@@ -17,9 +17,11 @@
 
 #include "base/buf.h"
 #include "base/fault.h"
+#include "ps/half.h"
 #include "ps/units.h"
 
 #define PUSH_BYTES_MIN ((size_t)512 << 10) /* smaller pieces of a gradient wait for more */
+#define PIECE_BYTES ((size_t)2 << 20) /* merged, checked and hashed while a cache still has it */
 
 struct level {
     uint32_t level, index; /* of the node that the buffer holds */
@@ -31,10 +33,13 @@ struct train {
     const struct train_task *task;
     const struct train_env *env;
     struct err *e;
-    int rc; /* of a push inside the backward */
-    float *params;
+    int rc; /* of a wait or a push inside the forward and backward */
+    const float *params;
+    float *dirty;      /* the gradient of the first unit, not zeroed yet */
+    bool whole;        /* all parameters of the step have been waited for */
     struct batch batch;
     struct workspace *workspace;
+    struct param_source source;
     struct unit_sample *sample; /* [global_batch] of this step */
     bool *done;                 /* [units] pushed in this step */
     float **buffer;             /* all gradient buffers; [0, used) hold something of this step */
@@ -44,7 +49,7 @@ struct train {
     /* the node that is being closed */
     uint64_t step;
     struct tree_node node;
-    const float *last;     /* gradient of its last leaf */
+    float *last;           /* gradient of its last leaf */
     size_t final_begin;    /* elements from here on are final */
     uint32_t pushed_begin; /* chunks from here on are pushed */
 };
@@ -114,9 +119,10 @@ static void train_init(struct train *t, const struct train_task *task, const str
     run_train_bounds(task, &rows, &seqs, &targets);
     if (task->dims->head == HEAD_REGRESSION)
         scores = targets * task->dims->head_out;
-    t->params = floats_new(task->params);
     batch_init(&t->batch, rows, seqs, targets, scores);
     t->workspace = workspace_new(task->dims, rows, seqs, targets);
+    if (task->arithmetic != GEMM_F32)
+        workspace_set_gemm(t->workspace, task->arithmetic);
     workspace_set_progress(t->workspace, env->progress);
     t->sample = mem_zalloc(task->global_batch, sizeof *t->sample);
     t->done = mem_zalloc(task->units, sizeof *t->done);
@@ -124,28 +130,35 @@ static void train_init(struct train *t, const struct train_task *task, const str
 
 static void train_fini(struct train *t)
 {
-    for (size_t i = 0; i < t->buffers; i++)
+    for (size_t i = 0; i < t->buffers && t->env->floats_new == NULL; i++)
         free(t->buffer[i]);
     free(t->buffer);
     free(t->done);
     free(t->sample);
     workspace_free(t->workspace);
     batch_fini(&t->batch);
-    free(t->params);
 }
 
-/* A zeroed gradient. Given back all at once when the step is over, because what was pushed may be
- * read until then; a buffer that was merged away is handed back by buffer_drop(). */
+/* A gradient, zeroed when all parameters of the step are there: until then the hosts may still read
+ * what was pushed in it. NULL: no memory. Given back all at once when the step is over; a buffer
+ * that was merged away is handed back by buffer_drop(). */
 static float *buffer_take(struct train *t)
 {
     float *g;
 
     if (t->used == t->buffers) {
+        g = t->env->floats_new != NULL ? t->env->floats_new(t->env->self)
+                                       : floats_new(t->task->params);
+        if (g == NULL)
+            return NULL;
         t->buffer = mem_grow(t->buffer, t->buffers + 1, sizeof *t->buffer);
-        t->buffer[t->buffers++] = floats_new(t->task->params);
+        t->buffer[t->buffers++] = g;
     }
     g = t->buffer[t->used++];
-    memset(g, 0, t->task->params * sizeof *g);
+    if (t->whole)
+        memset(g, 0, t->task->params * sizeof *g);
+    else
+        t->dirty = g;
     return g;
 }
 
@@ -192,29 +205,69 @@ static void bit_flip(float *x)
     memcpy(x, &bits, sizeof bits);
 }
 
-/* Merges chunks [begin, end) of the closing node through the stack and pushes them. */
-static int chunks_close(struct train *t, uint32_t begin, uint32_t end, const struct fold_sums *sums)
+static void values_merge(const struct train *t, float *into, const float *from, size_t n)
 {
-    size_t at = (size_t)begin * t->task->chunk_elems;
-    size_t to = (size_t)end * t->task->chunk_elems;
-    const float *top = t->last;
+    if (t->task->half)
+        half_add(into, from, n);
+    else
+        values_add(into, from, n);
+}
 
-    if (to > t->task->params)
-        to = t->task->params;
+/* What was computed of these parameters counts. */
+static bool is_still(const struct train *t)
+{
+    return t->env->params_still == NULL || t->env->params_still(t->env->self, t->step);
+}
+
+/* Merges elements [at, to) of the closing node through the stack and checks them. */
+static int piece_close(struct train *t, size_t at, size_t to, float **sum)
+{
+    float *top = t->last;
+
+    if (t->task->half)
+        half_round(top + at, to - at);
     for (uint32_t i = t->depth; i-- > 0;) {
-        values_add(t->stack[i].grad + at, top + at, to - at);
+        values_merge(t, t->stack[i].grad + at, top + at, to - at);
         top = t->stack[i].grad;
     }
-    if (!is_finite(top + at, to - at)) {
+    *sum = top;
+    if (!is_finite(top + at, to - at) && is_still(t)) {
         struct tree_span units = tree_leaves(t->task->units, t->node);
         return err_set(t->e, ERR_NUMERIC,
                        "step %" PRIu64
                        ", units [%u, %u): the gradient of elements [%zu, %zu) is not finite",
                        t->step + 1, units.begin, units.end, at, to);
     }
-    if (fault_hit(FAULT_WORKER_GRAD_CORRUPT))
-        bit_flip((float *)(uintptr_t)top + at);
-    return t->env->grads_push(t->env->self, t->step, t->node, begin, end, top, sums, t->e);
+    return 0;
+}
+
+/* Merges chunks [begin, end) of the closing node and pushes them, from the end down. */
+static int chunks_close(struct train *t, uint32_t begin, uint32_t end, const struct fold_sums *sums)
+{
+    size_t chunk_elems = t->task->chunk_elems;
+    uint32_t most = (uint32_t)(PIECE_BYTES / (chunk_elems * sizeof(float)));
+    int rc = 0;
+
+    most = most < 1 ? 1 : most;
+    while (rc == 0 && end > begin) {
+        uint32_t first = end - begin > most ? end - most : begin;
+        size_t at = first * chunk_elems, to = end * chunk_elems;
+        float *sum;
+
+        if (to > t->task->params)
+            to = t->task->params;
+        rc = piece_close(t, at, to, &sum);
+        if (rc != 0)
+            break;
+        if (!is_still(t))
+            return TRAIN_OVER;
+        if (fault_hit(FAULT_WORKER_GRAD_CORRUPT))
+            bit_flip(sum + at);
+        rc = t->env->grads_push(t->env->self, t->step, t->node, first, end, sum,
+                                first == 0 ? sums : NULL, t->e);
+        end = first;
+    }
+    return rc;
 }
 
 /* struct grad_sink: elements [begin, end) of the last leaf are final. */
@@ -235,6 +288,24 @@ static void on_ready(void *self, size_t begin, size_t end)
         return;
     t->rc = chunks_close(t, whole, t->pushed_begin, NULL);
     t->pushed_begin = whole;
+}
+
+/* struct param_source: the forward comes to parameters [begin, end). */
+static bool on_need(void *self, size_t begin, size_t end)
+{
+    struct train *t = self;
+
+    if (t->rc == 0 && !t->whole && t->env->params_need != NULL)
+        t->rc = t->env->params_need(t->env->self, t->step, begin, end, t->e);
+    if (t->rc != 0)
+        return false; /* and nothing is written to a gradient that was pushed in the step before */
+    if (end == t->task->params) {
+        t->whole = true;
+        if (t->dirty != NULL)
+            memset(t->dirty, 0, t->task->params * sizeof *t->dirty);
+        t->dirty = NULL;
+    }
+    return true;
 }
 
 static void batch_fill(struct train *t, uint32_t unit)
@@ -263,11 +334,19 @@ static int unit_run(struct train *t, uint32_t unit, float *grad, bool closes,
         for (;;)
             pause();
     batch_fill(t, unit);
-    if (t->batch.targets > 0)
+    if (fault_hit(FAULT_WORKER_COMPUTE_SKIP)) /* to measure all the rest */
+        out = (struct loss_out){0, (double)t->batch.rows, t->batch.rows};
+    else if (t->batch.targets > 0)
         transformer_train(t->task->dims, t->params, &t->batch, grad, closes ? &sink : NULL,
                           t->workspace, &out);
+    if (!t->whole) /* nothing to learn here: nobody asked */
+        on_need(t, 0, t->task->params);
+    if (t->rc == 0 && !is_still(t))
+        t->rc = TRAIN_OVER;
     if (t->rc != 0)
         return t->rc;
+    if (t->task->half && !closes)
+        half_round(grad, t->task->params);
     *sums = (struct fold_sums){out.loss_sum, out.weight_sum, (uint64_t)t->batch.rows};
     if (!isfinite(out.loss_sum))
         return err_set(t->e, ERR_NUMERIC, "step %" PRIu64 ", unit %u: the loss is %g", t->step + 1,
@@ -289,13 +368,19 @@ static void leaf_stack(struct train *t, uint32_t unit, float *grad, struct fold_
         struct level *left = &t->stack[t->depth - 2];
         if (left->level != right->level || (left->index & 1) != 0)
             break;
-        values_add(left->grad, right->grad, t->task->params);
+        values_merge(t, left->grad, right->grad, t->task->params);
         left->sums = sums_add(left->sums, right->sums);
         left->level++;
         left->index >>= 1;
         buffer_drop(t, right->grad);
         t->depth--;
     }
+}
+
+static int no_memory(const struct train *t)
+{
+    return err_set(t->e, ERR_LIMIT, "no memory for %zu gradients of %zu floats", t->buffers + 1,
+                   t->task->params);
 }
 
 static int node_run(struct train *t, struct tree_node node)
@@ -313,13 +398,13 @@ static int node_run(struct train *t, struct tree_node node)
     t->pushed_begin = chunks;
     for (uint32_t u = units.begin; u + 1 < units.end; u++) {
         float *grad = buffer_take(t);
-        rc = unit_run(t, u, grad, false, &sums);
+        rc = grad == NULL ? no_memory(t) : unit_run(t, u, grad, false, &sums);
         if (rc != 0)
             return rc;
         leaf_stack(t, u, grad, sums);
     }
     t->last = buffer_take(t);
-    rc = unit_run(t, units.end - 1, (float *)(uintptr_t)t->last, true, &sums);
+    rc = t->last == NULL ? no_memory(t) : unit_run(t, units.end - 1, t->last, true, &sums);
     if (rc != 0)
         return rc;
     for (uint32_t i = t->depth; i-- > 0;)
@@ -389,6 +474,8 @@ static int step_run(struct train *t, uint64_t *version)
 
     t->step = *version;
     t->used = 0;
+    t->whole = false;
+    t->dirty = NULL;
     memset(t->done, 0, t->task->units * sizeof *t->done);
     units_deal(t->task->seed, t->step, t->task->global_batch, t->task->units,
                examples_count(t->task->examples), length_of, (void *)(uintptr_t)t->task->examples,
@@ -402,7 +489,7 @@ static int step_run(struct train *t, uint64_t *version)
             rc = extra_run(t, span);
         }
         if (rc == 0 || rc == TRAIN_OVER)
-            rc = t->env->params_wait(t->env->self, t->step + 1, t->params, version, t->e);
+            rc = t->env->params_wait(t->env->self, t->step + 1, &t->params, version, t->e);
     }
     return rc;
 }
@@ -415,8 +502,10 @@ int run_train(const struct train_task *task, uint64_t start, const struct train_
     int rc = TRAIN_REASSIGNED;
 
     train_init(&t, task, env, e);
+    t.source = (struct param_source){&t, on_need};
+    workspace_set_source(t.workspace, &t.source);
     while (rc == TRAIN_REASSIGNED)
-        rc = env->params_wait(env->self, start, t.params, &version, e);
+        rc = env->params_wait(env->self, start, &t.params, &version, e);
     while (rc == 0 && version < task->steps)
         rc = step_run(&t, &version);
     train_fini(&t);

@@ -29,6 +29,11 @@ static void sampling_defaults(struct sampling *s)
                            .max_new_tokens = 128};
 }
 
+static void decode_defaults(struct decode_spec *d)
+{
+    snprintf(d->weights, sizeof d->weights, "fp32");
+}
+
 struct spec *spec_new(void)
 {
     struct spec *s = mem_zalloc(1, sizeof *s);
@@ -53,6 +58,7 @@ struct spec *spec_new(void)
         (struct adamw){.beta1 = 0.9f, .beta2 = 0.98f, .eps = 1e-8f, .weight_decay = 0.01f};
     snprintf(s->train.optimizer, sizeof s->train.optimizer, "adamw");
     snprintf(s->train.schedule_name, sizeof s->train.schedule_name, "cosine");
+    snprintf(s->train.wire, sizeof s->train.wire, "fp32");
     s->train.schedule =
         (struct schedule){.name = SCHEDULE_COSINE, .warmup_steps = 0, .min_ratio = 0.1};
     snprintf(s->condition.template_name, sizeof s->condition.template_name, "plain");
@@ -60,16 +66,19 @@ struct spec *spec_new(void)
     snprintf(s->condition.loss_on, sizeof s->condition.loss_on, "response");
     s->annotate.rows_per_task = 64;
     sampling_defaults(&s->generate.sampling);
+    decode_defaults(&s->generate.decode);
     s->generate.n = 1;
     snprintf(s->generate.split, sizeof s->generate.split, "held_out");
     snprintf(s->generate.cut, sizeof s->generate.cut, "none");
     s->generate.rows_per_task = 256;
     sampling_defaults(&s->bootstrap.sampling);
+    decode_defaults(&s->bootstrap.decode);
     s->bootstrap.samples_per_prompt = 4;
     s->bootstrap.dedupe = true;
     s->bootstrap.sampling.top_k = 50; /* arXiv 2310.05344, section 3.4 */
     s->bootstrap.rows_per_task = 256;
     sampling_defaults(&s->evaluate.sampling);
+    decode_defaults(&s->evaluate.decode);
     s->evaluate.contexts = 100;
     s->evaluate.levels = (struct int_list){3, {0, 2, 4}};
     snprintf(s->evaluate.others, sizeof s->evaluate.others, "missing");
@@ -77,6 +86,7 @@ struct spec *spec_new(void)
     snprintf(s->evaluate.baseline, sizeof s->evaluate.baseline, "none");
     s->evaluate.samples = 6;
     s->evaluate.rows_per_task = 256;
+    s->probe.tasks = 100;
     s->init = (struct dims){.vocab = 0,
                             .width = 64,
                             .layers = 4,
@@ -89,6 +99,12 @@ struct spec *spec_new(void)
                             .rope_theta = 10000.0f,
                             .tied = true};
     return s;
+}
+
+bool spec_trains_bf16(const struct spec *s)
+{
+    return (s->kind == KIND_SFT || s->kind == KIND_TRAIN_ATTRIBUTE_MODEL) &&
+           strcmp(s->numerics, "bf16") == 0;
 }
 
 char *spec_text_add(struct text_list *l, const char *text)

@@ -35,6 +35,7 @@
     X(KIND_GENERATE, "generate")                                                                   \
     X(KIND_BOOTSTRAP, "bootstrap")                                                                 \
     X(KIND_EVALUATE, "evaluate")                                                                   \
+    X(KIND_PROBE, "probe") /* tasks that do nothing: of the fleet, not of a model */                \
     X(KIND_PIPELINE, "pipeline")
 enum job_kind {
 #define X(name, text) name,
@@ -100,6 +101,7 @@ struct train_spec {
     int checkpoint_every_steps; /* 0 = only at the end */
     char optimizer[16];         /* adamw */
     char schedule_name[16];     /* constant | linear | cosine; the enum in schedule follows it */
+    char wire[8];               /* fp32 | bf16: how gradients and parameters travel */
     double lr, grad_clip;
     struct adamw adamw;
     struct schedule schedule;
@@ -128,11 +130,16 @@ struct attr_where {
     int level;
 };
 
+struct decode_spec {
+    char weights[8]; /* fp32 | int8 */
+};
+
 struct generate_spec {
     int attributes_n, sweep_n;
     struct attr_value attributes[SCHEMA_ATTRS_MAX];
     struct attr_sweep sweep[SCHEMA_ATTRS_MAX];
     struct sampling sampling;
+    struct decode_spec decode;
     struct text_list stop;
     int n;          /* samples per prompt and setting */
     int prompts;    /* how many prompts (contexts) of the data to use; 0 = all */
@@ -155,7 +162,13 @@ struct bootstrap_spec {
     int samples_per_prompt, prompts;
     bool dedupe;
     struct sampling sampling;
+    struct decode_spec decode;
     int rows_per_task;
+};
+
+struct probe_spec {
+    int tasks;
+    int sleep_ms; /* of each task */
 };
 
 struct gate { /* a bound on a metric */
@@ -178,6 +191,7 @@ struct evaluate_spec {
         [16]; /* missing (computed ones: middle) | all_missing | middle: what the attributes not under test are set to */
     struct real_list guidance;
     struct sampling sampling; /* guidance in it is not used */
+    struct decode_spec decode;
     struct text_list rulers;
     char baseline[16]; /* none | tfidf */
     int loss_rows;     /* held-out responses for the loss gap; 0 = all */
@@ -223,12 +237,13 @@ struct spec {
     struct generate_spec generate;
     struct bootstrap_spec bootstrap;
     struct evaluate_spec evaluate;
+    struct probe_spec probe;
     int stages_n;
     struct stage *stage[SPEC_STAGES_MAX]; /* KIND_PIPELINE */
     int max_parallel;
     bool reuse_verified;
     double audit; /* share of gradients and row ranges that two workers must agree about, 0..1 */
-    char numerics[8];        /* "strict": one numerics class for the whole job; "any" */
+    char numerics[8];        /* "strict": one numerics class for the whole job; "any"; "bf16" */
     bool finish_independent; /* on_failure */
 };
 
@@ -263,6 +278,8 @@ int spec_parse(const char *yaml, size_t len, const char *const *sets, int sets_n
 /* The resolved form: JSON with every key and default, canonical; and back (trusted: written by spec_to_json). */
 cJSON *spec_to_json(const struct spec *s);
 int spec_from_json(const cJSON *j, struct spec **out, struct err *e);
+/* Does it train with products of bfloat16? Of a pipeline: its stages say it, each of its own. */
+bool spec_trains_bf16(const struct spec *s);
 const struct input_ref *spec_input(const struct spec *s, const char *key); /* NULL if absent */
 const struct data_spec *spec_data(const struct spec *s, const char *name);
 

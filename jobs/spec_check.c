@@ -59,6 +59,18 @@ static void check_train(const struct check *c)
                          "there are no attributes; plain fine-tuning says condition.labels: none");
 }
 
+static void check_numerics(const struct check *c)
+{
+    const struct node *n = node_get(c->root, "numerics");
+
+    if (n != NULL && strcmp(c->s->numerics, "bf16") == 0 && c->s->kind != KIND_PIPELINE &&
+        (TRAINS & KIND_BIT(c->s->kind)) == 0)
+        spec_problem_add(c->p, n, c->pointer, "bad_choice",
+                         "numerics bf16 is for training, %s computes in fp32; did you mean "
+                         "\"strict\"?",
+                         job_kind_name(c->s->kind));
+}
+
 static void check_attribute_model(const struct check *c)
 {
     bool classes = false, scale = false;
@@ -263,6 +275,7 @@ void spec_check(struct spec *s, const struct node *root, const char *pointer,
     struct check c = {s, root, pointer, p};
 
     check_data_refs(&c);
+    check_numerics(&c);
     if ((TRAINS & KIND_BIT(s->kind)) != 0)
         check_train(&c);
     if (s->kind == KIND_TRAIN_ATTRIBUTE_MODEL)

@@ -121,6 +121,9 @@ static const struct key keys_train[] = {
            "tokens of one sequence at most"),
     NUMBER("checkpoint_every_steps", KEY_INT, train_spec, checkpoint_every_steps, 0, 1e9,
            "0 = only at the end"),
+    CHOICE("wire", train_spec, wire, "fp32|bf16",
+           "how gradients and parameters travel; bf16 halves the bytes and gives other bits, the same "
+           "whoever computes"),
     {"optimizer", KEY_SECTION, 0, 0, 0, 0, NULL, keys_optimizer, NULL, INNER, "the update rule"},
     {"schedule", KEY_SECTION, 0, 0, 0, 0, NULL, keys_schedule, NULL, INNER,
      "the learning rate over time"},
@@ -156,6 +159,11 @@ static const struct key keys_sampling[] = {
            "tokens of a reply at most"),
     END};
 
+static const struct key keys_decode[] = {
+    CHOICE("weights", decode_spec, weights, "fp32|int8",
+           "int8: weights in blocks of 8 bits, faster where memory is the bound, a little less exact"),
+    END};
+
 static const struct key keys_annotate[] = {NUMBER("rows_per_task", KEY_INT, annotate_spec,
                                                   rows_per_task, 1, 1000000,
                                                   "conversations a range"),
@@ -167,6 +175,7 @@ static const struct key keys_generate[] = {
     CUSTOM("sweep", offsetof(struct generate_spec, sweep_n), 0, &custom_sweep, INNER,
            "lists of levels; every combination is generated"),
     SECTION("sampling", generate_spec, sampling, keys_sampling, INNER, "how tokens are drawn"),
+    SECTION("decode", generate_spec, decode, keys_decode, INNER, "how the model is computed"),
     TEXTS("stop", generate_spec, stop, NULL, "texts that end a reply"),
     NUMBER("n", KEY_INT, generate_spec, n, 1, 1000, "samples per prompt and setting"),
     NUMBER("prompts", KEY_INT, generate_spec, prompts, 0, 1e9,
@@ -190,6 +199,7 @@ static const struct key keys_bootstrap[] = {
     NUMBER("prompts", KEY_INT, bootstrap_spec, prompts, 0, 1e9, "contexts to use; 0 = all"),
     FLAG("dedupe", bootstrap_spec, dedupe, "keep one of equal replies"),
     SECTION("sampling", bootstrap_spec, sampling, keys_sampling, INNER, "how tokens are drawn"),
+    SECTION("decode", bootstrap_spec, decode, keys_decode, INNER, "how the model is computed"),
     NUMBER("rows_per_task", KEY_INT, bootstrap_spec, rows_per_task, 1, 100000, "rows a range"),
     END};
 
@@ -205,6 +215,8 @@ static const struct key keys_evaluate[] = {
     {"guidance", KEY_REALS, AT(evaluate_spec, guidance), 0, 20, NULL, NULL, NULL, INNER,
      "strengths to test"},
     SECTION("sampling", evaluate_spec, sampling, keys_sampling, INNER, "how tokens are drawn"),
+    SECTION("decode", evaluate_spec, decode, keys_decode, INNER,
+            "how the model is computed when it writes"),
     CUSTOM("figures", offsetof(struct evaluate_spec, figures_n), 0, &custom_figures, INNER,
            "metric: bound such as \">=0.3\", \"<=0.12\"; shown as kept or not in the report"),
     TEXTS("rulers", evaluate_spec, rulers, NULL,
@@ -215,6 +227,12 @@ static const struct key keys_evaluate[] = {
            "held-out responses for the loss gap; 0 = all"),
     NUMBER("samples", KEY_INT, evaluate_spec, samples, 0, 50, "contexts shown side by side"),
     NUMBER("rows_per_task", KEY_INT, evaluate_spec, rows_per_task, 1, 100000, "rows a range"),
+    END};
+
+static const struct key keys_probe[] = {
+    NUMBER("tasks", KEY_INT, probe_spec, tasks, 1, 200000, "how many there are"),
+    NUMBER("sleep_ms", KEY_INT, probe_spec, sleep_ms, 0, 3600000,
+           "how long each one sleeps; 0: it does nothing"),
     END};
 
 static const struct key keys_map[] = {
@@ -285,9 +303,10 @@ const struct key spec_keys[] = {
         "audit", KEY_REAL, spec, audit, 0, 1,
         "share of gradients and row ranges that a second worker computes as well; who is outvoted "
         "goes into quarantine"),
-    CHOICE("numerics", spec, numerics, "strict|any",
+    CHOICE("numerics", spec, numerics, "strict|any|bf16",
            "strict: all of it on CPUs with the same arithmetic, so that every run gives the same "
-           "bits; any: on whatever there is"),
+           "bits; any: on whatever there is; bf16: strict, and training multiplies matrices of "
+           "bfloat16 (sums, weights and all else stay fp32)"),
     CUSTOM("labels", offsetof(struct spec, schema), 0, &custom_labels, 0,
            "human labels of the data: classes or scale"),
     CUSTOM("attributes", offsetof(struct spec, schema), 0, &custom_attributes, 0,
@@ -309,6 +328,8 @@ const struct key spec_keys[] = {
     SECTION("bootstrap", spec, bootstrap, keys_bootstrap, KIND_BIT(KIND_BOOTSTRAP),
             "sample, re-annotate, filter"),
     SECTION("evaluate", spec, evaluate, keys_evaluate, KIND_BIT(KIND_EVALUATE), "what is measured"),
+    SECTION("probe", spec, probe, keys_probe, KIND_BIT(KIND_PROBE),
+            "tasks that do nothing, to see that all workers answer, and how fast"),
     CUSTOM("stages", offsetof(struct spec, stages_n), 0, &custom_stages, KIND_BIT(KIND_PIPELINE),
            "jobs that need each other"),
     {"max_parallel", KEY_INT, AT(spec, max_parallel), 1, 64, NULL, NULL, NULL,

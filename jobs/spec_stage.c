@@ -213,6 +213,9 @@ static void stage_read(struct spec *pipeline, const struct node *n, const char *
     if (node_get(body, "name") == NULL)
         spec_problem_add(p, n, pointer, "missing", "a stage needs a name");
     spec_read_body(stage->spec, body, pointer, p);
+    if (node_get(n, "numerics") == NULL && !spec_trains_bf16(stage->spec) &&
+        strcmp(stage->spec->numerics, "bf16") == 0)
+        snprintf(stage->spec->numerics, sizeof stage->spec->numerics, "strict");
     if (stage->spec->kind == KIND_PIPELINE)
         spec_problem_add(p, n, pointer, "bad_choice", "a stage can't be a pipeline");
     snprintf(stage->name, sizeof stage->name, "%s", stage->spec->name);

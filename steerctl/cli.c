@@ -29,9 +29,13 @@ const struct cli_verb cli_verbs[] = {
      "steerctl submit jobs/specs/demo.yaml --follow", "files"},
     {"validate", "FILE", 1, CLI_POS_MAX, OUT | OPT_BIT(OPT_SET), verb_validate,
      "check specs; sends nothing", "steerctl validate job.yaml", "files"},
-    {"plan", "FILE", 1, 1, OUT | OPT_BIT(OPT_SET), verb_plan,
-     "show the stages of a spec and, with -o json, every key with its value; sends nothing",
-     "steerctl plan job.yaml", "files"},
+    {"plan", "FILE", 1, 1,
+     OUT | OPT_BIT(OPT_SET) | OPT_BIT(OPT_WORKERS) | OPT_BIT(OPT_THREADS) | OPT_BIT(OPT_MEASURED) |
+         OPT_BIT(OPT_LINK) | OPT_BIT(OPT_LATENCY) | OPT_BIT(OPT_PLAIN),
+     verb_plan,
+     "show the stages of a spec and, with -o json, every key with its value; sends nothing. With "
+     "--measured and --link: how long a training step takes on that many workers",
+     "steerctl plan job.yaml --measured speeds.json --workers 8 --link 1Gb/s", "files"},
     {"ls", "", 0, 0, ASK | OPT_BIT(OPT_STATE) | OPT_BIT(OPT_LIMIT), verb_ls,
      "list jobs, newest first", "steerctl ls", NULL},
     {"status", "ID", 1, 1, ASK, verb_status,

@@ -52,7 +52,12 @@ enum cli_exit { /* scripts rely on these */
     X(OPT_LIMIT, "limit", 'n', "N", false, "at most this many")                                    \
     X(OPT_FROM, "from", 0, "VERSION", false, "the checkpoint to go on from; 0: the initial model") \
     X(OPT_SPEC, "spec", 0, "FILE", false, "the spec whose data and attributes are meant")          \
-    X(OPT_ROWS, "rows", 0, "N", false, "how many rows to show (default: 3)")
+    X(OPT_ROWS, "rows", 0, "N", false, "how many rows to show (default: 3)")                       \
+    X(OPT_MEASURED, "measured", 0, "FILE", false,                                                  \
+      "speeds as steer-worker --measure FILE printed them")                                        \
+    X(OPT_LINK, "link", 0, "RATE", false, "link of each machine, each way: 100Mb/s, 1Gb/s, ...")   \
+    X(OPT_LATENCY, "latency", 0, "TIME", false, "one way: 0.5ms, 200us (default: 0.1ms)")          \
+    X(OPT_PLAIN, "plain", 0, NULL, false, "sockets are not encrypted")
 
 enum cli_option {
 #define X(name, word, letter, value, repeat, doc) name,
@@ -188,6 +193,8 @@ int verb_down(struct cli *c);
 int verb_submit(struct cli *c);
 int verb_validate(struct cli *c);
 int verb_plan(struct cli *c);
+/* plan --workers ...: the predicted step of a spec that trains; an exit code, with everything said. */
+int cli_scale(struct cli *c, const struct spec *spec);
 int verb_ls(struct cli *c);
 int verb_status(struct cli *c);
 int verb_logs(struct cli *c);

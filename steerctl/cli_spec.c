@@ -215,6 +215,8 @@ static void stage_row(struct cli_table *t, const char *name, const struct spec *
                    s->train.lr);
         if (s->cross_fit > 1)
             buf_printf(&work, ", %d folds", s->cross_fit);
+        if (spec_trains_bf16(s))
+            buf_printf(&work, ", bf16 products");
     }
     cli_table_add(t, 5, name, job_kind_name(s->kind), after.len > 0 ? after.data : "-",
                   in.len > 0 ? in.data : "-", work.len > 0 ? work.data : "-");
@@ -265,7 +267,9 @@ int verb_plan(struct cli *c)
 
     if (rc != CLI_OK)
         return rc;
-    if (c->json) {
+    if (c->opt[OPT_MEASURED] != NULL || c->opt[OPT_LINK] != NULL) {
+        rc = cli_scale(c, s.spec);
+    } else if (c->json) {
         cJSON *j = spec_to_json(s.spec);
         cli_print_json(j);
         cJSON_Delete(j);
@@ -273,5 +277,5 @@ int verb_plan(struct cli *c)
         plan_print(&s);
     }
     cli_spec_free(&s);
-    return CLI_OK;
+    return rc;
 }

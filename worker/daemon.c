@@ -22,6 +22,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "json/json.h"
+#include "model/bf16.h"
 #include "model/gemm.h"
 #include "net/keys.h"
 #include "net/link.h"
@@ -49,6 +50,7 @@ struct worker {
     struct executor *executor;
     struct session *session;
     struct duty duty;
+    struct control *outbox; /* said of tasks, and waiting for more of the same: a chain */
     void *socket;
     atomic_uint files; /* names scratch files of the saver */
     bool stop;
@@ -148,7 +150,7 @@ static void said_fault(enum control_type type, bool before)
 }
 
 /* False: nobody is connected. */
-static bool message_send(struct worker *w, struct control *m)
+static bool frame_send(struct worker *w, struct control *m)
 {
     struct buf frame = BUF_INIT;
     struct link_frame f;
@@ -165,6 +167,28 @@ static bool message_send(struct worker *w, struct control *m)
                   control_type_name(m->type)); /* duty repeats what matters */
     buf_free(&frame);
     control_free(m);
+    return sent;
+}
+
+static bool outbox_send(struct worker *w)
+{
+    struct control *m = w->outbox;
+
+    w->outbox = NULL;
+    return m == NULL || frame_send(w, m);
+}
+
+/* What ended in this turn of the loop shares frames, up to outbox_send() at its end. */
+static bool message_send(struct worker *w, struct control *m)
+{
+    bool sent = true;
+
+    if (w->outbox != NULL && control_join(w->outbox, m))
+        return true;
+    sent = outbox_send(w);
+    if (m->type != CONTROL_TASK_DONE)
+        return frame_send(w, m) && sent;
+    w->outbox = m;
     return sent;
 }
 
@@ -195,7 +219,11 @@ static void outcome_say(struct worker *w, const struct control *m)
                 m->attempt, m->task_kind, m->text);
         break;
     case CONTROL_TASK_DONE:
-        job_say(w, m->job, "task %" PRIu64 " (%s) done", m->task, m->task_kind);
+        if (m->next == NULL)
+            job_say(w, m->job, "task %" PRIu64 " (%s) done", m->task, m->task_kind);
+        else
+            job_say(w, m->job, "%u tasks (%s) done: %" PRIu64 " to %" PRIu64, m->links_n + 1,
+                    m->task_kind, m->task, m->last->task);
         break;
     case CONTROL_SESSION_STATUS:
         if (m->partial || now - w->status_said_ms < STATUS_SAY_MS)
@@ -344,7 +372,8 @@ static void socket_drain(struct worker *w)
             return;
         if (n == 1 && control_unpack(frames[0].data, frames[0].len, &m, &e) == 0 &&
             control_from_coordinator(m->type))
-            event_do(w, (struct duty_event){.type = DUTY_HEARD, .message = m});
+            for (const struct control *at = m; at != NULL; at = at->next)
+                event_do(w, (struct duty_event){.type = DUTY_HEARD, .message = at});
         else
             log_warn("control.bad_message", "frames=%d error=\"%s\"", n,
                      m == NULL ? e.msg : "not the coordinator's to say");
@@ -368,9 +397,22 @@ static void box_drain(struct worker *w)
             _exit(1);
         }
         outcome_say(w, m);
-        event_do(
-            w, (struct duty_event){.type = task ? DUTY_TASK_END : DUTY_SESSION_SAYS, .outcome = m});
+        while (m != NULL) {
+            struct control *rest = control_split(m);
+            event_do(w, (struct duty_event){.type = task ? DUTY_TASK_END : DUTY_SESSION_SAYS,
+                                            .outcome = m});
+            m = rest;
+        }
     }
+}
+
+static void outbox_drain(struct worker *w)
+{
+    const struct duty_event unsent = {.type = DUTY_UNSENT};
+    struct duty_actions none;
+
+    if (!outbox_send(w))
+        duty_step(&w->duty, &unsent, &none);
 }
 
 static void on_progress(void *self, uint64_t task, uint64_t epoch, uint64_t done, uint64_t total,
@@ -423,7 +465,9 @@ static void loop(struct worker *w)
             ticked = clock_ms();
             tick(w);
         }
+        outbox_drain(w);
     }
+    outbox_drain(w);
 }
 
 /* ---- start and stop -------------------------------------------------------------------------- */
@@ -534,7 +578,7 @@ static void endpoint_choose(struct worker *w, const char *bound)
 
 static int threads_open(struct worker *w, struct err *e)
 {
-    const struct ps_host_env host_env = {w, bytes_publish, on_report};
+    const struct ps_host_env host_env = {w, bytes_publish, on_report, w->config.threads - 1};
     const struct executor_env env = {w->artifacts, w->paths.scratch, w, on_outcome};
     char bound[WIRE_TEXT_MAX] = "";
 
@@ -552,7 +596,7 @@ static int threads_open(struct worker *w, struct err *e)
 static int duty_open(struct worker *w, struct err *e)
 {
     struct control *hello = control_new(CONTROL_HELLO);
-    struct digest fingerprint;
+    struct digest fingerprint, bf16;
     struct sysinfo info;
 
     if (getrandom(&hello->boot, sizeof hello->boot, 0) != (ssize_t)sizeof hello->boot ||
@@ -560,7 +604,9 @@ static int duty_open(struct worker *w, struct err *e)
         control_free(hello);
         return err_sys(e, "facts of this machine");
     }
+    bf16_limit(w->config.bf16);
     fingerprint_take(&fingerprint);
+    fingerprint_take_bf16(&fingerprint, &bf16);
     memcpy(hello->worker, w->id, sizeof hello->worker);
     snprintf(hello->name, sizeof hello->name, "%s", w->config.name);
     memcpy(hello->endpoint, w->endpoint, sizeof hello->endpoint);
@@ -570,10 +616,13 @@ static int duty_open(struct worker *w, struct err *e)
     snprintf(hello->build, sizeof hello->build, "%s", STEER_VERSION);
     snprintf(hello->blas, sizeof hello->blas, "%s", gemm_kernels());
     snprintf(hello->fingerprint, sizeof hello->fingerprint, "%s", fingerprint.hex);
+    snprintf(hello->fingerprint_bf16, sizeof hello->fingerprint_bf16, "%s", bf16.hex);
     duty_init(&w->duty, hello);
-    log_info("worker.start", "worker=%s name=%s threads=%u roles=%u data=%s blas=%s class=%.12s",
+    log_info("worker.start",
+             "worker=%s name=%s threads=%u roles=%u data=%s blas=%s class=%.12s "
+             "bf16=%s bf16_class=%.12s",
              w->id, w->config.name, w->config.threads, w->config.roles, w->endpoint, hello->blas,
-             fingerprint.hex);
+             fingerprint.hex, bf16_how_name(bf16_how()), bf16.hex);
     control_free(hello);
     return 0;
 }
@@ -592,6 +641,7 @@ static void worker_close(struct worker *w)
     while (w->box != NULL && (m = mailbox_take(w->box)) != NULL)
         control_free(m);
     mailbox_free(w->box);
+    control_free(w->outbox);
     duty_fini(&w->duty);
     link_close(w->socket);
     link_context_term();

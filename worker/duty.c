@@ -5,20 +5,10 @@
 
 #define ACTIONS_RESERVED 4 /* of the list: for what is not a repetition */
 
-static struct control *message_copy(const struct control *c)
-{
-    struct control *copy = control_new(c->type);
-
-    *copy = *c;
-    if (c->result != NULL)
-        copy->result = mem_strdup(c->result);
-    return copy;
-}
-
 void duty_init(struct duty *d, const struct control *hello)
 {
     memset(d, 0, sizeof *d);
-    d->hello = message_copy(hello);
+    d->hello = control_copy(hello);
     d->heartbeat_every_ms = 500;
 }
 
@@ -54,7 +44,7 @@ static bool send_copy(struct duty *d, struct duty_actions *a, const struct contr
 
     if (a->n + ACTIONS_RESERVED >= DUTY_ACTIONS_MAX)
         return false;
-    copy = message_copy(c);
+    copy = control_copy(c);
     memcpy(copy->cluster, d->cluster, sizeof copy->cluster);
     copy->term = d->term;
     act(a, DUTY_SEND)->message = copy;

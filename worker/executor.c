@@ -21,6 +21,9 @@
 #define FETCH_DEADLINE_MS 600000
 #define CONTEXT_BYTES_MAX ((size_t)16 << 20)
 #define NICE 5
+#define ENDED_MAX 32   /* outcomes are handed over together, but no more than so many */
+#define ENDED_MS 2     /* and not later than this after the first, while short tasks are waiting */
+#define QUICK_MS 20    /* tasks that take less are not a line of the log each */
 
 struct job {
     struct job *next;
@@ -33,9 +36,17 @@ struct job {
     struct executor *x;
 };
 
+/* What the tasks of a phase share, as it was fetched last. */
+struct context {
+    struct digest digest; /* "" = none */
+    struct buf text;
+    struct run_cache parsed;
+};
+
 struct compute {
     struct executor *x;
     pthread_t thread;
+    struct context context;
     uint64_t heartbeat; /* bumped by the numerics without a lock; read with __atomic_load_n */
     struct pulse_thread pulse;
 };
@@ -44,7 +55,10 @@ struct executor {
     struct executor_env env;
     pthread_mutex_t lock;
     pthread_cond_t work;
-    struct job *first; /* queued and running, oldest first */
+    struct job *first, **last; /* queued and running, oldest first */
+    struct job *next;          /* the oldest that no thread runs */
+    struct control *ended;     /* outcomes that are not handed over yet, a chain */
+    uint64_t ended_ms;         /* since when */
     bool stop;
     uint32_t threads;
     struct compute compute[];
@@ -131,15 +145,32 @@ static char *result_text(const struct run_result *r)
     return buf_take(&text);
 }
 
-static int context_run(struct job *j, const char *scratch, uint64_t *heartbeat,
+static int context_take(struct job *j, struct context *c, struct err *e)
+{
+    char path[4096];
+    int rc;
+
+    if (strcmp(c->digest.hex, j->task->context.hex) == 0)
+        return 0;
+    c->digest.hex[0] = '\0';
+    buf_free(&c->text);
+    rc = env_fetch(j, j->task->context.hex, path, sizeof path, e);
+    if (rc == 0)
+        rc = file_read(path, CONTEXT_BYTES_MAX, &c->text, e);
+    if (rc == 0)
+        c->digest = j->task->context;
+    return rc;
+}
+
+static int context_run(struct job *j, const char *scratch, struct compute *on,
                        struct control *outcome, struct err *e)
 {
     const struct control *t = j->task;
+    struct context *c = &on->context;
     const struct run_env env = {
-        j, scratch, env_fetch, env_publish, env_progress, env_cancelled, heartbeat};
+        j,           scratch, env_fetch, env_publish, env_progress, env_cancelled, &on->heartbeat,
+        &c->parsed};
     struct run_result result = {NULL, NULL};
-    struct buf context = BUF_INIT;
-    char path[4096];
     int rc;
 
     fault_hit(FAULT_TASK_START_BEFORE);
@@ -147,11 +178,9 @@ static int context_run(struct job *j, const char *scratch, uint64_t *heartbeat,
     if (fault_hit(FAULT_WORKER_COMPUTE_HANG))
         for (;;)
             pause();
-    rc = env_fetch(j, t->context.hex, path, sizeof path, e);
+    rc = context_take(j, c, e);
     if (rc == 0)
-        rc = file_read(path, CONTEXT_BYTES_MAX, &context, e);
-    if (rc == 0)
-        rc = run_task_execute(t->task_kind, t->index, t->begin, t->end, context.data, context.len,
+        rc = run_task_execute(t->task_kind, t->index, t->begin, t->end, c->text.data, c->text.len,
                               &env, &result, e);
     if (rc == 0) {
         outcome->result = result_text(&result);
@@ -160,30 +189,40 @@ static int context_run(struct job *j, const char *scratch, uint64_t *heartbeat,
                          t->task_kind, strlen(outcome->result), WIRE_RESULT_MAX);
         run_result_fini(&result);
     }
-    buf_free(&context);
     return rc;
 }
 
-static void job_run(struct job *j, uint64_t *heartbeat)
+static struct control *outcome_new(const struct control *t)
 {
-    const struct control *t = j->task;
     struct control *outcome = control_new(CONTROL_TASK_DONE);
-    uint64_t begun = clock_ms();
-    char scratch[4096];
-    struct err e = {0};
-    int rc;
 
-    snprintf(scratch, sizeof scratch, "%s/%" PRIu64 "-%" PRIu64, j->x->env.scratch, t->task,
-             t->epoch);
     outcome->job = t->job;
     outcome->task = t->task;
     outcome->epoch = t->epoch;
     outcome->attempt = t->attempt;
     memcpy(outcome->task_kind, t->task_kind, sizeof outcome->task_kind);
-    rc = file_make_dirs(scratch, &e);
+    return outcome;
+}
+
+static struct control *job_run(struct job *j, struct compute *on)
+{
+    const struct control *t = j->task;
+    struct control *outcome = outcome_new(t);
+    bool bare = run_kind_is_bare(t->task_kind);
+    uint64_t begun = clock_ns();
+    char scratch[4096];
+    struct err e = {0};
+    int rc = 0;
+
+    snprintf(scratch, sizeof scratch, "%s/%" PRIu64 "-%" PRIu64, j->x->env.scratch, t->task,
+             t->epoch);
+    if (!bare)
+        rc = file_make_dirs(scratch, &e);
     if (rc == 0)
-        rc = context_run(j, scratch, heartbeat, outcome, &e);
-    file_remove_tree(scratch, NULL);
+        rc = context_run(j, scratch, on, outcome, &e);
+    if (!bare)
+        file_remove_tree(scratch, NULL);
+    outcome->busy_us = (clock_ns() - begun) / 1000 + 1;
     if (rc != 0) {
         outcome->type = CONTROL_TASK_FAILED;
         outcome->code = rc;
@@ -191,11 +230,13 @@ static void job_run(struct job *j, uint64_t *heartbeat)
         outcome->result = NULL;
         snprintf(outcome->text, sizeof outcome->text, "%.*s", (int)sizeof outcome->text - 1, e.msg);
     }
-    log_info(rc == 0 ? "task.done" : "task.failed",
-             "job=%" PRIu64 " task=%" PRIu64 " attempt=%" PRIu64 " kind=%s wall_ms=%" PRIu64 "%s%s",
-             t->job, t->task, t->attempt, t->task_kind, clock_ms() - begun,
-             rc == 0 ? "" : " error=", rc == 0 ? "" : e.msg);
-    j->x->env.ended(j->x->env.self, outcome);
+    log_event(rc == 0 && outcome->busy_us < QUICK_MS * 1000 ? LOG_DEBUG : LOG_INFO,
+              rc == 0 ? "task.done" : "task.failed",
+              "job=%" PRIu64 " task=%" PRIu64 " attempt=%" PRIu64 " kind=%s wall_ms=%" PRIu64
+              "%s%s",
+              t->job, t->task, t->attempt, t->task_kind, outcome->busy_us / 1000,
+              rc == 0 ? "" : " error=", rc == 0 ? "" : e.msg);
+    return outcome;
 }
 
 /* ---- threads --------------------------------------------------------------------------------- */
@@ -206,9 +247,45 @@ static void job_remove(struct executor *x, struct job *j)
 
     while (*at != j)
         at = &(*at)->next;
+    if (x->next == j)
+        x->next = j->next;
+    if (x->last == &j->next)
+        x->last = at;
     *at = j->next;
     control_free(j->task);
     free(j);
+}
+
+/* Outcomes are worth a message each only when nothing else is about to end: then whoever takes them
+ * is woken once for many. */
+static bool ended_is_due(const struct executor *x)
+{
+    return x->ended != NULL && (x->next == NULL || x->ended->links_n + 1 >= ENDED_MAX ||
+                                clock_ms() - x->ended_ms >= ENDED_MS);
+}
+
+/* Hands over what has ended; the lock is held, but not meanwhile. */
+static void ended_give(struct executor *x)
+{
+    struct control *chain = x->ended;
+
+    x->ended = NULL;
+    if (chain == NULL)
+        return;
+    pthread_mutex_unlock(&x->lock);
+    x->env.ended(x->env.self, chain);
+    pthread_mutex_lock(&x->lock);
+}
+
+static void ended_add(struct executor *x, struct control *outcome)
+{
+    if (x->ended != NULL && control_join(x->ended, outcome))
+        return;
+    ended_give(x);
+    while (x->ended != NULL) /* another thread's, meanwhile */
+        ended_give(x);
+    x->ended = outcome;
+    x->ended_ms = clock_ms();
 }
 
 static void *compute_main(void *self)
@@ -219,20 +296,27 @@ static void *compute_main(void *self)
     executor_thread_lower();
     pthread_mutex_lock(&x->lock);
     while (!x->stop) {
-        struct job *j = x->first;
-        while (j != NULL && j->on != NULL)
-            j = j->next;
+        struct job *j = x->next;
+        struct control *outcome;
+
         if (j == NULL) {
             pthread_cond_wait(&x->work, &x->lock);
             continue;
         }
+        x->next = j->next;
         j->on = c;
         pthread_mutex_unlock(&x->lock);
-        job_run(j, &c->heartbeat);
+        outcome = job_run(j, c);
         pthread_mutex_lock(&x->lock);
         job_remove(x, j);
+        ended_add(x, outcome);
+        if (ended_is_due(x))
+            ended_give(x);
     }
+    ended_give(x);
     pthread_mutex_unlock(&x->lock);
+    buf_free(&c->context.text);
+    run_cache_fini(&c->context.parsed);
     return NULL;
 }
 
@@ -244,6 +328,7 @@ struct executor *executor_start(uint32_t threads, const struct executor_env *env
     x = mem_zalloc(1, sizeof *x + threads * sizeof x->compute[0]);
     x->env = *env;
     x->threads = threads;
+    x->last = &x->first;
     pthread_mutex_init(&x->lock, NULL);
     pthread_cond_init(&x->work, NULL);
     for (uint32_t i = 0; i < threads; i++) {
@@ -275,16 +360,14 @@ void executor_stop(struct executor *x)
 void executor_task(struct executor *x, const struct control *task)
 {
     struct job *j = mem_zalloc(1, sizeof *j);
-    struct job **at;
 
     j->x = x;
-    j->task = control_new(CONTROL_TASK);
-    *j->task = *task;
-    j->task->result = NULL;
+    j->task = control_copy(task);
     pthread_mutex_lock(&x->lock);
-    for (at = &x->first; *at != NULL; at = &(*at)->next)
-        ;
-    *at = j;
+    *x->last = j;
+    x->last = &j->next;
+    if (x->next == NULL)
+        x->next = j;
     pthread_cond_signal(&x->work);
     pthread_mutex_unlock(&x->lock);
 }
@@ -327,5 +410,6 @@ void executor_each(struct executor *x, struct pulse *pulse,
     for (struct job *j = x->first; j != NULL; j = j->next)
         fn(self, j->task->task, j->task->epoch, atomic_load(&j->done), atomic_load(&j->total),
            j->on != NULL ? j->on->pulse.moved : ++j->queued);
+    ended_give(x); /* of a thread that is at a longer task now */
     pthread_mutex_unlock(&x->lock);
 }

@@ -18,9 +18,9 @@ struct executor_env {
     struct artifact_client *artifacts;
     const char *scratch; /* directory; each task gets one of its own in it */
     void *self;
-    void (*ended)(
-        void *self,
-        struct control *outcome); /* TASK_DONE or TASK_FAILED, given; on a compute thread */
+    /* TASK_DONE or TASK_FAILED, given: a chain of those that ended shortly after one another. On a
+     * compute thread, or in executor_each(). */
+    void (*ended)(void *self, struct control *outcome);
 };
 
 struct executor;

@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "base/rng.h"
+#include "model/bf16.h"
 #include "model/gemm.h"
 #include "model/optim.h"
 #include "model/transformer.h"
@@ -85,7 +86,8 @@ static void batch_make(const struct dims *d, uint32_t shape, struct batch *b)
         b->score[i] = (float)rng_normal(7, RNG_TEST, shape, 2, (uint32_t)i);
 }
 
-static void shape_run(const struct dims *d, uint32_t shape, struct digest_state *state)
+static void shape_run(const struct dims *d, uint32_t shape, enum gemm_kind kind,
+                      struct digest_state *state)
 {
     const struct adamw adamw = {0.9f, 0.98f, 1e-8f, 0.01f};
     struct layout layout;
@@ -94,6 +96,7 @@ static void shape_run(const struct dims *d, uint32_t shape, struct digest_state 
     float *part[4]; /* parameters, gradient, moments */
     struct loss_out loss;
 
+    workspace_set_gemm(work, kind);
     layout_init(&layout, d);
     batch_make(d, shape, &batch);
     for (int i = 0; i < 4; i++)
@@ -116,13 +119,31 @@ static void shape_run(const struct dims *d, uint32_t shape, struct digest_state 
     layout_fini(&layout);
 }
 
+static void shapes_run(enum gemm_kind kind, struct digest_state *state)
+{
+    for (uint32_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        shape_run(&shapes[i], i, kind, state);
+}
+
 void fingerprint_take(struct digest *out)
 {
     struct digest_state state;
 
     model_blas_init();
     digest_init(&state);
-    for (uint32_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        shape_run(&shapes[i], i, &state);
+    shapes_run(GEMM_F32, &state);
+    digest_end(&state, out);
+}
+
+void fingerprint_take_bf16(const struct digest *fp32, struct digest *out)
+{
+    struct digest_state state;
+
+    out->hex[0] = '\0';
+    if (bf16_how() == BF16_NONE)
+        return;
+    digest_init(&state);
+    digest_add(&state, fp32->hex, DIGEST_HEX);
+    shapes_run(GEMM_BF16, &state);
     digest_end(&state, out);
 }

@@ -10,11 +10,13 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "net/link.h"
+#include "ps/half.h"
 #include "ps/host.h" /* enum host_verdict */
 #include "wire/params.h"
 
 #define POLL_MS 20
 #define REPEAT_MS 1000
+#define REPEAT_MOST_MS 8000
 #define REPEAT_FIRST_MS 50
 #define MESSAGE_BYTES_MAX ((size_t)4 << 20)
 
@@ -23,8 +25,11 @@ struct pending {
     uint32_t host, begin, count;
     uint64_t step, sent_ms;
     struct tree_node node;
-    const float *grad;
+    float *grad;
+    struct region *region;
+    bool as_bytes; /* whatever the host is */
     struct fold_sums sums;
+    uint64_t hash[PARAMS_FRAMES_MAX]; /* of what was pushed: a near host may have added to it */
 };
 
 struct ps_client {
@@ -37,12 +42,26 @@ struct ps_client {
     uint64_t wanted;                /* version that hosts were asked for; UINT64_MAX: none */
     uint64_t asked[WIRE_HOSTS_MAX]; /* what each host was asked for last */
     uint64_t asked_ms[WIRE_HOSTS_MAX];
+    /* Silence: when a host said something last, and how much of it means that something was lost. */
+    uint64_t heard_ms[WIRE_HOSTS_MAX], patience_ms[WIRE_HOSTS_MAX], gap_ms[WIRE_HOSTS_MAX];
     bool answered[WIRE_HOSTS_MAX]; /* it knows the session; before that it may not have opened it
                                       yet, and is asked often */
-    uint64_t *version;             /* [chunks] of what params hold */
+    _Atomic uint64_t *version;     /* [chunks] of what params hold; set when they do */
+    _Atomic uint64_t newest;
+    struct region *shown[WIRE_HOSTS_MAX]; /* where near hosts keep their parameters */
+    bool is_shown[WIRE_HOSTS_MAX];        /* in our view; else they are copied to it */
+    bool far[WIRE_HOSTS_MAX];             /* its memory could not be attached */
+    uint16_t *packed;                     /* half: [chunk_elems * PARAMS_FRAMES_MAX] */
     float *params;                 /* where chunks go; NULL outside a pull */
     uint64_t over;                 /* 1 + the last step that a host had closed without a push */
 };
+
+static uint32_t chunks_per_message(const struct ps_client *c)
+{
+    size_t most = MESSAGE_BYTES_MAX / (c->plan.chunk_elems * sizeof(float));
+
+    return most < 1 ? 1 : most > PARAMS_FRAMES_MAX ? PARAMS_FRAMES_MAX : (uint32_t)most;
+}
 
 int ps_client_new(const struct ps_client_plan *plan, struct ps_client **out, struct err *e)
 {
@@ -52,9 +71,14 @@ int ps_client_new(const struct ps_client_plan *plan, struct ps_client **out, str
     c->plan = *plan;
     c->chunks = (uint32_t)((plan->params + plan->chunk_elems - 1) / plan->chunk_elems);
     c->version = mem_alloc(c->chunks * sizeof *c->version);
-    memset(c->version, 0xff, c->chunks * sizeof *c->version);
+    for (uint32_t i = 0; i < c->chunks; i++)
+        atomic_init(&c->version[i], UINT64_MAX);
+    atomic_init(&c->newest, UINT64_MAX);
+    if (plan->half)
+        c->packed = mem_alloc(chunks_per_message(c) * plan->chunk_elems * sizeof *c->packed);
     c->wanted = UINT64_MAX;
     for (uint32_t i = 0; i < plan->hosts_n; i++) {
+        c->patience_ms[i] = REPEAT_MS;
         CHECK(plan->host[i].chunk_begin == at && plan->host[i].chunk_end > at);
         at = plan->host[i].chunk_end;
         c->socket[i] = link_dealer(LINK_DATA, plan->host[i].endpoint, e);
@@ -72,9 +96,12 @@ void ps_client_free(struct ps_client *c)
 {
     if (c == NULL)
         return;
-    for (uint32_t i = 0; i < c->plan.hosts_n; i++)
+    for (uint32_t i = 0; i < c->plan.hosts_n; i++) {
         link_close(c->socket[i]);
+        region_release(c->shown[i]);
+    }
     free(c->pending);
+    free(c->packed);
     free(c->version);
     free(c);
 }
@@ -86,7 +113,111 @@ static size_t chunk_len(const struct ps_client *c, uint32_t chunk)
     return c->plan.params - at < c->plan.chunk_elems ? c->plan.params - at : c->plan.chunk_elems;
 }
 
+/* ---- silence --------------------------------------------------------------------------------- */
+
+/* On a slow link an answer is late because all before it is still under way; repeating the question then
+ * would double what is to be sent, and make it later still. So a question is repeated after silence only,
+ * and the silence that a link has shown, twice, is what is waited for; each repetition doubles it. */
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static bool silent(const struct ps_client *c, uint32_t host, uint64_t sent_ms, uint64_t now)
+{
+    return now - larger(sent_ms, c->heard_ms[host]) >= c->patience_ms[host];
+}
+
+static void repeated(struct ps_client *c, uint32_t host)
+{
+    if (c->patience_ms[host] < REPEAT_MOST_MS)
+        c->patience_ms[host] *= 2;
+}
+
+static void heard(struct ps_client *c, uint32_t host)
+{
+    uint64_t now = clock_ms(), gap = now - larger(c->heard_ms[host], c->asked_ms[host]);
+
+    c->gap_ms[host] = larger(c->gap_ms[host], gap);
+    c->heard_ms[host] = now;
+}
+
+/* Once a version: what was waited for in vain before may have become shorter. */
+static void patience_renew(struct ps_client *c, uint32_t host)
+{
+    if (2 * c->gap_ms[host] < c->patience_ms[host])
+        c->patience_ms[host] = larger(REPEAT_MS, 2 * c->gap_ms[host]);
+    c->gap_ms[host] = 0;
+}
+
 /* ---- what hosts say -------------------------------------------------------------------------- */
+
+static size_t chunk_bytes(const struct ps_client *c, uint32_t chunk)
+{
+    return chunk_len(c, chunk) * (c->plan.half ? sizeof(uint16_t) : sizeof(float));
+}
+
+static void chunk_put(struct ps_client *c, uint32_t chunk, const void *data)
+{
+    float *to = c->params + (size_t)chunk * c->plan.chunk_elems;
+
+    if (c->plan.half)
+        half_unpack(to, data, chunk_len(c, chunk));
+    else
+        memcpy(to, data, chunk_bytes(c, chunk));
+}
+
+static void chunk_note(struct ps_client *c, uint32_t chunk, uint64_t version)
+{
+    uint64_t newest = atomic_load_explicit(&c->newest, memory_order_relaxed);
+
+    atomic_store_explicit(&c->version[chunk], version, memory_order_release);
+    if (newest == UINT64_MAX || version > newest)
+        atomic_store(&c->newest, version);
+}
+
+/* Newer than what we have, which repeated questions do not give. */
+static bool is_news(const struct ps_client *c, uint32_t chunk, uint64_t version)
+{
+    uint64_t have = atomic_load_explicit(&c->version[chunk], memory_order_relaxed);
+
+    return have == UINT64_MAX || version >= have;
+}
+
+/* A near host says where its chunks lie. */
+static void on_region(struct ps_client *c, uint32_t host, const struct params_head *h)
+{
+    const struct region_key key = {h->region.id, h->region.bytes, h->region.pid, h->region.fd};
+    size_t at = (size_t)h->chunk * c->plan.chunk_elems;
+    size_t to = (size_t)(h->chunk + h->count) * c->plan.chunk_elems;
+    struct region *r = c->shown[host];
+    struct err ignored;
+
+    to = to < c->plan.params ? to : c->plan.params;
+    if (c->plan.view == NULL || c->far[host])
+        return;
+    if (r == NULL) {
+        if (key.bytes != c->plan.params * sizeof(float) ||
+            region_attach(&key, &r, &ignored) != 0) {
+            c->far[host] = true; /* and is asked for bytes */
+            c->asked[host] = UINT64_MAX;
+            return;
+        }
+        c->shown[host] = r;
+        c->is_shown[host] =
+            region_show(c->plan.view, r, at * sizeof(float), (to - at) * sizeof(float));
+        atomic_store(&c->plan.near[host], true);
+    }
+    if (region_stamped(r) == h->step && !c->is_shown[host])
+        memcpy(c->params + at, (const float *)region_data(r) + at, (to - at) * sizeof(float));
+    if (region_stamped(r) != h->step) {
+        c->asked[host] = UINT64_MAX; /* it has gone on: ask again */
+        return;
+    }
+    for (uint32_t i = 0; i < h->count; i++)
+        if (is_news(c, h->chunk + i, h->step))
+            chunk_note(c, h->chunk + i, h->step);
+}
 
 static void on_chunks(struct ps_client *c, uint32_t host, const struct params_head *h,
                       const struct link_frame *frames)
@@ -95,16 +226,18 @@ static void on_chunks(struct ps_client *c, uint32_t host, const struct params_he
         h->chunk + h->count > c->plan.host[host].chunk_end)
         return;
     c->answered[host] = true;
+    if (h->region.bytes != 0) {
+        on_region(c, host, h);
+        return;
+    }
     for (uint32_t i = 0; i < h->count; i++)
-        if (frames[i].len != chunk_len(c, h->chunk + i) * sizeof(float))
+        if (frames[i].len != chunk_bytes(c, h->chunk + i))
             return; /* not ours to guess: the pull is repeated */
     for (uint32_t i = 0; i < h->count; i++) {
-        uint64_t have = c->version[h->chunk + i];
-        if (have != UINT64_MAX && h->step < have)
+        if (!is_news(c, h->chunk + i, h->step))
             continue; /* a late answer to a repeated question */
-        memcpy(c->params + (size_t)(h->chunk + i) * c->plan.chunk_elems, frames[i].data,
-               frames[i].len);
-        c->version[h->chunk + i] = h->step;
+        chunk_put(c, h->chunk + i, frames[i].data);
+        chunk_note(c, h->chunk + i, h->step);
     }
 }
 
@@ -123,6 +256,7 @@ static void on_ack(struct ps_client *c, const struct params_head *h)
         if (h->verdict == HOST_CORRUPT) {
             log_warn("push.damaged", "step=%" PRIu64 " chunk=%u", h->step, h->chunk);
             p->sent_ms = 0; /* repeat at once */
+            p->as_bytes = true;
         } else {
             *p = c->pending[--c->pending_n];
         }
@@ -141,6 +275,7 @@ static void on_message(struct ps_client *c, uint32_t host, struct link_frame *fr
     }
     if (h.session != c->plan.session || h.attempt != c->plan.attempt)
         return;
+    heard(c, host);
     if (h.type == PARAMS_CHUNKS)
         on_chunks(c, host, &h, frames + 1);
     else if (h.type == PARAMS_ACK)
@@ -187,6 +322,44 @@ static int send_wait(struct ps_client *c, uint32_t host, struct link_frame *fram
 
 /* ---- push ------------------------------------------------------------------------------------ */
 
+static void region_let_go(void *data, void *hint)
+{
+    (void)data;
+    region_release(hint);
+}
+
+/* Hashes what p pushes. */
+static void pending_hash(const struct ps_client *c, struct pending *p)
+{
+    for (uint32_t i = 0; i < p->count; i++) {
+        uint32_t chunk = p->begin + i;
+        p->hash[i] = fold_hash(p->grad + (size_t)chunk * c->plan.chunk_elems, chunk_len(c, chunk),
+                               chunk == 0 ? &p->sums : NULL);
+    }
+}
+
+/* The raw frames of p: without a copy where the gradient can be held. */
+static void pending_frames(struct ps_client *c, const struct pending *p, struct link_frame *frames)
+{
+    size_t at = 0;
+
+    for (uint32_t i = 0; i < p->count; i++) {
+        uint32_t chunk = p->begin + i;
+        float *values = p->grad + (size_t)chunk * c->plan.chunk_elems;
+        size_t n = chunk_len(c, chunk);
+        frames[i] = (struct link_frame){.data = values, .len = chunk_bytes(c, chunk)};
+        if (c->plan.half) {
+            half_pack(c->packed + at, values, n);
+            frames[i].data = c->packed + at;
+            at += n;
+        } else if (p->region != NULL) {
+            region_hold(p->region);
+            frames[i].free_fn = region_let_go;
+            frames[i].hint = p->region;
+        }
+    }
+}
+
 static int pending_send(struct ps_client *c, struct pending *p, const struct ps_client_check *check,
                         struct err *e)
 {
@@ -204,30 +377,39 @@ static int pending_send(struct ps_client *c, struct pending *p, const struct ps_
                             .weight = p->sums.weight,
                             .tokens = p->sums.tokens,
                             .who = c->plan.who};
+    bool near = p->region != NULL && !p->as_bytes && c->plan.near != NULL &&
+                atomic_load(&c->plan.near[p->host]);
     uint32_t host = p->host;
+    int n = 1;
+    int rc;
 
-    for (uint32_t i = 0; i < p->count; i++) {
-        uint32_t chunk = p->begin + i;
-        const float *values = p->grad + (size_t)chunk * c->plan.chunk_elems;
-        h.hash[i] = fold_hash(values, chunk_len(c, chunk), chunk == 0 ? &p->sums : NULL);
-        frames[1 + i] = (struct link_frame){.data = (void *)(uintptr_t)values,
-                                            .len = chunk_len(c, chunk) * sizeof(float)};
+    if (p->as_bytes)
+        pending_hash(c, p);
+    memcpy(h.hash, p->hash, p->count * sizeof h.hash[0]);
+    if (near) {
+        const struct region_key key = region_key(p->region);
+        h.region = (struct params_region){key.id, key.bytes, key.pid, key.fd};
+    } else {
+        pending_frames(c, p, frames + 1);
+        n += (int)p->count;
     }
     frames[0] = (struct link_frame){.data = head, .len = params_pack(&h, head)};
     p->sent_ms = clock_ms();
-    return send_wait(c, host, frames, 1 + (int)h.count, check,
-                     e); /* p may have moved when this returns */
+    rc = send_wait(c, host, frames, n, check, e); /* p may have moved when this returns */
+    for (int i = 1; rc != 0 && i < n; i++)
+        if (frames[i].free_fn != NULL)
+            frames[i].free_fn(frames[i].data, frames[i].hint);
+    return rc;
 }
 
 int ps_client_push(struct ps_client *c, uint64_t step, struct tree_node node, uint32_t begin,
-                   uint32_t end, const float *grad, const struct fold_sums *sums,
+                   uint32_t end, float *grad, struct region *region, const struct fold_sums *sums,
                    const struct ps_client_check *check, struct err *e)
 {
-    uint32_t most = (uint32_t)(MESSAGE_BYTES_MAX / (c->plan.chunk_elems * sizeof(float)));
+    uint32_t most = chunks_per_message(c);
     int rc = 0;
 
     CHECK(begin < end && end <= c->chunks && (begin > 0 || sums != NULL));
-    most = most < 1 ? 1 : most > PARAMS_FRAMES_MAX ? PARAMS_FRAMES_MAX : most;
     fault_hit(FAULT_PS_PUSH_BEFORE);
     for (uint32_t host = 0; rc == 0 && host < c->plan.hosts_n; host++) {
         uint32_t at =
@@ -245,9 +427,11 @@ int ps_client_push(struct ps_client *c, uint64_t step, struct tree_node node, ui
                                   .count = to - at < most ? to - at : most,
                                   .step = step,
                                   .node = node,
-                                  .grad = grad};
+                                  .grad = grad,
+                                  .region = region};
             if (at == 0)
                 p->sums = *sums;
+            pending_hash(c, p);
             rc = pending_send(c, p, check, e);
         }
     }
@@ -262,16 +446,38 @@ bool ps_client_is_over(const struct ps_client *c, uint64_t step)
 
 static int pushes_repeat(struct ps_client *c, const struct ps_client_check *check, struct err *e)
 {
+    bool told[WIRE_HOSTS_MAX] = {false};
     uint64_t now = clock_ms();
 
     for (size_t i = 0; i < c->pending_n; i++) {
-        if (now - c->pending[i].sent_ms >= REPEAT_MS) {
+        uint32_t host = c->pending[i].host;
+        if (c->pending[i].sent_ms == 0 || silent(c, host, c->pending[i].sent_ms, now)) {
             int rc = pending_send(c, &c->pending[i], check, e);
             if (rc != 0)
                 return rc;
+            told[host] = true;
         }
     }
+    for (uint32_t i = 0; i < c->plan.hosts_n; i++)
+        if (told[i])
+            repeated(c, i);
     return 0;
+}
+
+int ps_client_tend(struct ps_client *c, int timeout_ms, const struct ps_client_check *check,
+                   size_t *open, struct err *e)
+{
+    int rc = receive(c, timeout_ms, e);
+
+    if (rc == 0)
+        rc = pushes_repeat(c, check, e);
+    *open = c->pending_n;
+    return rc;
+}
+
+void ps_client_forget(struct ps_client *c)
+{
+    c->pending_n = 0;
 }
 
 /* ---- pull ------------------------------------------------------------------------------------ */
@@ -285,15 +491,20 @@ static void host_ask(struct ps_client *c, uint32_t host, uint64_t at_least)
                             .step = at_least,
                             .chunk = c->plan.host[host].chunk_begin,
                             .count = c->plan.host[host].chunk_end - c->plan.host[host].chunk_begin};
-    struct link_frame frame = {.data = head, .len = params_pack(&h, head)};
+    struct link_frame frame;
     struct err ignored;
 
+    if (c->plan.view != NULL && !c->far[host]) {
+        const struct region_key key = region_key(c->plan.view);
+        h.region = (struct params_region){key.id, key.bytes, key.pid, key.fd};
+    }
+    frame = (struct link_frame){.data = head, .len = params_pack(&h, head)};
     /* A full queue or a host that is not there yet: asked again by the timer, soon. */
     if (link_send(c->socket[host], NULL, &frame, 1, &ignored) == 0)
-        c->asked_ms[host] = clock_ms();
+        c->asked[host] = at_least;
     else
-        c->asked_ms[host] = clock_ms() - REPEAT_MS;
-    c->asked[host] = at_least;
+        c->asked[host] = UINT64_MAX;
+    c->asked_ms[host] = clock_ms();
 }
 
 /* The version that all chunks should have: the newest of what came, at_least at first. *whole: they
@@ -330,39 +541,85 @@ static void hosts_ask(struct ps_client *c, uint64_t target)
 {
     uint64_t now = clock_ms();
 
-    for (uint32_t i = 0; i < c->plan.hosts_n; i++)
-        if (!host_has(c, i, target) &&
-            (c->asked[i] != target || c->wanted != target ||
-             now - c->asked_ms[i] >= (c->answered[i] ? REPEAT_MS : REPEAT_FIRST_MS)))
-            host_ask(c, i, target);
+    for (uint32_t i = 0; i < c->plan.hosts_n; i++) {
+        bool again = c->asked[i] == target && c->wanted == target;
+        if (host_has(c, i, target) ||
+            (again && (c->answered[i] ? !silent(c, i, c->asked_ms[i], now)
+                                      : now - c->asked_ms[i] < REPEAT_FIRST_MS)))
+            continue;
+        if (again && c->answered[i])
+            repeated(c, i);
+        else if (!again)
+            patience_renew(c, i);
+        host_ask(c, i, target);
+    }
     c->wanted = target;
+}
+
+int ps_client_pump(struct ps_client *c, uint64_t at_least, float *params, int timeout_ms,
+                   struct err *e)
+{
+    bool whole, some;
+    int rc;
+
+    c->params = params;
+    hosts_ask(c, target_version(c, at_least, &whole, &some));
+    rc = receive(c, timeout_ms, e);
+    c->params = NULL;
+    return rc;
+}
+
+uint64_t ps_client_newest(const struct ps_client *c)
+{
+    return atomic_load(&c->newest);
+}
+
+bool ps_client_has(const struct ps_client *c, uint64_t version, size_t begin, size_t end,
+                   bool *over)
+{
+    bool all = true;
+
+    *over = false;
+    for (size_t i = begin / c->plan.chunk_elems; begin < end && i <= (end - 1) / c->plan.chunk_elems;
+         i++) {
+        uint64_t have = atomic_load_explicit(&c->version[i], memory_order_acquire);
+        all = all && have == version;
+        *over = *over || (have != UINT64_MAX && have > version);
+    }
+    return all;
+}
+
+bool ps_client_still(const struct ps_client *c, uint64_t version)
+{
+    uint64_t newest = atomic_load(&c->newest);
+
+    if (newest != UINT64_MAX && newest > version)
+        return false;
+    for (uint32_t i = 0; c->plan.near != NULL && i < c->plan.hosts_n; i++)
+        if (atomic_load(&c->plan.near[i]) && region_stamped(c->shown[i]) > version)
+            return false;
+    return true;
 }
 
 int ps_client_pull(struct ps_client *c, uint64_t at_least, float *params, uint64_t *version,
                    const struct ps_client_check *check, struct err *e)
 {
-    int rc = 0;
-
-    c->params = params;
     for (;;) {
         bool whole, some;
-        uint64_t target = target_version(c, at_least, &whole, &some);
+        int rc;
+
+        *version = target_version(c, at_least, &whole, &some);
         if (whole) {
-            *version = target;
             c->pending_n = 0;
-            break;
+            return 0;
         }
-        hosts_ask(c, target);
-        rc = receive(c, POLL_MS, e);
+        rc = ps_client_pump(c, at_least, params, POLL_MS, e);
         if (rc == 0)
             rc = pushes_repeat(c, check, e);
-        if (rc != 0)
-            break;
         target_version(c, at_least, &whole, &some);
-        rc = whole ? 0 : check->ask(check->self, !some, e);
+        if (rc == 0 && !whole)
+            rc = check->ask(check->self, !some, e);
         if (rc != 0)
-            break;
+            return rc;
     }
-    c->params = NULL;
-    return rc;
 }

@@ -139,6 +139,13 @@ static void socket_drain(struct ps_host *p, void *socket, struct hosted *x)
 
 /* ---- sessions -------------------------------------------------------------------------------- */
 
+static void session_release(struct ps_session *s)
+{
+    region_release(s->region);
+    s->region = NULL;
+    s->released(s->self, s);
+}
+
 static void hosted_free(struct hosted *x)
 {
     struct ps_session *s = x->s;
@@ -150,10 +157,17 @@ static void hosted_free(struct hosted *x)
         free(x->collect[i].digest);
     saver_job_free(x->saved);
     free(x->pull);
-    free(x);
+    for (int i = 0; i < PS_UNSAVED_MAX; i++)
+        if (s->unsaved[i] != NULL)
+            saver_job_drop(s->unsaved[i]);
     host_free(s->host);
     s->host = NULL;
-    s->released(s->self, s);
+    for (uint32_t i = 0; i < x->lenders; i++)
+        region_release(x->lender[i]);
+    free(x->parts);
+    free(x->packed);
+    free(x);
+    session_release(s);
 }
 
 /* Closes attempts [from, to] of a session, but not one that is kept for what it remembers. */
@@ -211,6 +225,10 @@ static void session_open(struct ps_host *p, struct ps_session *s)
     x->opened_ms = x->status_ms = x->rate_ms = x->version_ms = clock_ms();
     x->opened_tokens = x->status_tokens = host_figures(s->host)->tokens;
     x->status_version = host_version(s->host);
+    if (s->plan.half) {
+        x->parts = mem_alloc((size_t)PARAMS_FRAMES_MAX * s->plan.chunk_elems * sizeof *x->parts);
+        x->packed = mem_alloc((size_t)PARAMS_FRAMES_MAX * s->plan.chunk_elems * sizeof *x->packed);
+    }
     x->replica_ms = mem_zalloc(s->plan.chunk_end - s->plan.chunk_begin, sizeof *x->replica_ms);
     if (p->hosted_n == SESSIONS_MAX) {
         err_set(&e, ERR_LIMIT, "this host has %d sessions already", SESSIONS_MAX);
@@ -352,10 +370,16 @@ int ps_host_start(const char *listen, const char *inproc, const struct ps_host_e
     }
     p->env = *env;
     p->box = mailbox_new();
+    p->crew = crew_new(env->helpers);
     p->saver = saver_start(env->publish, env->self, saver_says, p);
     CHECK(pthread_create(&p->thread, NULL, host_main, p) == 0);
     *out = p;
     return 0;
+}
+
+struct spread ps_host_spread(struct ps_host *p)
+{
+    return crew_spread(p->crew);
 }
 
 void ps_host_stop(struct ps_host *p)
@@ -371,13 +395,14 @@ void ps_host_stop(struct ps_host *p)
         if (note->type == NOTE_OPEN) {
             host_free(note->open->host);
             note->open->host = NULL;
-            note->open->released(note->open->self, note->open);
+            session_release(note->open);
         }
         if (note->type == NOTE_SAVED)
             saver_job_free(note->saved);
         free(note);
     }
     mailbox_free(p->box);
+    crew_free(p->crew);
     link_close(p->router);
     free(p);
 }

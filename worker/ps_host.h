@@ -10,6 +10,7 @@
 
 #include "base/digest.h"
 #include "base/err.h"
+#include "net/region.h"
 #include "ps/host.h"
 #include "wire/control.h"
 
@@ -52,7 +53,10 @@ struct ps_host_env {
     /* Bytes into the artefact store, durable on return. Saver thread. */
     int (*publish)(void *self, const void *bytes, size_t len, struct digest *out, struct err *e);
     void (*report)(void *self, const struct ps_report *report);
+    uint32_t helpers; /* threads that help with many chunks, beside the host thread */
 };
+
+#define PS_UNSAVED_MAX 4
 
 /* A session to host, ready to serve. */
 struct ps_session {
@@ -60,18 +64,24 @@ struct ps_session {
     struct host_plan plan;
     uint64_t from_attempt;      /* 0, or the frozen attempt whose memory stays */
     struct host *host;          /* taken */
+    struct region *region;      /* holds plan.place: the flat vector; NULL: no place. Held by us */
     char leader[WIRE_TEXT_MAX]; /* endpoint of the step leader; "" if this host is it */
     char buddy[WIRE_TEXT_MAX];  /* endpoint of the host after this one; "" without replication */
     uint32_t units, global_batch;
     uint64_t seed;
     struct digest init, examples; /* for the manifest */
+    bool bf16;                    /* the same */
     void (*released)(
         void *self,
         struct ps_session *s); /* the host is freed; layout is not needed any more; frees s */
     void *self;
+    struct saver_job *unsaved[PS_UNSAVED_MAX]; /* of the host: what reads the shard; NULL at first */
 };
+/* host_plan.begins of a session that shows its parameters or saves them; begins_self: the session. */
+void ps_session_begins(void *session, uint64_t version);
 
 struct ps_host;
+struct spread ps_host_spread(struct ps_host *p); /* for host_plan.spread of its sessions */
 /* listen: tcp://host:port, port 0 = any. endpoint: what was bound. PS_HOST_INPROC is bound too when
  * inproc is NULL, else that name. */
 int ps_host_start(const char *listen, const char *inproc, const struct ps_host_env *env,

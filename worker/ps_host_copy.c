@@ -53,11 +53,13 @@ static bool replica_send(struct hosted *x, uint32_t begin, uint32_t n)
             h.weight = sums.weight;
             h.tokens = sums.tokens;
         }
-        floats_hold(root);
         frames[1 + i] =
             (struct link_frame){.data = (void *)(uintptr_t)root,
-                                .len = shard_chunk_len(shard, begin + i - first) * sizeof(float),
-                                .free_fn = floats_free};
+                                .len = shard_chunk_len(shard, begin + i - first) * sizeof(float)};
+        if (!host_root_is_lent(x->s->host, begin + i)) {
+            floats_hold(root);
+            frames[1 + i].free_fn = floats_free;
+        }
     }
     frames[0] = (struct link_frame){.data = head, .len = params_pack(&h, head)};
     fault_hit(FAULT_PS_REPLICA_BEFORE);
@@ -66,7 +68,8 @@ static bool replica_send(struct hosted *x, uint32_t begin, uint32_t n)
         return true;
     }
     for (uint32_t i = 0; i < n; i++)
-        floats_release(frames[1 + i].data);
+        if (frames[1 + i].free_fn != NULL)
+            floats_release(frames[1 + i].data);
     return false;
 }
 
@@ -183,23 +186,19 @@ static bool state_send(struct ps_host *p, const struct link_peer *peer, struct p
 {
     uint8_t head[PARAMS_HEAD_MAX];
     size_t n = shard_chunk_len(shard, at);
-    const float *held = shard_hold(shard, at);
+    const float *p_now = shard_params(shard, at);
     const float *m, *v;
     struct link_frame frames[4];
     struct err e;
 
     shard_moments(shard, at, &m, &v);
     h->count = 1;
-    h->hash[0] = shard_parts_hash(held, m, v, n);
+    h->hash[0] = shard_parts_hash(p_now, m, v, n);
     frames[0] = (struct link_frame){.data = head, .len = params_pack(h, head)};
-    frames[1] = (struct link_frame){
-        .data = (void *)(uintptr_t)held, .len = n * sizeof *held, .free_fn = floats_free};
+    frames[1] = (struct link_frame){.data = (void *)(uintptr_t)p_now, .len = n * sizeof *p_now};
     frames[2] = (struct link_frame){.data = (void *)(uintptr_t)m, .len = n * sizeof *m};
     frames[3] = (struct link_frame){.data = (void *)(uintptr_t)v, .len = n * sizeof *v};
-    if (link_send(p->router, peer, frames, 4, &e) == 0)
-        return true;
-    shard_release(held);
-    return false;
+    return link_send(p->router, peer, frames, 4, &e) == 0;
 }
 
 void hosted_state_pull(struct ps_host *p, struct hosted *x, const struct link_peer *peer,

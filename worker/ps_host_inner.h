@@ -12,6 +12,7 @@
 
 #include "net/link.h"
 #include "wire/params.h"
+#include "worker/crew.h"
 #include "worker/mailbox.h"
 #include "worker/ps_host.h"
 #include "worker/saver.h"
@@ -19,8 +20,12 @@
 #define SESSIONS_MAX 15 /* two sockets each, and one for all: what one poll can wait for */
 #define COLLECT_MAX 4   /* checkpoints of one session that are being collected at the same time */
 
+#define LENDERS_MAX 1024 /* regions of one session that gradients are lent in */
+
 struct pull {
     struct link_peer peer;
+    bool near;    /* the peer sees our region */
+    bool offered; /* it asked for that */
     uint64_t at_least;
     uint64_t version;   /* of the chunks sent so far */
     uint32_t next, end; /* chunks still to send */
@@ -43,6 +48,10 @@ struct hosted {
     uint64_t duplicates, stale; /* pushes */
     struct pull *pull;
     size_t pulls, pulls_cap;
+    struct region *lender[LENDERS_MAX];
+    uint32_t lenders;
+    float *parts; /* half: what was pushed, unpacked; [PARAMS_FRAMES_MAX * chunk_elems] */
+    uint16_t *packed;
     uint64_t roots_ms; /* when ROOTS was sent last */
     bool roots_due;
     struct { /* leader: the other hosts, as far as they have spoken */
@@ -76,6 +85,7 @@ struct ps_host {
     void *router;
     struct mailbox *box;
     struct saver *saver;
+    struct crew *crew;
     struct hosted *hosted[SESSIONS_MAX];
     int hosted_n;
     uint64_t dropped; /* messages of other attempts, bad ones */

@@ -108,38 +108,42 @@ void hosted_status(struct ps_host *p, struct hosted *x, uint64_t now)
     p->env.report(p->env.self, &r);
 }
 
+void ps_session_begins(void *session, uint64_t version)
+{
+    struct ps_session *s = session;
+
+    if (s->region != NULL)
+        region_stamp(s->region, version);
+    for (int i = 0; i < PS_UNSAVED_MAX; i++) {
+        if (s->unsaved[i] != NULL)
+            saver_job_keep(s->unsaved[i]);
+        s->unsaved[i] = NULL;
+    }
+}
+
 /* ---- checkpoints ----------------------------------------------------------------------------- */
 
 void hosted_checkpoint(struct ps_host *p, struct hosted *x)
 {
     const struct shard *shard = host_shard(x->s->host);
     struct saver_job *j;
-    size_t floats = 0;
+    int unsaved = 0;
 
+    while (unsaved < PS_UNSAVED_MAX && x->s->unsaved[unsaved] != NULL)
+        unsaved++;
     if (x->saving >= SAVING_MAX && !host_is_done(x->s->host)) {
         log_warn("checkpoint.left_out", "session=%" PRIu64 " version=%" PRIu64 " waiting=%d",
                  x->s->session, shard_version(shard), x->saving);
         return;
     }
     x->saving++;
-    j = mem_zalloc(1, sizeof *j);
+    j = saver_job_new(shard, x->s->plan.chunk_begin);
     j->session = x->s->session;
     j->attempt = x->s->attempt;
-    j->version = shard_version(shard);
-    j->chunk_begin = x->s->plan.chunk_begin;
-    j->chunks = shard_chunks(shard);
-    j->chunk_floats = mem_zalloc(j->chunks, sizeof *j->chunk_floats);
-    j->digest = mem_zalloc(j->chunks, sizeof *j->digest);
-    for (uint32_t i = 0; i < j->chunks; i++) {
-        j->chunk_floats[i] = 3 * shard_chunk_len(shard, i);
-        floats += j->chunk_floats[i];
-    }
-    j->floats = mem_alloc(floats * sizeof(float));
-    floats = 0;
-    for (uint32_t i = 0; i < j->chunks; i++) {
-        shard_copy(shard, i, j->floats + floats);
-        floats += j->chunk_floats[i];
-    }
+    if (x->s->plan.begins == ps_session_begins && unsaved < PS_UNSAVED_MAX)
+        x->s->unsaved[unsaved] = j;
+    else
+        saver_job_keep(j); /* nobody will tell when the shard changes */
     if (host_is_leader(x->s->host)) {
         struct collect *c = &x->collect[0];
         for (int i = 1; i < COLLECT_MAX;
@@ -173,11 +177,10 @@ static void collect_add(struct ps_host *p, struct hosted *x, uint64_t version, u
     }
     if (c->have < x->s->plan.chunks)
         return;
-    j = mem_zalloc(1, sizeof *j);
+    j = saver_manifest_new();
     j->session = x->s->session;
     j->attempt = x->s->attempt;
     j->version = version;
-    j->manifest = mem_zalloc(1, sizeof *j->manifest);
     *j->manifest = (struct ckpt_manifest){.params = x->s->plan.layout->count,
                                           .step = version,
                                           .steps = x->s->plan.steps,
@@ -187,6 +190,7 @@ static void collect_add(struct ps_host *p, struct hosted *x, uint64_t version, u
                                           .global_batch = x->s->global_batch,
                                           .init = x->s->init,
                                           .examples = x->s->examples,
+                                          .bf16 = x->s->bf16,
                                           .figures = c->figures,
                                           .chunks = x->s->plan.chunks,
                                           .chunk = c->digest};
@@ -218,6 +222,9 @@ void hosted_saved_send(struct hosted *x)
 void hosted_saved(struct ps_host *p, struct hosted *x, struct saver_job *j)
 {
     x->saving -= j->manifest == NULL;
+    for (int i = 0; i < PS_UNSAVED_MAX; i++)
+        if (x->s->unsaved[i] == j)
+            x->s->unsaved[i] = NULL;
     if (j->rc != 0) {
         err_wrap(&j->err, "checkpoint of version %" PRIu64, j->version);
         hosted_fail(p, x, &j->err);

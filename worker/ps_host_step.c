@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "ps/half.h"
 
 #define PULLS_MAX 4096
 #define MESSAGE_BYTES_MAX ((size_t)4 << 20)
@@ -20,14 +21,43 @@ static void chunk_release(void *data, void *hint)
     shard_release(data);
 }
 
+/* Frames of h->count chunks from h->chunk on: as bf16, as bytes of a place that will be written to,
+ * or held. */
+static void pull_frames(struct hosted *x, const struct params_head *h, struct link_frame *frames)
+{
+    struct shard *shard = host_shard(x->s->host);
+    uint32_t first = h->chunk - x->s->plan.chunk_begin;
+    uint16_t *packed = x->packed;
+
+    for (uint32_t i = 0; i < h->count; i++) {
+        size_t n = shard_chunk_len(shard, first + i);
+        struct link_frame *f = &frames[i];
+
+        if (x->s->plan.half) {
+            half_pack(packed, shard_shown(shard, first + i), n);
+            *f = (struct link_frame){.data = packed, .len = n * sizeof *packed};
+            packed += n;
+            continue;
+        }
+        *f = (struct link_frame){.len = n * sizeof(float)};
+        if (shard_is_shown(shard)) {
+            f->data = (void *)(uintptr_t)shard_shown(shard, first + i);
+        } else {
+            f->data = (void *)(uintptr_t)shard_hold(shard, first + i);
+            f->free_fn = chunk_release;
+        }
+    }
+}
+
 /* Sends what is left of a pull. 0: all sent or the peer is gone; ERR_BUSY: go on later. */
 static int pull_serve(struct ps_host *p, struct hosted *x, struct pull *q)
 {
     struct shard *shard = host_shard(x->s->host);
-    uint32_t first = x->s->plan.chunk_begin;
     uint32_t most = (uint32_t)(MESSAGE_BYTES_MAX / (x->s->plan.chunk_elems * sizeof(float)));
 
     most = most < 1 ? 1 : most > PARAMS_FRAMES_MAX ? PARAMS_FRAMES_MAX : most;
+    if (q->near)
+        most = q->end - q->begin;
     if (q->version != shard_version(shard)) { /* the start, or a new version was made on the way */
         q->version = shard_version(shard);
         q->next = q->begin;
@@ -36,22 +66,24 @@ static int pull_serve(struct ps_host *p, struct hosted *x, struct pull *q)
         uint8_t head[PARAMS_HEAD_MAX];
         struct link_frame frames[1 + PARAMS_FRAMES_MAX];
         struct params_head h = hosted_head(x, PARAMS_CHUNKS, q->version);
+        int n = 1;
         struct err e;
         int rc;
         h.chunk = q->next;
         h.count = q->end - q->next < most ? q->end - q->next : most;
-        frames[0] = (struct link_frame){.data = head, .len = params_pack(&h, head)};
-        for (uint32_t i = 0; i < h.count; i++) {
-            const float *held = shard_hold(shard, q->next + i - first);
-            frames[1 + i] =
-                (struct link_frame){(void *)(uintptr_t)held,
-                                    shard_chunk_len(shard, q->next + i - first) * sizeof(float),
-                                    chunk_release, NULL, NULL};
+        if (q->near) {
+            const struct region_key key = region_key(x->s->region);
+            h.region = (struct params_region){key.id, key.bytes, key.pid, key.fd};
+        } else {
+            pull_frames(x, &h, frames + 1);
+            n += (int)h.count;
         }
-        rc = link_send(p->router, &q->peer, frames, 1 + (int)h.count, &e);
+        frames[0] = (struct link_frame){.data = head, .len = params_pack(&h, head)};
+        rc = link_send(p->router, &q->peer, frames, n, &e);
         if (rc != 0) {
-            for (uint32_t i = 0; i < h.count; i++)
-                shard_release(frames[1 + i].data);
+            for (int i = 1; i < n; i++)
+                if (frames[i].free_fn != NULL)
+                    chunk_release(frames[i].data, NULL);
             return rc == ERR_BUSY ? rc : 0;
         }
         q->next += h.count;
@@ -67,6 +99,23 @@ void hosted_pulls_serve(struct ps_host *p, struct hosted *x)
         else
             i++;
     }
+}
+
+/* Memory that the peer has named; NULL: it is not of this machine. */
+static struct region *lender_find(struct hosted *x, const struct params_head *h)
+{
+    const struct region_key key = {h->region.id, h->region.bytes, h->region.pid, h->region.fd};
+    struct err ignored;
+
+    for (uint32_t i = 0; i < x->lenders; i++) {
+        const struct region_key has = region_key(x->lender[i]);
+        if (has.id == key.id && has.bytes == key.bytes)
+            return x->lender[i];
+    }
+    if (key.bytes != x->s->plan.layout->count * sizeof(float) || x->lenders == LENDERS_MAX ||
+        region_attach(&key, &x->lender[x->lenders], &ignored) != 0)
+        return NULL;
+    return x->lender[x->lenders++];
 }
 
 void hosted_pull(struct ps_host *p, struct hosted *x, const struct link_peer *peer,
@@ -93,10 +142,19 @@ void hosted_pull(struct ps_host *p, struct hosted *x, const struct link_peer *pe
             x->pull = mem_grow(x->pull, x->pulls_cap, sizeof *x->pull);
         }
         q = &x->pull[x->pulls++];
-    } else if (q->at_least == h->step && q->begin == h->chunk && q->end == h->chunk + h->count) {
+    } else if (q->at_least == h->step && q->begin == h->chunk && q->end == h->chunk + h->count &&
+               q->offered == (h->region.bytes != 0)) {
         return; /* being answered */
     }
-    *q = (struct pull){*peer, h->step, UINT64_MAX, h->chunk, h->chunk + h->count, h->chunk};
+    *q = (struct pull){.peer = *peer,
+                       .offered = h->region.bytes != 0,
+                       .near = x->s->region != NULL && h->region.bytes != 0 &&
+                               lender_find(x, h) != NULL,
+                       .at_least = h->step,
+                       .version = UINT64_MAX,
+                       .next = h->chunk,
+                       .end = h->chunk + h->count,
+                       .begin = h->chunk};
     hosted_pulls_serve(p, x);
 }
 
@@ -165,39 +223,106 @@ void hosted_events(struct ps_host *p, struct hosted *x, unsigned events)
         hosted_frozen(p, x);
 }
 
+/* Where the pushed values are: in a region of the sender, in the frames, or unpacked from them.
+ * False: what was sent cannot be that. */
+static bool push_values(struct hosted *x, const struct params_head *h,
+                        const struct link_frame *frames, struct host_push *push)
+{
+    size_t chunk_elems = x->s->plan.chunk_elems, count = x->s->plan.layout->count;
+    struct region *r = h->region.bytes != 0 ? lender_find(x, h) : NULL;
+    float *parts = x->parts;
+
+    push->lent = r != NULL;
+    if (h->region.bytes != 0 && (r == NULL || h->count > x->s->plan.chunks ||
+                                 h->chunk > x->s->plan.chunks - h->count))
+        return false;
+    for (uint32_t i = 0; i < h->count; i++) {
+        size_t at = (size_t)(h->chunk + i) * chunk_elems;
+        if (r != NULL) {
+            push->values[i] = (float *)region_data(r) + at;
+            push->n[i] = count - at < chunk_elems ? count - at : chunk_elems;
+        } else if (!x->s->plan.half) {
+            push->values[i] = frames[i].data;
+            push->n[i] = frames[i].len / sizeof(float);
+        } else {
+            push->n[i] = frames[i].len / sizeof(uint16_t);
+            if (push->n[i] > chunk_elems)
+                return false;
+            half_unpack(parts, frames[i].data, push->n[i]);
+            push->values[i] = parts;
+            parts += push->n[i];
+        }
+    }
+    return true;
+}
+
+struct folding {
+    struct host *host;
+    struct host_push *push;
+};
+
+static void fold_one(void *arg, uint32_t i)
+{
+    const struct folding *f = arg;
+
+    host_push_fold(f->host, f->push, i);
+}
+
+#define SPREAD_BYTES_MIN ((size_t)1 << 20) /* less is not worth waking anybody */
+
+/* Folds what was pushed; the answer to give, and what it made possible. */
+static int push_take(struct hosted *x, const struct params_head *h, struct host_push *push,
+                     struct params_head *answer, unsigned *events, struct err *e)
+{
+    struct folding folding = {x->s->host, push};
+    struct spread spread = {NULL, NULL};
+    struct tree_span units;
+    int rc = host_push_begin(x->s->host, push, e);
+
+    if (rc != 0)
+        return rc;
+    if ((size_t)h->count * x->s->plan.chunk_elems * sizeof(float) >= SPREAD_BYTES_MIN)
+        spread = x->s->plan.spread;
+    spread_each(&spread, h->count, fold_one, &folding);
+    units = tree_leaves(x->s->plan.units, push->node);
+    for (uint32_t i = 0; i < h->count; i++) {
+        enum host_verdict verdict = push->out[i].verdict;
+        x->duplicates += verdict == HOST_DUPLICATE;
+        x->stale += verdict == HOST_STALE;
+        x->damaged += verdict == HOST_CORRUPT;
+        if ((uint32_t)verdict > answer->verdict)
+            answer->verdict = (uint32_t)verdict;
+        if (verdict == HOST_CONFLICT)
+            log_warn("push.conflict",
+                     "session=%" PRIu64 " step=%" PRIu64 " node=%u/%u chunk=%u who=%016" PRIx64,
+                     x->s->session, h->step + 1, h->level, h->index, h->chunk + i, h->who);
+        if (verdict == HOST_ACCEPTED && h->chunk + i == 0)
+            hosted_share_note(x, h->who, units.end - units.begin);
+    }
+    return host_push_end(x->s->host, push, events, e);
+}
+
 void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *peer,
                  const struct params_head *h, const struct link_frame *frames)
 {
-    const struct fold_sums sums = {h->loss, h->weight, h->tokens};
+    struct host_push push = {.step = h->step,
+                             .who = h->who,
+                             .node = {h->level, h->index},
+                             .sums = {h->loss, h->weight, h->tokens},
+                             .begin = h->chunk,
+                             .count = h->count};
     uint8_t head[PARAMS_HEAD_MAX];
     struct params_head answer = hosted_head(x, PARAMS_ACK, h->step);
     struct link_frame out;
-    struct tree_span units = {0, 0};
     unsigned events = 0;
     struct err e;
     int rc = 0;
 
-    if (tree_node_is_valid(x->s->plan.units, (struct tree_node){h->level, h->index}))
-        units = tree_leaves(x->s->plan.units, (struct tree_node){h->level, h->index});
-    for (uint32_t i = 0; rc == 0 && i < h->count; i++) {
-        enum host_verdict verdict = HOST_STALE;
-        unsigned more = 0;
-        rc = host_push(x->s->host, h->step, h->who, (struct tree_node){h->level, h->index},
-                       h->chunk + i, frames[i].data, frames[i].len / sizeof(float), &sums,
-                       h->hash[i], &verdict, &more, &e);
-        events |= more;
-        x->duplicates += verdict == HOST_DUPLICATE;
-        x->stale += verdict == HOST_STALE;
-        if ((uint32_t)verdict > answer.verdict)
-            answer.verdict = (uint32_t)verdict;
-        if (rc == 0 && verdict == HOST_CONFLICT)
-            log_warn("push.conflict",
-                     "session=%" PRIu64 " step=%" PRIu64 " node=%u/%u chunk=%u who=%016" PRIx64,
-                     x->s->session, h->step + 1, h->level, h->index, h->chunk + i, h->who);
-        x->damaged += rc == 0 && verdict == HOST_CORRUPT;
-        if (rc == 0 && verdict == HOST_ACCEPTED && h->chunk + i == 0)
-            hosted_share_note(x, h->who, units.end - units.begin);
-    }
+    memcpy(push.hash, h->hash, h->count * sizeof push.hash[0]);
+    if (push_values(x, h, frames, &push))
+        rc = push_take(x, h, &push, &answer, &events, &e);
+    else
+        answer.verdict = HOST_CORRUPT; /* it is sent again, as bytes */
     if (rc == ERR_NUMERIC) {
         hosted_fail(p, x, &e);
         return;

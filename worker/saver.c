@@ -17,6 +17,32 @@ struct saver {
     atomic_bool stop;
 };
 
+struct saver_job *saver_job_new(const struct shard *shard, uint32_t chunk_begin)
+{
+    struct saver_job *j = mem_zalloc(1, sizeof *j);
+
+    j->shard = shard;
+    j->version = shard_version(shard);
+    j->chunk_begin = chunk_begin;
+    j->chunks = shard_chunks(shard);
+    j->kept = mem_zalloc(j->chunks, sizeof *j->kept);
+    j->bytes = mem_zalloc(j->chunks, sizeof *j->bytes);
+    for (uint32_t i = 0; i < j->chunks; i++)
+        j->bytes[i] = 3 * shard_chunk_len(shard, i) * sizeof(float);
+    j->digest = mem_zalloc(j->chunks, sizeof *j->digest);
+    pthread_mutex_init(&j->lock, NULL);
+    return j;
+}
+
+struct saver_job *saver_manifest_new(void)
+{
+    struct saver_job *j = mem_zalloc(1, sizeof *j);
+
+    j->manifest = mem_zalloc(1, sizeof *j->manifest);
+    pthread_mutex_init(&j->lock, NULL);
+    return j;
+}
+
 void saver_job_free(struct saver_job *j)
 {
     if (j == NULL)
@@ -24,25 +50,65 @@ void saver_job_free(struct saver_job *j)
     if (j->manifest != NULL)
         ckpt_manifest_fini(j->manifest);
     free(j->manifest);
-    free(j->floats);
-    free(j->chunk_floats);
+    for (uint32_t i = 0; i < j->chunks; i++)
+        free(j->kept[i]);
+    free(j->kept);
+    free(j->part);
+    free(j->bytes);
     free(j->digest);
+    pthread_mutex_destroy(&j->lock);
     free(j);
+}
+
+static float *chunk_keep(const struct saver_job *j, uint32_t i)
+{
+    float *part = mem_alloc(j->bytes[i]);
+
+    shard_copy(j->shard, i, part);
+    return part;
+}
+
+void saver_job_keep(struct saver_job *j)
+{
+    pthread_mutex_lock(&j->lock);
+    for (uint32_t i = j->read; i < j->chunks && j->shard != NULL; i++)
+        j->kept[i] = chunk_keep(j, i);
+    j->shard = NULL;
+    pthread_mutex_unlock(&j->lock);
+}
+
+void saver_job_drop(struct saver_job *j)
+{
+    pthread_mutex_lock(&j->lock);
+    j->shard = NULL;
+    pthread_mutex_unlock(&j->lock);
+}
+
+/* The i-th chunk as it was at the job's version, to j->part. */
+static int chunk_read(struct saver_job *j, uint32_t i, struct err *e)
+{
+    free(j->part);
+    pthread_mutex_lock(&j->lock);
+    j->part = j->kept[i] != NULL ? j->kept[i] : j->shard != NULL ? chunk_keep(j, i) : NULL;
+    j->kept[i] = NULL;
+    j->read = i + 1;
+    pthread_mutex_unlock(&j->lock);
+    return j->part != NULL ? 0 : err_set(e, ERR_CANCELLED, "the session is over");
 }
 
 static void job_run(struct saver *s, struct saver_job *j)
 {
-    size_t at = 0;
-
     for (uint32_t i = 0; j->rc == 0 && i < j->chunks && !s->stop; i++) {
         j->rc = fault_error(FAULT_CKPT_CHUNK_BEFORE, &j->err);
         if (j->rc == 0)
-            j->rc = s->publish(s->publish_self, j->floats + at, j->chunk_floats[i] * sizeof(float),
-                               &j->digest[i], &j->err);
+            j->rc = chunk_read(j, i, &j->err);
+        if (j->rc == 0)
+            j->rc = s->publish(s->publish_self, j->part, j->bytes[i], &j->digest[i], &j->err);
         if (j->rc == 0)
             fault_hit(FAULT_CKPT_CHUNK_AFTER);
-        at += j->chunk_floats[i];
     }
+    free(j->part);
+    j->part = NULL;
     if (j->manifest != NULL) {
         struct buf text = BUF_INIT;
         ckpt_manifest_write(j->manifest, &text);

@@ -1,18 +1,26 @@
 /*
  * saver: publishes checkpoints away from the host thread. A job is either the chunks of one host at
- * one version, or a manifest.
+ * one version, or a manifest. Chunks are read from the shard, one at a time, for as long as it is
+ * at that version; before it changes, those that were not read yet are kept (saver_job_keep()), so
+ * a checkpoint costs memory only when the store is slower than a step.
  */
 #ifndef WORKER_SAVER_H
 #define WORKER_SAVER_H
+
+#include <pthread.h>
 
 #include "ps/ckpt.h"
 
 struct saver_job {
     uint64_t session, attempt, version;
-    /* chunks: floats holds p, m, v of each chunk, one chunk after the other */
+    /* chunks: of a shard, all of it */
     uint32_t chunk_begin, chunks;
-    float *floats;
-    size_t *chunk_floats;  /* [chunks] floats of each, 3 * its length */
+    pthread_mutex_t lock;      /* guards the next three */
+    const struct shard *shard; /* NULL: all that was not read is kept, or given up */
+    uint32_t read;             /* chunks [0, read) are not needed any more */
+    float **kept;              /* [chunks] p, m, v one after the other; NULL: not kept */
+    float *part;               /* of the chunk that is being published */
+    size_t *bytes;             /* [chunks] of each */
     struct digest *digest; /* [chunks], filled */
     /* manifest: instead of chunks */
     struct ckpt_manifest *manifest;
@@ -20,7 +28,11 @@ struct saver_job {
     int rc;
     struct err err;
 };
-void saver_job_free(struct saver_job *j);
+struct saver_job *saver_job_new(const struct shard *shard, uint32_t chunk_begin);
+struct saver_job *saver_manifest_new(void);
+void saver_job_free(struct saver_job *j); /* NULL is fine */
+void saver_job_keep(struct saver_job *j); /* the shard is about to change */
+void saver_job_drop(struct saver_job *j); /* it is about to be freed: ERR_CANCELLED */
 
 typedef int (*saver_publish)(void *self, const void *bytes, size_t len, struct digest *out,
                              struct err *e);

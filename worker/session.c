@@ -14,11 +14,13 @@
 #include "base/log.h"
 #include "jobs/run_train.h"
 #include "json/json.h"
+#include "model/bf16.h"
 #include "modelfile/modeldir.h"
 #include "ps/ckpt.h"
 #include "worker/executor.h"
 #include "worker/ps_client.h"
 #include "worker/ps_state.h"
+#include "worker/ps_view.h"
 
 #define FETCH_DEADLINE_MS 600000
 #define CONTEXT_BYTES_MAX ((size_t)16 << 20)
@@ -45,6 +47,10 @@ struct session {
     bool has_model;
     struct examples *examples;
     struct train_task task;
+    struct region *region; /* the flat vector of parameters: ours live there, the others' are shown */
+    bool shared;           /* somebody else of this machine may take part */
+    struct ps_view *view;
+    bool half; /* the wire is bf16 */
     uint64_t *progress;             /* [threads], each bumped by one thread */
     struct pulse_thread *pulse;     /* [threads], of the control thread */
     atomic_bool computing;          /* the compute threads run */
@@ -55,6 +61,8 @@ struct session {
 
 struct member {
     struct session *s;
+    struct region **buffer; /* [buffers] what its gradients lie in */
+    size_t buffers;
     uint32_t index;
     pthread_t thread;
     struct ps_client *client;
@@ -67,6 +75,7 @@ static void session_unref(struct session *s)
 {
     if (atomic_fetch_sub(&s->refs, 1) != 1)
         return;
+    region_release(s->region);
     if (s->has_model)
         model_fini(&s->model);
     spec_free(s->spec);
@@ -176,6 +185,9 @@ static int needs_fetch(struct session *s, struct err *e)
                        o->units, o->global_batch, o->steps, o->params, o->chunk_elems);
     if ((rc = spec_fetch(s, e)) != 0)
         return rc;
+    s->half = strcmp(s->spec->train.wire, "bf16") == 0;
+    if (spec_trains_bf16(s->spec) && bf16_how() == BF16_NONE)
+        return err_set(e, ERR_UNSUPPORTED, "the session multiplies bfloat16, this worker does not");
     if ((rc = fetch(s, o->init.hex, path, sizeof path, e)) != 0 ||
         (rc = model_load(path, starts_fresh(s) ? MODEL_WEIGHTS : 0, &s->model, e)) != 0)
         return err_wrap(e, "initial model");
@@ -206,7 +218,9 @@ static int examples_fetch(struct session *s, struct err *e)
         .steps = o->steps,
         .global_batch = o->global_batch,
         .units = o->units,
-        .chunk_elems = o->chunk_elems};
+        .chunk_elems = o->chunk_elems,
+        .half = s->half,
+        .arithmetic = spec_trains_bf16(s->spec) ? GEMM_BF16 : GEMM_F32};
     return 0;
 }
 
@@ -253,11 +267,12 @@ static int host_from_checkpoint(struct session *s, struct ps_session *ps, struct
 
     if (rc != 0)
         goto out;
-    if (m.params != o->params || m.chunk_elems != o->chunk_elems || m.steps != o->steps) {
+    if (m.params != o->params || m.chunk_elems != o->chunk_elems || m.steps != o->steps ||
+        m.bf16 != spec_trains_bf16(s->spec)) {
         rc = err_set(e, ERR_INVALID,
                      "checkpoint %.12s is of another session: %" PRIu64 " parameters, %" PRIu64
-                     " steps",
-                     o->manifest.hex, m.params, m.steps);
+                     " steps, numerics %s",
+                     o->manifest.hex, m.params, m.steps, m.bf16 ? "bf16" : "fp32");
         goto out;
     }
     ps->host = host_new(&ps->plan, NULL, m.step, &m.figures);
@@ -369,6 +384,16 @@ static void neighbours_find(const struct control *o, uint32_t i, struct ps_sessi
     memcpy(ps->buddy, o->host[(i + 1) % o->hosts_n].endpoint, sizeof ps->buddy);
 }
 
+static int region_make(struct session *s, struct err *e)
+{
+    s->shared = s->open->hosts_n > 1 || host_of(s) == NULL;
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < s->open->slots_n; i++)
+        s->shared = s->shared || strcmp(s->open->slot[i].worker, s->env.worker) != 0;
+    pthread_mutex_unlock(&s->lock);
+    return region_new((size_t)s->open->params * sizeof(float), s->shared, &s->region, e);
+}
+
 static int hosting_start(struct session *s, struct err *e)
 {
     const struct control *o = s->open;
@@ -392,6 +417,7 @@ static int hosting_start(struct session *s, struct err *e)
                               .seed = o->seed,
                               .init = o->init,
                               .examples = o->examples,
+                              .bf16 = spec_trains_bf16(s->spec),
                               .released = host_released,
                               .self = s};
     ps->plan =
@@ -408,7 +434,13 @@ static int hosting_start(struct session *s, struct err *e)
                            .lr = t->lr,
                            .clip = t->grad_clip,
                            .adamw = t->adamw,
-                           .schedule = t->schedule};
+                           .schedule = t->schedule,
+                           .half = s->half,
+                           .place = (float *)region_data(s->region) +
+                                    (size_t)mine->chunk_begin * o->chunk_elems,
+                           .spread = ps_host_spread(s->env.host),
+                           .begins = ps_session_begins,
+                           .begins_self = ps};
     neighbours_find(o, (uint32_t)(mine - o->host), ps);
     rc = host_make(s, ps, e);
     if (rc != 0) {
@@ -420,6 +452,9 @@ static int hosting_start(struct session *s, struct err *e)
     }
     if (o->from_attempt != 0)
         fault_hit(FAULT_PS_STATE_AFTER);
+    region_stamp(s->region, host_version(ps->host));
+    region_hold(s->region);
+    ps->region = s->region;
     atomic_fetch_add(&s->refs, 1);
     ps_host_open(s->env.host, ps);
     return 0;
@@ -500,43 +535,84 @@ static int member_ask(void *self, bool soft, struct err *e)
     return 0;
 }
 
-static int member_wait(void *self, uint64_t at_least, float *params, uint64_t *version,
+static int member_wait(void *self, uint64_t at_least, const float **params, uint64_t *version,
                        struct err *e)
 {
     struct member *m = self;
     const struct ps_client_check check = {m, member_ask};
 
-    return ps_client_pull(m->client, at_least, params, version, &check, e);
+    *params = ps_view_params(m->s->view);
+    return ps_view_wait(m->s->view, at_least, version, m->client, &check, e);
 }
 
-static int member_push(void *self, uint64_t step, struct tree_node node, uint32_t begin,
-                       uint32_t end, const float *grad, const struct fold_sums *sums, struct err *e)
+static int member_need(void *self, uint64_t version, size_t begin, size_t end, struct err *e)
 {
     struct member *m = self;
     const struct ps_client_check check = {m, member_ask};
+    bool over = false;
+    int rc = ps_view_need(m->s->view, version, begin, end, &over, &check, e);
 
-    int rc = ps_client_push(m->client, step, node, begin, end, grad, sums, &check, e);
+    return rc == 0 && over ? TRAIN_OVER : rc;
+}
 
+static bool member_still(void *self, uint64_t version)
+{
+    const struct member *m = self;
+
+    return ps_view_still(m->s->view, version);
+}
+
+static float *member_floats(void *self)
+{
+    struct member *m = self;
+    struct session *s = m->s;
+    struct err e;
+
+    m->buffer = mem_grow(m->buffer, m->buffers + 1, sizeof *m->buffer);
+    if (region_new((size_t)s->open->params * sizeof(float), s->shared, &m->buffer[m->buffers],
+                   &e) != 0)
+        return NULL;
+    return region_data(m->buffer[m->buffers++]);
+}
+
+static int member_push(void *self, uint64_t step, struct tree_node node, uint32_t begin,
+                       uint32_t end, float *grad, const struct fold_sums *sums, struct err *e)
+{
+    struct member *m = self;
+    const struct ps_client_check check = {m, member_ask};
+    size_t i = 0;
+    int rc;
+
+    while (region_data(m->buffer[i]) != grad)
+        i++;
+    rc = ps_client_push(m->client, step, node, begin, end, grad, m->buffer[i], sums, &check, e);
     return rc == 0 && ps_client_is_over(m->client, step) ? TRAIN_OVER : rc;
+}
+
+static void client_plan(const struct session *s, struct ps_client_plan *plan)
+{
+    *plan = (struct ps_client_plan){.session = s->open->session,
+                                    .attempt = s->open->session_attempt,
+                                    .who = control_who(s->env.worker),
+                                    .params = s->model.layout.count,
+                                    .chunk_elems = s->open->chunk_elems,
+                                    .half = s->half,
+                                    .hosts_n = s->open->hosts_n};
+    for (uint32_t i = 0; i < plan->hosts_n; i++) {
+        bool here = strcmp(s->open->host[i].worker, s->env.worker) == 0;
+        snprintf(plan->host[i].endpoint, sizeof plan->host[i].endpoint, "%s",
+                 here ? PS_HOST_INPROC : s->open->host[i].endpoint);
+        plan->host[i].chunk_begin = s->open->host[i].chunk_begin;
+        plan->host[i].chunk_end = s->open->host[i].chunk_end;
+    }
 }
 
 static int client_make(struct member *m, struct err *e)
 {
-    const struct session *s = m->s;
-    struct ps_client_plan plan = {.session = s->open->session,
-                                  .attempt = s->open->session_attempt,
-                                  .who = control_who(s->env.worker),
-                                  .params = s->model.layout.count,
-                                  .chunk_elems = s->open->chunk_elems,
-                                  .hosts_n = s->open->hosts_n};
+    struct ps_client_plan plan;
 
-    for (uint32_t i = 0; i < plan.hosts_n; i++) {
-        bool here = strcmp(s->open->host[i].worker, s->env.worker) == 0;
-        snprintf(plan.host[i].endpoint, sizeof plan.host[i].endpoint, "%s",
-                 here ? PS_HOST_INPROC : s->open->host[i].endpoint);
-        plan.host[i].chunk_begin = s->open->host[i].chunk_begin;
-        plan.host[i].chunk_end = s->open->host[i].chunk_end;
-    }
+    client_plan(m->s, &plan);
+    plan.near = ps_view_near(m->s->view);
     return ps_client_new(&plan, &m->client, e);
 }
 
@@ -545,6 +621,9 @@ static void *member_main(void *self)
     struct member *m = self;
     struct train_env env = {.self = m,
                             .params_wait = member_wait,
+                            .params_need = member_need,
+                            .params_still = member_still,
+                            .floats_new = member_floats,
                             .span = member_span,
                             .extra = member_extra,
                             .grads_push = member_push,
@@ -560,14 +639,25 @@ static void *member_main(void *self)
     if (rc != 0 && rc != ERR_CANCELLED)
         session_fail(m->s, rc, &e);
     ps_client_free(m->client);
+    for (size_t i = 0; i < m->buffers; i++)
+        region_release(m->buffer[i]);
+    free(m->buffer);
     atomic_store(&m->s->over[m->index], true);
     return NULL;
 }
 
-static void compute_run(struct session *s)
+static int compute_run(struct session *s, struct err *e)
 {
-    struct member *member = mem_zalloc(s->env.threads, sizeof *member);
+    struct member *member;
+    struct ps_client_plan plan;
+    int rc;
 
+    client_plan(s, &plan);
+    plan.view = s->region;
+    rc = ps_view_new(&plan, &s->view, e);
+    if (rc != 0)
+        return rc;
+    member = mem_zalloc(s->env.threads, sizeof *member);
     atomic_store(&s->computing, true);
     for (uint32_t i = 0; i < s->env.threads; i++) {
         member[i].s = s;
@@ -577,7 +667,9 @@ static void compute_run(struct session *s)
     for (uint32_t i = 0; i < s->env.threads; i++)
         pthread_join(member[i].thread, NULL);
     atomic_store(&s->computing, false);
+    ps_view_free(s->view);
     free(member);
+    return 0;
 }
 
 /* ---- the session's thread -------------------------------------------------------------------- */
@@ -589,6 +681,8 @@ static void *session_main(void *self)
     int rc = needs_fetch(s, &e);
 
     if (rc == 0)
+        rc = region_make(s, &e);
+    if (rc == 0)
         rc = hosting_start(s, &e);
     if (rc == 0) {
         free(s->model.params); /* from here on parameters are the hosts' business */
@@ -596,10 +690,10 @@ static void *session_main(void *self)
     }
     if (rc == 0 && s->env.threads > 0)
         rc = examples_fetch(s, &e);
+    if (rc == 0 && s->env.threads > 0)
+        rc = compute_run(s, &e);
     if (rc != 0)
         session_fail(s, rc, &e);
-    else if (s->env.threads > 0)
-        compute_run(s);
     if (s->examples != NULL)
         examples_close(s->examples);
     pthread_mutex_lock(&s->lock);
@@ -621,9 +715,7 @@ struct session *session_open(const struct session_env *env, const struct control
 
     atomic_fetch_add(&sessions_alive, 1);
     s->env = *env;
-    s->open = control_new(CONTROL_SESSION_OPEN);
-    *s->open = *open;
-    s->open->result = NULL;
+    s->open = control_copy(open);
     atomic_init(&s->refs, 2);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
@@ -641,7 +733,7 @@ void session_assign(struct session *s, const struct control *assign)
     if (assign->assignment > s->open->assignment) {
         s->open->assignment = assign->assignment;
         s->open->slots_n = assign->slots_n;
-        memcpy(s->open->slot, assign->slot, sizeof s->open->slot);
+        memcpy(s->open->slot, assign->slot, assign->slots_n * sizeof *assign->slot);
         atomic_fetch_add(&s->assignments, 1);
     }
     pthread_mutex_unlock(&s->lock);
@@ -747,8 +839,10 @@ struct control *session_report(const struct ps_report *r)
     m->missing_n = r->missing_n;
     for (uint32_t i = 0; i < r->missing_n; i++)
         m->missing[i] = (struct control_span){r->missing[i].begin, r->missing[i].end};
-    m->shares_n = r->shares_n;
-    memcpy(m->share, r->share, r->shares_n * sizeof r->share[0]);
+    if (m->share != NULL) {
+        m->shares_n = r->shares_n;
+        memcpy(m->share, r->share, r->shares_n * sizeof r->share[0]);
+    }
     m->audited = r->audited;
     m->duplicates = r->duplicates;
     m->stale = r->stale;

@@ -32,9 +32,17 @@ const char worker_config_usage[] =
     "  --open-data               let the data socket listen beyond loopback without a token: only "
     "where everybody on the network\n"
     "                            is trusted\n"
+    "  --bf16 auto|software|off  products of bfloat16, for jobs with numerics: bf16 (STEER_BF16): "
+    "auto: by AVX512_BF16 where the CPU\n"
+    "                            has it, else by AVX2, slower, with the same bits; software: never "
+    "AVX512_BF16; off: takes no such job\n"
     "  --name NAME               for people (default: the host's name)\n"
     "  --config FILE             any of these in YAML, \"threads: 4\" (STEER_WORKER_CONFIG); "
     "variables and flags go first\n"
+    "  --measure SPEC [--threads N] [--row-tokens N]: as the first word: prints how fast this "
+    "machine "
+    "does the parts of a training step of\n"
+    "                            SPEC, for steerctl plan --measured; starts nothing\n"
     "  --help, --version, --faults (the failpoints that STEER_FAULT=name:n can name)\n"
     "SIGTERM drains: running tasks end, a session is handed over; a second SIGTERM stops at "
     "once.\n";
@@ -59,6 +67,17 @@ static int roles_set(void *base, const char *option, const char *value, struct e
     if (roles == 0)
         return err_set(e, ERR_INVALID, "%s is empty, must be compute, params or both", option);
     c->roles = roles;
+    return 0;
+}
+
+static int bf16_set(void *base, const char *option, const char *value, struct err *e)
+{
+    struct worker_config *c = base;
+
+    if (strcmp(value, "auto") != 0 && strcmp(value, "software") != 0 && strcmp(value, "off") != 0)
+        return err_set(e, ERR_INVALID, "%s is \"%.40s\", must be auto, software or off", option,
+                       value);
+    c->bf16 = *value == 'a' ? BF16_CPU : *value == 's' ? BF16_SOFTWARE : BF16_NONE;
     return 0;
 }
 
@@ -87,6 +106,7 @@ static const struct setting settings[] = {
     {"--token-file", NULL, SETTING_SECRET, AT(token), 0, 0, NULL},
     {NULL, "STEER_TOKEN", SETTING_TEXT, AT(token), 0, 0, NULL},
     {"--open-data", NULL, SETTING_FLAG, AT(open_data), 0, 0, NULL},
+    {"--bf16", "STEER_BF16", SETTING_CUSTOM, 0, 0, 0, 0, bf16_set},
     {"--name", NULL, SETTING_TEXT, AT(name), 0, 0, NULL},
     {NULL, NULL, SETTING_TEXT, 0, 0, 0, 0, NULL}};
 
@@ -96,7 +116,7 @@ static void defaults(struct worker_config *c)
     const char *home = getenv("HOME");
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
 
-    *c = (struct worker_config){.roles = ROLE_COMPUTE | ROLE_PARAMS};
+    *c = (struct worker_config){.roles = ROLE_COMPUTE | ROLE_PARAMS, .bf16 = BF16_CPU};
     c->threads = processors < 1                      ? 1
                  : processors > EXECUTOR_THREADS_MAX ? EXECUTOR_THREADS_MAX
                                                      : (uint32_t)processors;

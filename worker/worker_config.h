@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "model/bf16.h"
 
 struct worker_config {
     char dir[512];         /* id, cache, scratch */
@@ -17,6 +18,7 @@ struct worker_config {
     char name[128];      /* for people; default the host name */
     char token[256];     /* the cluster's secret; "" = none, then everything stays on loopback */
     bool open_data;      /* data socket beyond loopback without a secret */
+    enum bf16_how bf16;  /* at most, for jobs with numerics: bf16 */
     uint32_t threads;    /* compute threads */
     uint32_t roles;      /* ROLE_COMPUTE | ROLE_PARAMS */
     bool help, version;

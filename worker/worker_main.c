@@ -3,6 +3,19 @@
 
 #include "base/fault.h"
 #include "worker/daemon.h"
+#include "worker/measure.h"
+
+static int measure(int argc, char **argv)
+{
+    struct measure_args args = {0};
+    struct err e = {0};
+
+    if (measure_args_parse(argc, argv, &args, &e) != 0 || measure_run(&args, &e) != 0) {
+        fprintf(stderr, "steer-worker: %s\n", e.msg);
+        return 2;
+    }
+    return 0;
+}
 
 int main(int argc, char **argv)
 {
@@ -13,6 +26,8 @@ int main(int argc, char **argv)
         fault_list(stdout);
         return 0;
     }
+    if (argc >= 2 && strcmp(argv[1], "--measure") == 0)
+        return measure(argc - 2, argv + 2);
     if (worker_config_parse(argc, argv, &config, &e) != 0 || fault_init(&e) != 0) {
         fprintf(stderr, "steer-worker: %s\n%s", e.msg, worker_config_usage);
         return 2;

@@ -46,10 +46,18 @@ void buf_printf(struct buf *b, const char *fmt, ...)
     va_list ap;
     int n;
 
+    size_t room;
+
+    buf_reserve(b, 0);
+    room = b->cap - b->len;
     va_start(ap, fmt);
-    n = vsnprintf(NULL, 0, fmt, ap);
+    n = vsnprintf(b->data + b->len, room, fmt, ap);
     va_end(ap);
     CHECK(n >= 0);
+    if ((size_t)n < room) {
+        b->len += (size_t)n;
+        return;
+    }
     buf_reserve(b, (size_t)n);
     va_start(ap, fmt);
     vsnprintf(b->data + b->len, (size_t)n + 1, fmt, ap);

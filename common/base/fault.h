@@ -91,6 +91,7 @@
     X(WORKER_GRAD_CORRUPT, "worker.grad.corrupt", DEED, "w", "flips one bit of a gradient")        \
     X(WORKER_ROWS_CORRUPT, "worker.rows.corrupt", DEED, "w", "flips one bit of a task's output")   \
     X(WORKER_COMPUTE_HANG, "worker.compute.hang", DEED, "w", "the compute thread never returns")   \
+    X(WORKER_COMPUTE_SKIP, "worker.compute.skip", DEED, "w", "a unit's gradient stays zero")       \
     X(WORKER_COMPUTE_SLOW, "worker.compute.slow", PLACE, "w", "a unit is computed (for sleep=MS)")
 
 enum fault {

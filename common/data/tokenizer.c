@@ -15,6 +15,8 @@
 
 #define SYNTHETIC_MIN 258 /* <s>, </s> and the bytes */
 
+static uint64_t serials; /* tokenizers loaded so far */
+
 void ids_push(struct ids *a, int32_t id)
 {
     if (a->n == a->cap) {
@@ -90,8 +92,11 @@ int tokenizer_load(const char *path, struct tokenizer **out, struct err *e)
         else
             rc = tokenizer_fallback_read(inner != NULL ? inner : path, t, e);
     }
+    t->serial = __atomic_add_fetch(&serials, 1, __ATOMIC_RELAXED);
     if (rc == 0 && t->kind == TOKENIZER_BYTE_LEVEL)
         tokenizer_bytelevel_mark(t);
+    if (rc == 0 && t->kind == TOKENIZER_BYTE_FALLBACK)
+        tokenizer_fallback_mark(t);
     if (rc != 0) {
         err_wrap(e, "tokenizer %s", inner != NULL ? inner : path);
         tokenizer_free(t);
@@ -110,6 +115,7 @@ void tokenizer_free(struct tokenizer *t)
     free(t->pieces.v);
     free(t->pieces.slot);
     free(t->pairs.slot);
+    free(t->joins);
     free(t->added);
     free(t->source);
     free(t->source_config);
@@ -317,10 +323,10 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, un
         return err_set(e, ERR_INVALID, "text to encode is not UTF-8");
     if ((flags & TOKENIZE_CONTINUE) != 0)
         c.start = false;
-    c.work = tokenizer_work_new();
+    c.work = tokenizer_work_take();
     rc = (flags & TOKENIZE_SPECIAL) != 0 ? encode_special(&c, text, len, e)
                                          : encode_text(&c, text, len, e);
-    tokenizer_work_free(c.work);
+    tokenizer_work_done(c.work);
     if (rc != 0)
         out->n = had;
     return rc;

@@ -70,18 +70,22 @@ static void encode_word(const struct tokenizer *t, const char *text, size_t len,
                         struct tokenizer_work *w, struct ids *out)
 {
     int32_t id = tokenizer_pieces_find(&t->pieces, text, len);
+    size_t had = out->n;
 
     if (id >= 0 && (t->pieces.v[id].flags & PIECE_WHOLE) != 0) {
         ids_push(out, id);
         return;
     }
+    if (tokenizer_work_recall(w, t, text, len, out))
+        return;
     word_push(t, text, len, w);
     tokenizer_work_merge(w, &t->pairs, out);
+    tokenizer_work_keep(w, t, text, len, out->v + had, out->n - had);
 }
 
 void tokenizer_bytelevel_mark(struct tokenizer *t)
 {
-    struct tokenizer_work *w = tokenizer_work_new();
+    struct tokenizer_work *w = tokenizer_work_take();
     struct ids ids = {0};
 
     for (size_t id = 0; id < t->pieces.n; id++) {
@@ -99,7 +103,7 @@ void tokenizer_bytelevel_mark(struct tokenizer *t)
             p->flags |= PIECE_WHOLE;
     }
     ids_free(&ids);
-    tokenizer_work_free(w);
+    tokenizer_work_done(w);
 }
 
 /* Cuts with stage `stage`, each piece with the next; depth is at most TOKENIZER_STAGES_MAX. */

@@ -8,6 +8,13 @@
  * the score's place in falling order as its rank. One difference: U+2581, by which SentencePiece
  * and the Hugging Face files write a space, is read as a space in both kinds, so that a vocabulary
  * encodes alike before and after it was written as tokenizer.json.
+ *
+ * One word of a whole text would be slow: no two texts are equal, and its symbols leave the caches.
+ * But most characters can't meet in a merge: in English no piece has a letter before a space. A
+ * table says for two neighbouring characters whether any pair of the vocabulary joins pieces that
+ * end and begin with them (it may say yes too often: places are shared); where none does, the text
+ * is cut. Merges on both sides do not know of each other, so the ids are those of the whole, and the
+ * stretches are words that come again (tokenizer_work_recall()).
  */
 #include <math.h>
 #include <stdio.h>
@@ -19,7 +26,9 @@
 
 #define BIN_FILE_MAX (16u << 20)
 #define BIN_PIECE_MAX 256
-#define BIN_BYTES 3 /* ids 3..258 are <0x00>..<0xFF>; 0 unknown, 1 BOS, 2 EOS */
+#define JOIN_BITS 18
+#define STRETCH_BYTES 24 /* longer stretches are not looked for among kept words */
+#define BIN_BYTES 3      /* ids 3..258 are <0x00>..<0xFF>; 0 unknown, 1 BOS, 2 EOS */
 
 size_t tokenizer_fallback_space(const char *text, size_t len)
 {
@@ -62,27 +71,153 @@ static int char_push(const struct tokenizer *t, const char *text, size_t len, in
     return 0;
 }
 
-int tokenizer_fallback_encode(const struct tokenizer *t, const char *text, size_t len, bool prefix,
-                              struct tokenizer_work *w, struct ids *out, struct err *e)
-{
-    int rc = 0;
-    int32_t before = -1;
+/* ---- characters that no merge joins ---- */
 
+static uint32_t char_code(const char *text, size_t len)
+{
+    uint32_t code = 0;
+
+    for (size_t i = 0; i < len; i++)
+        code = code << 8 | (uint8_t)text[i];
+    return code;
+}
+
+static uint32_t join_place(uint32_t left, uint32_t right)
+{
+    uint64_t h = ((uint64_t)left << 32 | right) * 0x9e3779b97f4a7c15u;
+
+    return (uint32_t)(h >> (64 - JOIN_BITS));
+}
+
+static bool may_join(const struct tokenizer *t, uint32_t left, uint32_t right)
+{
+    uint32_t at = join_place(left, right);
+
+    return t->joins == NULL || (t->joins[at >> 5] >> (at & 31) & 1) != 0;
+}
+
+static uint32_t last_char(const char *text, size_t len)
+{
+    size_t at = len - 1;
+
+    while (at > 0 && ((uint8_t)text[at] & 0xc0) == 0x80)
+        at--;
+    return char_code(text + at, len - at);
+}
+
+void tokenizer_fallback_mark(struct tokenizer *t)
+{
+    t->joins = mem_zalloc((size_t)1 << (JOIN_BITS - 5), sizeof *t->joins);
+    for (size_t i = 0; i < t->pairs.slots; i++) {
+        const struct tokenizer_pair *p = &t->pairs.slot[i];
+        const struct tokenizer_piece *l, *r;
+        uint32_t at;
+        if (p->left < 0)
+            continue;
+        l = &t->pieces.v[p->left];
+        r = &t->pieces.v[p->right];
+        if (((l->flags | r->flags) & (PIECE_BYTE | PIECE_ADDED)) != 0 || l->len == 0 ||
+            r->len == 0) { /* parts that are no text: their neighbours are not its characters */
+            free(t->joins);
+            t->joins = NULL;
+            return;
+        }
+        at = join_place(
+            last_char(t->pieces.text.data + l->at, l->len),
+            char_code(t->pieces.text.data + r->at, char_len(t->pieces.text.data + r->at, r->len)));
+        t->joins[at >> 5] |= 1u << (at & 31);
+    }
+}
+
+/* ---- encoding ---- */
+
+struct stretch { /* what merges may join: from one cut to the next */
+    char text[STRETCH_BYTES];
+    size_t len;      /* of the text so far; beyond STRETCH_BYTES it is not kept */
+    uint32_t last;   /* character */
+    int32_t before;  /* last symbol, for fuse_unk */
+    bool is_of_text; /* no unk in it, so that its ids depend on its text alone */
+};
+
+static void stretch_begin(struct stretch *s, struct tokenizer_work *w)
+{
+    s->len = 0;
+    s->is_of_text = true;
     tokenizer_work_clear(w);
-    if (prefix)
-        rc = char_push(t, " ", 1, &before, w, e);
-    for (size_t i = 0, n; rc == 0 && i < len; i += n) {
-        n = tokenizer_fallback_space(text + i, len - i);
-        if (n != 0) {
-            rc = char_push(t, " ", 1, &before, w, e);
-        } else {
-            n = char_len(text + i, len - i);
-            rc = char_push(t, text + i, n, &before, w, e);
+}
+
+/* Symbols of a stretch whose text was kept are made only now: mostly they are not needed. */
+static int stretch_end(const struct tokenizer *t, struct stretch *s, struct tokenizer_work *w,
+                       struct ids *out, struct err *e)
+{
+    size_t had = out->n;
+    int rc = 0;
+
+    if (s->len == 0)
+        return 0;
+    if (s->len <= STRETCH_BYTES) {
+        if (tokenizer_work_recall(w, t, s->text, s->len, out)) {
+            s->before = -1;
+            stretch_begin(s, w);
+            return 0;
+        }
+        for (size_t i = 0, n; rc == 0 && i < s->len; i += n) {
+            n = char_len(s->text + i, s->len - i);
+            rc = char_push(t, s->text + i, n, &s->before, w, e);
+            s->is_of_text = s->is_of_text && s->before != t->unk;
         }
     }
     if (rc == 0)
         tokenizer_work_merge(w, &t->pairs, out);
+    if (rc == 0 && s->len <= STRETCH_BYTES && s->is_of_text)
+        tokenizer_work_keep(w, t, s->text, s->len, out->v + had, out->n - had);
+    stretch_begin(s, w);
     return rc;
+}
+
+static int stretch_add(const struct tokenizer *t, const char *text, size_t n, struct stretch *s,
+                       struct tokenizer_work *w, struct ids *out, struct err *e)
+{
+    uint32_t code = char_code(text, n);
+    int rc = 0;
+
+    if (s->len > 0 && !may_join(t, s->last, code))
+        rc = stretch_end(t, s, w, out, e);
+    s->last = code;
+    if (rc == 0 && s->len + n > STRETCH_BYTES) {
+        for (size_t i = 0, k; rc == 0 && s->len <= STRETCH_BYTES && i < s->len; i += k) {
+            k = char_len(s->text + i, s->len - i);
+            rc = char_push(t, s->text + i, k, &s->before, w, e);
+        }
+        if (rc == 0)
+            rc = char_push(t, text, n, &s->before, w, e);
+        s->len = STRETCH_BYTES + 1; /* from here on only symbols */
+        return rc;
+    }
+    memcpy(s->text + s->len, text, n);
+    s->len += n;
+    return rc;
+}
+
+int tokenizer_fallback_encode(const struct tokenizer *t, const char *text, size_t len, bool prefix,
+                              struct tokenizer_work *w, struct ids *out, struct err *e)
+{
+    struct stretch s = {.before = -1};
+    int rc = 0;
+
+    stretch_begin(&s, w);
+    if (prefix)
+        rc = stretch_add(t, " ", 1, &s, w, out, e);
+    for (size_t i = 0, n; rc == 0 && i < len; i += n) {
+        n = tokenizer_fallback_space(text + i, len - i);
+        if (n != 0) {
+            rc = stretch_add(t, " ", 1, &s, w, out, e);
+        } else {
+            n = char_len(text + i, len - i);
+            rc = stretch_add(t, text + i, n, &s, w, out, e);
+        }
+    }
+    return rc != 0 ? rc : stretch_end(t, &s, w, out, e);
 }
 
 static int piece_read(struct tokenizer *t, const char *text, size_t len, struct err *e)

@@ -4,10 +4,15 @@
  * list and the pairs wait in a heap ordered by (rank, position). A merge leaves stale entries
  * behind: an entry counts only if the two symbols that it was made for still stand there. The order
  * of merges is the naive loop's.
+ *
+ * Words come again and again. Each thread keeps the scratch of its encodes, and a table of short
+ * words with their ids: one place a word, the newest wins. What it holds changes no result.
  */
 #include "data/tokenizer_parts.h"
 
+#include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct symbol {
     int32_t id; /* -1: swallowed by its left neighbour */
@@ -17,7 +22,17 @@ struct entry {
     uint64_t key; /* rank << 32 | position */
     int32_t left, right, id;
 };
+#define WORDS 4096
+#define WORD_BYTES 24
+#define WORD_IDS 7
+struct word {
+    uint64_t serial; /* of the tokenizer; 0: none */
+    uint8_t len, n;
+    char text[WORD_BYTES];
+    int32_t id[WORD_IDS];
+};
 struct tokenizer_work {
+    struct word *word;
     struct symbol *symbol;
     size_t n, cap;
     struct entry *heap;
@@ -25,19 +40,85 @@ struct tokenizer_work {
 };
 
 #define NOWHERE UINT32_MAX
+#define KEPT_MAX ((size_t)1 << 20) /* symbols: after a longer text its scratch is given back */
 
-struct tokenizer_work *tokenizer_work_new(void)
-{
-    return mem_zalloc(1, sizeof(struct tokenizer_work));
-}
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t mine;
 
-void tokenizer_work_free(struct tokenizer_work *w)
+static void work_free(void *data)
 {
-    if (w == NULL)
-        return;
+    struct tokenizer_work *w = data;
+
+    free(w->word);
     free(w->symbol);
     free(w->heap);
     free(w);
+}
+
+static void key_make(void)
+{
+    CHECK(pthread_key_create(&mine, work_free) == 0);
+}
+
+struct tokenizer_work *tokenizer_work_take(void)
+{
+    struct tokenizer_work *w;
+
+    pthread_once(&once, key_make);
+    w = pthread_getspecific(mine);
+    if (w == NULL) {
+        w = mem_zalloc(1, sizeof *w);
+        w->word = mem_zalloc(WORDS, sizeof *w->word);
+        CHECK(pthread_setspecific(mine, w) == 0);
+    }
+    return w;
+}
+
+void tokenizer_work_done(struct tokenizer_work *w)
+{
+    if (w->cap <= KEPT_MAX && w->heap_cap <= KEPT_MAX)
+        return;
+    free(w->symbol);
+    free(w->heap);
+    w->symbol = NULL;
+    w->heap = NULL;
+    w->n = w->cap = w->heap_n = w->heap_cap = 0;
+}
+
+static struct word *word_place(const struct tokenizer_work *w, const struct tokenizer *t,
+                               const char *word, size_t len)
+{
+    return &w->word[(tokenizer_hash(word, len) ^ t->serial) % WORDS];
+}
+
+bool tokenizer_work_recall(const struct tokenizer_work *w, const struct tokenizer *t,
+                           const char *word, size_t len, struct ids *out)
+{
+    const struct word *x;
+
+    if (len > WORD_BYTES)
+        return false;
+    x = word_place(w, t, word, len);
+    if (x->serial != t->serial || x->len != len || memcmp(x->text, word, len) != 0)
+        return false;
+    for (size_t i = 0; i < x->n; i++)
+        ids_push(out, x->id[i]);
+    return true;
+}
+
+void tokenizer_work_keep(struct tokenizer_work *w, const struct tokenizer *t, const char *word,
+                         size_t len, const int32_t *ids, size_t n)
+{
+    struct word *x;
+
+    if (len > WORD_BYTES || n > WORD_IDS)
+        return;
+    x = word_place(w, t, word, len);
+    x->serial = t->serial;
+    x->len = (uint8_t)len;
+    x->n = (uint8_t)n;
+    memcpy(x->text, word, len);
+    memcpy(x->id, ids, n * sizeof *ids);
 }
 
 void tokenizer_work_clear(struct tokenizer_work *w)

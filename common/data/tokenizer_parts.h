@@ -75,6 +75,9 @@ struct tokenizer {
     int32_t *added; /* ids of added tokens, in order of adding */
     size_t added_n, added_cap;
     uint32_t added_first[8];      /* set of first bytes of added tokens */
+    uint64_t serial;              /* of this process; names it in caches of threads */
+    uint32_t *joins; /* byte-fallback: which characters a merge can join (tokenizer_fallback.c);
+                        NULL: any */
     bool tied_ranks;              /* two pieces share a score, which merges in a file cannot say */
     char *source, *source_config; /* text of the tokenizer.json and tokenizer_config.json read; NULL
                                      if made */
@@ -96,14 +99,21 @@ const struct tokenizer_pair *tokenizer_pairs_find(const struct tokenizer_pairs *
 void tokenizer_added_push(struct tokenizer *t, int32_t id);
 
 /* ---- tokenizer_merge.c: the loop ---- */
-struct tokenizer_work; /* scratch of one encode */
-struct tokenizer_work *tokenizer_work_new(void);
-void tokenizer_work_free(struct tokenizer_work *w);
+struct tokenizer_work; /* scratch of one encode, and words that were encoded before */
+struct tokenizer_work *tokenizer_work_take(void); /* the calling thread's, kept between encodes */
+void tokenizer_work_done(struct tokenizer_work *w);
 void tokenizer_work_clear(struct tokenizer_work *w);
 void tokenizer_work_push(struct tokenizer_work *w, int32_t id);
 /* Merges what was pushed and appends the ids. O(n log n). */
 void tokenizer_work_merge(struct tokenizer_work *w, const struct tokenizer_pairs *pairs,
                           struct ids *out);
+/* Appends the ids of a word that was kept before, true; else false. */
+bool tokenizer_work_recall(const struct tokenizer_work *w, const struct tokenizer *t,
+                           const char *word, size_t len, struct ids *out);
+/* Keeps them, if they are few. Encoding must be a function of the word alone. */
+void tokenizer_work_keep(struct tokenizer_work *w, const struct tokenizer *t, const char *word,
+                         size_t len, const int32_t *ids, size_t n);
+uint64_t tokenizer_hash(const char *text, size_t len);
 
 /* ---- tokenizer_bytelevel.c, tokenizer_fallback.c: one text without added tokens ---- */
 int tokenizer_bytelevel_encode(const struct tokenizer *t, const char *text, size_t len,
@@ -117,6 +127,7 @@ int tokenizer_fallback_encode(const struct tokenizer *t, const char *text, size_
                               struct tokenizer_work *w, struct ids *out, struct err *e);
 int tokenizer_fallback_read(const char *path, struct tokenizer *t,
                             struct err *e);                    /* llama2.c tokenizer.bin */
+void tokenizer_fallback_mark(struct tokenizer *t);             /* sets joins */
 size_t tokenizer_fallback_space(const char *text, size_t len); /* 3 if U+2581 stands here, else 0 */
 
 /* ---- tokenizer_pattern.c: known pre-tokenizer patterns ---- */

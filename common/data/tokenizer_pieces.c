@@ -14,7 +14,7 @@ static uint64_t mix(uint64_t x)
     return x ^ x >> 32;
 }
 
-static uint64_t hash_text(const char *text, size_t len)
+uint64_t tokenizer_hash(const char *text, size_t len)
 {
     uint64_t h = 0x9e3779b97f4a7c15u ^ len;
 
@@ -59,7 +59,8 @@ int tokenizer_pieces_index(struct tokenizer_pieces *p, struct err *e)
         size_t len = p->v[id].len, i;
         if ((p->v[id].flags & PIECE_UNTEXT) != 0)
             continue;
-        for (i = hash_text(text, len) & (slots - 1); p->slot[i] != 0; i = (i + 1) & (slots - 1)) {
+        for (i = tokenizer_hash(text, len) & (slots - 1); p->slot[i] != 0;
+             i = (i + 1) & (slots - 1)) {
             const struct tokenizer_piece *q = &p->v[p->slot[i] - 1];
             if (q->len == len && memcmp(p->text.data + q->at, text, len) == 0)
                 return err_set(e, ERR_INVALID, "tokens %u and %zu have the same text",
@@ -72,7 +73,7 @@ int tokenizer_pieces_index(struct tokenizer_pieces *p, struct err *e)
 
 int32_t tokenizer_pieces_find(const struct tokenizer_pieces *p, const char *text, size_t len)
 {
-    for (size_t i = hash_text(text, len) & (p->slots - 1); p->slot[i] != 0;
+    for (size_t i = tokenizer_hash(text, len) & (p->slots - 1); p->slot[i] != 0;
          i = (i + 1) & (p->slots - 1)) {
         const struct tokenizer_piece *q = &p->v[p->slot[i] - 1];
         if (q->len == len && memcmp(p->text.data + q->at, text, len) == 0)

@@ -5,6 +5,7 @@
  */
 #include "json/json.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -409,12 +410,25 @@ bool json_bool_or(const cJSON *object, const char *key, bool fallback)
     return cJSON_IsBool(v) ? cJSON_IsTrue(v) : fallback;
 }
 
+static bool is_plain(unsigned char c)
+{
+    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
 void json_quote(const char *text, size_t len, struct buf *out)
 {
     buf_char(out, '"');
     for (size_t i = 0; i < len;) {
         unsigned char c = (unsigned char)text[i];
-        size_t n = utf8_sequence((const unsigned char *)text + i, len - i);
+        size_t n = 0;
+        while (i + n < len && is_plain((unsigned char)text[i + n]))
+            n++;
+        if (n > 0) {
+            buf_add(out, text + i, n);
+            i += n;
+            continue;
+        }
+        n = utf8_sequence((const unsigned char *)text + i, len - i);
         if (n == 0) {
             buf_str(out, "\xEF\xBF\xBD");
             i++;
@@ -437,6 +451,19 @@ void json_quote(const char *text, size_t len, struct buf *out)
     buf_char(out, '"');
 }
 
+static void integer_canonical(long long v, struct buf *out)
+{
+    char text[24], *at = text + sizeof text;
+    unsigned long long rest = v < 0 ? 0ull - (unsigned long long)v : (unsigned long long)v;
+
+    do
+        *--at = (char)('0' + rest % 10);
+    while ((rest /= 10) > 0);
+    if (v < 0)
+        *--at = '-';
+    buf_add(out, at, (size_t)(text + sizeof text - at));
+}
+
 static void number_canonical(double v, struct buf *out)
 {
     char text[40];
@@ -446,11 +473,12 @@ static void number_canonical(double v, struct buf *out)
         return;
     }
     if (v == floor(v) && fabs(v) < 0x1p53) {
-        buf_printf(out, "%lld", (long long)v);
+        integer_canonical((long long)v, out);
         return;
     }
-    for (int digits = 1; digits <= 17;
-         digits++) { /* the shortest that reads back as the same double */
+    /* The shortest that reads back as the same double. Whatever 15 digits or fewer can say, 15 say, and %g drops the
+     * zeros; only below the smallest normal number do fewer digits read back too. */
+    for (int digits = fabs(v) < DBL_MIN ? 1 : DBL_DIG; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
         if (strtod(text, NULL) == v)
             break;

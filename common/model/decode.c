@@ -8,6 +8,10 @@
  * all at once, then draw for each owner that is ready. So prompts are read beside running sequences
  * and nobody waits for a batch to end. Which rows share a step changes no bit (cached.h), so order
  * of admission, slots and neighbours may depend on anything.
+ *
+ * Every slot remembers the tokens whose keys and values it holds, also after its sequence has ended.
+ * A new prompt looks for the slot with the longest common beginning: a free one is simply taken over,
+ * of an occupied one the stretch is copied, as soon as it has been read there.
  */
 #include "model/decode.h"
 
@@ -30,6 +34,9 @@ struct slot {
     int32_t owner, mirror; /* itself or its owner; slot of the unconditioned prompt or -1 */
     const int32_t *prompt;
     size_t prompt_len, fed; /* fed: positions in the cache */
+    int32_t *history;       /* [fed] their tokens; they outlive the sequence */
+    int32_t donor;          /* slot that reads the first `share` tokens of the prompt, or -1 */
+    size_t share;
     /* Of an owner: */
     struct decode_request request;
     int32_t *out;
@@ -68,17 +75,20 @@ static int32_t rows_of(int32_t slots)
     return slots + PROMPT_ROWS;
 }
 
-size_t decoder_bytes(const struct dims *d, int32_t slots, int32_t context_max)
+size_t decoder_bytes(const struct dims *d, int32_t slots, int32_t context_max,
+                     enum decode_weights weights)
 {
     size_t n = (size_t)slots;
 
-    return cached_bytes(d, slots, context_max, rows_of(slots)) + sizeof(struct decoder) +
-           n * (sizeof(struct slot) + ((size_t)context_max + 1) * sizeof(int32_t)) +
+    return cached_bytes(d, slots, context_max, rows_of(slots), weights == DECODE_INT8) +
+           sizeof(struct decoder) +
+           n * (sizeof(struct slot) + 2 * ((size_t)context_max + 1) * sizeof(int32_t)) +
            (size_t)rows_of(slots) * sizeof(struct cached_row) + (size_t)d->vocab * sizeof(int32_t) +
            sampler_work_bytes((size_t)d->vocab);
 }
 
-struct decoder *decoder_new(const struct dims *d, int32_t slots, int32_t context_max)
+struct decoder *decoder_new(const struct dims *d, int32_t slots, int32_t context_max,
+                            enum decode_weights weights)
 {
     struct decoder *x = mem_zalloc(1, sizeof(*x));
 
@@ -86,10 +96,12 @@ struct decoder *decoder_new(const struct dims *d, int32_t slots, int32_t context
     x->context_max = context_max;
     x->vocab = d->vocab;
     x->rows_max = rows_of(slots);
-    x->net = cached_new(d, slots, context_max, x->rows_max);
+    x->net = cached_new(d, slots, context_max, x->rows_max, weights == DECODE_INT8);
     x->slot = mem_zalloc((size_t)slots, sizeof(*x->slot));
-    for (int32_t i = 0; i < slots; i++)
+    for (int32_t i = 0; i < slots; i++) {
         x->slot[i].out = mem_zalloc((size_t)context_max + 1, sizeof(int32_t));
+        x->slot[i].history = mem_zalloc((size_t)context_max + 1, sizeof(int32_t));
+    }
     x->rows = mem_zalloc((size_t)x->rows_max, sizeof(*x->rows));
     x->allowed = mem_zalloc((size_t)d->vocab, sizeof(int32_t));
     x->scratch = mem_alloc(sampler_work_bytes((size_t)d->vocab));
@@ -102,6 +114,7 @@ void decoder_free(struct decoder *x)
         return;
     for (int32_t i = 0; i < x->slots; i++) {
         free(x->slot[i].out);
+        free(x->slot[i].history);
         buf_free(&x->slot[i].text);
     }
     free(x->scratch);
@@ -115,6 +128,16 @@ void decoder_free(struct decoder *x)
 void decoder_set_progress(struct decoder *x, uint64_t *counter)
 {
     cached_set_progress(x->net, counter);
+}
+
+void decoder_set_team(struct decoder *x, struct team *team)
+{
+    cached_set_team(x->net, team);
+}
+
+size_t decoder_weight_bytes(const struct decoder *x)
+{
+    return cached_weight_bytes(x->net);
 }
 
 /* ---- admission
@@ -164,25 +187,85 @@ static bool request_is_over(const struct decoder *x, const struct decode_request
     return false;
 }
 
+/* Leading tokens of a prompt that slot s holds or will have read, the last one excepted: its row must
+ * be computed, because its logits are wanted. */
+static size_t prefix_length(const struct slot *s, const int32_t *prompt, size_t len)
+{
+    size_t known = s->state != SLOT_FREE && s->prompt_len > s->fed ? s->prompt_len : s->fed, n = 0;
+
+    while (n + 1 < len && n < known && prompt[n] == (n < s->fed ? s->history[n] : s->prompt[n]))
+        n++;
+    return n;
+}
+
+/* The slot with the longest common beginning, a free one if there is a choice; -1 if none has any.
+ */
+static int32_t donor_find(const struct decoder *x, const int32_t *prompt, size_t len, size_t *share)
+{
+    int32_t best = -1;
+
+    *share = 0;
+    for (int32_t i = 0; i < x->slots; i++) {
+        size_t n = prefix_length(&x->slot[i], prompt, len);
+        if (n > *share || (n == *share && n > 0 && x->slot[i].state == SLOT_FREE &&
+                           x->slot[best].state != SLOT_FREE)) {
+            best = i;
+            *share = n;
+        }
+    }
+    return best;
+}
+
+/* Copies what slot i waits for, if it has been read by now. */
+static void prefix_take(struct decoder *x, int32_t i)
+{
+    struct slot *s = &x->slot[i], *from = &x->slot[s->donor];
+
+    if (from->fed < s->share)
+        return;
+    cached_copy(x->net, s->donor, i, (int32_t)s->share);
+    memcpy(s->history, from->history, s->share * sizeof(*s->history));
+    s->fed = s->share;
+    s->donor = -1;
+    x->stats->shared_rows += s->share;
+}
+
+static int32_t slot_choose(const struct decoder *x, int32_t donor)
+{
+    if (donor >= 0 && x->slot[donor].state == SLOT_FREE)
+        return donor;
+    for (int32_t i = 0; i < x->slots; i++)
+        if (x->slot[i].state == SLOT_FREE)
+            return i;
+    CHECK(!"a slot is free");
+}
+
 static int32_t slot_take(struct decoder *x, enum slot_state state, const int32_t *prompt,
                          size_t len)
 {
-    for (int32_t i = 0; i < x->slots; i++) {
-        struct slot *s = &x->slot[i];
-        if (s->state != SLOT_FREE)
-            continue;
-        s->state = state;
-        s->owner = i;
-        s->mirror = -1;
-        s->prompt = prompt;
-        s->prompt_len = len;
-        s->fed = 0;
-        s->out_len = 0;
-        s->logprob_sum = 0.0;
-        buf_clear(&s->text);
-        return i;
+    size_t share;
+    int32_t donor = donor_find(x, prompt, len, &share), i = slot_choose(x, donor);
+    struct slot *s = &x->slot[i];
+
+    s->state = state;
+    s->owner = i;
+    s->mirror = -1;
+    s->prompt = prompt;
+    s->prompt_len = len;
+    s->fed = 0;
+    s->out_len = 0;
+    s->logprob_sum = 0.0;
+    s->donor = -1;
+    s->share = share;
+    buf_clear(&s->text);
+    if (donor == i) {
+        s->fed = share;
+        x->stats->shared_rows += share;
+    } else if (donor >= 0) {
+        s->donor = donor;
+        prefix_take(x, i);
     }
-    CHECK(!"a slot is free");
+    return i;
 }
 
 static int32_t slots_free(const struct decoder *x)
@@ -192,39 +275,6 @@ static int32_t slots_free(const struct decoder *x)
     for (int32_t i = 0; i < x->slots; i++)
         n += x->slot[i].state == SLOT_FREE;
     return n;
-}
-
-/* Fills free slots; *waiting holds a request that needs two slots while one is free. */
-static void requests_admit(struct decoder *x, struct decode_request *waiting, bool *has_waiting,
-                           bool *ended)
-{
-    int32_t n_free = slots_free(x);
-
-    while (n_free > 0) {
-        int32_t need, at;
-        if (!*has_waiting) {
-            if (*ended || !x->source->next(x->source->self, waiting)) {
-                *ended = true;
-                return;
-            }
-            if (request_is_over(x, waiting))
-                continue;
-            *has_waiting = true;
-        }
-        need = is_guided(waiting) ? 2 : 1;
-        CHECK(need <= x->slots);
-        if (need > n_free)
-            return;
-        at = slot_take(x, SLOT_OWNER, waiting->prompt, waiting->prompt_len);
-        x->slot[at].request = *waiting;
-        if (need == 2) {
-            int32_t mirror = slot_take(x, SLOT_MIRROR, waiting->uncond, waiting->uncond_len);
-            x->slot[at].mirror = mirror;
-            x->slot[mirror].owner = at;
-        }
-        n_free -= need;
-        *has_waiting = false;
-    }
 }
 
 /* ---- one step
@@ -246,28 +296,36 @@ static size_t slot_rows(const struct decoder *x, int32_t i, size_t cap, struct c
         struct cached_row row = {
             .slot = i, .position = (int32_t)s->fed, .logits = s->fed + 1 == length ? i : -1};
         row.token = s->fed < s->prompt_len ? s->prompt[s->fed] : out[s->fed - s->prompt_len];
+        s->history[s->fed] = row.token;
         rows[n] = row;
+        x->stats->prompt_rows += s->fed < s->prompt_len;
     }
+    x->stats->rows += n;
     return n;
 }
 
 /* Running sequences first, one row each; prompts share the rest in order of slots. */
 static size_t rows_gather(struct decoder *x)
 {
-    size_t n = 0, cap = (size_t)x->rows_max, running;
+    size_t n = 0, cap = (size_t)x->rows_max;
 
     for (int32_t i = 0; i < x->slots; i++) {
         struct slot *s = &x->slot[i];
-        if (s->state != SLOT_FREE && slot_length(x, s) == s->fed + 1)
+        if (s->state != SLOT_FREE && s->donor < 0 && slot_length(x, s) == s->fed + 1)
             n += slot_rows(x, i, cap - n, x->rows + n);
     }
-    running = n;
     for (int32_t i = 0; i < x->slots && n < cap; i++) {
-        if (x->slot[i].state != SLOT_FREE)
+        if (x->slot[i].state != SLOT_FREE && x->slot[i].donor < 0)
             n += slot_rows(x, i, cap - n, x->rows + n);
     }
-    x->stats->prompt_rows += n - running;
     return n;
+}
+
+static void prefixes_take(struct decoder *x)
+{
+    for (int32_t i = 0; i < x->slots; i++)
+        if (x->slot[i].state != SLOT_FREE && x->slot[i].donor >= 0)
+            prefix_take(x, i);
 }
 
 static bool is_ready(const struct decoder *x, const struct slot *s)
@@ -377,6 +435,35 @@ static void slot_release(struct decoder *x, struct slot *s)
     s->state = SLOT_FREE;
 }
 
+static bool is_banned(const struct decode_vocab *words, int32_t id)
+{
+    for (size_t i = 0; i < words->banned_n; i++)
+        if (words->banned[i] == id)
+            return true;
+    return false;
+}
+
+/* Takes in what a grammar leaves no choice about. True if that ended the sequence: it was handed
+ * over. A forced token has the log-probability 0. */
+static bool forced_take(struct decoder *x, struct slot *s)
+{
+    while (x->grammar != NULL) {
+        size_t n = x->grammar->allowed(x->grammar->self, s->request.key, s->out, s->out_len,
+                                       x->allowed, (size_t)x->vocab);
+        int32_t id = n == 1 ? x->allowed[0] : -1;
+        if (n > 1)
+            return false;
+        if (n == 0 || id < 0 || id >= x->vocab || is_banned(x->words, id)) {
+            request_done(x, s, s->out_len, s->text.len, DECODE_GRAMMAR);
+            return true;
+        }
+        x->stats->forced++;
+        if (token_take(x, s, (struct sampler_draw){id, 0.0}))
+            return true;
+    }
+    return false;
+}
+
 static void slots_draw(struct decoder *x)
 {
     for (int32_t i = 0; i < x->slots; i++) {
@@ -390,9 +477,44 @@ static void slots_draw(struct decoder *x)
             enum decode_end end = d.id == SAMPLER_NOT_FINITE ? DECODE_NUMERIC : DECODE_GRAMMAR;
             request_done(x, s, s->out_len, s->text.len, end);
             slot_release(x, s);
-        } else if (token_take(x, s, d)) {
+        } else if (token_take(x, s, d) || forced_take(x, s)) {
             slot_release(x, s);
         }
+    }
+}
+
+/* Fills free slots; *waiting holds a request that needs two slots while one is free. */
+static void requests_admit(struct decoder *x, struct decode_request *waiting, bool *has_waiting,
+                           bool *ended)
+{
+    int32_t n_free = slots_free(x);
+
+    while (n_free > 0) {
+        int32_t need, at;
+        if (!*has_waiting) {
+            if (*ended || !x->source->next(x->source->self, waiting)) {
+                *ended = true;
+                return;
+            }
+            if (request_is_over(x, waiting))
+                continue;
+            *has_waiting = true;
+        }
+        need = is_guided(waiting) ? 2 : 1;
+        CHECK(need <= x->slots);
+        if (need > n_free)
+            return;
+        at = slot_take(x, SLOT_OWNER, waiting->prompt, waiting->prompt_len);
+        x->slot[at].request = *waiting;
+        if (need == 2) {
+            int32_t mirror = slot_take(x, SLOT_MIRROR, waiting->uncond, waiting->uncond_len);
+            x->slot[at].mirror = mirror;
+            x->slot[mirror].owner = at;
+        }
+        *has_waiting = false;
+        if (forced_take(x, &x->slot[at]))
+            slot_release(x, &x->slot[at]);
+        n_free = slots_free(x);
     }
 }
 
@@ -421,6 +543,16 @@ static void run_begin(struct decoder *x, const struct decode_vocab *vocab,
         x->slot[i].state = SLOT_FREE;
 }
 
+/* What the slots remember was read with the weights of before. */
+static void weights_load(struct decoder *x, const real *params)
+{
+    if (params == NULL)
+        return;
+    cached_load(x->net, params);
+    for (int32_t i = 0; i < x->slots; i++)
+        x->slot[i].fed = 0;
+}
+
 void decode_run(struct decoder *x, const real *params, const struct decode_vocab *vocab,
                 const struct decode_grammar *grammar, uint64_t seed, struct decode_source *source,
                 struct decode_stats *stats)
@@ -433,7 +565,7 @@ void decode_run(struct decoder *x, const real *params, const struct decode_vocab
         stats = &none;
     memset(stats, 0, sizeof(*stats));
     run_begin(x, vocab, grammar, seed, source, stats);
-    cached_load(x->net, params);
+    weights_load(x, params);
     for (;;) {
         int32_t occupied;
         if (source->cancelled != NULL && source->cancelled(source->self))
@@ -443,6 +575,7 @@ void decode_run(struct decoder *x, const real *params, const struct decode_vocab
         if (occupied == 0)
             return;
         cached_step(x->net, x->rows, rows_gather(x));
+        prefixes_take(x);
         stats->steps++;
         stats->slot_steps += (uint64_t)occupied;
         slots_draw(x);

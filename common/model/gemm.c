@@ -8,6 +8,7 @@
  *
  * A block of B of at most B_ELEMS stays in the second-level cache while panels of A pass it, each of which stays in the
  * first. A panel is packed when it is first needed, and kept (for up to A_ROWS rows) when there are more blocks of B.
+ * GEMM_BF16 has its own kernels: bf16.h.
  */
 #include "model/gemm.h"
 
@@ -18,6 +19,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "model/bf16.h"
 #include "model/gemm_core.h"
 
 #ifdef REAL_DOUBLE
@@ -33,7 +35,8 @@
 struct gemm {
     enum gemm_kind kind;
     const struct gemm_core *core;
-    real *a, *b; /* packed panels of one block of k: A_ROWS rows; B_ELEMS */
+    real *a, *b; /* packed panels of one block of k: A_ROWS rows; B_ELEMS; not for GEMM_BF16 */
+    void *work;  /* GEMM_BF16 */
 };
 
 static pthread_once_t blas_once = PTHREAD_ONCE_INIT;
@@ -90,6 +93,11 @@ struct gemm *gemm_new_on(enum gemm_kind kind, const struct gemm_core *core)
     model_blas_init();
     g->kind = kind;
     g->core = core;
+    if (kind == GEMM_BF16) {
+        CHECK(sizeof(real) == sizeof(float));
+        g->work = mem_large(bf16_work_bytes());
+        return g;
+    }
     g->a = mem_large((a_elems() + b_elems()) * sizeof(real));
     g->b = g->a + a_elems();
     return g;
@@ -105,13 +113,14 @@ void gemm_free(struct gemm *g)
     if (g == NULL)
         return;
     free(g->a);
+    free(g->work);
     free(g);
 }
 
 size_t gemm_bytes(enum gemm_kind kind)
 {
-    (void)kind;
-    return sizeof(struct gemm) + (a_elems() + b_elems()) * sizeof(real);
+    return sizeof(struct gemm) + (kind == GEMM_BF16 ? bf16_work_bytes()
+                                                    : (a_elems() + b_elems()) * sizeof(real));
 }
 
 /* One operand: row j of A, or column j of B, at place p along k. along: data[j * ld + p]; else data[p * ld + j]. */
@@ -186,10 +195,23 @@ static void multiply(const struct gemm *g, struct side a, struct side b, real *c
     }
 }
 
+/* c[m, n] of a and b with k elements each, p[i * ld + k] or p[k * ld + i]. */
+static void bf16_product(const struct gemm *g, const real *a, size_t lda, bool a_strided,
+                         const real *b, size_t ldb, bool b_strided, real *c, size_t ldc,
+                         const size_t mnk[3], bool add)
+{
+    const struct bf16_matrix left = {(const void *)a, lda, a_strided};
+    const struct bf16_matrix right = {(const void *)b, ldb, b_strided};
+
+    bf16_gemm(&left, &right, (void *)c, ldc, mnk[0], mnk[1], mnk[2], add, g->work);
+}
+
 void gemm_linear(const struct gemm *g, const real *x, size_t ldx, const real *w, real *y,
                  size_t ldy, size_t n, size_t in, size_t out, bool add)
 {
-    if (g->core->tile == NULL)
+    if (g->kind == GEMM_BF16)
+        bf16_product(g, x, ldx, false, w, in, false, y, ldy, (size_t[]){n, out, in}, add);
+    else if (g->core->tile == NULL)
         GEMM(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)n, (blasint)out, (blasint)in, 1, x,
              (blasint)ldx, w, (blasint)in, add ? 1 : 0, y, (blasint)ldy);
     else
@@ -200,7 +222,9 @@ void gemm_linear(const struct gemm *g, const real *x, size_t ldx, const real *w,
 void gemm_linear_dx(const struct gemm *g, const real *dy, size_t ldy, const real *w, real *dx,
                     size_t ldx, size_t n, size_t in, size_t out, bool add)
 {
-    if (g->core->tile == NULL)
+    if (g->kind == GEMM_BF16)
+        bf16_product(g, dy, ldy, false, w, in, true, dx, ldx, (size_t[]){n, in, out}, add);
+    else if (g->core->tile == NULL)
         GEMM(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)n, (blasint)in, (blasint)out, 1,
              dy, (blasint)ldy, w, (blasint)in, add ? 1 : 0, dx, (blasint)ldx);
     else
@@ -211,7 +235,9 @@ void gemm_linear_dx(const struct gemm *g, const real *dy, size_t ldy, const real
 void gemm_linear_dw(const struct gemm *g, const real *dy, size_t ldy, const real *x, size_t ldx,
                     real *dw, size_t n, size_t in, size_t out)
 {
-    if (g->core->tile == NULL)
+    if (g->kind == GEMM_BF16)
+        bf16_product(g, dy, ldy, true, x, ldx, true, dw, in, (size_t[]){out, in, n}, true);
+    else if (g->core->tile == NULL)
         GEMM(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)out, (blasint)in, (blasint)n, 1, dy,
              (blasint)ldy, x, (blasint)ldx, 1, dw, (blasint)in);
     else

@@ -15,7 +15,8 @@
 #include "model/real.h"
 
 enum gemm_kind {
-    GEMM_F32, /* products and sums in `real` */
+    GEMM_F32,  /* products and sums in `real` */
+    GEMM_BF16, /* operands rounded to bfloat16, sums in fp32 (model/bf16.h); not in the double build */
 };
 
 struct gemm;

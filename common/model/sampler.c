@@ -1,7 +1,11 @@
 /*
- * The draw walks probabilities in order of id when nothing is cut off, and in falling order
- * otherwise. The latter pops a heap, so that the cost is V + kept * log V and not a full sort:
- * top_k and top_p keep few of many.
+ * Everything goes over the vocabulary in vectors, a few times at most, and nothing is sorted. What
+ * top_k and top_p keep is a threshold on the logits: it is found digit by digit (11, 11 and 10 bits
+ * of the logit's bits, whose order as whole numbers is that of the numbers), with counts and masses
+ * of each digit, so that the cost is that of two or three looks at the candidates however many are
+ * kept. The draw walks ids in rising order: blocks of weights first, then one block.
+ *
+ * Weights are exp in single precision; all sums are in double, in a fixed order.
  */
 #include "model/sampler.h"
 
@@ -11,68 +15,74 @@
 
 #include "base/err.h"
 #include "base/rng.h"
+#include "model/vmath.h"
 
 #define LANES                                                                                      \
-    8 /* partial sums of a total, added in a fixed order: the same on every machine, and vectors   \
+    8 /* partial sums of a block, added in a fixed order: the same on every machine, and vectors   \
          can do it */
+#define BLOCK 256
+#define DIGITS 2048
+
+struct digit { /* of those candidates that have it */
+    double mass;
+    uint32_t count;
+};
+struct work {
+    real *w;             /* [V] in whole blocks, 0 behind V */
+    double *block;       /* sums of blocks */
+    int32_t *candidate;  /* [V] */
+    struct digit *digit; /* [DIGITS] */
+};
+
+static size_t blocks_of(size_t V)
+{
+    return (V + BLOCK - 1) / BLOCK;
+}
 
 size_t sampler_work_bytes(size_t V)
 {
-    return (V + LANES) * sizeof(double) + 2 * V * sizeof(int32_t);
+    return DIGITS * sizeof(struct digit) + blocks_of(V) * (sizeof(double) + BLOCK * sizeof(real)) +
+           V * sizeof(int32_t);
 }
 
-/*
- * exp(x) for x <= 0 in double, relative error below 1e-15; 0 under -700. x = n ln 2 + r, |r| <= ln
- * 2 / 2, Taylor to r^13. Our own, so that a draw does not depend on the C library, and branch-free,
- * so that the loop over ids becomes vectors.
- */
-static inline double exp_falling(double x)
+static struct work work_at(void *memory, size_t V)
 {
-    const double magic = 0x1.8p52;
-    double inside = x < -700.0 ? -700.0 : x;
-    double shifted = __builtin_fma(inside, 0x1.71547652b82fep0, magic);
-    double n = shifted - magic;
-    double r =
-        __builtin_fma(-n, 0x1.abc9e3b39803fp-56, __builtin_fma(-n, 0x1.62e42fefa39efp-1, inside));
-    double p = 1.0 / 6227020800.0;
-    int64_t bits;
-    double scale;
+    struct work x = {.digit = memory};
 
-    p = __builtin_fma(p, r, 1.0 / 479001600.0);
-    p = __builtin_fma(p, r, 1.0 / 39916800.0);
-    p = __builtin_fma(p, r, 1.0 / 3628800.0);
-    p = __builtin_fma(p, r, 1.0 / 362880.0);
-    p = __builtin_fma(p, r, 1.0 / 40320.0);
-    p = __builtin_fma(p, r, 1.0 / 5040.0);
-    p = __builtin_fma(p, r, 1.0 / 720.0);
-    p = __builtin_fma(p, r, 1.0 / 120.0);
-    p = __builtin_fma(p, r, 1.0 / 24.0);
-    p = __builtin_fma(p, r, 1.0 / 6.0);
-    p = __builtin_fma(p, r, 0.5);
-    p = __builtin_fma(p, r, 1.0);
-    p = __builtin_fma(p, r, 1.0);
-    memcpy(&bits, &shifted, sizeof(bits));
-    bits = (int64_t)(((uint64_t)bits + 1023) << 52); /* low bits of shifted hold n: 2^n */
-    memcpy(&scale, &bits, sizeof(scale));
-    return x < -700.0 ? 0.0 : p * scale;
+    x.block = (double *)(void *)(x.digit + DIGITS);
+    x.w = (real *)(void *)(x.block + blocks_of(V));
+    x.candidate = (int32_t *)(void *)(x.w + blocks_of(V) * BLOCK);
+    return x;
+}
+
+static double block_sum(const real *w)
+{
+    double part[LANES] = {0}, sum = 0.0;
+
+    for (size_t i = 0; i < BLOCK; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            part[j] += (double)w[i + j];
+    for (size_t j = 0; j < LANES; j++)
+        sum += part[j];
+    return sum;
 }
 
 /* w[i] = exp((logit - best) * scale); gives their sum. */
-static double weights_fill(const real *logits, size_t V, double best, double scale, double *w)
+static double weights_fill(const real *logits, size_t V, real best, real scale, struct work *x)
 {
-    double part[LANES] = {0};
+    vreal top = vm_set(best), factor = vm_set(scale);
+    size_t i = 0;
     double sum = 0.0;
 
-    for (size_t i = 0; i < V; i++)
-        w[i] = exp_falling(((double)logits[i] - best) * scale);
-    for (size_t i = V; i % LANES != 0; i++)
-        w[i] = 0.0; /* room for it: sampler_work_bytes() */
-    for (size_t i = 0; i < V; i += LANES) {
-        for (size_t j = 0; j < LANES; j++)
-            part[j] += w[i + j];
-    }
-    for (size_t j = 0; j < LANES; j++)
-        sum += part[j];
+    for (; i + VM_LANES <= V; i += VM_LANES)
+        vm_store(x->w + i, vm_exp((vm_load(logits + i) - top) * factor));
+    if (i < V)
+        vm_store(x->w + i,
+                 vm_exp((vm_load_part(logits + i, V - i, -(real)INFINITY) - top) * factor));
+    i = vm_round(V);
+    memset(x->w + i, 0, (blocks_of(V) * BLOCK - i) * sizeof(*x->w));
+    for (size_t b = 0; b < blocks_of(V); b++)
+        sum += x->block[b] = block_sum(x->w + b * BLOCK);
     return sum;
 }
 
@@ -100,136 +110,219 @@ void sampler_allow(real *logits, size_t V, const int32_t *ids, size_t n)
         logits[id] = -(real)INFINITY;
 }
 
+static bool any_lane(vword mask)
+{
+    vm_word any = 0;
+
+    for (size_t j = 0; j < VM_LANES; j++)
+        any |= mask[j];
+    return any != 0;
+}
+
+static real best_value(const real *logits, size_t V)
+{
+    vreal top = vm_set(-(real)INFINITY);
+    size_t i = 0;
+
+    for (; i + VM_LANES <= V; i += VM_LANES)
+        top = vm_max(vm_load(logits + i), top);
+    if (i < V)
+        top = vm_max(vm_load_part(logits + i, V - i, -(real)INFINITY), top);
+    return vm_max_lane(top);
+}
+
 void sampler_guide(real *cond, const real *uncond, size_t V, float g, float cut)
 {
-    real best = -(real)INFINITY;
-    real least = -(real)INFINITY;
+    const real never = -(real)INFINITY;
+    real least = g > 1.0f ? best_value(cond, V) - (real)cut : never, strength = (real)g;
 
     for (size_t i = 0; i < V; i++) {
-        if (cond[i] > best)
-            best = cond[i];
-    }
-    if (g > 1.0f)
-        least = best - (real)cut;
-    for (size_t i = 0; i < V; i++) {
-        if (cond[i] == -(real)INFINITY)
-            continue;
-        if (cond[i] < least)
-            cond[i] = -(real)INFINITY;
-        else
-            cond[i] = uncond[i] + (real)g * (cond[i] - uncond[i]);
+        real mixed = uncond[i] + strength * (cond[i] - uncond[i]);
+        cond[i] = cond[i] == never || cond[i] < least ? never : mixed;
     }
 }
 
 /* The best id, lowest on ties; SAMPLER_NONE or SAMPLER_NOT_FINITE. */
 static int32_t best_find(const real *logits, size_t V)
 {
-    int32_t best = SAMPLER_NONE;
+    vreal bound = vm_set((real)INFINITY);
+    vword bad = {0};
+    real top;
+    size_t i = 0;
 
-    for (size_t i = 0; i < V; i++) {
-        if (isnan(logits[i]) || logits[i] == (real)INFINITY)
-            return SAMPLER_NOT_FINITE;
-        if (logits[i] > -(real)INFINITY && (best < 0 || logits[i] > logits[best]))
-            best = (int32_t)i;
-    }
-    return best;
+    for (; i + VM_LANES <= V; i += VM_LANES)
+        bad |= ~(vword)(vm_load(logits + i) < bound);
+    if (i < V)
+        bad |= ~(vword)(vm_load_part(logits + i, V - i, 0) < bound);
+    if (any_lane(bad))
+        return SAMPLER_NOT_FINITE;
+    top = best_value(logits, V);
+    if (top == -(real)INFINITY)
+        return SAMPLER_NONE;
+    for (i = 0; i + VM_LANES <= V && !any_lane((vword)(vm_load(logits + i) == vm_set(top)));)
+        i += VM_LANES;
+    while (logits[i] != top)
+        i++;
+    return (int32_t)i;
 }
 
-static bool ranks_before(const real *logits, int32_t a, int32_t b)
+/* ---- top_k and top_p
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/* Bits whose order as a whole number is that of the logits; of a double only its float. */
+static uint32_t rank_of(real logit)
 {
-    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+    float x = (float)logit + 0.0f; /* -0 is 0 */
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof(bits));
+    return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
 }
 
-static void heap_sink(const real *logits, int32_t *heap, size_t n, size_t at)
+struct cut {
+    uint32_t rank; /* ids of higher rank are kept, and of this one the first `ties` */
+    uint32_t ties;
+};
+
+/* Falling along one digit: where the count or the mass is reached. *count and *mass: what is still
+ * wanted, and then what is wanted of that digit. */
+static uint32_t digit_find(const struct digit *digit, uint32_t digits, uint64_t *count,
+                           double *mass)
 {
-    for (;;) {
-        size_t child = 2 * at + 1;
-        int32_t id = heap[at];
-        if (child >= n)
-            return;
-        if (child + 1 < n && ranks_before(logits, heap[child + 1], heap[child]))
-            child++;
-        if (!ranks_before(logits, heap[child], id))
-            return;
-        heap[at] = heap[child];
-        heap[child] = id;
-        at = child;
+    uint32_t last = 0;
+
+    for (uint32_t d = digits; d-- > 0;) {
+        if (digit[d].count == 0)
+            continue;
+        last = d;
+        if (digit[d].count >= *count || digit[d].mass >= *mass)
+            return d;
+        *count -= digit[d].count;
+        *mass -= digit[d].mass;
     }
+    *count = digit[last].count; /* rounding only: all are kept */
+    *mass = digit[last].mass;
+    return last;
 }
 
-/* Ids in falling order until top_k of them, or until their share of `total` is top_p (when top_k is
- * off); returns how many. */
-static size_t ids_rank(const real *logits, size_t V, const struct sampling *s, const double *w,
-                       double total, int32_t *heap, int32_t *ranked)
+/* The shortest set of best candidates that has `count` members or the mass. */
+static struct cut cut_find(const real *logits, const struct work *x, size_t n, uint64_t count,
+                           double mass)
 {
-    size_t n = 0, kept = 0, most;
-    double sum = 0.0;
+    static const int shift[] = {21, 10, 0}, bits[] = {11, 11, 10};
+    struct cut cut = {0, 0};
+    uint64_t left = count;
+    uint32_t known = 0;
 
-    for (size_t i = 0; i < V; i++) {
-        if (logits[i] > -(real)INFINITY)
-            heap[n++] = (int32_t)i;
+    for (int level = 0; level < 3; level++) {
+        uint32_t digits = 1u << bits[level], d;
+        memset(x->digit, 0, digits * sizeof(*x->digit));
+        for (size_t i = 0; i < n; i++) {
+            uint32_t rank = rank_of(logits[x->candidate[i]]);
+            if (level > 0 && rank >> (shift[level] + bits[level]) != known)
+                continue;
+            d = rank >> shift[level] & (digits - 1);
+            x->digit[d].count++;
+            x->digit[d].mass += (double)x->w[x->candidate[i]];
+        }
+        d = digit_find(x->digit, digits, &left, &mass);
+        known = known << bits[level] | d;
+        if (level == 2) {
+            uint32_t same = x->digit[d].count;
+            double each = x->digit[d].mass / same, sum = 0.0;
+            while (cut.ties < same && cut.ties < left && (cut.ties == 0 || sum < mass)) {
+                sum += each;
+                cut.ties++;
+            }
+        }
     }
-    for (size_t i = n / 2; i-- > 0;)
-        heap_sink(logits, heap, n, i);
-    most = s->top_k > 0 && (size_t)s->top_k < n ? (size_t)s->top_k : n;
-    while (kept < most) {
-        ranked[kept++] = heap[0];
-        sum += w[heap[0]];
-        if (s->top_k <= 0 && sum >= (double)s->top_p * total)
-            break;
-        heap[0] = heap[--n];
-        heap_sink(logits, heap, n, 0);
-    }
-    return kept;
+    cut.rank = known;
+    return cut;
 }
 
-/* Shortest prefix of ranked[0..kept) whose share of it is at least top_p. */
-static size_t prefix_cut(const double *w, const int32_t *ranked, size_t kept, double top_p,
-                         double *sum)
+/* Leaves the candidates that the cut keeps; gives their mass. */
+static double candidates_cut(const real *logits, const struct work *x, size_t *n, struct cut cut)
 {
-    double total = 0.0;
+    size_t kept = 0;
+    double mass = 0.0;
 
-    *sum = 0.0;
-    for (size_t i = 0; i < kept; i++)
-        total += w[ranked[i]];
-    for (size_t i = 0; i < kept; i++) {
-        *sum += w[ranked[i]];
-        if (*sum >= top_p * total)
-            return i + 1;
+    for (size_t i = 0; i < *n; i++) {
+        int32_t id = x->candidate[i];
+        uint32_t rank = rank_of(logits[id]);
+        if (rank < cut.rank || (rank == cut.rank && cut.ties == 0))
+            continue;
+        cut.ties -= rank == cut.rank;
+        x->candidate[kept++] = id;
+        mass += (double)x->w[id];
     }
-    return kept;
+    *n = kept;
+    return mass;
 }
 
-static int32_t ranked_pick(const real *logits, size_t V, const struct sampling *s, const double *w,
-                           double total, double u, int32_t *heap, int32_t *ranked)
+/* Ids lighter than `least` can't be among the kept. */
+static size_t candidates_fill(const struct work *x, size_t V, double least)
 {
-    double sum = 0.0, walked = 0.0;
-    size_t kept = ids_rank(logits, V, s, w, total, heap, ranked);
+    real bound = (real)least;
+    size_t n = 0;
 
-    if (s->top_k > 0) {
-        kept = prefix_cut(w, ranked, kept, (double)s->top_p, &sum);
-    } else {
-        for (size_t i = 0; i < kept; i++)
-            sum += w[ranked[i]];
+    for (size_t i = 0; i < V; i += VM_LANES) {
+        vreal w = vm_load(x->w + i);
+        if (!any_lane((vword)(w > vm_set(bound))))
+            continue;
+        for (size_t j = 0; j < VM_LANES; j++)
+            if (w[j] > bound)
+                x->candidate[n++] = (int32_t)(i + j);
     }
-    for (size_t i = 0; i < kept; i++) {
-        walked += w[ranked[i]];
-        if (walked > u * sum)
-            return ranked[i];
-    }
-    return ranked[0]; /* u * sum rounded up to sum */
+    return n;
 }
 
-static int32_t plain_pick(const double *w, size_t V, double total, double u, int32_t best)
+static int32_t cut_pick(const real *logits, size_t V, const struct sampling *s,
+                        const struct work *x, double total, double u, int32_t best)
 {
-    double walked = 0.0;
+    /* All that weigh less than this together weigh less than what top_p leaves out; halved, for
+     * what rounding does. */
+    double top_p = (double)s->top_p, walked = 0.0;
+    double least = s->top_k > 0 ? 0.0 : 0.5 * (1.0 - top_p) * total / (double)V;
+    size_t n = candidates_fill(x, V, least);
 
-    for (size_t i = 0; i < V; i++) {
-        walked += w[i];
+    if (s->top_k > 0 && (size_t)s->top_k < n)
+        total = candidates_cut(logits, x, &n,
+                               cut_find(logits, x, n, (uint64_t)s->top_k, (double)INFINITY));
+    if (top_p < 1.0)
+        total = candidates_cut(logits, x, &n, cut_find(logits, x, n, UINT64_MAX, top_p * total));
+    for (size_t i = 0; i < n; i++) {
+        walked += (double)x->w[x->candidate[i]];
         if (walked > u * total)
-            return (int32_t)i;
+            return x->candidate[i];
     }
-    return best; /* u * total rounded up past the walk, which adds in another order */
+    return best; /* u * total rounded up past the walk */
+}
+
+static int32_t plain_pick(const struct work *x, size_t V, double total, double u, int32_t best)
+{
+    double walked = 0.0, wanted = u * total;
+
+    for (size_t b = 0; b < blocks_of(V); b++) {
+        double before = walked;
+        walked += x->block[b];
+        if (walked <= wanted)
+            continue;
+        for (size_t i = b * BLOCK; i < (b + 1) * BLOCK; i++) {
+            before += (double)x->w[i];
+            if (before > wanted)
+                return (int32_t)i;
+        }
+    }
+    return best; /* rounded up past the walk, which adds in another order */
+}
+
+/* 1 / temperature, finite. */
+static real sharpness(float temperature)
+{
+    double x = 1.0 / (double)temperature;
+
+    return (real)(x < 1e38 ? x : 1e38);
 }
 
 struct sampler_draw sampler_pick(const real *logits, size_t V, const struct sampling *s,
@@ -237,27 +330,27 @@ struct sampler_draw sampler_pick(const real *logits, size_t V, const struct samp
                                  void *work)
 {
     struct sampler_draw d = {SAMPLER_NONE, 0.0};
-    double *w = work;
-    int32_t *heap = (int32_t *)(void *)(w + V + LANES), *ranked = heap + V;
-    double top, plain, total, u;
+    struct work x = work_at(work, V);
+    double plain, total, u;
     uint64_t stream;
+    real top;
 
     d.id = best_find(logits, V);
     if (d.id < 0)
         return d;
-    top = (double)logits[d.id];
-    total = plain = weights_fill(logits, V, top, 1.0, w);
+    top = logits[d.id];
+    total = plain = weights_fill(logits, V, top, 1, &x);
     if (s->temperature > 0.0f) {
         if (s->temperature != 1.0f)
-            total = weights_fill(logits, V, top, 1.0 / (double)s->temperature, w);
+            total = weights_fill(logits, V, top, sharpness(s->temperature), &x);
         /* Two steps, because key, sample and position together are longer than one counter. */
         stream = rng_u64(seed, RNG_SAMPLE, (uint32_t)key, (uint32_t)(key >> 32), sample);
         u = rng_unit(stream, RNG_SAMPLE, 0, 0, position);
         if (s->top_k > 0 || s->top_p < 1.0f)
-            d.id = ranked_pick(logits, V, s, w, total, u, heap, ranked);
+            d.id = cut_pick(logits, V, s, &x, total, u, d.id);
         else
-            d.id = plain_pick(w, V, total, u, d.id);
+            d.id = plain_pick(&x, V, total, u, d.id);
     }
-    d.logprob = (double)logits[d.id] - top - log(plain);
+    d.logprob = (double)logits[d.id] - (double)top - log(plain);
     return d;
 }

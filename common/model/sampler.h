@@ -2,8 +2,9 @@
  * sampler: from logits to one token. Restrictions first (banned ids, a grammar's list), then
  * guidance, then temperature, top-k, top-p and one draw.
  *
- * A restricted id has the logit -INFINITY and can never come out. All sums are in double, in a
- * fixed order; the draw is a pure function of the logits and (seed, key, sample, position). Pure:
+ * A restricted id has the logit -INFINITY and can never come out. Weights are in single precision,
+ * all sums in double, in a fixed order; the cost is a few passes over the vocabulary whatever is cut
+ * off. The draw is a pure function of the logits and (seed, key, sample, position). Pure:
  * no allocation, no global, no I/O. Tests: tests/unit/model/test_sampler.c.
  */
 #ifndef MODEL_SAMPLER_H

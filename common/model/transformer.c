@@ -33,6 +33,7 @@ struct workspace {
     struct attn_shape attn;
     int32_t rows_max, seqs_max, targets_max;
     uint64_t *progress;
+    const struct param_source *source; /* may be NULL */
     struct gemm *gemm;
     size_t positions; /* rows of rope */
     real *rope;
@@ -152,6 +153,16 @@ void workspace_set_progress(struct workspace *w, uint64_t *counter)
 {
     w->progress = counter;
     w->head.progress = counter;
+}
+
+void workspace_set_source(struct workspace *w, const struct param_source *source)
+{
+    w->source = source;
+}
+
+static bool params_need(const struct workspace *w, size_t begin, size_t end)
+{
+    return w->source == NULL || w->source->need(w->source->self, begin, end);
 }
 
 static void progress_bump(const struct workspace *w)
@@ -361,25 +372,30 @@ static void last_backward(const struct workspace *w, const real *p, const struct
 
 /* ---- the whole ---- */
 
-/* Runs all layers; keep: every layer's state for a backward. */
-static struct head_rows trunk_forward(struct workspace *w, const real *params,
-                                      const struct batch *b, bool keep)
+/* Runs all layers; keep: every layer's state for a backward. False: parameters will not come. */
+static bool trunk_forward(struct workspace *w, const real *params, const struct batch *b, bool keep,
+                          struct head_rows *out)
 {
     size_t layers = (size_t)w->dims.layers, c = (size_t)w->dims.width;
 
     for (int32_t i = 0; i < b->seqs; i++)
         for (int32_t r = b->seq_begin[i]; r < b->seq_begin[i + 1]; r++)
             w->pos[r] = r - b->seq_begin[i];
+    if (!params_need(w, 0, w->at.layers))
+        return false;
     ops_embed(params + w->at.embed, b->token, w->layer[0].x, (size_t)b->rows, c);
     for (size_t l = 0; l < layers; l++) {
         const real *p = params + w->at.layers + l * w->at.layer_size;
 
+        if (!params_need(w, (size_t)(p - params), (size_t)(p - params) + w->at.layer_size))
+            return false;
         if (l + 1 == layers)
             last_forward(w, p, b, &w->layer[keep ? l : 0]);
         else
             layer_forward(w, p, b, &w->layer[keep ? l : 0], w->layer[keep ? l + 1 : 0].x);
     }
-    return (struct head_rows){w->last, w->place, w->n_wanted};
+    *out = (struct head_rows){w->last, w->place, w->n_wanted};
+    return params_need(w, w->at.final_norm, w->at.count);
 }
 
 /* From w->dx, the gradient of the wanted rows. */
@@ -412,7 +428,10 @@ void transformer_train(const struct dims *d, const real *params, const struct ba
             sink->ready(sink->self, 0, w->at.count);
         return;
     }
-    rows = trunk_forward(w, params, b, grad != NULL);
+    if (!trunk_forward(w, params, b, grad != NULL, &rows)) {
+        *out = (struct loss_out){0, 0, 0};
+        return;
+    }
     head_train(&w->head, d, params, &rows, b, w->dx, grad, out);
     if (grad == NULL)
         return;
@@ -430,7 +449,7 @@ void transformer_losses(const struct dims *d, const real *params, const struct b
 
     batch_check(w, d, b);
     rows_want(w, b, false);
-    rows = trunk_forward(w, params, b, false);
+    CHECK(trunk_forward(w, params, b, false, &rows));
     head_losses(&w->head, d, params, &rows, b, loss);
 }
 
@@ -441,6 +460,6 @@ void transformer_outputs(const struct dims *d, const real *params, const struct 
 
     batch_check(w, d, b);
     rows_want(w, b, false);
-    rows = trunk_forward(w, params, b, false);
+    CHECK(trunk_forward(w, params, b, false, &rows));
     head_outputs(&w->head, d, params, &rows, b, out, stride);
 }

@@ -11,6 +11,8 @@
 #ifndef MODEL_TRANSFORMER_H
 #define MODEL_TRANSFORMER_H
 
+#include <stdbool.h>
+
 #include "model/dims.h"
 #include "model/gemm.h"
 #include "model/real.h"
@@ -53,6 +55,14 @@ struct grad_sink {
     void (*ready)(void *self, size_t begin, size_t end);
 };
 
+/* Where parameters come from while the forward of transformer_train() runs: called before elements [begin, end) are read
+ * for the first time, from the beginning of the vector up, without gaps: the embedding, each layer, final norm and head.
+ * False: they will not come; then the call returns at once, nothing was added to grad, and out is zero. */
+struct param_source {
+    void *self;
+    bool (*need)(void *self, size_t begin, size_t end);
+};
+
 struct workspace; /* sized once for (dims, rows, seqs, targets), used for ever */
 struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t seqs_max,
                                 int32_t targets_max);
@@ -63,6 +73,8 @@ size_t workspace_bytes(const struct dims *d, int32_t rows_max, int32_t seqs_max,
 void workspace_set_gemm(struct workspace *w, enum gemm_kind kind);
 /* A counter that the numerics bump at least once per layer, read by the control thread (liveness). May stay NULL. */
 void workspace_set_progress(struct workspace *w, uint64_t *counter);
+/* Borrowed; NULL (at first): the parameters are there. */
+void workspace_set_source(struct workspace *w, const struct param_source *source);
 
 /* Adds d(loss_sum)/d(params) into grad [layout.count]; not divided by any weight. grad NULL: forward and loss only. */
 void transformer_train(const struct dims *d, const real *params, const struct batch *b, real *grad,

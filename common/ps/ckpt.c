@@ -46,6 +46,8 @@ void ckpt_manifest_write(const struct ckpt_manifest *m, struct buf *out)
     cJSON_AddStringToObject(o, "seed", seed);
     cJSON_AddStringToObject(o, "init", m->init.hex);
     cJSON_AddStringToObject(o, "examples", m->examples.hex);
+    if (m->bf16)
+        cJSON_AddStringToObject(o, "numerics", "bf16");
     add_u64(o, "tokens", m->figures.tokens);
     add_u64(o, "tail_steps", m->figures.tail_steps);
     cJSON_AddNumberToObject(o, "tail_loss", m->figures.tail_loss);
@@ -100,6 +102,21 @@ static int chunks_read(const cJSON *o, struct ckpt_manifest *m, struct err *e)
     return 0;
 }
 
+/* Another arithmetic that a later program may write is not guessed at. */
+static int numerics_read(const cJSON *o, struct ckpt_manifest *m, struct err *e)
+{
+    const char *text;
+    int rc;
+
+    if (json_get(o, "numerics") == NULL)
+        return 0;
+    rc = json_need_string(o, "numerics", &text, e);
+    if (rc == 0 && strcmp(text, "bf16") != 0)
+        return err_set(e, ERR_UNSUPPORTED, "numerics \"%s\", this program knows bf16", text);
+    m->bf16 = true;
+    return rc;
+}
+
 static int fields_read(const cJSON *o, struct ckpt_manifest *m, struct err *e)
 {
     const char *text;
@@ -122,7 +139,7 @@ static int fields_read(const cJSON *o, struct ckpt_manifest *m, struct err *e)
         (rc = json_need_number(o, "tail_loss", &m->figures.tail_loss, e)) != 0 ||
         (rc = need_digest(o, "init", &m->init, e)) != 0 ||
         (rc = need_digest(o, "examples", &m->examples, e)) != 0 ||
-        (rc = json_need_string(o, "seed", &text, e)) != 0)
+        (rc = numerics_read(o, m, e)) != 0 || (rc = json_need_string(o, "seed", &text, e)) != 0)
         return rc;
     m->chunk_elems = (uint32_t)chunk_elems;
     m->units = (uint32_t)units;

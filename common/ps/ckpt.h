@@ -7,6 +7,7 @@
 #ifndef PS_CKPT_H
 #define PS_CKPT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,7 @@
 struct ckpt_manifest {
     uint64_t params, step, steps, seed;
     uint32_t chunk_elems, units, global_batch;
+    bool bf16; /* trained with products of bfloat16: "numerics": "bf16"; fp32 says nothing */
     struct digest init, examples;
     struct host_figures figures; /* loss and grad_norm are not kept */
     uint32_t chunks;

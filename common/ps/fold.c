@@ -6,6 +6,7 @@
  */
 #include "ps/fold.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,12 +16,14 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "ps/floats.h"
+#include "ps/half.h"
 
 enum slot_state { SLOT_EMPTY, SLOT_HELD, SLOT_SPENT };
 
 struct slot {
     enum slot_state state;
     bool hashed; /* false: spent below a bigger node, never seen itself */
+    bool lent;   /* value is somebody else's */
     uint64_t hash, who;
     float *value;
     struct fold_sums sums;
@@ -31,6 +34,8 @@ struct fold {
     uint32_t nodes;        /* slots of one chunk */
     uint32_t level_at[33]; /* where a level begins */
     size_t elems, chunk_elems;
+    bool half;
+    atomic_flag spare_busy; /* guards spare, spare_n, buffers: held for a few instructions */
     struct slot *slot;       /* [chunks * nodes] */
     float **spare;           /* free buffers */
     bool *lacks;             /* [m] scratch of fold_missing() */
@@ -42,6 +47,7 @@ struct fold *fold_new(uint32_t m, size_t elems, size_t chunk_elems)
     struct fold *f = mem_zalloc(1, sizeof *f);
 
     CHECK(elems > 0 && chunk_elems > 0);
+    atomic_flag_clear(&f->spare_busy);
     f->m = m;
     f->height = tree_height(m);
     f->elems = elems;
@@ -69,24 +75,52 @@ void fold_free(struct fold *f)
     free(f);
 }
 
+void fold_use_half(struct fold *f)
+{
+    f->half = true;
+}
+
+static void spare_lock(struct fold *f)
+{
+    while (atomic_flag_test_and_set_explicit(&f->spare_busy, memory_order_acquire))
+        ;
+}
+
+static void spare_unlock(struct fold *f)
+{
+    atomic_flag_clear_explicit(&f->spare_busy, memory_order_release);
+}
+
 static float *buffer_take(struct fold *f)
 {
-    if (f->spare_n > 0)
-        return f->spare[--f->spare_n];
-    f->buffers++;
-    f->spare = mem_grow(f->spare, f->buffers, sizeof *f->spare);
-    return floats_new(f->chunk_elems);
+    float *taken = NULL;
+
+    spare_lock(f);
+    if (f->spare_n > 0) {
+        taken = f->spare[--f->spare_n];
+    } else {
+        f->buffers++;
+        f->spare = mem_grow(f->spare, f->buffers, sizeof *f->spare);
+    }
+    spare_unlock(f);
+    return taken != NULL ? taken : floats_new(f->chunk_elems);
 }
 
 static void slot_spend(struct fold *f, struct slot *s)
 {
-    if (s->value != NULL && floats_is_shared(s->value)) { /* a root that is still being sent */
-        floats_release(s->value);
-        f->buffers--;
-    } else if (s->value != NULL) {
-        f->spare[f->spare_n++] = s->value;
+    if (s->value != NULL && !s->lent) {
+        bool shared = floats_is_shared(s->value); /* a root that is still being sent */
+        spare_lock(f);
+        if (shared)
+            f->buffers--;
+        else
+            f->spare[f->spare_n++] = s->value;
+        spare_unlock(f);
+        if (shared)
+            floats_release(s->value);
     }
     s->value = NULL;
+    s->lent = false;
     s->state = SLOT_SPENT;
 }
 
@@ -168,7 +202,10 @@ static void rise(struct fold *f, uint32_t chunk, struct tree_node node)
             up->sums = (struct fold_sums){left->sums.loss + right->sums.loss,
                                           left->sums.weight + right->sums.weight,
                                           left->sums.tokens + right->sums.tokens};
-            values_add(s->value, other->value, n);
+            if (f->half)
+                half_add(s->value, other->value, n);
+            else
+                values_add(s->value, other->value, n);
             slot_spend(f, other);
             up->hash = fold_hash(s->value, n, &up->sums);
         } else {
@@ -176,16 +213,20 @@ static void rise(struct fold *f, uint32_t chunk, struct tree_node node)
             up->hash = s->hash;
         }
         up->value = s->value;
+        up->lent = s->lent;
         up->state = SLOT_HELD;
         up->hashed = true;
         s->value = NULL;
+        s->lent = false;
         s->state = SLOT_SPENT;
         node = above;
     }
 }
 
-enum fold_verdict fold_add(struct fold *f, uint32_t chunk, struct tree_node node,
-                           const float *values, const struct fold_sums *sums, uint64_t hash)
+/* lent NULL: values are copied. */
+static enum fold_verdict slot_fill(struct fold *f, uint32_t chunk, struct tree_node node,
+                                   const float *values, float *lent, const struct fold_sums *sums,
+                                   uint64_t hash)
 {
     struct slot *s;
 
@@ -194,14 +235,34 @@ enum fold_verdict fold_add(struct fold *f, uint32_t chunk, struct tree_node node
     if (s->state != SLOT_EMPTY)
         return s->hashed && s->hash != hash ? FOLD_CONFLICT : FOLD_DUPLICATE;
     spend_below(f, chunk, node);
-    s->value = buffer_take(f);
-    memcpy(s->value, values, fold_chunk_len(f, chunk) * sizeof *values);
+    s->value = lent != NULL ? lent : buffer_take(f);
+    s->lent = lent != NULL;
+    if (lent == NULL)
+        memcpy(s->value, values, fold_chunk_len(f, chunk) * sizeof *values);
     s->sums = sums != NULL ? *sums : (struct fold_sums){0};
     s->hash = hash;
     s->hashed = true;
     s->state = SLOT_HELD;
     rise(f, chunk, node);
     return FOLD_ACCEPTED;
+}
+
+enum fold_verdict fold_add(struct fold *f, uint32_t chunk, struct tree_node node,
+                           const float *values, const struct fold_sums *sums, uint64_t hash)
+{
+    return slot_fill(f, chunk, node, values, NULL, sums, hash);
+}
+
+enum fold_verdict fold_lend(struct fold *f, uint32_t chunk, struct tree_node node, float *values,
+                            const struct fold_sums *sums, uint64_t hash)
+{
+    return slot_fill(f, chunk, node, values, values, sums, hash);
+}
+
+bool fold_has(const struct fold *f, uint32_t chunk, struct tree_node node)
+{
+    CHECK(chunk < f->chunks && tree_node_is_valid(f->m, node));
+    return slot_at(f, chunk, node)->state != SLOT_EMPTY;
 }
 
 const float *fold_root(const struct fold *f, uint32_t chunk, struct fold_sums *sums)
@@ -269,4 +330,9 @@ size_t fold_missing(struct fold *f, struct tree_span *out, size_t cap)
 uint64_t fold_root_hash(const struct fold *f, uint32_t chunk)
 {
     return slot_at(f, chunk, (struct tree_node){f->height, 0})->hash;
+}
+
+bool fold_root_is_lent(const struct fold *f, uint32_t chunk)
+{
+    return slot_at(f, chunk, (struct tree_node){f->height, 0})->lent;
 }

@@ -75,6 +75,13 @@ struct host *host_new(const struct host_plan *plan, const float *params, uint64_
     if (plan->replicate)
         h->copy =
             replica_new(plan->layout, plan->copy_begin, plan->copy_end, plan->chunk_elems, version);
+    if (plan->half)
+        fold_use_half(h->fold);
+    if (plan->place != NULL)
+        shard_show(h->shard, plan->place, plan->half);
+    shard_use_spread(h->shard, plan->spread);
+    if (h->copy != NULL)
+        shard_use_spread(replica_shard(h->copy), plan->spread);
     h->opinions = opinions_new(plan->units, h->chunks);
     h->has_root = mem_zalloc(h->chunks, sizeof *h->has_root);
     h->is_acked = mem_zalloc(h->chunks, sizeof *h->is_acked);
@@ -109,13 +116,20 @@ static const float *root_of(void *self, uint32_t chunk)
     return fold_root(h->fold, chunk, NULL);
 }
 
+static void own_apply(struct host *h, float scale, float lr)
+{
+    if (h->plan.begins != NULL)
+        h->plan.begins(h->plan.begins_self, shard_version(h->shard) + 1);
+    shard_apply(h->shard, &h->plan.adamw, root_of, h, scale, lr);
+}
+
 /* Applies `last` and opens the next step. */
 static unsigned step_apply(struct host *h)
 {
     unsigned events = HOST_VERSION;
     uint64_t version;
 
-    shard_apply(h->shard, &h->plan.adamw, root_of, h, h->last.scale, h->last.lr);
+    own_apply(h, h->last.scale, h->last.lr);
     if (h->copy != NULL)
         replica_apply(h->copy, &h->plan.adamw, h->last.scale, h->last.lr);
     fold_reset(h->fold);
@@ -191,13 +205,13 @@ static void sumsq_take(struct host *h, uint32_t chunk, double value)
     h->sumsq[chunk] = value;
 }
 
-static void root_take(struct host *h, uint32_t chunk, size_t n, unsigned *events)
+static void root_take(struct host *h, uint32_t chunk, double sumsq, unsigned *events)
 {
     uint32_t mine = chunk - h->plan.chunk_begin;
 
     h->has_root[mine] = true;
     h->complete++;
-    sumsq_take(h, host_is_leader(h) ? chunk : mine, sum_squares(fold_root(h->fold, mine, NULL), n));
+    sumsq_take(h, host_is_leader(h) ? chunk : mine, sumsq);
     if (h->plan.replicate)
         *events |= HOST_REPLICA;
 }
@@ -223,45 +237,105 @@ static bool opinion_take(struct host *h, uint64_t step, uint64_t who, struct tre
     return op->state == OPINION_SETTLED;
 }
 
+int host_push_begin(const struct host *h, struct host_push *p, struct err *e)
+{
+    const struct host_plan *plan = &h->plan;
+
+    CHECK(p->count <= HOST_PARTS_MAX);
+    if (p->begin < plan->chunk_begin || p->count > h->chunks ||
+        p->begin > plan->chunk_end - p->count)
+        return err_set(e, ERR_INVALID, "push of chunks [%u, %u + %u), this host has [%u, %u)",
+                       p->begin, p->begin, p->count, plan->chunk_begin, plan->chunk_end);
+    for (uint32_t i = 0; i < p->count; i++) {
+        size_t n = fold_chunk_len(h->fold, p->begin + i - plan->chunk_begin);
+        if (p->n[i] != n)
+            return err_set(e, ERR_INVALID, "push of chunk %u with %zu floats, it has %zu",
+                           p->begin + i, p->n[i], n);
+    }
+    if (!tree_node_is_valid(plan->units, p->node))
+        return err_set(e, ERR_INVALID, "push of node (%u, %u), a step has %u units", p->node.level,
+                       p->node.index, plan->units);
+    if (p->step > shard_version(h->shard))
+        return err_set(e, ERR_INVALID,
+                       "push for step %" PRIu64 ", version %" PRIu64 " is the newest", p->step,
+                       shard_version(h->shard));
+    for (uint32_t i = 0; i < p->count; i++)
+        p->out[i] = (struct host_pushed){.verdict = HOST_STALE};
+    return 0;
+}
+
+static bool is_stale(const struct host *h, const struct host_push *p)
+{
+    return p->step < shard_version(h->shard) || host_is_done(h) || h->frozen;
+}
+
+void host_push_fold(struct host *h, struct host_push *p, uint32_t i)
+{
+    const struct fold_sums *sums = p->begin + i == 0 ? &p->sums : NULL;
+    uint32_t mine = p->begin + i - h->plan.chunk_begin;
+    struct host_pushed *out = &p->out[i];
+    enum fold_verdict folded;
+
+    if (is_stale(h, p))
+        return;
+    /* What is lent may have been added to when it comes again: its hash was checked then. */
+    out->verdict = HOST_CORRUPT;
+    if (!(p->lent && fold_has(h->fold, mine, p->node)) &&
+        fold_hash(p->values[i], p->n[i], sums) != p->hash[i])
+        return;
+    if (p->lent)
+        folded = fold_lend(h->fold, mine, p->node, p->values[i], sums, p->hash[i]);
+    else
+        folded = fold_add(h->fold, mine, p->node, p->values[i], sums, p->hash[i]);
+    out->folded = true;
+    out->verdict = folded == FOLD_ACCEPTED    ? HOST_ACCEPTED
+                   : folded == FOLD_DUPLICATE ? HOST_DUPLICATE
+                                              : HOST_CONFLICT;
+    if (folded == FOLD_ACCEPTED)
+        fold_note(h->fold, mine, p->node, p->who);
+    out->news = !h->has_root[mine] && fold_root(h->fold, mine, NULL) != NULL;
+    if (out->news)
+        out->sumsq = sum_squares(fold_root(h->fold, mine, NULL), p->n[i]);
+}
+
+int host_push_end(struct host *h, struct host_push *p, unsigned *events, struct err *e)
+{
+    bool advance = false;
+
+    *events = 0;
+    for (uint32_t i = 0; i < p->count; i++) {
+        const struct host_pushed *out = &p->out[i];
+        uint32_t mine = p->begin + i - h->plan.chunk_begin;
+        if (!out->folded)
+            continue;
+        if (opinion_take(h, p->step, p->who, p->node, mine, p->hash[i], events))
+            advance = true;
+        if (out->news)
+            root_take(h, p->begin + i, out->sumsq, events);
+        advance = advance || out->news;
+    }
+    return advance ? step_advance(h, events, e) : 0;
+}
+
 int host_push(struct host *h, uint64_t step, uint64_t who, struct tree_node node, uint32_t chunk,
               const float *values, size_t n, const struct fold_sums *sums, uint64_t hash,
               enum host_verdict *verdict, unsigned *events, struct err *e)
 {
-    uint32_t mine = chunk - h->plan.chunk_begin;
-    enum fold_verdict folded;
-    bool news, settled;
+    struct host_push p = {.step = step, .who = who, .node = node, .begin = chunk, .count = 1};
+    int rc;
 
     *events = 0;
-    if (chunk < h->plan.chunk_begin || chunk >= h->plan.chunk_end)
-        return err_set(e, ERR_INVALID, "push of chunk %u, this host has [%u, %u)", chunk,
-                       h->plan.chunk_begin, h->plan.chunk_end);
-    if (n != fold_chunk_len(h->fold, mine))
-        return err_set(e, ERR_INVALID, "push of chunk %u with %zu floats, it has %zu", chunk, n,
-                       fold_chunk_len(h->fold, mine));
-    if (!tree_node_is_valid(h->plan.units, node))
-        return err_set(e, ERR_INVALID, "push of node (%u, %u), a step has %u units", node.level,
-                       node.index, h->plan.units);
-    if (step > shard_version(h->shard))
-        return err_set(e, ERR_INVALID,
-                       "push for step %" PRIu64 ", version %" PRIu64 " is the newest", step,
-                       shard_version(h->shard));
-    *verdict = HOST_STALE;
-    if (step < shard_version(h->shard) || host_is_done(h) || h->frozen)
-        return 0;
-    *verdict = HOST_CORRUPT;
-    if (fold_hash(values, n, chunk == 0 ? sums : NULL) != hash)
-        return 0;
-    folded = fold_add(h->fold, mine, node, values, chunk == 0 ? sums : NULL, hash);
-    *verdict = folded == FOLD_ACCEPTED    ? HOST_ACCEPTED
-               : folded == FOLD_DUPLICATE ? HOST_DUPLICATE
-                                          : HOST_CONFLICT;
-    if (folded == FOLD_ACCEPTED)
-        fold_note(h->fold, mine, node, who);
-    settled = opinion_take(h, step, who, node, mine, hash, events);
-    news = !h->has_root[mine] && fold_root(h->fold, mine, NULL) != NULL;
-    if (news)
-        root_take(h, chunk, n, events);
-    return news || settled ? step_advance(h, events, e) : 0;
+    p.values[0] = (float *)(uintptr_t)values; /* only what is lent is written to */
+    p.n[0] = n;
+    p.hash[0] = hash;
+    if (sums != NULL)
+        p.sums = *sums;
+    rc = host_push_begin(h, &p, e);
+    if (rc != 0)
+        return rc;
+    host_push_fold(h, &p, 0);
+    *verdict = p.out[0].verdict;
+    return host_push_end(h, &p, events, e);
 }
 
 int host_waive(struct host *h, uint64_t step, struct tree_node node, unsigned *events,
@@ -374,6 +448,11 @@ const float *host_root(const struct host *h, uint32_t chunk, struct fold_sums *s
     return fold_root(h->fold, mine, sums);
 }
 
+bool host_root_is_lent(const struct host *h, uint32_t chunk)
+{
+    return fold_root_is_lent(h->fold, chunk - h->plan.chunk_begin);
+}
+
 int host_roots(struct host *h, uint64_t step, uint32_t begin, const double *sumsq, uint32_t n,
                unsigned *events, struct err *e)
 {
@@ -447,7 +526,7 @@ void host_roll(struct host *h, const struct host_close *close)
     if (!h->frozen || !isfinite(close->scale) || !isfinite(close->lr))
         return;
     if (shard_version(h->shard) == close->step && (has & HOST_HAS_ROOTS) != 0) {
-        shard_apply(h->shard, &h->plan.adamw, root_of, h, close->scale, close->lr);
+        own_apply(h, close->scale, close->lr);
         h->complete = 0; /* they belong to a closed step now */
         h->last = *close;
         h->has_last = true;

@@ -32,6 +32,7 @@
 #include "ps/fold.h"
 #include "ps/opinion.h"
 #include "ps/shard.h"
+#include "ps/spread.h"
 
 struct host_plan {
     const struct layout *layout; /* borrowed for the host's life */
@@ -48,6 +49,12 @@ struct host_plan {
     double lr, clip;
     struct adamw adamw;
     struct schedule schedule;
+    bool half;            /* the run's wire is bf16: nodes and what workers see are rounded to it */
+    float *place;         /* where workers read our chunks (shard_show()); NULL: nowhere */
+    struct spread spread; /* for work on many chunks */
+    /* Before the parameters of a new version are written to place; may be NULL. */
+    void (*begins)(void *self, uint64_t version);
+    void *begins_self;
 };
 
 /* Figures of a run, known to every host; part of the checkpoint, so that they survive a change of
@@ -93,6 +100,28 @@ void host_free(struct host *h);
 int host_push(struct host *h, uint64_t step, uint64_t who, struct tree_node node, uint32_t chunk,
               const float *values, size_t n, const struct fold_sums *sums, uint64_t hash,
               enum host_verdict *verdict, unsigned *events, struct err *e);
+#define HOST_PARTS_MAX 32
+/* A push of several chunks at once, in three parts: host_push_begin(); host_push_fold() for each
+ * chunk, on any threads; host_push_end(). The same as host_push() for one chunk after the other. */
+struct host_push {
+    uint64_t step, who;
+    struct tree_node node;
+    struct fold_sums sums; /* of chunk 0 */
+    bool lent;             /* values stay there, for the fold to write to, until the next version */
+    uint32_t begin, count;
+    float *values[HOST_PARTS_MAX];
+    size_t n[HOST_PARTS_MAX];
+    uint64_t hash[HOST_PARTS_MAX];
+    struct host_pushed {
+        enum host_verdict verdict;
+        bool folded, news; /* news: the chunk has its root now */
+        double sumsq;      /* of that */
+    } out[HOST_PARTS_MAX];
+};
+int host_push_begin(const struct host *h, struct host_push *p, struct err *e); /* ERR_INVALID */
+void host_push_fold(struct host *h, struct host_push *p, uint32_t i);
+int host_push_end(struct host *h, struct host_push *p, unsigned *events,
+                  struct err *e); /* ERR_NUMERIC */
 /* Leader: a host's sums of squares for chunks [begin, begin + n). ERR_STALE: of a closed step:
  * answer with host_last() if that is it. */
 int host_roots(struct host *h, uint64_t step, uint32_t begin, const double *sumsq, uint32_t n,
@@ -115,7 +144,8 @@ bool host_replica_due(
     const struct host *h,
     uint32_t chunk); /* ours; has its root, which the buddy is not known to have */
 const float *host_root(const struct host *h, uint32_t chunk, struct fold_sums *sums,
-                       uint64_t *hash); /* of a chunk of ours that has it; may be held */
+                       uint64_t *hash); /* of a chunk of ours that has it */
+bool host_root_is_lent(const struct host *h, uint32_t chunk); /* else it may be held (ps/floats.h) */
 
 #define HOST_JUDGED_MAX 8
 /* A question of whichever step that found somebody odd, or the sum tainted. */

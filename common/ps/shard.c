@@ -8,15 +8,20 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/pages.h"
 #include "ps/floats.h"
+#include "ps/half.h"
 
 struct shard {
     const struct layout *layout;
     size_t begin, elems, chunk_elems;
     uint32_t chunks;
     uint64_t version;
-    float **p;    /* [chunks] each counted */
+    float **p;    /* [chunks] each counted, but for a shard that is shown in fp32: in its place */
     float *m, *v; /* [elems] */
+    float *place; /* NULL: not shown */
+    bool half;
+    struct spread spread;
 };
 
 void shard_release(const float *held)
@@ -37,8 +42,8 @@ struct shard *shard_new(const struct layout *layout, size_t begin, size_t elems,
     s->chunks = (uint32_t)((elems + chunk_elems - 1) / chunk_elems);
     s->version = version;
     s->p = mem_zalloc(s->chunks, sizeof *s->p);
-    s->m = mem_zalloc(elems, sizeof *s->m);
-    s->v = mem_zalloc(elems, sizeof *s->v);
+    s->m = pages_new(elems * sizeof *s->m);
+    s->v = pages_new(elems * sizeof *s->v);
     for (uint32_t i = 0; i < s->chunks; i++) {
         s->p[i] = floats_new(shard_chunk_len(s, i));
         if (params != NULL)
@@ -50,16 +55,54 @@ struct shard *shard_new(const struct layout *layout, size_t begin, size_t elems,
     return s;
 }
 
+/* Parameters live where they are shown. */
+static bool is_in_place(const struct shard *s)
+{
+    return s->place != NULL && !s->half;
+}
+
+static void half_or_copy(const struct shard *s, float *to, const float *from, size_t n)
+{
+    if (s->half)
+        half_copy(to, from, n);
+    else
+        memcpy(to, from, n * sizeof *to);
+}
+
 void shard_free(struct shard *s)
 {
     if (s == NULL)
         return;
-    for (uint32_t i = 0; i < s->chunks; i++)
+    for (uint32_t i = 0; i < s->chunks && !is_in_place(s); i++)
         floats_release(s->p[i]);
     free(s->p);
-    free(s->m);
-    free(s->v);
+    pages_free(s->m, s->elems * sizeof *s->m);
+    pages_free(s->v, s->elems * sizeof *s->v);
     free(s);
+}
+
+void shard_show(struct shard *s, float *place, bool half)
+{
+    s->place = place;
+    s->half = half;
+    for (uint32_t i = 0; i < s->chunks; i++) {
+        float *shown = place + (size_t)i * s->chunk_elems;
+        half_or_copy(s, shown, s->p[i], shard_chunk_len(s, i));
+        if (!half) {
+            floats_release(s->p[i]);
+            s->p[i] = shown;
+        }
+    }
+}
+
+bool shard_is_shown(const struct shard *s)
+{
+    return s->place != NULL;
+}
+
+void shard_use_spread(struct shard *s, struct spread spread)
+{
+    s->spread = spread;
 }
 
 /* The chunk's floats, ours alone. */
@@ -67,7 +110,7 @@ static float *floats_own(struct shard *s, uint32_t chunk)
 {
     float *mine = s->p[chunk];
 
-    if (floats_is_shared(mine)) {
+    if (!is_in_place(s) && floats_is_shared(mine)) {
         mine = floats_new(shard_chunk_len(s, chunk));
         memcpy(mine, s->p[chunk], shard_chunk_len(s, chunk) * sizeof(float));
         floats_release(s->p[chunk]);
@@ -83,6 +126,8 @@ void shard_set(struct shard *s, uint32_t chunk, const float *p, const float *m, 
 
     if (p != NULL)
         memcpy(floats_own(s, chunk), p, bytes);
+    if (p != NULL && s->half)
+        half_copy(s->place + at, p, shard_chunk_len(s, chunk));
     if (m != NULL)
         memcpy(s->m + at, m, bytes);
     if (v != NULL)
@@ -107,22 +152,53 @@ uint64_t shard_version(const struct shard *s)
     return s->version;
 }
 
-const float *shard_hold(struct shard *s, uint32_t chunk)
+const float *shard_shown(const struct shard *s, uint32_t chunk)
 {
     CHECK(chunk < s->chunks);
+    return s->place != NULL ? s->place + (size_t)chunk * s->chunk_elems : s->p[chunk];
+}
+
+const float *shard_params(const struct shard *s, uint32_t chunk)
+{
+    CHECK(chunk < s->chunks);
+    return s->p[chunk];
+}
+
+const float *shard_hold(struct shard *s, uint32_t chunk)
+{
+    CHECK(chunk < s->chunks && s->place == NULL);
     floats_hold(s->p[chunk]);
     return s->p[chunk];
+}
+
+struct applying {
+    struct shard *s;
+    const struct adamw *a;
+    const float *(*grad)(void *self, uint32_t chunk);
+    void *self;
+    float scale, lr;
+};
+
+static void chunk_apply(void *arg, uint32_t i)
+{
+    const struct applying *x = arg;
+    struct shard *s = x->s;
+    size_t at = (size_t)i * s->chunk_elems, n = shard_chunk_len(s, i);
+    float *p = floats_own(s, i);
+
+    adamw_step(x->a, s->layout, s->begin + at, n, p, s->m + at, s->v + at, x->grad(x->self, i),
+               x->scale, x->lr, s->version + 1);
+    if (s->half)
+        half_copy(s->place + at, p, n);
 }
 
 void shard_apply(struct shard *s, const struct adamw *a,
                  const float *(*grad)(void *self, uint32_t chunk), void *self, float scale,
                  float lr)
 {
-    for (uint32_t i = 0; i < s->chunks; i++) {
-        size_t at = (size_t)i * s->chunk_elems;
-        adamw_step(a, s->layout, s->begin + at, shard_chunk_len(s, i), floats_own(s, i), s->m + at,
-                   s->v + at, grad(self, i), scale, lr, s->version + 1);
-    }
+    struct applying x = {s, a, grad, self, scale, lr};
+
+    spread_each(&s->spread, s->chunks, chunk_apply, &x);
     s->version++;
 }
 

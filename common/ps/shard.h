@@ -9,10 +9,12 @@
 #ifndef PS_SHARD_H
 #define PS_SHARD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "model/optim.h"
+#include "ps/spread.h"
 
 struct shard;
 /* Elements [begin, begin + elems) of the flat vector; begin is a multiple of chunk_elems. params
@@ -21,13 +23,22 @@ struct shard;
 struct shard *shard_new(const struct layout *layout, size_t begin, size_t elems, size_t chunk_elems,
                         const float *params, uint64_t version);
 void shard_free(struct shard *s);
+/* Before the first shard_set(): the parameters are shown at place [elems], which is borrowed, for
+ * those who read them there while the version lasts; half: as bf16 holds them (ps/half.h), beside
+ * the real ones, else they live there. Such a shard is updated in place and cannot be held. */
+void shard_show(struct shard *s, float *place, bool half);
+bool shard_is_shown(const struct shard *s);
+void shard_use_spread(struct shard *s, struct spread spread); /* for shard_apply() */
 /* A chunk as it was elsewhere, at the version of this shard. Copied; what is NULL stays. */
 void shard_set(struct shard *s, uint32_t chunk, const float *p, const float *m, const float *v);
 
 uint32_t shard_chunks(const struct shard *s);
 size_t shard_chunk_len(const struct shard *s, uint32_t chunk);
 uint64_t shard_version(const struct shard *s);
-/* A chunk's parameters as they are now, held until shard_release(). */
+/* A chunk's parameters as they are shown to workers, until the next shard_apply(). */
+const float *shard_shown(const struct shard *s, uint32_t chunk);
+const float *shard_params(const struct shard *s, uint32_t chunk); /* the real ones, until then */
+/* The same, held until shard_release(). Not of a shard that is shown (CHECKed). */
 const float *shard_hold(struct shard *s, uint32_t chunk);
 void shard_release(const float *held);
 

@@ -107,21 +107,125 @@ bool control_from_coordinator(enum control_type type)
     return i >= 0 && (types[i].side & SIDE_COORDINATOR) != 0;
 }
 
+/* The lists are large and of rare types: the others do without them. */
+static void lists_make(struct control *c, unsigned groups)
+{
+    if ((groups & G_PULSE) != 0)
+        c->lease = mem_zalloc(WIRE_LEASES_MAX, sizeof *c->lease);
+    if ((groups & G_MAP) != 0) {
+        c->host = mem_zalloc(WIRE_HOSTS_MAX, sizeof *c->host);
+        c->slot = mem_zalloc(WIRE_SLOTS_MAX, sizeof *c->slot);
+    }
+    if ((groups & G_HANDOVER) != 0)
+        c->source = mem_zalloc(WIRE_HOSTS_MAX, sizeof *c->source);
+    if ((groups & G_OPEN) != 0)
+        c->share = mem_zalloc(WIRE_SHARES_MAX, sizeof *c->share);
+}
+
 struct control *control_new(enum control_type type)
 {
     struct control *c = mem_zalloc(1, sizeof *c);
+    int at = type_find((uint32_t)type);
 
+    memset(c, 0, offsetof(struct control, lease));
     c->type = type;
     c->proto = WIRE_PROTO;
+    if (at >= 0)
+        lists_make(c, types[at].groups);
     return c;
+}
+
+static void list_copy(void *to, const void *from, uint32_t n, size_t size)
+{
+    if (n > 0 && to != NULL)
+        memcpy(to, from, n * size);
+}
+
+struct control *control_copy(const struct control *c)
+{
+    struct control *copy = control_new(c->type), lists = *copy;
+
+    *copy = *c;
+    copy->lease = lists.lease;
+    copy->host = lists.host;
+    copy->slot = lists.slot;
+    copy->source = lists.source;
+    copy->share = lists.share;
+    list_copy(copy->lease, c->lease, c->leases_n, sizeof *c->lease);
+    list_copy(copy->host, c->host, c->hosts_n, sizeof *c->host);
+    list_copy(copy->slot, c->slot, c->slots_n, sizeof *c->slot);
+    list_copy(copy->source, c->source, c->sources_n, sizeof *c->source);
+    list_copy(copy->share, c->share, c->shares_n, sizeof *c->share);
+    if (c->result != NULL)
+        copy->result = mem_strdup(c->result);
+    copy->next = copy->last = NULL;
+    copy->links_n = 0;
+    copy->links_bytes = 0;
+    return copy;
 }
 
 void control_free(struct control *c)
 {
-    if (c == NULL)
-        return;
-    free(c->result);
-    free(c);
+    while (c != NULL) {
+        struct control *next = c->next;
+
+        free(c->lease);
+        free(c->host);
+        free(c->slot);
+        free(c->source);
+        free(c->share);
+        free(c->result);
+        free(c);
+        c = next;
+    }
+}
+
+/* ---- chains ---------------------------------------------------------------------------------- */
+
+#define ENVELOPE_BYTES 1024 /* for all that is not of a task */
+#define TASK_BYTES 200      /* seven numbers of up to 11 bytes, a digest, lengths */
+
+/* What a link needs on the wire, at most. */
+static size_t link_bytes(const struct control *c)
+{
+    return TASK_BYTES + strlen(c->task_kind) + strlen(c->text) +
+           (c->result != NULL ? strlen(c->result) : 0);
+}
+
+static bool is_of_task(const struct control *c)
+{
+    int at = type_find((uint32_t)c->type);
+
+    return at >= 0 && (types[at].groups & G_TASK) != 0 && c->task != 0 &&
+           c->type != CONTROL_LOG;
+}
+
+bool control_join(struct control *head, struct control *more)
+{
+    size_t bytes = link_bytes(more);
+
+    if (head->type != more->type || !is_of_task(head) || !is_of_task(more) || more->next != NULL ||
+        head->links_n + 2 > WIRE_BATCH_MAX)
+        return false;
+    if (head->links_bytes == 0)
+        head->links_bytes = ENVELOPE_BYTES + link_bytes(head);
+    if (head->links_bytes + bytes > WIRE_FRAME_MAX)
+        return false;
+    *(head->last != NULL ? &head->last->next : &head->next) = more;
+    head->last = more;
+    head->links_n++;
+    head->links_bytes += bytes;
+    return true;
+}
+
+struct control *control_split(struct control *c)
+{
+    struct control *rest = c->next;
+
+    c->next = c->last = NULL;
+    c->links_n = 0;
+    c->links_bytes = 0;
+    return rest;
 }
 
 /* ---- out ------------------------------------------------------------------------------------- */
@@ -138,8 +242,8 @@ struct packing {
     Steer__Machine machine;
     Steer__Pulse pulse;
     Steer__Terms terms;
-    Steer__Task task;
-    Steer__Outcome outcome;
+    Steer__Task *task, **task_at; /* one a link of the chain */
+    Steer__Outcome *outcome, **outcome_at;
     Steer__Session session;
     Steer__Training training;
     Steer__Map map;
@@ -169,6 +273,7 @@ static void machine_pack(const struct control *c, struct packing *p)
     p->machine.build = bytes_of(c->build);
     p->machine.fingerprint = bytes_of(c->fingerprint);
     p->machine.blas = bytes_of(c->blas);
+    p->machine.fingerprint_bf16 = bytes_of(c->fingerprint_bf16);
     p->envelope.machine = &p->machine;
 }
 
@@ -206,27 +311,48 @@ static void terms_pack(const struct control *c, struct packing *p)
 
 static void task_pack(const struct control *c, struct packing *p)
 {
-    steer__task__init(&p->task);
-    p->task.job = c->job;
-    p->task.task = c->task;
-    p->task.epoch = c->epoch;
-    p->task.attempt = c->attempt;
-    p->task.kind = bytes_of(c->task_kind);
-    p->task.index = c->index;
-    p->task.begin = c->begin;
-    p->task.end = c->end;
-    p->task.context = bytes_of(c->context.hex);
-    p->envelope.task = &p->task;
+    size_t n = 0, links = 1 + (size_t)c->links_n;
+
+    p->task = mem_alloc(links * (sizeof *p->task + sizeof *p->task_at));
+    p->task_at = (Steer__Task **)(void *)(p->task + links);
+    for (; c != NULL; c = c->next, n++) {
+        Steer__Task *t = p->task_at[n] = &p->task[n];
+
+        steer__task__init(t);
+        t->job = c->job;
+        t->task = c->task;
+        t->epoch = c->epoch;
+        t->attempt = c->attempt;
+        t->kind = bytes_of(c->task_kind);
+        t->index = c->index;
+        t->begin = c->begin;
+        t->end = c->end;
+        t->context = bytes_of(c->context.hex);
+    }
+    CHECK(n == links);
+    p->envelope.n_task = n;
+    p->envelope.task = p->task_at;
 }
 
 static void outcome_pack(const struct control *c, struct packing *p)
 {
-    steer__outcome__init(&p->outcome);
-    if (c->result != NULL)
-        p->outcome.result = bytes_of(c->result);
-    p->outcome.code = c->code;
-    p->outcome.text = bytes_of(c->text);
-    p->envelope.outcome = &p->outcome;
+    size_t n = 0, links = 1 + (size_t)c->links_n;
+
+    p->outcome = mem_alloc(links * (sizeof *p->outcome + sizeof *p->outcome_at));
+    p->outcome_at = (Steer__Outcome **)(void *)(p->outcome + links);
+    for (; c != NULL; c = c->next, n++) {
+        Steer__Outcome *o = p->outcome_at[n] = &p->outcome[n];
+
+        steer__outcome__init(o);
+        if (c->result != NULL)
+            o->result = bytes_of(c->result);
+        o->code = c->code;
+        o->text = bytes_of(c->text);
+        o->busy_us = c->busy_us;
+    }
+    CHECK(n == links);
+    p->envelope.n_outcome = n;
+    p->envelope.outcome = p->outcome_at;
 }
 
 static void session_pack(const struct control *c, struct packing *p)
@@ -390,6 +516,8 @@ void control_pack(const struct control *c, struct buf *out)
     size_t size;
 
     CHECK(at >= 0);
+    p->task = NULL;
+    p->outcome = NULL;
     steer__envelope__init(&p->envelope);
     p->envelope.proto = c->proto;
     p->envelope.type = (uint32_t)c->type;
@@ -403,6 +531,8 @@ void control_pack(const struct control *c, struct buf *out)
     buf_reserve(out, size);
     out->len += steer__envelope__pack(&p->envelope, (uint8_t *)out->data + out->len);
     out->data[out->len] = '\0';
+    free(p->task);
+    free(p->outcome);
     free(p);
 }
 
@@ -437,6 +567,7 @@ static int machine_take(const Steer__Envelope *v, struct control *c, struct err 
     TRY(TAKE("build", m->build, c->build));
     TRY(TAKE("fingerprint", m->fingerprint, c->fingerprint));
     TRY(TAKE("blas", m->blas, c->blas));
+    TRY(TAKE("fingerprint_bf16", m->fingerprint_bf16, c->fingerprint_bf16));
     c->boot = m->boot;
     c->roles = m->roles;
     c->threads = m->threads;
@@ -471,10 +602,8 @@ static int terms_take(const Steer__Envelope *v, struct control *c, struct err *e
     return 0;
 }
 
-static int task_take(const Steer__Envelope *v, struct control *c, struct err *e)
+static int task_take_one(const Steer__Task *t, struct control *c, struct err *e)
 {
-    const Steer__Task *t = v->task;
-
     TRY(TAKE("kind", t->kind, c->task_kind));
     TRY(digest_take("context", t->context, &c->context, e));
     c->job = t->job;
@@ -487,10 +616,28 @@ static int task_take(const Steer__Envelope *v, struct control *c, struct err *e)
     return 0;
 }
 
-static int outcome_take(const Steer__Envelope *v, struct control *c, struct err *e)
+/* The head takes the first one; each further one gets a link. */
+static int task_take(const Steer__Envelope *v, struct control *c, struct err *e)
 {
-    const Steer__Outcome *o = v->outcome;
+    struct control *at = c;
 
+    if (v->n_task > WIRE_BATCH_MAX)
+        return err_set(e, ERR_LIMIT, "it speaks of %zu tasks, the limit is %d", v->n_task,
+                       WIRE_BATCH_MAX);
+    TRY(task_take_one(v->task[0], c, e));
+    for (size_t i = 1; i < v->n_task; i++) {
+        at->next = control_new(c->type);
+        at = c->last = at->next;
+        c->links_n++;
+        memcpy(at->cluster, c->cluster, sizeof at->cluster);
+        at->term = c->term;
+        TRY(task_take_one(v->task[i], at, e));
+    }
+    return 0;
+}
+
+static int outcome_take_one(const Steer__Outcome *o, struct control *c, struct err *e)
+{
     TRY(TAKE("text", o->text, c->text));
     c->code = o->code;
     if (o->result.len > WIRE_RESULT_MAX)
@@ -500,6 +647,17 @@ static int outcome_take(const Steer__Envelope *v, struct control *c, struct err 
         return err_set(e, ERR_INVALID, "result is not UTF-8 without NUL");
     if (o->result.len > 0)
         c->result = mem_strndup((const char *)o->result.data, o->result.len);
+    c->busy_us = o->busy_us;
+    return 0;
+}
+
+/* Where tasks are spoken of too there is one for each; takers run in order, so the chain is there. */
+static int outcome_take(const Steer__Envelope *v, struct control *c, struct err *e)
+{
+    if (v->n_outcome != (size_t)c->links_n + 1)
+        return err_set(e, ERR_INVALID, "%zu outcomes for %u tasks", v->n_outcome, c->links_n + 1);
+    for (size_t i = 0; i < v->n_outcome; i++, c = c->next)
+        TRY(outcome_take_one(v->outcome[i], c, e));
     return 0;
 }
 
@@ -669,8 +827,8 @@ static int groups_take(const Steer__Envelope *v, struct control *c, unsigned gro
     } takers[] = {{G_MACHINE, "machine", v->machine, machine_take},
                   {G_PULSE, "pulse", v->pulse, pulse_take},
                   {G_TERMS, "terms", v->terms, terms_take},
-                  {G_TASK, "task", v->task, task_take},
-                  {G_OUTCOME, "outcome", v->outcome, outcome_take},
+                  {G_TASK, "task", v->n_task > 0 ? v->task : NULL, task_take},
+                  {G_OUTCOME, "outcome", v->n_outcome > 0 ? v->outcome : NULL, outcome_take},
                   {G_SESSION, "session", v->session, session_take},
                   {G_TRAINING, "training", v->training, training_take},
                   {G_MAP, "map", v->map, map_take},
@@ -723,7 +881,7 @@ int control_unpack(const void *frame, size_t len, struct control **out, struct e
     v = steer__envelope__unpack(&allocator, len, frame);
     if (v == NULL)
         return err_set(e, ERR_INVALID, "control frame of %zu bytes is no envelope", len);
-    c = control_new(CONTROL_HELLO);
+    c = control_new(type_find(v->type) >= 0 ? (enum control_type)v->type : CONTROL_HELLO);
     rc = envelope_take(v, c, e);
     steer__envelope__free_unpacked(v, &allocator);
     if (rc != 0 && rc != ERR_UNSUPPORTED) {

@@ -4,6 +4,10 @@
  * NUL-terminated inside, UTF-8, bounded by the arrays. Each message carries protocol version,
  * cluster id and coordinator term; stale ones are refused (ERR_STALE) and counted. Who may say what
  * in which state: proto/README.md.
+ *
+ * What is said of tasks (TASK, TASK_DONE, TASK_FAILED, TASK_CANCEL, ACK) may be said of many in one
+ * frame: a chain by `next`, made by control_join(). A chain is packed, unpacked and freed by its
+ * head; each link has the head's type, cluster and term, so it reads like a message of its own.
  */
 #ifndef WIRE_CONTROL_H
 #define WIRE_CONTROL_H
@@ -16,9 +20,10 @@
 #include "base/digest.h"
 #include "base/err.h"
 
-#define WIRE_PROTO 2u
+#define WIRE_PROTO 3u
 #define WIRE_FRAME_MAX (64u << 10)
 #define WIRE_LEASES_MAX 64
+#define WIRE_BATCH_MAX 256 /* tasks that one frame speaks of */
 #define WIRE_HOSTS_MAX 64
 #define WIRE_SLOTS_MAX 256
 #define WIRE_OPINIONS_MAX 8
@@ -124,10 +129,12 @@ struct control {
     uint32_t roles, threads;
     uint64_t memory_bytes;
     char build[WIRE_TEXT_MAX], fingerprint[WIRE_TEXT_MAX], blas[WIRE_TEXT_MAX];
+    char fingerprint_bf16[WIRE_TEXT_MAX]; /* HELLO: "" = takes no job with numerics: bf16 */
     uint64_t progress; /* HEARTBEAT: bumped by compute threads */
     bool draining;     /* HEARTBEAT, HELLO */
     uint32_t leases_n; /* HELLO, HEARTBEAT: what it holds */
-    struct control_lease lease[WIRE_LEASES_MAX];
+    struct control_lease *lease; /* [WIRE_LEASES_MAX]; this and the other lists are there for the
+                                    types that carry them, else NULL */
     /* WELCOME */
     uint32_t heartbeat_ms, lease_ms;
     char http[WIRE_TEXT_MAX]; /* base URL for artefacts */
@@ -139,6 +146,7 @@ struct control {
     struct digest context; /* TASK, SESSION_OPEN: the context document */
     char *result; /* TASK_DONE: JSON {"outputs":{},"metrics":{}}, heap, <= 48 KiB; SESSION_*: JSON
                      of figures */
+    uint64_t busy_us; /* TASK_DONE: of a thread */
     int32_t code; /* failures, REJECT: enum err_code */
     char text[1024]; /* failures, REJECT, CLOSE: why; LOG: lines; WELCOME: what its operator should
                         know, "" = nothing */
@@ -152,10 +160,10 @@ struct control {
                                DONE: published */
     struct digest examples, init; /* OPEN: training examples; initial model directory */
     uint32_t hosts_n;
-    struct control_host host[WIRE_HOSTS_MAX];
+    struct control_host *host; /* [WIRE_HOSTS_MAX] */
     uint64_t assignment;
     uint32_t slots_n;
-    struct control_slot slot[WIRE_SLOTS_MAX];
+    struct control_slot *slot; /* [WIRE_SLOTS_MAX] */
     double loss, grad_norm, lr; /* STATUS: of the last closed step; loss is the weighted mean */
     double tokens_per_s;
     uint64_t tokens; /* STATUS: rows processed since version 0 of this attempt's lineage */
@@ -169,7 +177,7 @@ struct control {
         audited; /* leader: nodes about which two workers agreed, since the attempt was opened */
     uint64_t damaged;  /* pushes that came with a wrong hash, since the attempt was opened there */
     uint32_t shares_n; /* leader: of the last closed step */
-    struct control_share share[WIRE_SHARES_MAX];
+    struct control_share *share; /* [WIRE_SHARES_MAX] */
     uint64_t duplicates, stale; /* STATUS: pushes that were there already, or belonged to a closed
                                    step; over all hosts, since the attempt was opened */
     /* Handover. FREEZE: edge. FROZEN: version, figures and the tail's, roots (bits: for which of
@@ -186,7 +194,7 @@ struct control {
     double tail_loss;
     uint64_t tail_steps;
     uint32_t sources_n;
-    struct control_source source[WIRE_HOSTS_MAX];
+    struct control_source *source; /* [WIRE_HOSTS_MAX] */
     double audit; /* OPEN: share of the nodes that two workers must agree about, 0..1; below 0:
                      several numerics classes, so that equal keys need not have equal values */
     /* OPINION, WAIVE: node (level, node) of step `step`, chunk `chunk` */
@@ -197,10 +205,20 @@ struct control {
     bool settled; /* two different workers agree */
     bool tainted; /* ... and what had been added up was another value */
     uint64_t odd; /* control_who() of the worker that was outvoted; 0 = nobody */
+    /* The chain. */
+    struct control *next, *last; /* last: of the head */
+    uint32_t links_n;            /* of the head: beside itself */
+    size_t links_bytes;          /* of the head: what all may need on the wire, at most */
 };
 
 struct control *control_new(enum control_type type); /* zeroed, proto set */
-void control_free(struct control *c);
+struct control *control_copy(const struct control *c); /* of this link only */
+void control_free(struct control *c);                  /* and of what is behind it */
+/* Puts `more`, taken, behind what head has. False, and nothing happened: it is of another type or
+ * not said of a task, or the frame is full. */
+bool control_join(struct control *head, struct control *more);
+/* Takes what is behind c off it; NULL: nothing. */
+struct control *control_split(struct control *c);
 void control_pack(const struct control *c, struct buf *out); /* appends; CHECKs WIRE_FRAME_MAX */
 /* ERR_INVALID, ERR_LIMIT: a bad frame. ERR_UNSUPPORTED: another WIRE_PROTO (*out is then given with
  * proto, cluster and term only, so that the refusal can name it). Which fields a type carries: the

@@ -71,6 +71,10 @@ size_t params_pack(const struct params_head *h, uint8_t out[PARAMS_HEAD_MAX])
     p.freeze = h->freeze;
     p.duplicates = h->duplicates;
     p.stale = h->stale;
+    p.region_id = h->region.id;
+    p.region_bytes = h->region.bytes;
+    p.region_pid = h->region.pid;
+    p.region_fd = h->region.fd;
     CHECK(steer__parcel__get_packed_size(&p) <= PARAMS_HEAD_MAX);
     return steer__parcel__pack(&p, out);
 }
@@ -81,6 +85,7 @@ static uint32_t frames_of(const Steer__Parcel *p)
     switch (p->type) {
     case PARAMS_CHUNKS:
     case PARAMS_PUSH:
+        return p->region_bytes == 0 ? p->count : 0;
     case PARAMS_REPLICA:
         return p->count;
     case PARAMS_STATE:
@@ -148,7 +153,9 @@ int params_unpack(const void *frame, size_t len, int frames, struct params_head 
                                 .freeze = p->freeze != 0,
                                 .duplicates = p->duplicates,
                                 .stale = p->stale,
-                                .who = p->who};
+                                .who = p->who,
+                                .region = {p->region_id, p->region_bytes, p->region_pid,
+                                           p->region_fd}};
     if (p->n_hash > 0)
         memcpy(out->hash, p->hash, p->n_hash * sizeof *p->hash);
     if (p->n_state > 0)

@@ -2,8 +2,8 @@
  * params: messages of the data plane as plain nouns. A message is this head in frame 0 and raw
  * arrays in the frames behind it:
  *
- *   CHUNKS   one frame a chunk: its parameters
- *   PUSH     one frame a chunk: its sum
+ *   CHUNKS   one frame a chunk: its parameters; with a region: none
+ *   PUSH     one frame a chunk: its sum; with a region: none
  *   ROOTS    one frame: count doubles
  *   SAVED    one frame: count x 64 hex digits; back to the host without a frame: acknowledged
  *   REPLICA  one frame a chunk: its root
@@ -55,6 +55,11 @@ struct params_head {
     bool freeze;                /* APPLY: and stand still then */
     uint64_t who;               /* PUSH: control_who() of the worker */
     uint64_t duplicates, stale; /* ROOTS: pushes that were so at this host, since it was opened */
+    /* PULL, CHUNKS, PUSH: memory of the sender, as net/region.h names it; bytes 0: none. */
+    struct params_region {
+        uint64_t id, bytes;
+        uint32_t pid, fd;
+    } region;
 };
 
 size_t params_pack(const struct params_head *h,

@@ -15,6 +15,7 @@
 struct bench_spread {
     double median, low, high; /* quartiles */
     int runs;
+    double min, max;
 };
 
 /* Times work(self, thread) run by `threads` threads at once, `runs` times; seconds [runs], one a
@@ -28,8 +29,12 @@ double bench_sgemm(int threads, int n, double seconds);
 double bench_memory(int threads, double seconds); /* GB/s read, from outside every cache */
 /* CPU, cores, kernel family and numerics class of this process, once at the start. */
 void bench_machine(void);
-/* "figure: NAME: 1234 UNIT [1200, 1260] of 5 runs, ratio NOTE"; JSON to the file named by
- * BENCH_JSON, if it is set. ratio: NaN = none. */
+/* First thing in main(): takes `--json FILE` out of the arguments (BENCH_JSON does the same for
+ * programs that take none) and the name of the bench from the program's. Gives the new argc. */
+int bench_args(int argc, char **argv);
+/* "figure: NAME: 1234 UNIT [1200, 1260] of 5 runs, ratio NOTE", and a JSON line in the form that
+ * tests/bench/README.md describes. ratio: share of the bound that was reached, 1 = all of it, NaN =
+ * none is known; note: what the bound is. */
 void bench_say(const char *name, const struct bench_spread *value, const char *unit, double ratio,
                const char *note);
 

@@ -1,6 +1,7 @@
 #include <cblas.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,8 +72,12 @@ struct bench_spread bench_spread_of(double *values, int n)
 {
     CHECK(n >= 1);
     qsort(values, (size_t)n, sizeof *values, by_value);
-    return (struct bench_spread){values[n / 2], values[n / 4], values[(3 * n) / 4 - (n % 4 == 0)],
-                                 n};
+    return (struct bench_spread){.median = values[n / 2],
+                                 .low = values[n / 4],
+                                 .high = values[(3 * n) / 4 - (n % 4 == 0)],
+                                 .runs = n,
+                                 .min = values[0],
+                                 .max = values[n - 1]};
 }
 
 struct square {
@@ -167,10 +172,51 @@ void bench_machine(void)
            openblas_get_corename());
 }
 
+static const char *bench = "bench", *json_path;
+
+int bench_args(int argc, char **argv)
+{
+    const char *slash = strrchr(argv[0], '/');
+    int kept = 1;
+
+    bench = slash != NULL ? slash + 1 : argv[0];
+    if (strncmp(bench, "bench_", 6) == 0)
+        bench += 6;
+    json_path = getenv("BENCH_JSON");
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--json") == 0 && i + 1 < argc)
+            json_path = argv[++i];
+        else
+            argv[kept++] = argv[i];
+    }
+    argv[kept] = NULL;
+    return kept;
+}
+
+static bool is_rate(const char *unit)
+{
+    return strstr(unit, "/s") != NULL;
+}
+
+static void say_json(FILE *f, const char *name, const struct bench_spread *value, const char *unit,
+                     double ratio, const char *note)
+{
+    fprintf(f,
+            "{\"bench\":\"%s\",\"case\":\"%s\",\"unit\":\"%s\",\"median\":%.6g,\"min\":%.6g,"
+            "\"max\":%.6g,\"runs\":%d",
+            bench, name, unit, value->median, value->min, value->max, value->runs);
+    if (strncmp(note, "of ", 3) == 0)
+        note += 3;
+    if (!isnan(ratio) && ratio > 0.0)
+        fprintf(f, ",\"bound\":{\"name\":\"%s\",\"value\":%.6g},\"ratio\":%.4g", note,
+                is_rate(unit) ? value->median / ratio : value->median * ratio, ratio);
+    fprintf(f, ",\"class\":\"%s\"}\n", gemm_kernels());
+}
+
 void bench_say(const char *name, const struct bench_spread *value, const char *unit, double ratio,
                const char *note)
 {
-    const char *path = getenv("BENCH_JSON");
+    const char *path = json_path != NULL ? json_path : getenv("BENCH_JSON");
     FILE *f;
 
     printf("figure: %s: %.6g %s [%.4g, %.4g] of %d runs", name, value->median, unit, value->low,
@@ -182,12 +228,6 @@ void bench_say(const char *name, const struct bench_spread *value, const char *u
     f = path != NULL ? fopen(path, "a") : NULL;
     if (f == NULL)
         return;
-    fprintf(f,
-            "{\"name\":\"%s\",\"median\":%.6g,\"low\":%.6g,\"high\":%.6g,\"runs\":%d,\"unit\":"
-            "\"%s\",\"kernels\":\"%s\"",
-            name, value->median, value->low, value->high, value->runs, unit, gemm_kernels());
-    if (!isnan(ratio))
-        fprintf(f, ",\"ratio\":%.4g,\"ratio_to\":\"%s\"", ratio, note);
-    fprintf(f, "}\n");
+    say_json(f, name, value, unit, ratio, note);
     fclose(f);
 }

@@ -112,7 +112,7 @@ static void *compute(void *self)
     CHECK(ps_client_pull(client, 0, params, &version, &check, &e) == 0);
     while (version < steps) {
         CHECK(ps_client_push(client, version, (struct tree_node){0, (uint32_t)me}, 0, chunks, grad,
-                             &sums, &check, &e) == 0);
+                             NULL, &sums, &check, &e) == 0);
         CHECK(ps_client_pull(client, version + 1, params, &version, &check, &e) == 0);
     }
     ps_client_free(client);

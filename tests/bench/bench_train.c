@@ -2,12 +2,13 @@
  * How fast threads train: forward, loss and backward of packed units; tokens per second, GFLOP/s and the share of what sgemm
  * by the same BLAS does in the same second on as many threads.
  * FLOPs counted: 6 per weight of a matrix and row that it is applied to (head and what follows the last attention: target
- * rows only), and the causal half of attention, forward 4 and backward 10 per query, key and channel.
- * usage: bench_train [--json FILE] [seconds [row of the table [threads]]]
+ * rows only), and the causal half of attention, forward 4 and backward 10 per query, key and channel. Each shape in fp32 and with
+ * bfloat16 products, both against fp32 sgemm. usage: bench_train [seconds [row of the table [f32|bf16 [threads]]]]
  */
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "model/bf16.h"
 #include "tests/bench/bench.h"
 #include "tests/unit/model/model_fixture.h"
 
@@ -124,7 +125,7 @@ static real *params_new(const struct dims *d)
 }
 
 /* Rounds of the unit and of sgemm by turns. */
-static void bench(const struct shape *s, int threads, double seconds)
+static void bench(const struct shape *s, enum gemm_kind kind, int threads, double seconds)
 {
     struct job j = {.shape = s, .params = params_new(&s->dims)};
     double rate[BENCH_RUNS_MAX], ratio[BENCH_RUNS_MAX], spent = 0.0;
@@ -136,6 +137,7 @@ static void bench(const struct shape *s, int threads, double seconds)
     for (int i = 0; i < threads; i++) {
         j.grad[i] = mem_large(dims_params(&s->dims) * sizeof(real));
         j.work[i] = workspace_new(&s->dims, j.batch.rows, j.batch.seqs, j.batch.targets);
+        workspace_set_gemm(j.work[i], kind);
     }
     bench_time(threads, 1, unit_train, &j, rate); /* touches every page */
     while (rounds < 5 || (spent < seconds && rounds < BENCH_RUNS_MAX)) {
@@ -149,7 +151,8 @@ static void bench(const struct shape *s, int threads, double seconds)
     }
     of_rate = bench_spread_of(rate, rounds);
     of_ratio = bench_spread_of(ratio, rounds);
-    snprintf(name, sizeof name, "train %s, %d thread%s", s->name, threads, threads > 1 ? "s" : "");
+    snprintf(name, sizeof name, "train %s%s, %d thread%s", kind == GEMM_BF16 ? "bf16 " : "",
+             s->name, threads, threads > 1 ? "s" : "");
     bench_say(name, &of_rate, "tokens/s", of_ratio.median, "of sgemm 768 in the same second");
     printf("        %.1f GFLOP/s, %.1f MB of workspace a thread\n",
            of_rate.median / (double)j.batch.rows * flops(s) * 1e-9,
@@ -165,17 +168,17 @@ static void bench(const struct shape *s, int threads, double seconds)
 int main(int argc, char **argv)
 {
     double seconds;
+    static const char *const kind[] = {"f32", "bf16"};
 
-    if (argc > 2 && strcmp(argv[1], "--json") == 0) {
-        setenv("BENCH_JSON", argv[2], 1);
-        argc -= 2;
-        argv += 2;
-    }
+    argc = bench_args(argc, argv);
     seconds = argc > 1 ? atof(argv[1]) : 1.0;
     bench_machine();
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         for (int threads = 1; threads <= 2; threads++)
-            if ((argc <= 2 || (size_t)atoi(argv[2]) == i) && (argc <= 3 || atoi(argv[3]) == threads))
-                bench(&shapes[i], threads, seconds);
+            for (int k = GEMM_F32; k <= (bf16_how() != BF16_NONE ? GEMM_BF16 : GEMM_F32); k++)
+                if ((argc <= 2 || (size_t)atoi(argv[2]) == i) &&
+                    (argc <= 3 || strcmp(argv[3], kind[k]) == 0) &&
+                    (argc <= 4 || atoi(argv[4]) == threads))
+                    bench(&shapes[i], (enum gemm_kind)k, threads, seconds);
     return 0;
 }

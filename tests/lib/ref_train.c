@@ -2,9 +2,11 @@
  * ref_train: a training run again, in one straight loop, without any of the distributed code: no
  * fold, no shard, no host, no session. From the manifest of a finished run (it names the examples,
  * the initial model, the seed, the shape of a step) and the spec (learning rate and the like) it
- * recomputes everything and prints the manifest's SHA-256 and that of the parameters, which must be
- * equal to the run's. Shared with the run: the numerics of one unit (transformer_train), the
+ * recomputes everything and prints the loss of every step ("step 7 2.31"), the manifest's SHA-256 and
+ * that of the parameters, which must be equal to the run's. Shared with the run: the numerics of one unit (transformer_train), the
  * optimiser's formula (adamw_step), which samples a unit has (units_deal), the checkpoint's format.
+ *
+ * A wire of bf16 is rounding at fixed places, so it is done here too.
  *
  * usage: ref_train SPEC.yaml STAGE MANIFEST.json BLOBS_DIR     (STAGE "" for a spec that is no
  * pipeline)
@@ -24,6 +26,7 @@
 #include "model/gemm.h"
 #include "modelfile/modeldir.h"
 #include "ps/ckpt.h"
+#include "ps/half.h"
 #include "ps/units.h"
 #include "store/blob.h"
 
@@ -34,6 +37,8 @@ struct ref {
     struct examples *examples;
     struct workspace *work;
     struct batch batch;
+    bool half;   /* the wire was bf16: what is computed with, and every sum, is rounded */
+    float *seen; /* the parameters that gradients are of */
     struct unit_sample *sample;
     float *mom, *vel, *grad[40]; /* one gradient a level of the recursion */
 };
@@ -62,7 +67,9 @@ static void unit(struct ref *r, uint32_t u, float *grad, struct fold_sums *sums)
                             &r->batch);
     memset(grad, 0, r->m.params * sizeof *grad);
     if (r->batch.targets > 0)
-        transformer_train(&r->model.dims, r->model.params, &r->batch, grad, NULL, r->work, &out);
+        transformer_train(&r->model.dims, r->seen, &r->batch, grad, NULL, r->work, &out);
+    if (r->half)
+        half_round(grad, r->m.params);
     *sums = (struct fold_sums){out.loss_sum, out.weight_sum, (uint64_t)r->batch.rows};
 }
 
@@ -86,6 +93,8 @@ static void node(struct ref *r, uint32_t level, uint32_t begin, uint32_t end, fl
     node(r, level - 1, middle, end, r->grad[level], &right);
     for (size_t i = 0; i < r->m.params; i++)
         grad[i] += r->grad[level][i];
+    if (r->half)
+        half_round(grad, r->m.params);
     sums->loss += right.loss;
     sums->weight += right.weight;
     sums->tokens += right.tokens;
@@ -111,6 +120,8 @@ static void step_run(struct ref *r, uint64_t step)
     struct fold_sums sums;
     double norm, weight;
 
+    if (r->half)
+        half_copy(r->seen, r->model.params, r->m.params);
     units_deal(r->m.seed, step, r->m.global_batch, r->m.units, examples_count(r->examples),
                length_of, r->examples, r->sample);
     node(r, tree_height(r->m.units), 0, r->m.units, grad, &sums);
@@ -121,6 +132,7 @@ static void step_run(struct ref *r, uint64_t step)
     adamw_step(&t->adamw, &r->model.layout, 0, r->m.params, r->model.params, r->mom, r->vel, grad,
                (float)(clip_scale(norm, t->grad_clip) / weight),
                (float)schedule_lr(&t->schedule, t->lr, step + 1, r->m.steps), step + 1);
+    printf("step %" PRIu64 " %.9g\n", step + 1, sums.loss / weight);
     r->m.figures.tokens += sums.tokens;
     if (step >= r->m.steps - (r->m.steps + 9) / 10) {
         r->m.figures.tail_loss += sums.loss / weight;
@@ -171,10 +183,14 @@ static void open_all(struct ref *r, const char *spec_path, const char *stage, co
     run_train_bounds(&task, &rows, &seqs, &targets);
     batch_init(&r->batch, rows, seqs, targets, targets * (r->model.dims.head_out + 1));
     r->work = workspace_new(&r->model.dims, rows, seqs, targets);
+    r->m.bf16 = spec_trains_bf16(r->spec);
+    workspace_set_gemm(r->work, r->m.bf16 ? GEMM_BF16 : GEMM_F32);
     r->sample = mem_zalloc(r->m.global_batch, sizeof *r->sample);
     r->mom = mem_zalloc(r->m.params, sizeof(float));
     r->vel = mem_zalloc(r->m.params, sizeof(float));
     r->grad[0] = mem_zalloc(r->m.params, sizeof(float));
+    r->half = strcmp(r->spec->train.wire, "bf16") == 0;
+    r->seen = r->half ? mem_zalloc(r->m.params, sizeof(float)) : r->model.params;
 }
 
 static void print_all(struct ref *r)

@@ -175,8 +175,7 @@ WRAP(void, dispatch_action, struct coordinator *c, const struct sched_action *ac
     __real_dispatch_action(c, act);
 }
 
-void __real_control_pack(const struct control *m, struct buf *out);
-WRAP(void, control_pack, const struct control *m, struct buf *out)
+static void link_check(const struct control *m)
 {
     if (m->type == CONTROL_TASK && m->task < TASKS_MAX && check.task[m->task].committed < m->epoch)
         sim_violation("task %" PRIu64 " is given out under epoch %" PRIu64
@@ -191,6 +190,13 @@ WRAP(void, control_pack, const struct control *m, struct buf *out)
                   " version=%" PRIu64 " code=%d %.60s",
                   control_type_name(m->type), m->task, m->epoch, m->session, m->session_attempt,
                   m->version, (int)m->code, m->text);
+}
+
+void __real_control_pack(const struct control *m, struct buf *out);
+WRAP(void, control_pack, const struct control *m, struct buf *out)
+{
+    for (const struct control *at = m; at != NULL; at = at->next)
+        link_check(at);
     __real_control_pack(m, out);
 }
 
@@ -260,8 +266,8 @@ static void sched_check(const struct sched *s)
 
         if (w->in != NULL && w->running > 0)
             sim_violation("%s is in a session and runs %u tasks", w->id, w->running);
-        if (w->running > w->threads)
-            sim_violation("%s runs %u tasks on %u threads", w->id, w->running, w->threads);
+        if (w->running > SCHED_LEASES_MAX)
+            sim_violation("%s holds %u leases", w->id, w->running);
     }
 }
 
@@ -400,14 +406,13 @@ static void shard_check(struct shard *s)
     }
     for (uint32_t c = 0; c < shard_chunks(s); c++) {
         size_t at = k->begin + c * k->chunk_elems;
-        const float *p = shard_hold(s, c), *want = x->version + version * x->params + at;
+        const float *p = shard_params(s, c), *want = x->version + version * x->params + at;
 
         if (memcmp(p, want, shard_chunk_len(s, c) * sizeof *p) != 0)
             sim_violation("version %" PRIu64 " of the elements from %zu on has other bits than the "
                           "straight loop",
                           version, at);
         sim_mix(((const uint32_t *)(const void *)p)[0]);
-        shard_release(p);
     }
 }
 

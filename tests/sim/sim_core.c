@@ -3,8 +3,7 @@
  * Stacks are kept for the next run. Under a sanitizer each switch is a swapcontext() that the
  * sanitizer is told about.
  *
- * What a killed process had on the heap is never freed: nothing of it runs any more, as on a real
- * machine, where the kernel takes it all. Long campaigns fork every few hundred seeds.
+ * What a killed process had on the heap is gone with the run (sim_heap.h): nothing of it runs any more.
  */
 #include "sim_core.h"
 
@@ -21,6 +20,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "sim_heap.h"
 
 #define STACK_BYTES ((size_t)512 << 10)
 #define FIBERS_MAX 4096
@@ -157,8 +157,10 @@ void sim_at(uint64_t at_us, sim_event_fn fn, void *self, uint64_t a, uint64_t b)
     struct event ev = {at_us > core.now_us ? at_us : core.now_us, core.order++, fn, self, a, b};
 
     if (core.heap_n > core.heap_cap) {
-        core.heap_cap = core.heap_cap * 2 + 256;
+        bool of_run = sim_heap_of_run(false);
+        core.heap_cap = core.heap_cap * 2 + 4096;
         core.heap = mem_grow(core.heap, core.heap_cap, sizeof *core.heap);
+        sim_heap_of_run(of_run);
     }
     for (; i > 0 && before(&ev, &core.heap[(i - 1) / 2]); i = (i - 1) / 2)
         core.heap[i] = core.heap[(i - 1) / 2];
@@ -238,6 +240,7 @@ static void resume(struct sim_fiber *f)
     f->turn++;
     f->blocked = false;
     core.current = f;
+    sim_heap_of_run(true);
 #if SANITIZED
     {
         void *fake = NULL;
@@ -258,6 +261,7 @@ static void resume(struct sim_fiber *f)
     }
 #endif
     core.current = NULL;
+    sim_heap_of_run(false);
     if (f->done && f->stack != NULL) {
         core.spare[core.spares++] = f->stack;
         f->stack = NULL;

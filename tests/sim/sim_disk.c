@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,11 +12,14 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include <sqlite3.h>
+
 #include "artifact/artifact.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "sim_check.h"
 #include "sim_core.h"
+#include "sim_heap.h"
 #include "sim_net.h"
 #include "sim_world.h"
 #include "store/blob.h"
@@ -432,16 +436,99 @@ WRAP(int, sysinfo, struct sysinfo *out)
     return 0;
 }
 
-/* ---- the database ------------------------------------------------------------------------------ */
+/* ---- the database ------------------------------------------------------------------------------
+ * One for all runs: a run begins with empty tables. SQLite's memory is not a simulated process's.
+ */
+static sqlite3 *handle; /* of disk.db */
+
+static void *kept_malloc(int bytes)
+{
+    bool of_run = sim_heap_of_run(false);
+    void *p = malloc((size_t)bytes);
+
+    sim_heap_of_run(of_run);
+    return p;
+}
+
+static void *kept_realloc(void *old, int bytes)
+{
+    bool of_run = sim_heap_of_run(false);
+    void *p = realloc(old, (size_t)bytes);
+
+    sim_heap_of_run(of_run);
+    return p;
+}
+
+static int kept_size(void *p)
+{
+    return (int)malloc_usable_size(p);
+}
+
+static int kept_round(int bytes)
+{
+    return (bytes + 15) & ~15;
+}
+
+static int kept_begin(void *self)
+{
+    (void)self;
+    return SQLITE_OK;
+}
+
+static void kept_end(void *self)
+{
+    (void)self;
+}
+
+int __real_sqlite3_open_v2(const char *path, sqlite3 **out, int flags, const char *vfs);
+WRAP(int, sqlite3_open_v2, const char *path, sqlite3 **out, int flags, const char *vfs)
+{
+    static const sqlite3_mem_methods kept = {kept_malloc, free,       kept_realloc, kept_size,
+                                             kept_round,  kept_begin, kept_end,     NULL};
+    int rc;
+
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+    sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);
+    CHECK(sqlite3_config(SQLITE_CONFIG_MALLOC, &kept) == SQLITE_OK);
+    rc = __real_sqlite3_open_v2(path, out, flags, vfs);
+    handle = *out;
+    return rc;
+}
+
+/* Whoever died inside a query left it open. Children come before those whom they refer to. */
+static void tables_empty(void)
+{
+    static const char *const tables[] = {"artifacts", "reusable", "series",  "checkpoints", "idempotency",
+                                         "events",    "attempts", "tasks",   "stages",      "jobs",
+                                         "meta",      "sqlite_sequence"};
+    static sqlite3_stmt *statement[sizeof tables / sizeof tables[0]];
+
+    for (sqlite3_stmt *s = NULL; (s = sqlite3_next_stmt(handle, s)) != NULL;)
+        if (sqlite3_stmt_busy(s)) {
+            sqlite3_reset(s);
+            sqlite3_clear_bindings(s);
+        }
+    db_rollback(disk.db);
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+        char sql[64];
+
+        snprintf(sql, sizeof sql, "DELETE FROM %s", tables[i]);
+        if (statement[i] == NULL)
+            CHECK(sqlite3_prepare_v3(handle, sql, -1, SQLITE_PREPARE_PERSISTENT, &statement[i],
+                                     NULL) == SQLITE_OK);
+        CHECK(sqlite3_step(statement[i]) == SQLITE_DONE);
+        sqlite3_reset(statement[i]);
+    }
+}
 
 int __real_db_open(const char *path, const char *const *migrations, int n, struct db **out,
                    struct err *e);
-void __real_db_close(struct db *d);
 int __real_db_commit(struct db *d, struct err *e);
 
 WRAP(int, db_open, const char *path, const char *const *migrations, int n, struct db **out,
      struct err *e)
 {
+    bool of_run = sim_heap_of_run(false);
     int rc = 0;
 
     (void)path;
@@ -451,6 +538,7 @@ WRAP(int, db_open, const char *path, const char *const *migrations, int n, struc
         db_rollback(disk.db); /* what the process that died had not committed */
     *out = disk.db;
     disk.failed = false; /* another process, which reads what is there */
+    sim_heap_of_run(of_run);
     return rc;
 }
 
@@ -513,11 +601,13 @@ void sim_disk_reset(void)
     }
     for (int i = 0; i < disk.files; i++)
         buf_free(&disk.file[i].bytes);
-    if (disk.db != NULL) {
-        db_rollback(disk.db);
-        __real_db_close(disk.db);
-    }
-    memset(&disk, 0, sizeof disk);
+    if (disk.db != NULL)
+        tables_empty();
+    memset(disk.blob, 0, sizeof disk.blob);
+    for (int i = 0; i < disk.files; i++)
+        disk.file[i].path[0] = '\0';
+    disk.files = disk.opened = 0;
+    disk.failed = false;
     memset(&sim_disk_faults, 0, sizeof sim_disk_faults);
     memset(&sim_disk_counts, 0, sizeof sim_disk_counts);
 }

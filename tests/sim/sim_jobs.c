@@ -27,11 +27,11 @@ static void train(struct buf *b, const char *indent, int steps, int units, int b
 {
     buf_printf(b,
                "%strain:\n%s  max_steps: %d\n%s  global_batch: %d\n%s  units: %d\n"
-               "%s  chunk_elems: %d\n%s  checkpoint_every_steps: %d\n"
+               "%s  chunk_elems: %d\n%s  checkpoint_every_steps: %d\n%s  wire: %s\n"
                "%s  optimizer: {name: adamw, lr: 1.0e-2, betas: [0.9, 0.95], weight_decay: 0.1, "
                "grad_clip: 1.0}\n%s  schedule: {name: linear, warmup_steps: 2, min_ratio: 0.1}\n",
                indent, indent, steps, indent, batch, indent, units, indent, chunk, indent, every,
-               indent, indent);
+               indent, steps % 2 == 0 ? "fp32" : "bf16", indent, indent);
 }
 
 static void sft(struct buf *b, int kind, int steps, int units, int every)

@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "net/link.h"
+#include "net/region.h"
 #include "sim_core.h"
 #include "worker/mailbox.h"
 
@@ -15,6 +16,7 @@
 #include <xxhash.h>
 
 #define FDS_MAX 1024
+#define CONNS_MAX (1 << 16)
 #define FD_FIRST 1000000
 /* Loops that look around every 20 or 50 ms do so less often here: what they wait for wakes them. */
 #define POLL_MS_MIN 100
@@ -22,11 +24,20 @@
 struct message {
     struct message *next;
     uint64_t conn; /* of the dealer: the routing id */
+    struct socket *dealer, *to;
     int frames;
     size_t len[LINK_FRAMES_MAX];
-    uint32_t socket; /* serial of the receiver */
     size_t bytes;
     char data[];
+};
+
+struct made_region {
+    struct made_region *next;
+    struct sim_proc *proc;
+    struct region_key key;
+    uint64_t stamp;
+    unsigned refs;
+    void *data;
 };
 
 struct socket {
@@ -38,6 +49,8 @@ struct socket {
     int addresses;
     uint64_t conn;             /* dealer: of the connection to... */
     uint32_t peer;             /* ... this router */
+    struct socket *found;      /* dealer: whom it found last... */
+    uint64_t binds;            /* ... and net.binds then */
     uint64_t last_us;          /* dealer: arrivals keep their order, to the router... */
     uint64_t back_us;          /* ... and back */
     int hwm, to_way, back_way; /* messages on their way or unread */
@@ -45,13 +58,16 @@ struct socket {
     struct sim_fiber *poller;
 };
 
+static struct made_region *regions;
+static uint64_t region_ids;
 struct sim_net_faults sim_net_faults;
 struct sim_net_counts sim_net_counts;
 
 static struct {
     struct socket *sockets;
     uint32_t serial;
-    uint64_t conns;
+    uint64_t conns, binds;
+    struct socket *of_conn[CONNS_MAX];
     int ports;
     bool cut[SIM_NODES_MAX][SIM_NODES_MAX];
     struct fd {
@@ -92,7 +108,12 @@ void sim_net_reset(void)
         }
         free(s);
     }
-    memset(&net, 0, sizeof net);
+    memset(net.of_conn, 0, (net.conns + 1) * sizeof net.of_conn[0]);
+    net.serial = 0;
+    net.conns = net.binds = 0;
+    net.ports = net.fds = 0;
+    regions = NULL; /* of processes that are gone */
+    region_ids = 0;
     sim_net_heal();
     memset(&sim_net_counts, 0, sizeof sim_net_counts);
 }
@@ -138,15 +159,6 @@ static bool is_alive(const struct socket *s)
     return s->open && s->proc->alive;
 }
 
-static struct socket *by_serial(uint32_t serial)
-{
-    struct socket *s = net.sockets;
-
-    while (s != NULL && s->serial != serial)
-        s = s->next;
-    return s;
-}
-
 /* inproc names are a process's own. */
 static bool address_is(const struct socket *router, const char *address,
                        const struct sim_proc *asks)
@@ -164,6 +176,7 @@ WRAP(int, link_bind, void *socket, const char *address, struct err *e)
 
     (void)e;
     CHECK(s->addresses < 2);
+    net.binds++;
     snprintf(s->address[s->addresses++], sizeof s->address[0], "%s", address);
     return 0;
 }
@@ -197,8 +210,10 @@ WRAP(void, link_close, void *socket)
 {
     struct socket *s = socket;
 
-    if (s != NULL)
+    if (s != NULL) {
         s->open = false;
+        net.binds += s->router;
+    }
 }
 
 WRAP(void, link_context_term, void)
@@ -207,29 +222,23 @@ WRAP(void, link_context_term, void)
 
 /* ---- sending --------------------------------------------------------------------------------- */
 
-static void count_back(const struct message *m, const struct socket *to)
+static void count_back(const struct message *m)
 {
-    struct socket *dealer = (struct socket *)(uintptr_t)to;
-
-    if (to->router) {
-        for (dealer = net.sockets; dealer != NULL && dealer->conn != m->conn; dealer = dealer->next)
-            ;
-        if (dealer != NULL)
-            dealer->to_way--;
-    } else {
-        dealer->back_way--;
-    }
+    if (m->to == m->dealer)
+        m->dealer->back_way--;
+    else if (m->dealer->conn == m->conn) /* it has no newer connection */
+        m->dealer->to_way--;
 }
 
-static void on_arrival(void *self, uint64_t serial, uint64_t b)
+static void on_arrival(void *self, uint64_t a, uint64_t b)
 {
     struct message *m = self;
-    struct socket *s = by_serial((uint32_t)serial);
+    struct socket *s = m->to;
 
+    (void)a;
     (void)b;
-    if (s == NULL || !is_alive(s)) {
-        if (s != NULL)
-            count_back(m, s);
+    if (!is_alive(s)) {
+        count_back(m);
         free(m);
         return;
     }
@@ -239,7 +248,8 @@ static void on_arrival(void *self, uint64_t serial, uint64_t b)
     sim_wake(s->poller);
 }
 
-static struct message *message_new(const struct link_frame *frames, int n, uint64_t conn)
+static struct message *message_new(const struct link_frame *frames, int n, struct socket *dealer,
+                                   struct socket *to)
 {
     size_t bytes = 0, at = 0;
     struct message *m;
@@ -247,7 +257,9 @@ static struct message *message_new(const struct link_frame *frames, int n, uint6
     for (int i = 0; i < n; i++)
         bytes += frames[i].len + 64;
     m = mem_alloc(sizeof *m + bytes);
-    m->conn = conn;
+    m->conn = dealer->conn;
+    m->dealer = dealer;
+    m->to = to;
     m->frames = n;
     for (int i = 0; i < n; i++) {
         m->len[i] = frames[i].len;
@@ -260,15 +272,15 @@ static struct message *message_new(const struct link_frame *frames, int n, uint6
     return m;
 }
 
-static void carry(struct message *m, struct socket *from, struct socket *to, uint64_t *order_us,
-                  int *way)
+static void carry(struct message *m, struct socket *from, uint64_t *order_us, int *way)
 {
     const struct sim_net_faults *f = &sim_net_faults;
-    bool near = from->proc->node == to->proc->node;
+    int source = from->proc->node, target = m->to->proc->node;
+    bool near = source == target;
     int copies = 1;
 
     sim_net_counts.sent++;
-    if (!near && net.cut[from->proc->node][to->proc->node]) {
+    if (!near && net.cut[source][target]) {
         sim_net_counts.cut++;
         copies = 0;
     } else if (!near && sim_chance(f->drop)) {
@@ -278,11 +290,12 @@ static void carry(struct message *m, struct socket *from, struct socket *to, uin
         sim_net_counts.doubled++;
         copies = 2;
     }
+    if (copies == 0)
+        free(m);
     for (; copies > 0; copies--) {
-        struct message *copy = mem_alloc(m->bytes);
+        struct message *copy = copies > 1 ? memcpy(mem_alloc(m->bytes), m, m->bytes) : m;
         uint64_t at = sim_now_us() + 20 + sim_draw(near ? 50 : f->delay_us);
 
-        memcpy(copy, m, m->bytes);
         if (!near && sim_chance(f->late)) {
             at += sim_draw(f->late_us);
             sim_net_counts.late++;
@@ -293,17 +306,29 @@ static void carry(struct message *m, struct socket *from, struct socket *to, uin
             sim_net_counts.reordered++;
         *order_us = at > *order_us ? at : *order_us;
         (*way)++;
-        sim_at(at, on_arrival, copy, to->serial, 0);
+        sim_at(at, on_arrival, copy, 0, 0);
     }
-    free(m);
+}
+
+/* The newest that is bound there. */
+static struct socket *router_find(struct socket *s)
+{
+    struct socket *to = s->found;
+
+    if (to != NULL && s->binds == net.binds && is_alive(to))
+        return to;
+    to = net.sockets;
+    while (to != NULL && !(to->router && is_alive(to) && address_is(to, s->address[0], s->proc)))
+        to = to->next;
+    s->found = to;
+    s->binds = net.binds;
+    return to;
 }
 
 static int dealer_send(struct socket *s, const struct link_frame *frames, int n, struct err *e)
 {
-    struct socket *to = net.sockets;
+    struct socket *to = router_find(s);
 
-    while (to != NULL && !(to->router && is_alive(to) && address_is(to, s->address[0], s->proc)))
-        to = to->next;
     if (to == NULL || s->to_way >= s->hwm) {
         sim_net_counts.busy++;
         return err_set(e, ERR_BUSY, "nobody is connected, or the queue is full");
@@ -311,29 +336,30 @@ static int dealer_send(struct socket *s, const struct link_frame *frames, int n,
     if (s->peer != to->serial) { /* a new connection, and a new routing id */
         s->peer = to->serial;
         s->conn = ++net.conns;
+        CHECK(s->conn < CONNS_MAX);
+        net.of_conn[s->conn] = s;
         s->to_way = s->back_way = 0;
         s->last_us = s->back_us = 0;
     }
-    carry(message_new(frames, n, s->conn), s, to, &s->last_us, &s->to_way);
+    carry(message_new(frames, n, s, to), s, &s->last_us, &s->to_way);
     return 0;
 }
 
 static int router_send(struct socket *s, const struct link_peer *peer,
                        const struct link_frame *frames, int n, struct err *e)
 {
-    struct socket *to = net.sockets;
+    struct socket *to;
     uint64_t conn;
 
     memcpy(&conn, peer->id, sizeof conn);
-    while (to != NULL && (to->router || to->conn != conn))
-        to = to->next;
-    if (to == NULL || !is_alive(to) || to->peer != s->serial)
+    to = net.of_conn[conn];
+    if (to->conn != conn || !is_alive(to) || to->peer != s->serial)
         return err_set(e, ERR_UNREACHABLE, "the peer is gone");
     if (to->back_way >= to->hwm) {
         sim_net_counts.busy++;
         return err_set(e, ERR_BUSY, "the queue is full");
     }
-    carry(message_new(frames, n, conn), s, to, &to->back_us, &to->back_way);
+    carry(message_new(frames, n, to, to), s, &to->back_us, &to->back_way);
     return 0;
 }
 
@@ -366,7 +392,7 @@ WRAP(int, link_recv, void *socket, struct link_peer *peer, struct link_frame *fr
     s->first = m->next;
     if (s->first == NULL)
         s->last = &s->first;
-    count_back(m, s);
+    count_back(m);
     for (int i = 0; i < m->frames; i++) {
         frames[i] = (struct link_frame){.data = m->data + at, .len = m->len[i]};
         at += (m->len[i] + 63) / 64 * 64;
@@ -501,4 +527,84 @@ WRAP(void *, mailbox_wait, struct mailbox *m)
 WRAP(int, mailbox_fd, const struct mailbox *m)
 {
     return ((const struct box *)m)->fd;
+}
+
+/* ---- regions: a machine has one process that shares memory with itself ------------------------- */
+
+WRAP(int, region_new, size_t bytes, bool shared, struct region **out, struct err *e)
+{
+    struct made_region *r = mem_zalloc(1, sizeof *r);
+
+    (void)shared;
+    (void)e;
+    r->proc = sim_self();
+    r->key = (struct region_key){.id = ++region_ids, .bytes = bytes, .pid = 1, .fd = 1};
+    r->refs = 1;
+    r->data = mem_zalloc(1, bytes);
+    r->next = regions;
+    regions = r;
+    *out = (struct region *)r;
+    return 0;
+}
+
+WRAP(struct region_key, region_key, const struct region *r)
+{
+    return ((const struct made_region *)r)->key;
+}
+
+WRAP(int, region_attach, const struct region_key *key, struct region **out, struct err *e)
+{
+    for (struct made_region *r = regions; r != NULL; r = r->next)
+        if (r->key.id == key->id && r->key.bytes == key->bytes && r->proc == sim_self()) {
+            r->refs++;
+            *out = (struct region *)r;
+            return 0;
+        }
+    return err_set(e, ERR_UNREACHABLE, "memory of another machine");
+}
+
+WRAP(void, region_hold, struct region *r)
+{
+    ((struct made_region *)r)->refs++;
+}
+
+WRAP(void, region_release, struct region *held)
+{
+    struct made_region *r = (struct made_region *)held, **at = &regions;
+
+    if (r == NULL || --r->refs > 0)
+        return;
+    while (*at != r)
+        at = &(*at)->next;
+    *at = r->next;
+    memset(r->data, 0xff, r->key.bytes); /* whoever reads it still gets NaNs */
+    free(r->data);
+    free(r);
+}
+
+WRAP(void *, region_data, const struct region *r)
+{
+    return ((const struct made_region *)r)->data;
+}
+
+WRAP(size_t, region_bytes, const struct region *r)
+{
+    return ((const struct made_region *)r)->key.bytes;
+}
+
+WRAP(void, region_stamp, struct region *r, uint64_t version)
+{
+    ((struct made_region *)r)->stamp = version;
+}
+
+WRAP(uint64_t, region_stamped, const struct region *r)
+{
+    return ((const struct made_region *)r)->stamp;
+}
+
+WRAP(bool, region_show, struct region *over, struct region *r, size_t at, size_t len)
+{
+    (void)at;
+    (void)len;
+    return over == r;
 }

@@ -14,11 +14,16 @@
 #include "json/json.h"
 #include "model/transformer.h"
 #include "modelfile/modeldir.h"
+#include "ps/half.h"
 #include "ps/units.h"
 #include "sim_core.h"
 #include "sim_disk.h"
+#include "sim_heap.h"
 #include "sim_world.h"
 #include "worker/fingerprint.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #define VOCAB 1 << 30
 
@@ -80,6 +85,62 @@ WRAP(int, model_load, const char *path, unsigned parts, struct model *out, struc
     out->dims.width = (int32_t)out->layout.count; /* the only place where our kernel sees it */
     out->dims.head = HEAD_LM;
     return 0;
+}
+
+/* ---- what is computed again and again ------------------------------------------------------------ */
+
+/* Equal bytes have equal digests: asked of SHA-256 once. */
+void __real_digest_bytes(const void *bytes, size_t len, struct digest *out);
+WRAP(void, digest_bytes, const void *bytes, size_t len, struct digest *out)
+{
+    static struct {
+        XXH128_hash_t of;
+        size_t len;
+        struct digest digest;
+    } known[1 << 14];
+    XXH128_hash_t of = XXH3_128bits(bytes, len);
+    size_t at = of.low64 % (sizeof known / sizeof known[0]);
+
+    if (known[at].digest.hex[0] == '\0' || known[at].len != len ||
+        !XXH128_isEqual(known[at].of, of)) {
+        known[at].of = of;
+        known[at].len = len;
+        __real_digest_bytes(bytes, len, &known[at].digest);
+    }
+    *out = known[at].digest;
+}
+
+/* Every worker deals every step. */
+void __real_units_deal(uint64_t seed, uint64_t step, uint32_t global_batch, uint32_t m,
+                       uint32_t examples, uint32_t (*length)(void *self, uint32_t example),
+                       void *self, struct unit_sample *out);
+WRAP(void, units_deal, uint64_t seed, uint64_t step, uint32_t global_batch, uint32_t m,
+     uint32_t examples, uint32_t (*length)(void *self, uint32_t example), void *self,
+     struct unit_sample *out)
+{
+    enum { SAMPLES = 32 };
+    struct deal {
+        uint64_t seed, step, lengths;
+        uint32_t global_batch, m, examples, known;
+    } deal = {seed, step, 0, global_batch, m, examples, 1};
+    static struct {
+        struct deal deal;
+        struct unit_sample sample[SAMPLES];
+    } known[1 << 12];
+    size_t at;
+
+    for (uint32_t i = 0; i < examples; i++)
+        deal.lengths = mix(deal.lengths, length(self, i));
+    at = XXH3_64bits(&deal, sizeof deal) % (sizeof known / sizeof known[0]);
+    if (global_batch > SAMPLES) {
+        __real_units_deal(seed, step, global_batch, m, examples, length, self, out);
+        return;
+    }
+    if (memcmp(&known[at].deal, &deal, sizeof deal) != 0) {
+        known[at].deal = deal;
+        __real_units_deal(seed, step, global_batch, m, examples, length, self, known[at].sample);
+    }
+    memcpy(out, known[at].sample, global_batch * sizeof *out);
 }
 
 /* ---- examples -------------------------------------------------------------------------------------- */
@@ -156,6 +217,7 @@ WRAP(void, examples_append, const struct examples *x, uint32_t index, uint64_t s
 
 struct made_workspace {
     uint64_t *progress;
+    const struct param_source *source;
 };
 
 WRAP(struct workspace *, workspace_new, const struct dims *d, int32_t rows, int32_t seqs,
@@ -176,6 +238,11 @@ WRAP(void, workspace_free, struct workspace *w)
 WRAP(void, workspace_set_progress, struct workspace *w, uint64_t *counter)
 {
     ((struct made_workspace *)w)->progress = counter;
+}
+
+WRAP(void, workspace_set_source, struct workspace *w, const struct param_source *source)
+{
+    ((struct made_workspace *)w)->source = source;
 }
 
 static void unit_gradient(const float *p, size_t n, const int32_t *token, int32_t rows, float *grad,
@@ -207,8 +274,13 @@ static void compute_for(uint64_t us, uint64_t *progress)
 WRAP(void, transformer_train, const struct dims *d, const real *params, const struct batch *b,
      real *grad, const struct grad_sink *sink, struct workspace *w, struct loss_out *out)
 {
+    const struct param_source *source = ((const struct made_workspace *)w)->source;
     size_t n = (size_t)d->width;
 
+    *out = (struct loss_out){0, 0, 0};
+    if (source != NULL &&
+        (!source->need(source->self, 0, n / 3) || !source->need(source->self, n / 3, n)))
+        return;
     sim_work_counts.units++;
     compute_for(1 + sim_draw(2 * sim_work_faults.unit_us),
                 ((const struct made_workspace *)w)->progress);
@@ -222,6 +294,12 @@ WRAP(void, transformer_train, const struct dims *d, const real *params, const st
 WRAP(void, fingerprint_take, struct digest *out)
 {
     digest_bytes("class", 5, out);
+}
+
+WRAP(void, fingerprint_take_bf16, const struct digest *fp32, struct digest *out)
+{
+    (void)fp32;
+    out->hex[0] = '\0';
 }
 
 WRAP(const char *, gemm_kernels, void)
@@ -381,6 +459,8 @@ static struct node_sum node_gradient(const struct straight *s, uint32_t level, u
                 token[rows++] = token_of(&s->examples, s->sample[j].example, s->sample[j].draw);
         if (rows > 0)
             unit_gradient(s->p, s->n, token, rows, grad, &out);
+        if (s->run->plan.half)
+            half_round(grad, s->n);
         return (struct node_sum){out.loss_sum, out.weight_sum};
     }
     middle = begin + (1u << (level - 1));
@@ -391,6 +471,8 @@ static struct node_sum node_gradient(const struct straight *s, uint32_t level, u
     more = node_gradient(s, level - 1, middle, end, right);
     for (size_t i = 0; i < s->n; i++)
         grad[i] += right[i];
+    if (s->run->plan.half)
+        half_round(grad, s->n);
     free(right);
     return (struct node_sum){sum.loss + more.loss, sum.weight + more.weight};
 }
@@ -423,7 +505,7 @@ static void straight_loop(const struct sim_run *run, struct sim_expected *out)
     struct layout layout = {.count = out->params, .tensors = 1, .tensor = &tensor};
     size_t n = out->params;
     float *m = mem_zalloc(n, sizeof *m), *v = mem_zalloc(n, sizeof *v),
-          *grad = mem_zalloc(n, sizeof *grad);
+          *grad = mem_zalloc(n, sizeof *grad), *seen = mem_zalloc(n, sizeof *seen);
     struct unit_sample *sample = mem_zalloc(run->global_batch, sizeof *sample);
     struct straight s = {run, examples_parse(run->examples.hex), sample, NULL, n};
     uint64_t id = 0;
@@ -437,6 +519,10 @@ static void straight_loop(const struct sim_run *run, struct sim_expected *out)
 
         memcpy(p, p - n, n * sizeof *p);
         s.p = p;
+        if (plan->half) {
+            half_copy(seen, p, n);
+            s.p = seen;
+        }
         units_deal(run->seed, step, run->global_batch, plan->units, s.examples.n, length_of,
                    &s.examples, sample);
         sum = node_gradient(&s, tree_height(plan->units), 0, plan->units, grad);
@@ -451,6 +537,7 @@ static void straight_loop(const struct sim_run *run, struct sim_expected *out)
     free(m);
     free(v);
     free(grad);
+    free(seen);
     free(sample);
 }
 
@@ -462,6 +549,7 @@ const struct sim_expected *sim_work_expect(const struct sim_run *run)
     } known[256];
     static int n;
     struct sim_expected *out;
+    bool of_run;
 
     for (int i = 0; i < n; i++)
         if (known[i].run.seed == run->seed && strcmp(known[i].run.init.hex, run->init.hex) == 0 &&
@@ -469,12 +557,14 @@ const struct sim_expected *sim_work_expect(const struct sim_run *run)
             known[i].run.plan.steps == run->plan.steps)
             return &known[i].expected;
     CHECK(n < (int)(sizeof known / sizeof known[0]));
+    of_run = sim_heap_of_run(false);
     known[n].run = *run;
     out = &known[n++].expected;
     out->params = run->plan.layout->count;
     out->steps = run->plan.steps;
     out->version = mem_alloc((out->steps + 1) * out->params * sizeof(float));
     straight_loop(run, out);
+    sim_heap_of_run(of_run);
     return out;
 }
 

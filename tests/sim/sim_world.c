@@ -18,6 +18,7 @@
 #include "sim_check.h"
 #include "sim_core.h"
 #include "sim_disk.h"
+#include "sim_heap.h"
 #include "sim_http.h"
 #include "sim_jobs.h"
 #include "sim_net.h"
@@ -242,7 +243,8 @@ static void place_dies(enum fault f)
 WRAP(bool, fault_strike, enum fault f)
 {
     if (sim_self() == NULL || f == FAULT_WORKER_GRAD_CORRUPT || f == FAULT_WORKER_ROWS_CORRUPT ||
-        f == FAULT_WORKER_COMPUTE_HANG || f == FAULT_WORKER_COMPUTE_SLOW)
+        f == FAULT_WORKER_COMPUTE_HANG || f == FAULT_WORKER_COMPUTE_SKIP ||
+        f == FAULT_WORKER_COMPUTE_SLOW)
         return false;
     if (strikes())
         place_dies(f);
@@ -334,6 +336,7 @@ static void world_reset(struct sim_results *out, uint64_t seed)
     sim_work_reset();
     sim_check_reset();
     sim_http_reset_all();
+    sim_heap_end_run();
     memset(&world, 0, sizeof world);
     memset(out, 0, sizeof *out);
     world.out = out;

@@ -21,9 +21,10 @@
 #include "base/err.h"
 #include "coordinator/sched.h"
 #include "sim_core.h"
+#include "sim_heap.h"
 #include "sim_world.h"
 
-#define BATCH 50 /* seeds of one child: what killed processes leave behind goes with it */
+#define BATCH 250 /* seeds of one child */
 #define JOBS_MAX 16
 
 static const char *const fault_names[] = {
@@ -117,7 +118,9 @@ static void seed_run(const struct options *o, uint64_t seed, struct totals *t)
     sim_world_run(seed, &r);
     if (o->twice) {
         sim_tracing = false;
+        sim_heap_upside_down(true);
         sim_world_run(seed, &again);
+        sim_heap_upside_down(false);
         if (r.violation[0] == '\0' && r.hash != again.hash)
             snprintf(r.violation, sizeof r.violation,
                      "two runs of the seed differ: %016" PRIx64 " and %016" PRIx64, r.hash,

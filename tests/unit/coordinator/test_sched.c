@@ -274,6 +274,63 @@ static void test_max_parallel_and_classes(void **state)
     fixture_close(&f);
 }
 
+static void up_bf16(struct fixture *f, const char *id, uint32_t threads, const char *class_id,
+                    const char *class_bf16)
+{
+    struct sched_event ev = {.type = SCHED_WORKER_UP,
+                             .threads = threads,
+                             .roles = 3,
+                             .class_id = class_id,
+                             .class_bf16 = class_bf16};
+
+    snprintf(ev.worker, sizeof ev.worker, "%s", id);
+    fixture_step(f, &ev);
+}
+
+/* A job that trains with bfloat16 has a class of its own: workers without one get none of it and are told, whether it is
+ * bound yet or not, and equal fp32 classes do not help. */
+static void test_bf16_has_a_class_of_its_own(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL, *plain = NULL;
+    struct spec *spec = fixture_smoke();
+    bool trains = false;
+
+    (void)state;
+    fixture_open(&f);
+    up_bf16(&f, "none", 8, "one", "");
+    for (int i = 0; i < spec->stages_n; i++)
+        if (spec->stage[i]->spec->kind == KIND_SFT) {
+            snprintf(spec->stage[i]->spec->numerics, sizeof spec->numerics, "bf16");
+            trains = true;
+        }
+    assert_true(trains);
+    j = fixture_submit(&f, spec);
+    assert_true(j->bf16);
+    assert_false(j->class_bound);
+    assert_int_equal(fixture_count(&f, SCHED_SEND_NOTE), 1);
+    for (int i = 0; i < f.acts.n; i++)
+        if (f.acts.v[i].type == SCHED_SEND_NOTE)
+            assert_non_null(strstr(f.acts.v[i].note, "AVX512_BF16"));
+    up_bf16(&f, "a", 1, "one", "one-bf16");
+    up_bf16(&f, "b", 4, "one", "two-bf16");
+    assert_string_equal(j->class_id, "one-bf16");
+    for (int i = 0; i < 400 && !run_state_is_final(j->state); i++) {
+        for (int k = 0; k < j->stages_n; k++)
+            for (uint32_t t = 0; t < j->stage[k].tasks_n; t++)
+                assert_true(j->stage[k].task[t].worker[0] == '\0' ||
+                            strcmp(j->stage[k].task[t].worker, "a") == 0);
+        assert_null(sched_find_worker(&f.sched, "none")->in);
+        assert_null(sched_find_worker(&f.sched, "b")->in);
+        fixture_run(&f, j);
+    }
+    assert_int_equal(j->state, RUN_SUCCEEDED);
+    plain = fixture_submit(&f, fixture_smoke());
+    assert_false(plain->bf16);
+    assert_string_equal(plain->class_id, "one");
+    fixture_close(&f);
+}
+
 static void test_reuse_is_asked_once_and_taken(void **state)
 {
     struct fixture f;
@@ -816,6 +873,7 @@ int main(void)
         cmocka_unit_test(test_hello_settles_what_a_worker_holds),
         cmocka_unit_test(test_cancel_stops_what_runs),
         cmocka_unit_test(test_max_parallel_and_classes),
+        cmocka_unit_test(test_bf16_has_a_class_of_its_own),
         cmocka_unit_test(test_reuse_is_asked_once_and_taken),
         cmocka_unit_test(test_a_gate_that_does_not_hold_fails_the_stage),
         cmocka_unit_test(test_hosts_and_slots_are_partitions_for_any_fleet),

@@ -224,6 +224,41 @@ static void test_flags_and_added_tokens(void **state)
     tokenizer_free(t);
 }
 
+/* A text is cut where no merge can join, and words are kept: neither shows. The other tokenizer has no
+ * table of joins, so that its texts are one word each. */
+static void test_cuts_and_kept_words_change_nothing(void **state)
+{
+    static const char *const part[] = {"the ", "a",  " ",    "  ",   "once upon", ".", "\"",  "\n",
+                                       "e",    "th", "\xc3\xa9", "\xe2\x96\x81", "\xf0\x9f\x98\x80",
+                                       "I'm ", "S",  "1999", "ing ", ", "};
+    struct tokenizer *t = load(STORIES), *whole = load(STORIES);
+    struct err e = {0};
+    size_t cut = 0;
+
+    (void)state;
+    assert_non_null(t->joins);
+    free(whole->joins);
+    whole->joins = NULL;
+    for (uint32_t round = 0; round < 3000; round++) {
+        struct buf text = BUF_INIT;
+        struct ids a = {0}, b = {0};
+        uint32_t parts = 1 + rng_below(1, RNG_TEST, 9, round, 0, 60);
+        for (uint32_t i = 0; i < parts; i++)
+            buf_str(&text, part[rng_below(1, RNG_TEST, 10, round, i, 18)]);
+        assert_int_equal(tokenizer_encode(t, text.data, text.len, round & 2, &a, &e), 0);
+        assert_int_equal(tokenizer_encode(whole, text.data, text.len, round & 2, &b, &e), 0);
+        assert_int_equal(a.n, b.n);
+        assert_memory_equal(a.v, b.v, a.n * sizeof *a.v);
+        cut += a.n;
+        ids_free(&a);
+        ids_free(&b);
+        buf_free(&text);
+    }
+    assert_true(cut > 50000);
+    tokenizer_free(t);
+    tokenizer_free(whole);
+}
+
 static void test_long_text_is_not_quadratic(void **state)
 {
     size_t n = 1 << 20;
@@ -342,6 +377,7 @@ int main(void)
         cmocka_unit_test(test_llama2c_reference_ids),
         cmocka_unit_test(test_llama2c_equals_the_naive_loop),
         cmocka_unit_test(test_flags_and_added_tokens),
+        cmocka_unit_test(test_cuts_and_kept_words_change_nothing),
         cmocka_unit_test(test_long_text_is_not_quadratic),
         cmocka_unit_test(test_synthetic),
         cmocka_unit_test(test_bad_tokenizer_bin),

@@ -85,7 +85,8 @@ static inline struct world *world_new(void)
     free(path);
     snprintf(w->scratch, sizeof(w->scratch), "%s/scratch", w->dir);
     w->env = (struct run_env){
-        w, w->scratch, world_fetch, world_publish, world_progress, world_cancelled, &w->heartbeat};
+        w, w->scratch, world_fetch, world_publish, world_progress, world_cancelled, &w->heartbeat,
+        NULL};
     w->inputs = cJSON_CreateObject();
     w->phases = cJSON_CreateObject();
     return w;

@@ -99,6 +99,31 @@ static void test_texts_do_not_depend_on_the_ranges(void **state)
     world_free(w);
 }
 
+static void test_int8_writes_its_own_texts_on_any_range(void **state)
+{
+    struct world *w = policy_world(false);
+    struct spec *s = sweep_spec();
+    char *full, *a, *b;
+
+    (void)state;
+    world_phase(w, s, "generate.items", 0, 0);
+    world_phase(w, s, "generate.rows", 48, 48);
+    full = world_parts(w, "generate.rows");
+    assert_true(world_metric(w, "generate.rows", "prompt_tokens_shared") > 0.0);
+    snprintf(s->generate.decode.weights, sizeof(s->generate.decode.weights), "int8");
+    world_phase(w, s, "generate.rows", 48, 48);
+    a = world_parts(w, "generate.rows");
+    world_phase(w, s, "generate.rows", 48, 7);
+    b = world_parts(w, "generate.rows");
+    assert_string_equal(a, b);
+    assert_string_not_equal(full, a);
+    free(full);
+    free(a);
+    free(b);
+    spec_free(s);
+    world_free(w);
+}
+
 static void test_replies_become_conversations_with_the_levels_asked_for(void **state)
 {
     struct world *w = policy_world(false);
@@ -239,6 +264,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_items_are_contexts_times_settings_times_samples),
         cmocka_unit_test(test_texts_do_not_depend_on_the_ranges),
+        cmocka_unit_test(test_int8_writes_its_own_texts_on_any_range),
         cmocka_unit_test(test_replies_become_conversations_with_the_levels_asked_for),
         cmocka_unit_test(test_a_plain_model_writes_from_nothing),
         cmocka_unit_test(test_refusals_name_what_is_wrong),

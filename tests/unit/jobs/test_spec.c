@@ -2,6 +2,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <glob.h>
@@ -14,6 +15,11 @@
 #define ATTRS "attributes: {quality: {type: integer, min: 0, max: 9}}\n"
 #define BODY "data: {d: {files: [a.jsonl]}}\ninputs: {base: \"file:m\", train: \"data:d\"}\n"
 #define GOOD HEAD ATTRS BODY "train: {max_steps: 10}\n"
+
+#define PIPELINE                                                                                   \
+    "apiVersion: steerlm/v1\nkind: pipeline\nname: x\n" ATTRS "data: {d: {files: [a.jsonl]}}\n"
+#define TRAINING                                                                                   \
+    "- {name: t, kind: sft, inputs: {base: \"file:m\", train: \"data:d\"}, train: {max_steps: 1}}\n"
 
 static struct spec *parse(const char *yaml, struct spec_problems *p)
 {
@@ -41,6 +47,28 @@ static void test_good_spec_has_values_and_defaults(void **state)
     spec_free(s);
 }
 
+static void test_weights_of_decoding(void **state)
+{
+    static const char head[] =
+        "apiVersion: steerlm/v1\nkind: generate\nname: x\ninputs: {model: \"file:m\"}\n";
+    static const char *const body[] = {"generate: {from_nothing: 2}\n",
+                                       "generate: {from_nothing: 2, decode: {weights: int8}}\n"};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct spec_problems p = {0};
+        char yaml[256];
+        struct spec *s;
+        snprintf(yaml, sizeof yaml, "%s%s", head, body[i]);
+        s = parse(yaml, &p);
+        if (p.n > 0)
+            fail_msg("%d:%d %s", p.v[0].line, p.v[0].column, p.v[0].text);
+        assert_string_equal(s->generate.decode.weights, i == 0 ? "fp32" : "int8");
+        assert_string_equal(s->evaluate.decode.weights, "fp32");
+        spec_free(s);
+    }
+}
+
 /* Every refusal names its place and says what to do. */
 static void test_bad_specs_are_refused_with_place_and_bound(void **state)
 {
@@ -64,6 +92,8 @@ static void test_bad_specs_are_refused_with_place_and_bound(void **state)
          "two numbers"},
         {HEAD ATTRS BODY "train: {max_steps: 5, global_batch: 4}\n", 7, 8, "out_of_range",
          "at most train.global_batch"},
+        {"apiVersion: steerlm/v1\nkind: generate\nname: x\ngenerate: {decode: {weights: int4}}\n",
+         4, 31, "bad_choice", "int8"},
         {"apiVersion: steerlm/v2\nkind: sft\nname: x\n", 1, 13, "bad_version", "steerlm/v1"},
         {"apiVersion: steerlm/v1\nkind: sff\nname: x\n", 2, 7, "bad_choice", "\"sft\""},
         {"apiVersion: steerlm/v1\nkind: prepare\nname: x\n", 2, 7, "bad_choice", "kind is"},
@@ -85,6 +115,13 @@ static void test_bad_specs_are_refused_with_place_and_bound(void **state)
          4, 43, "bad_choice", "no measure"},
         {HEAD "attributes: {q: {type: categorical, from: mood}}\n" BODY "train: {max_steps: 1}\n",
          4, 17, "missing", "from"},
+        {GOOD "numerics: bf61\n", 8, 11, "bad_choice", "\"bf16\""},
+        {"apiVersion: steerlm/v1\nkind: generate\nname: x\nnumerics: bf16\n"
+         "inputs: {model: \"file:m\"}\ngenerate: {from_nothing: 1}\n",
+         4, 11, "bad_choice", "did you mean \"strict\""},
+        {PIPELINE "numerics: strict\nstages:\n- {name: g, kind: generate, numerics: bf16, "
+                  "inputs: {model: \"stage:t\"}, generate: {from_nothing: 1}}\n" TRAINING,
+         8, 39, "bad_choice", "generate computes in fp32"},
         {HEAD ATTRS BODY "train: {max_steps: 1}\nreuse_verified: yes\n", 8, 17, "wrong_type",
          "true or false"},
     };
@@ -104,6 +141,37 @@ static void test_bad_specs_are_refused_with_place_and_bound(void **state)
                      p.n ? p.v[0].column : -1, p.n ? p.v[0].code : "-",
                      p.n ? p.v[0].text : "no problem");
         spec_problems_free(&p);
+    }
+}
+
+/* A pipeline's word is for the stages that train; a stage may have one of its own. */
+static void test_bf16_is_for_the_stages_that_train(void **state)
+{
+    static const char *const yaml[] = {
+        PIPELINE "numerics: bf16\nstages:\n- {name: g, kind: generate, inputs: {model: "
+                 "\"stage:t\"}, generate: {from_nothing: 1}}\n" TRAINING,
+        PIPELINE
+        "stages:\n- {name: g, kind: generate, inputs: {model: \"stage:t\"}, "
+        "generate: {from_nothing: 1}}\n- {name: t, kind: sft, numerics: bf16, inputs: {base: "
+        "\"file:m\", train: \"data:d\"}, train: {max_steps: 1}}\n"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof yaml / sizeof yaml[0]; i++) {
+        struct spec_problems p = {0};
+        struct spec *s = parse(yaml[i], &p), *back;
+        struct err e;
+        cJSON *j;
+
+        if (s == NULL)
+            fail_msg("%d:%d %s", p.v[0].line, p.v[0].column, p.v[0].text);
+        j = spec_to_json(s);
+        assert_int_equal(spec_from_json(j, &back, &e), 0);
+        assert_string_equal(back->stage[0]->spec->numerics, "strict");
+        assert_false(spec_trains_bf16(back->stage[0]->spec));
+        assert_true(spec_trains_bf16(back->stage[1]->spec));
+        cJSON_Delete(j);
+        spec_free(s);
+        spec_free(back);
     }
 }
 
@@ -276,7 +344,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good_spec_has_values_and_defaults),
+        cmocka_unit_test(test_weights_of_decoding),
         cmocka_unit_test(test_bad_specs_are_refused_with_place_and_bound),
+        cmocka_unit_test(test_bf16_is_for_the_stages_that_train),
         cmocka_unit_test(test_all_problems_are_listed),
         cmocka_unit_test(test_bombs_end_quickly),
         cmocka_unit_test(test_demo_reads_back_the_same_from_its_json),

@@ -15,7 +15,7 @@ static void check_case(const struct dims *d, const float *params, const cJSON *o
 {
     const cJSON *ids = json_get(one, "ids"), *nll = json_get(one, "next_token_nll"), *top;
     int n = cJSON_GetArraySize(ids);
-    struct cached *x = cached_new(d, 64, 512, 128); /* 64: so many rows of a step may want logits */
+    struct cached *x = cached_new(d, 64, 512, 128, false); /* 64: so many rows of a step may want logits */
     struct cached_row rows[64];
     double sum = 0.0;
 
@@ -78,7 +78,7 @@ static void test_a_slot_used_again_remembers_nothing(void **state)
 {
     struct dims d = stories_dims();
     float *params = stories_params(&d);
-    struct cached *x = cached_new(&d, 2, 32, 40);
+    struct cached *x = cached_new(&d, 2, 32, 40, false);
     struct cached_row rows[20];
     float first[512];
 

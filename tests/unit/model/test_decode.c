@@ -124,7 +124,7 @@ static void run(struct script *s, const struct dims *d, const float *params, int
                 int32_t context, const struct decode_vocab *vocab,
                 const struct decode_grammar *grammar, struct decode_stats *stats)
 {
-    struct decoder *x = decoder_new(d, slots, context);
+    struct decoder *x = decoder_new(d, slots, context, DECODE_FP32);
     struct decode_source source = source_of(s);
 
     decode_run(x, params, vocab, grammar, 17, &source, stats);
@@ -301,7 +301,7 @@ static void test_two_decoders_in_two_threads(void **state)
 static void test_samples_and_seeds_differ(void **state)
 {
     struct script *a = script_new(&stories), *b = script_new(&stories);
-    struct decoder *x = decoder_new(&stories, 8, 64);
+    struct decoder *x = decoder_new(&stories, 8, 64, DECODE_FP32);
     struct decode_source source;
     size_t same = 0, sampled = 0;
 
@@ -524,7 +524,7 @@ static void test_a_broken_model_is_named(void **state)
 static void test_counts_and_progress(void **state)
 {
     struct script *s = script_new(&odd);
-    struct decoder *x = decoder_new(&odd, 6, 64);
+    struct decoder *x = decoder_new(&odd, 6, 64, DECODE_FP32);
     struct decode_source source = source_of(s);
     struct decode_stats stats;
     uint64_t progress = 0, drawn = 0;
@@ -537,7 +537,7 @@ static void test_counts_and_progress(void **state)
     assert_int_equal(stats.tokens, drawn);
     assert_int_equal(progress, stats.steps * 2); /* once a layer */
     assert_true(stats.slot_steps > stats.steps && stats.slot_steps <= stats.steps * 6);
-    assert_true(decoder_bytes(&odd, 6, 64) > decoder_bytes(&odd, 5, 64));
+    assert_true(decoder_bytes(&odd, 6, 64, DECODE_FP32) > decoder_bytes(&odd, 5, 64, DECODE_FP32));
     decoder_free(x);
     free(s);
 }

@@ -148,6 +148,57 @@ static void test_top_p_boundaries(void **state)
     assert_int_equal(pick(logits, 4, &s, 1, 5, 0, 0).id, 0);
 }
 
+/* Ids in falling order, the lower of equals first; then the shares of what the cuts keep. */
+static void cut_by_sorting(const real *logits, size_t V, const struct sampling *s, double *p)
+{
+    size_t order[V_MAX], kept = s->top_k > 0 && (size_t)s->top_k < V ? (size_t)s->top_k : V;
+    double all = 0.0, sum = 0.0;
+    size_t n = 0;
+
+    for (size_t i = 0; i < V; i++) {
+        size_t at = i;
+        for (; at > 0 && logits[order[at - 1]] < logits[i]; at--)
+            order[at] = order[at - 1];
+        order[at] = i;
+    }
+    softmax(logits, V, (double)s->temperature, p);
+    for (size_t i = 0; i < kept; i++)
+        all += p[order[i]];
+    while (n < kept && (n == 0 || sum < (double)s->top_p * all))
+        sum += p[order[n++]];
+    for (size_t i = n; i < V; i++)
+        p[order[i]] = 0.0;
+    for (size_t i = 0; i < n; i++)
+        p[order[i]] /= sum;
+}
+
+static void test_cuts_are_those_of_a_sorted_list(void **state)
+{
+    static const struct {
+        int32_t top_k;
+        float top_p, temperature;
+    } cases[] = {{50, 1.0f, 1.0f}, {0, 0.9f, 0.8f},   {0, 0.37f, 1.0f}, {120, 0.61f, 1.3f},
+                 {7, 1.0f, 0.5f},  {599, 1.0f, 1.0f}, {0, 0.999f, 1.0f}};
+    static real logits[V_MAX];
+    static double p[V_MAX];
+
+    (void)state;
+    for (size_t c = 0; c < 2 * sizeof(cases) / sizeof(cases[0]); c++) {
+        struct sampling s = plain(cases[c / 2].temperature);
+        size_t kept = 0;
+        s.top_k = cases[c / 2].top_k;
+        s.top_p = cases[c / 2].top_p;
+        logits_fill(logits, V_MAX, (uint32_t)c);
+        for (size_t i = 0; i < V_MAX && c % 2 != 0; i++) /* many that are equal, of both signs */
+            logits[i] = (real)(rint(4.0 * (double)logits[i]) / 4.0);
+        cut_by_sorting(logits, V_MAX, &s, p);
+        for (size_t i = 0; i < V_MAX; i++)
+            kept += p[i] > 0.0;
+        assert_true(chi_square(logits, V_MAX, &s, p, 30000) <
+                    (double)kept + 6.0 * sqrt(2.0 * (double)kept) + 10.0);
+    }
+}
+
 static void test_top_k_one_is_greedy_and_ties_go_to_the_lowest_id(void **state)
 {
     real logits[V_MAX];
@@ -182,7 +233,7 @@ static void test_logprob_is_of_the_uncut_distribution(void **state)
         logits_fill(logits, V, which);
         softmax(logits, V, 1.0, p);
         d = pick(logits, V, &s, 3, which, 0, 0);
-        assert_true(fabs(d.logprob - log(p[d.id])) < 1e-12);
+        assert_true(fabs(d.logprob - log(p[d.id])) < 5e-7); /* weights are floats */
     }
 }
 
@@ -284,6 +335,9 @@ static void test_wide_ranges_do_not_overflow(void **state)
     (void)state;
     assert_true(d.id == 0 || d.id == 4);
     assert_true(fabs(d.logprob - log(0.5)) < 1e-12);
+    s.temperature = 1e-44f; /* its reciprocal is no float */
+    d = pick(logits, 5, &s, 1, 1, 1, 1);
+    assert_true(d.id == 0 || d.id == 4);
 }
 
 int main(void)
@@ -293,6 +347,7 @@ int main(void)
         cmocka_unit_test(test_a_wrong_distribution_is_noticed),
         cmocka_unit_test(test_top_k_and_top_p_renormalise_what_they_keep),
         cmocka_unit_test(test_top_p_boundaries),
+        cmocka_unit_test(test_cuts_are_those_of_a_sorted_list),
         cmocka_unit_test(test_top_k_one_is_greedy_and_ties_go_to_the_lowest_id),
         cmocka_unit_test(test_logprob_is_of_the_uncut_distribution),
         cmocka_unit_test(test_a_draw_depends_on_seed_key_sample_and_position),

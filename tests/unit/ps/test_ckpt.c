@@ -58,6 +58,29 @@ static void test_a_manifest_travels_and_is_canonical(void **state)
     ckpt_manifest_fini(&m);
 }
 
+static void test_the_numerics_are_recorded(void **state)
+{
+    struct ckpt_manifest m = manifest_of(3), back;
+    struct buf text = BUF_INIT;
+    struct err e;
+
+    (void)state;
+    ckpt_manifest_write(&m, &text);
+    assert_null(strstr(text.data, "numerics")); /* fp32 keeps the name that it always had */
+    buf_clear(&text);
+    m.bf16 = true;
+    ckpt_manifest_write(&m, &text);
+    assert_non_null(strstr(text.data, "\"numerics\":\"bf16\""));
+    assert_int_equal(ckpt_manifest_read(text.data, text.len, &back, &e), 0);
+    assert_true(back.bf16);
+    ckpt_manifest_fini(&back);
+    memcpy(strstr(text.data, "bf16"), "fp8_", 4);
+    assert_int_equal(ckpt_manifest_read(text.data, text.len, &back, &e), ERR_UNSUPPORTED);
+    assert_non_null(strstr(e.msg, "fp8_"));
+    buf_free(&text);
+    ckpt_manifest_fini(&m);
+}
+
 static void replaced(const char *text, const char *from, const char *to, struct buf *out)
 {
     const char *at = strstr(text, from);
@@ -176,6 +199,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_manifest_travels_and_is_canonical),
+        cmocka_unit_test(test_the_numerics_are_recorded),
         cmocka_unit_test(test_bad_manifests_are_refused),
         cmocka_unit_test(test_parameters_are_read_back_whole),
     };

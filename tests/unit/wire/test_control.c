@@ -38,6 +38,31 @@ static struct control *there_and_back(const struct control *c)
     return back;
 }
 
+static void assert_same_list(const void *a, const void *b, size_t size)
+{
+    assert_true((a == NULL) == (b == NULL));
+    if (a != NULL)
+        assert_memory_equal(a, b, size);
+}
+
+/* All that is in a message without a result. */
+static void assert_same(const struct control *a, const struct control *b)
+{
+    struct control x = *a, y = *b;
+
+    assert_same_list(a->lease, b->lease, WIRE_LEASES_MAX * sizeof *a->lease);
+    assert_same_list(a->host, b->host, WIRE_HOSTS_MAX * sizeof *a->host);
+    assert_same_list(a->slot, b->slot, WIRE_SLOTS_MAX * sizeof *a->slot);
+    assert_same_list(a->source, b->source, WIRE_HOSTS_MAX * sizeof *a->source);
+    assert_same_list(a->share, b->share, WIRE_SHARES_MAX * sizeof *a->share);
+    x.lease = y.lease = NULL;
+    x.host = y.host = NULL;
+    x.slot = y.slot = NULL;
+    x.source = y.source = NULL;
+    x.share = y.share = NULL;
+    assert_memory_equal(&x, &y, sizeof x);
+}
+
 static void test_every_type_travels(void **state)
 {
     (void)state;
@@ -69,6 +94,7 @@ static void test_hello_keeps_every_field(void **state)
     strcpy(c->build, "v1");
     strcpy(c->fingerprint, "abc");
     strcpy(c->blas, "Zen");
+    strcpy(c->fingerprint_bf16, "def");
     c->boot = 7;
     c->roles = ROLE_COMPUTE | ROLE_PARAMS;
     c->threads = 4;
@@ -78,7 +104,7 @@ static void test_hello_keeps_every_field(void **state)
     c->lease[0] = (struct control_lease){1, 2, 3, 4, 5};
     c->lease[1] = (struct control_lease){5, 6, 7, 8, UINT64_MAX};
     back = there_and_back(c);
-    assert_memory_equal(back, c, offsetof(struct control, result));
+    assert_same(back, c);
     control_free(back);
     control_free(c);
 }
@@ -121,8 +147,7 @@ static void test_session_open_with_full_maps_fits_a_frame(void **state)
         c->slot[i].again = i;
     }
     back = there_and_back(c);
-    assert_memory_equal(back, c, offsetof(struct control, result));
-    assert_memory_equal(&back->session, &c->session, sizeof *c - offsetof(struct control, session));
+    assert_same(back, c);
     control_free(back);
     control_free(c);
 }
@@ -146,7 +171,7 @@ static void test_what_a_step_lacks_travels(void **state)
     for (uint32_t i = 0; i < WIRE_SHARES_MAX; i++)
         c->share[i] = (struct control_share){control_who("w"), i, 7 * i};
     back = there_and_back(c);
-    assert_memory_equal(&back->session, &c->session, sizeof *c - offsetof(struct control, session));
+    assert_same(back, c);
     control_free(back);
     c->missing[1] = (struct control_span){9, 8};
     control_pack(c, &frame);
@@ -177,6 +202,117 @@ static void test_result_and_text_travel(void **state)
     assert_int_equal(back->epoch, 3);
     control_free(back);
     control_free(c);
+}
+
+static int unpack_envelope(Steer__Envelope *v, struct err *e);
+
+static struct control *word(enum control_type type, uint64_t task)
+{
+    struct control *c = control_new(type);
+
+    c->task = task;
+    c->epoch = task + 7;
+    strcpy(c->task_kind, "probe");
+    if (type == CONTROL_TASK_DONE) {
+        c->result = mem_strdup("{\"outputs\":{}}");
+        c->busy_us = task;
+    }
+    return c;
+}
+
+/* Many results in one frame come as one chain, in order, each whole. */
+static void test_a_chain_travels_in_one_frame(void **state)
+{
+    struct control *head = word(CONTROL_TASK_DONE, 1), *back, *other = word(CONTROL_ACK, 5), *at;
+    uint64_t n = 1;
+
+    (void)state;
+    strcpy(head->cluster, "c1");
+    head->term = 3;
+    assert_false(control_join(head, other)); /* another type */
+    while (n < 20)
+        assert_true(control_join(head, word(CONTROL_TASK_DONE, ++n)));
+    back = there_and_back(head);
+    for (at = back, n = 0; at != NULL; at = at->next) {
+        assert_int_equal(at->type, CONTROL_TASK_DONE);
+        assert_int_equal(at->task, ++n);
+        assert_int_equal(at->epoch, n + 7);
+        assert_int_equal(at->busy_us, n);
+        assert_string_equal(at->result, "{\"outputs\":{}}");
+        assert_string_equal(at->cluster, "c1");
+        assert_int_equal(at->term, 3);
+    }
+    assert_int_equal(n, 20);
+    assert_int_equal(back->links_n, 19);
+    at = control_split(back);
+    assert_null(back->next);
+    assert_int_equal(at->task, 2);
+    control_free(at);
+    control_free(back);
+    control_free(other);
+    control_free(head);
+}
+
+/* However long the results, what was joined fits a frame; and no frame speaks of too many. */
+static void test_a_chain_ends_where_the_frame_does(void **state)
+{
+    (void)state;
+    for (size_t len = 1; len < WIRE_RESULT_MAX; len = len * 3 + 1) {
+        struct control *head = NULL, *m = NULL;
+        struct buf frame = BUF_INIT;
+        bool joined = true;
+
+        while (joined) {
+            m = word(CONTROL_TASK_DONE, UINT64_MAX - 9);
+            free(m->result);
+            m->result = mem_zalloc(len + 1, 1);
+            memset(m->result, 'x', len);
+            m->job = m->epoch = m->attempt = m->begin = m->end = m->busy_us = UINT64_MAX;
+            m->index = UINT32_MAX;
+            m->code = -1;
+            memset(m->text, 'y', 600);
+            strcpy(m->context.hex, HEX);
+            if (head == NULL)
+                head = m;
+            else
+                joined = control_join(head, m);
+        }
+        control_pack(head, &frame); /* CHECKs the bound */
+        assert_true(frame.len <= WIRE_FRAME_MAX);
+        assert_true(head->links_n + 1 <= WIRE_BATCH_MAX);
+        control_free(m);
+        control_free(head);
+        buf_free(&frame);
+    }
+}
+
+static void test_outcomes_belong_to_tasks(void **state)
+{
+    Steer__Envelope v = STEER__ENVELOPE__INIT;
+    Steer__Task t = STEER__TASK__INIT, *tasks[WIRE_BATCH_MAX + 1];
+    Steer__Outcome o = STEER__OUTCOME__INIT, *outcomes[WIRE_BATCH_MAX + 1];
+    struct err e;
+
+    (void)state;
+    for (int i = 0; i <= WIRE_BATCH_MAX; i++) {
+        tasks[i] = &t;
+        outcomes[i] = &o;
+    }
+    v.proto = WIRE_PROTO;
+    v.type = CONTROL_TASK_DONE;
+    v.task = tasks;
+    v.outcome = outcomes;
+    v.n_task = 2;
+    v.n_outcome = 2;
+    assert_int_equal(unpack_envelope(&v, &e), 0);
+    v.n_outcome = 1;
+    assert_int_equal(unpack_envelope(&v, &e), ERR_INVALID);
+    v.n_outcome = 3;
+    assert_int_equal(unpack_envelope(&v, &e), ERR_INVALID);
+    v.n_task = v.n_outcome = WIRE_BATCH_MAX;
+    assert_int_equal(unpack_envelope(&v, &e), 0);
+    v.n_task = v.n_outcome = WIRE_BATCH_MAX + 1;
+    assert_int_equal(unpack_envelope(&v, &e), ERR_LIMIT);
 }
 
 /* Packs an envelope made by hand, so that it may be wrong. */
@@ -239,7 +375,8 @@ static void test_bad_texts_are_refused(void **state)
         struct err e;
         v.proto = WIRE_PROTO;
         v.type = CONTROL_DRAIN;
-        v.outcome = &o;
+        v.outcome = &(Steer__Outcome *){&o};
+        v.n_outcome = 1;
         v.cluster.data = (uint8_t *)(uintptr_t)cases[i].bytes;
         v.cluster.len = cases[i].len;
         assert_int_equal(unpack_envelope(&v, &e), cases[i].rc);
@@ -341,7 +478,7 @@ static void test_no_message_contains_itself(void **state)
 /* A heartbeat as version 1 wrote it; it must be readable for ever. */
 static void test_old_bytes_are_still_read(void **state)
 {
-    static const uint8_t old[] = {0x08, 0x02, 0x10, 0x02, 0x1a, 0x02, 'c',  '1',
+    static const uint8_t old[] = {0x08, 0x03, 0x10, 0x02, 0x1a, 0x02, 'c',  '1',
                                   0x20, 0x05, 0x32, 0x0c, 0x0a, 0x02, 'w',  '1',
                                   0x18, 0x2a, 0x2a, 0x04, 0x08, 0x07, 0x10, 0x03};
     struct control *c = NULL;
@@ -365,6 +502,9 @@ int main(void)
         cmocka_unit_test(test_session_open_with_full_maps_fits_a_frame),
         cmocka_unit_test(test_what_a_step_lacks_travels),
         cmocka_unit_test(test_result_and_text_travel),
+        cmocka_unit_test(test_a_chain_travels_in_one_frame),
+        cmocka_unit_test(test_a_chain_ends_where_the_frame_does),
+        cmocka_unit_test(test_outcomes_belong_to_tasks),
         cmocka_unit_test(test_missing_parts_wrong_versions_and_types_are_named),
         cmocka_unit_test(test_bad_texts_are_refused),
         cmocka_unit_test(test_bad_digest_and_backward_ranges_are_refused),

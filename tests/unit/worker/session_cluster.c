@@ -227,6 +227,25 @@ static struct shard *shard_of(struct ps_session *s, uint32_t chunk, uint32_t *at
     return NULL;
 }
 
+static struct region *region_of(void)
+{
+    struct region *r;
+    struct err e;
+
+    assert_int_equal(region_new(layout.count * sizeof(float), true, &r, &e), 0);
+    return r;
+}
+
+/* Shows its parameters to who is near, and has helpers, if the place has. */
+static void place_give(struct ps_session *s, struct ps_host *host)
+{
+    s->region = region_of();
+    s->plan.place = (float *)region_data(s->region) + (size_t)s->plan.chunk_begin * CHUNK;
+    s->plan.begins = ps_session_begins;
+    s->plan.begins_self = s;
+    s->plan.spread = ps_host_spread(host);
+}
+
 static struct ps_session *session_of(struct cluster *c, int i)
 {
     struct ps_session *s = calloc(1, sizeof *s);
@@ -250,6 +269,8 @@ static struct ps_session *session_of(struct cluster *c, int i)
                     &s->plan.copy_end);
         strcpy(s->buddy, c->endpoint[c->order[(i + 1) % hosts]]);
     }
+    if (!c->no_regions)
+        place_give(s, c->host[c->order[i]]);
     atomic_fetch_add(&c->open_sessions, 1);
     return s;
 }
@@ -278,6 +299,8 @@ void cluster_open(struct cluster *c, int i, const struct digest *from)
     }
     ckpt_manifest_fini(&manifest);
     free(params);
+    if (s->region != NULL)
+        region_stamp(s->region, host_version(s->host));
     ps_host_open(c->host[c->order[i]], s);
 }
 
@@ -377,8 +400,11 @@ int cluster_reopen(struct cluster *c, const int *order, int hosts, struct err *e
         free(need);
         if (rc != 0) {
             host_free(s->host);
+            region_release(s->region);
             session_released(c, s);
         } else {
+            if (s->region != NULL)
+                region_stamp(s->region, plan.version);
             ps_host_open(c->host[order[i]], s);
         }
     }
@@ -395,7 +421,7 @@ int cluster_add(struct cluster *c)
 {
     static int started; /* ZeroMQ gives a name back some time after its socket was closed */
     int i = c->places++;
-    struct ps_host_env env = {&c->place[i], cluster_publish, cluster_report};
+    struct ps_host_env env = {&c->place[i], cluster_publish, cluster_report, (uint32_t)i % 3};
     char inproc[64];
     struct err e;
 
@@ -457,11 +483,11 @@ static void step_push(struct thread *t, struct ps_client *client, const float *p
         node_gradient(params, step, node[i], grad[i], &sums);
         if (step == t->c->poison_step && t->index == 0)
             grad[i][CHUNK] = NAN;
-        rc = ps_client_push(client, step, node[i], chunks / 2, chunks, grad[i], NULL, check, &e);
+        rc = ps_client_push(client, step, node[i], chunks / 2, chunks, grad[i], t->lent[i], NULL, check, &e);
         if (rc == 0)
-            rc = ps_client_push(client, step, node[i], 0, chunks / 2, grad[i], &sums, check, &e);
+            rc = ps_client_push(client, step, node[i], 0, chunks / 2, grad[i], t->lent[i], &sums, check, &e);
         if (rc == 0 && t->c->with_duplicates && (step + (uint64_t)t->index) % 3 == 0)
-            rc = ps_client_push(client, step, node[i], 0, chunks, grad[i], &sums, check, &e);
+            rc = ps_client_push(client, step, node[i], 0, chunks, grad[i], NULL, &sums, check, &e);
         if (rc != 0 && rc != ERR_CANCELLED)
             t->c->errors++;
     }
@@ -482,14 +508,23 @@ static void *thread_main(void *self)
                                   .hosts_n = (uint32_t)t->c->hosts};
     const struct ps_client_check check = {t->c, keep_waiting};
     struct ps_client *client;
-    float *params = malloc(layout.count * sizeof *params);
+    struct region *view = region_of();
+    float *params = region_data(view);
     float *grad[TREE_COVER_MAX];
+    atomic_bool near[WIRE_HOSTS_MAX] = {false};
     uint64_t version;
     struct err e;
     int rc;
 
-    for (int i = 0; i < TREE_COVER_MAX; i++)
-        grad[i] = malloc(layout.count * sizeof **grad);
+    for (int i = 0; i < TREE_COVER_MAX; i++) {
+        t->lent[i] = region_of();
+        grad[i] = region_data(t->lent[i]);
+    }
+    /* Some see the memory of their hosts. (A gradient that was lent cannot be pushed again as it was.) */
+    if (t->index % 3 != 2 && !t->c->with_duplicates && !t->c->no_regions) {
+        plan.view = view;
+        plan.near = near;
+    }
     for (int i = 0; i < t->c->hosts; i++) {
         strcpy(plan.host[i].endpoint, t->c->endpoint[t->c->order[i]]);
         chunk_range(i, t->c->hosts, plan_of().chunks, &plan.host[i].chunk_begin,
@@ -514,8 +549,8 @@ static void *thread_main(void *self)
         t->c->errors++;
     ps_client_free(client);
     for (int i = 0; i < TREE_COVER_MAX; i++)
-        free(grad[i]);
-    free(params);
+        region_release(t->lent[i]);
+    region_release(view);
     return NULL;
 }
 

@@ -101,6 +101,29 @@ static void test_bad_options_are_named(void **state)
     }
 }
 
+static void test_products_of_bfloat16_have_a_bound(void **state)
+{
+    static const struct {
+        const char *value;
+        enum bf16_how most;
+    } cases[] = {{"auto", BF16_CPU}, {"software", BF16_SOFTWARE}, {"off", BF16_NONE}};
+    const char *plain[] = {"steer-worker", NULL};
+    const char *bad[] = {"steer-worker", "--bf16", "on", NULL};
+    struct worker_config c;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(parse(plain, &c, &e), 0);
+    assert_int_equal(c.bf16, BF16_CPU);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *argv[] = {"steer-worker", "--bf16", cases[i].value, NULL};
+        assert_int_equal(parse(argv, &c, &e), 0);
+        assert_int_equal(c.bf16, cases[i].most);
+    }
+    assert_int_equal(parse(bad, &c, &e), ERR_INVALID);
+    assert_non_null(strstr(e.msg, "auto, software or off"));
+}
+
 static void test_beyond_loopback_a_secret_is_needed(void **state)
 {
     const char *plain[] = {"steer-worker", "--listen", "tcp://0.0.0.0:5", NULL};
@@ -126,6 +149,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_flags_win_over_the_environment),
+        cmocka_unit_test(test_products_of_bfloat16_have_a_bound),
         cmocka_unit_test(test_beyond_loopback_a_secret_is_needed),
         cmocka_unit_test(test_bad_options_are_named),
     };

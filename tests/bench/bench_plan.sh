@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Does steerctl plan predict the step? Real daemons, each in a network namespace of its own behind a link that tc tbf shapes; one and two
+# workers compute, more wait a fixed time a unit instead (worker.compute.skip and .slow). Every prediction must be within BOUND (20 %).
+# Needs root, iproute2, nftables; addresses exist in namespaces that this script makes, and nowhere else.
+# usage: tests/bench/bench_plan.sh [--json FILE] [RATE:WORKERS ...]     default: 100Mb/s and 1Gb/s with 2, 4, 8; exit 77: cannot be done here
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+json=/dev/null
+[ "${1:-}" = --json ] && { json=$2; shift; shift; }
+seed=plan spec='' # what the library expects
+. tests/chaos/lib.sh
+cleanup_more() { net_close; }
+cases=("${@:-}")
+[ -n "${1:-}" ] || cases=(100Mb/s:2 100Mb/s:4 100Mb/s:8 1Gb/s:2 1Gb/s:4)
+bound=${BOUND:-0.20} sleep_ms=${SLEEP_MS:-150} seconds=${SECONDS_EACH:-8}
+net_probe && command -v tc >/dev/null || { echo "plan: not measured, needs root, iproute2 (ip, tc) and nftables"; exit 77; }
+
+wall_ms() { echo $((${EPOCHREALTIME/./} / 1000)); }
+shape() { # worker, RATE of plan: both directions of its link
+    local rate=${2/b\/s/bit} burst=64kb
+    case $2 in 1Gb/s) burst=256kb ;; 10Gb/s) burst=2mb ;; esac
+    nsenter --net="/run/netns/$(space "$1")" tc qdisc add dev eth0 root tbf rate "$rate" burst $burst latency 200ms &&
+        nsenter --net="/run/netns/$(space c)" tc qdisc add dev "v${number[$1]}" root tbf rate "$rate" burst $burst latency 200ms
+}
+# Milliseconds of a step: of as many as fit into `seconds` after the second.
+steps_ms() {
+    local begun=$SECONDS from=0 at=0 now
+    took=''
+    while [ $SECONDS -lt $((begun + 60 + seconds)) ]; do
+        sleep 0.1
+        look "$job"
+        now=$(wall_ms)
+        case $state in FAILED | CANCELLED) return ;; esac
+        [ "$version" -ge 2 ] || continue
+        if [ "$from" -eq 0 ] || [ "$version" -lt "$at" ]; then from=$now at=$version; continue; fi
+        # The time of a version is when it changed, not when somebody looked: begin at a change.
+        if [ -z "${edge:-}" ]; then [ "$version" -gt "$at" ] && from=$now at=$version edge=1; continue; fi
+        [ "$version" -gt "$at" ] && [ $((now - from)) -ge $((seconds * 1000)) ] && { took=$(awk -v t=$((now - from)) -v n=$((version - at)) 'BEGIN {printf "%.1f", t / n}'); return; }
+    done
+}
+number_of() { grep -oE "\"$1\":[[:space:]]*[-+.0-9e]+" | head -n 1 | sed 's/.*:[[:space:]]*//'; }
+
+run() { # rate workers
+    local rate=$1 n=$2 i predicted ms fault='' speeds=$top/speeds.json ratio rules
+    dir=$top/$n-${rate%%/*}
+    mkdir -p "$dir"
+    http='' control='' number=() numbers=0 net=0
+    net_id=$((net_id + 1))
+    export STEER_DIR=$dir
+    wdir=$dir
+    net_open
+    launch_coordinator
+    if [ "$n" -gt 2 ]; then
+        fault="worker.compute.skip:1:every,worker.compute.slow:1:sleep=$sleep_ms:every"
+        sed -E "s/(\"unit_s\":[[:space:]]*)[-+.0-9e]+/\1$(awk -v s="$sleep_ms" 'BEGIN {print s / 1000}')/; s/(\"(backward|early)\":[[:space:]]*)[-+.0-9e]+/\10/" "$speeds" >"$top/stub.json"
+        speeds=$top/stub.json
+    fi
+    for i in $(seq "$n"); do launch "w$i" "$fault"; done
+    for i in $(seq "$n"); do shape "w$i" "$rate" || { echo "plan: not measured, tc refused tbf"; exit 77; }; done
+    for i in $(seq 200); do
+        roster
+        [ "$(grep -oE '"state":"READY"' <<<"$workers_text" | wc -l)" -ge "$n" ] && break
+        sleep 0.05
+    done
+    spec=$top/plan.yaml
+    enter="nsenter --net=/run/netns/$(space c)"
+    submit
+    enter=''
+    edge=''
+    steps_ms
+    kill_all
+    net_close
+    net_spaces=()
+    predicted=$("$bin/steerctl" plan "$spec" -o json --measured "$speeds" --workers "$n" --threads 1 --link "$rate" --latency 0.05ms 2>/dev/null)
+    rules=$(grep -oE '"bound":[[:space:]]*"[a-z]+"' <<<"$predicted" | sed 's/.*"\([a-z]*\)"$/\1/')
+    ms=$(number_of step_s <<<"$predicted" | awk '{printf "%.1f", $1 * 1000}')
+    [ -n "$took" ] || { echo "FAIL $rate, $n workers: did not train"; tail -n 3 "$dir"/*.log; failed=1; return; }
+    ratio=$(awk -v p="$ms" -v m="$took" 'BEGIN {printf "%.3f", p / m}')
+    echo "figure: plan, $n workers, $rate$([ "$n" -gt 2 ] && echo ", fixed sleep"): a step predicted $ms ms, measured $took ms, ratio $ratio, bound by $rules"
+    echo "{\"bench\":\"plan\",\"case\":\"step of $n workers at $rate$([ "$n" -gt 2 ] && echo ", fixed sleep")\",\"unit\":\"ms\",\"median\":$took,\"min\":$took,\"max\":$took,\"runs\":1,\"bound\":{\"name\":\"prediction ($rules)\",\"value\":$ms},\"ratio\":$ratio}" >>"$json"
+    awk -v r="$ratio" -v b="$bound" 'BEGIN {exit !(r > 1 - b && r < 1 + b)}' || { echo "FAIL the prediction is off by more than $bound"; failed=1; }
+}
+cp tests/bench/plan.yaml "$top/plan.yaml"
+awk 'function text(k,  s) {s = ""; while (k-- > 0) s = s sprintf("%c", 97 + int(rand() * 26)); return s}
+    BEGIN {srand(7); for (i = 0; i < 64; i++) printf "{\"prompt\":\"%s\",\"response\":\"%s\"}\n", text(20), text(89)}' >"$top/rows.jsonl"
+"$bin/steer-worker" --measure "$top/plan.yaml" --threads 2 --row-tokens 128 >"$top/speeds.json" || { echo "FAIL measuring"; failed=1; exit 1; }
+for c in "${cases[@]}"; do run "${c%:*}" "${c##*:}"; done
+exit $failed
