@@ -131,7 +131,7 @@ L_all := -Wl,--start-group $(LIBS) -Wl,--end-group
 $(B)/libdaemon.a: $(DAEMON_OBJ)
 	@rm -f $@; ar rcs $@ $^
 $(BENCH_BIN): $(B)/tests/bench/bench_common.o
-$(addprefix $(B)/tests/unit/worker/,test_session test_handover): $(B)/tests/unit/worker/session_cluster.o
+$(addprefix $(B)/tests/unit/worker/,test_session test_handover test_ps_view): $(B)/tests/unit/worker/session_cluster.o
 $(UNIT_BIN) $(SIM_BIN) $(BENCH_BIN) $(DUMP_BIN): $(B)/%: $(B)/%.o $(LIBS) $(B)/libdaemon.a
 	@$(CC) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -lcmocka -o $@
 # The simulator is the real daemons with other edges: what tests/sim/sim_*.c defines by WRAP() takes the place of clocks,

@@ -60,7 +60,7 @@ struct coordinator {
     struct roster_actions *roster_actions;
     struct sched_actions actions; /* not yet committed */
     struct sched_actions actions_spare; /* empty; memory for the next batch */
-    int peers_n, peers_cap;
+    int peers_n, peers_cap, peer_last; /* last: who was found last */
     struct coordinator_peer *peer;
     bool grouping; /* submits wait for one commit */
     int submits_n;

@@ -44,9 +44,13 @@ static void send_to(struct coordinator *c, const struct link_peer *peer, struct 
 
 static struct coordinator_peer *peer_of(struct coordinator *c, const char *worker)
 {
+    if (c->peer_last < c->peers_n && strcmp(c->peer[c->peer_last].worker, worker) == 0)
+        return &c->peer[c->peer_last]; /* one batch says many things to the same */
     for (int i = 0; i < c->peers_n; i++) {
-        if (strcmp(c->peer[i].worker, worker) == 0)
-            return &c->peer[i];
+        if (strcmp(c->peer[i].worker, worker) != 0)
+            continue;
+        c->peer_last = i;
+        return &c->peer[i];
     }
     return NULL;
 }

@@ -258,16 +258,28 @@ static int save_stage(struct journal *j, const struct sched_stage *st, struct er
     return rc;
 }
 
-static int save_task(struct journal *j, const struct sched_stage *st, const struct sched_task *t,
-                     const char *phase, struct err *e)
+struct task_texts {
+    char *result; /* heap, or NULL */
+    char crashed[SCHED_CRASHES_MAX * (SCHED_WORKER_MAX + 1) + 1];
+};
+
+static void task_texts_make(const struct sched_task *t, struct task_texts *x)
 {
-    char *result = json_text(t->result);
-    char crashed[SCHED_CRASHES_MAX * (SCHED_WORKER_MAX + 1) + 1] = "";
     size_t at = 0;
+
+    x->result = json_text(t->result);
+    x->crashed[0] = '\0';
+    for (int i = 0; i < t->crashes; i++)
+        at += (size_t)snprintf(x->crashed + at, sizeof x->crashed - at, "%s\n", t->crashed[i]);
+}
+
+static int add_task(struct journal *j, const struct sched_stage *st, const struct sched_task *t,
+                    const char *phase, struct err *e)
+{
+    struct task_texts x;
     int rc = 0;
 
-    for (int i = 0; i < t->crashes; i++)
-        at += (size_t)snprintf(crashed + at, sizeof crashed - at, "%s\n", t->crashed[i]);
+    task_texts_make(t, &x);
     rc = db_run(j->db, e,
                 "INSERT INTO tasks(id, job, stage, phase, idx, row_begin, row_end, state, epoch, "
                 "worker, faults, losses, crashed, result,"
@@ -283,10 +295,31 @@ static int save_task(struct journal *j, const struct sched_stage *st, const stru
                 "it",
                 (int64_t)t->id, (int64_t)st->job->id, (int64_t)st->index, phase, (int64_t)t->index,
                 (int64_t)t->begin, (int64_t)t->end, task_state_name(t->state), (int64_t)t->epoch,
-                t->worker, (int64_t)t->faults, (int64_t)t->losses, crashed, result,
+                t->worker, (int64_t)t->faults, (int64_t)t->losses, x.crashed, x.result,
                 (int64_t)t->code, t->text);
-    free(result);
+    free(x.result);
     return rc;
+}
+
+/* Its row was made when the phase was opened; this is done twice for each task, thousands of times
+ * a second. */
+static int save_task(struct journal *j, const struct sched_stage *st, const struct sched_task *t,
+                     const char *phase, struct err *e)
+{
+    struct task_texts x;
+    int rc = 0;
+
+    task_texts_make(t, &x);
+    rc = db_run(j->db, e,
+                "UPDATE tasks SET state=?2, epoch=?3, worker=?4, faults=?5, losses=?6, crashed=?7,"
+                " result=coalesce(?8, result), code=?9, text=?10 WHERE id=?1",
+                "itit"
+                "iittit",
+                (int64_t)t->id, task_state_name(t->state), (int64_t)t->epoch, t->worker,
+                (int64_t)t->faults, (int64_t)t->losses, x.crashed, x.result, (int64_t)t->code,
+                t->text);
+    free(x.result);
+    return rc != 0 || db_changes(j->db) > 0 ? rc : add_task(j, st, t, phase, e);
 }
 
 static int save_tasks(struct journal *j, const struct sched_action *act, struct err *e)
@@ -294,7 +327,7 @@ static int save_tasks(struct journal *j, const struct sched_action *act, struct 
     int rc = 0;
 
     for (uint64_t i = 0; i < act->number && rc == 0; i++)
-        rc = save_task(j, act->stage, &act->task[i], act->text, e);
+        rc = add_task(j, act->stage, &act->task[i], act->text, e);
     return rc;
 }
 

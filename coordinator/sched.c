@@ -410,40 +410,51 @@ void sched_restored(struct sched *s, uint64_t now_ms)
 /* ---- workers
  * ----------------------------------------------------------------------------------------------------
  */
+/* Where it is, or belongs. Workers are kept in order of id, so that decisions depend on who is there,
+ * not on who came first. */
+static int worker_place(const struct sched *s, const char *id)
+{
+    int low = 0, high = s->workers_n;
+
+    while (low < high) {
+        int mid = low + (high - low) / 2;
+
+        if (strcmp(s->worker[mid]->id, id) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
 struct sched_worker *sched_find_worker(const struct sched *s, const char *id)
 {
-    for (int i = 0; i < s->workers_n; i++) {
-        if (strcmp(s->worker[i]->id, id) == 0)
-            return s->worker[i];
-    }
-    return NULL;
+    int at = worker_place(s, id);
+
+    return at < s->workers_n && strcmp(s->worker[at]->id, id) == 0 ? s->worker[at] : NULL;
 }
 
 static void worker_drop(struct sched *s, const char *id)
 {
-    for (int i = 0; i < s->workers_n; i++) {
-        if (strcmp(s->worker[i]->id, id) != 0)
-            continue;
-        free(s->worker[i]);
-        memmove(&s->worker[i], &s->worker[i + 1],
-                (size_t)(s->workers_n - i - 1) * sizeof(struct sched_worker *));
-        s->workers_n--;
+    int at = worker_place(s, id);
+
+    if (at == s->workers_n || strcmp(s->worker[at]->id, id) != 0)
         return;
-    }
+    free(s->worker[at]);
+    memmove(&s->worker[at], &s->worker[at + 1],
+            (size_t)(s->workers_n - at - 1) * sizeof(struct sched_worker *));
+    s->workers_n--;
 }
 
-/* Kept in order of id, so that decisions depend on who is there, not on who came first. */
 static struct sched_worker *worker_add(struct sched *s, const char *id)
 {
     struct sched_worker *w = mem_zalloc(1, sizeof *w);
-    int at = s->workers_n;
+    int at = worker_place(s, id);
 
     if (s->workers_n == s->workers_cap) {
         s->workers_cap = s->workers_cap * 2 + 16;
         s->worker = mem_grow(s->worker, (size_t)s->workers_cap, sizeof(struct sched_worker *));
     }
-    while (at > 0 && strcmp(s->worker[at - 1]->id, id) > 0)
-        at--;
     memmove(&s->worker[at + 1], &s->worker[at],
             (size_t)(s->workers_n - at) * sizeof(struct sched_worker *));
     s->worker[at] = w;

@@ -77,7 +77,7 @@ static inline bool run_state_is_final(enum run_state s)
     X(TASK_LEASED, BIT(TASK_PENDING) | BIT(TASK_DONE) | BIT(TASK_RETRY_WAIT) |                     \
                        BIT(TASK_QUARANTINED) | BIT(TASK_CANCELLED))                                \
     X(TASK_RETRY_WAIT, BIT(TASK_PENDING) | BIT(TASK_CANCELLED))                                    \
-    X(TASK_DONE, 0)                                                                                \
+    X(TASK_DONE, BIT(TASK_PENDING)) /* its worker is in quarantine */                              \
     X(TASK_QUARANTINED, 0)                                                                         \
     X(TASK_CANCELLED, 0)
 enum task_state {
@@ -130,6 +130,7 @@ struct sched_task {
     uint32_t voices_n; /* of an audited task: results that have come, not yet two that agree; not
                           kept over a restart */
     struct sched_voice voice[SCHED_VOICES_MAX];
+    char speaker[SCHED_VOICES_MAX][SCHED_WORKER_MAX]; /* of each: it may have left by then */
     cJSON *result; /* {"outputs", "metrics"} when TASK_DONE */
     int code;      /* of the last failure */
     char text[SCHED_TEXT_MAX];
@@ -211,8 +212,17 @@ struct sched_share {
     uint32_t units, ms;
 };
 
+/* A worker whose gradient of this step was not finite. Others compute the step next: what is finite with them was wrong with
+ * it; if it is not finite with them either the data is to blame. */
+struct sched_doubt {
+    char worker[SCHED_WORKER_MAX]; /* "": nobody */
+    uint64_t step;
+    bool shared; /* another worker's was not finite either */
+};
+
 struct sched_session {
     uint64_t id, attempt;
+    struct sched_doubt doubt;
     bool open;
     bool adopting; /* after a restart: the attempt may still run; its hosts are awaited until
                       adopt_until_ms */

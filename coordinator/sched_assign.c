@@ -78,7 +78,7 @@ bool sched_slot_add(struct sched_stage *st, const char *worker, uint64_t step,
     return true;
 }
 
-/* Who can compute: members that are well; all members, if none is. */
+/* Who can compute: members that are well and whose arithmetic nobody doubts; all members, if none is. */
 static int shares_make(struct sched *s, struct sched_stage *st, bool anybody, struct share *v,
                        uint64_t *threads)
 {
@@ -89,7 +89,8 @@ static int shares_make(struct sched *s, struct sched_stage *st, bool anybody, st
     for (int i = 0; i < s->workers_n && n < SCHED_SLOTS_MAX / 2; i++) {
         struct sched_worker *w = s->worker[i];
 
-        if (w->in == st && (anybody || sched_worker_usable(w)) &&
+        if (w->in == st &&
+            (anybody || (sched_worker_usable(w) && !sched_is_doubted(st->session, w->id))) &&
             (w->roles & SCHED_ROLE_COMPUTE) != 0 && *threads < units) {
             v[n++].worker = w;
             *threads += w->threads;

@@ -72,25 +72,15 @@ static uint64_t hash_of(const cJSON *result)
     return hash;
 }
 
-static const char *name_of(const struct sched *s, uint64_t who)
-{
-    for (int i = 0; i < s->workers_n; i++) {
-        if (control_who(s->worker[i]->id) == who)
-            return s->worker[i]->id;
-    }
-    return "a worker that has left";
-}
-
 static void odd_quarantine(struct sched *s, struct sched_stage *st, const struct sched_task *t,
                            uint64_t agreed, struct sched_actions *a)
 {
-    char reason[SCHED_TEXT_MAX], id[SCHED_WORKER_MAX];
+    char reason[SCHED_TEXT_MAX];
 
     for (uint32_t i = 0; i < t->voices_n; i++) {
-        if (t->voice[i].hash == agreed)
-            continue;
-        snprintf(id, sizeof id, "%.39s", name_of(s, t->voice[i].who));
-        if (sched_find_worker(s, id) == NULL || sched_quarantined(s, id) != NULL)
+        const char *id = t->speaker[i];
+
+        if (t->voice[i].hash == agreed || sched_quarantined(s, id) != NULL)
             continue;
         snprintf(reason, sizeof reason,
                  "its outputs of task %u of phase %s are not what two others make", t->index,
@@ -126,12 +116,14 @@ enum sched_audit sched_audit_take(struct sched *s, struct sched_stage *st, struc
         return AUDIT_COUNTS;
     }
     before = disputed(t);
-    if (t->voices_n < SCHED_VOICES_MAX)
+    if (t->voices_n < SCHED_VOICES_MAX) {
+        snprintf(t->speaker[t->voices_n], sizeof t->speaker[0], "%s", worker);
         t->voice[t->voices_n++] = v;
+    }
     if (disputed(t) && !before) {
         s->counters.disputed++;
         sched_note(a, st->job, st, "task.disputed", "task %u of phase %s: %s and %s differ",
-                   t->index, st->phase.name, name_of(s, t->voice[0].who), worker);
+                   t->index, st->phase.name, t->speaker[0], worker);
     }
     if (t->voices_n < SCHED_VOICES_MAX && sched_audit_waits(s, st, t))
         return AUDIT_MORE;
@@ -141,6 +133,6 @@ enum sched_audit sched_audit_take(struct sched *s, struct sched_stage *st, struc
     snprintf(t->text, sizeof t->text,
              "%s and %s make different outputs of the same rows, and there is nobody else to ask; "
              "one of these machines is broken",
-             name_of(s, t->voice[0].who), worker);
+             t->speaker[0], worker);
     return AUDIT_FAILED;
 }

@@ -1,4 +1,4 @@
-/* sched_inner: what the files of the scheduler share. Nobody else includes it. */
+/* sched_inner: what the files of the scheduler share. Nobody else includes it but the simulator's checks. */
 #ifndef COORDINATOR_SCHED_INNER_H
 #define COORDINATOR_SCHED_INNER_H
 
@@ -100,6 +100,9 @@ void sched_quarantine(struct sched *s, const char *worker, const char *reason,
                       struct sched_actions *a);
 void sched_release(struct sched *s, const char *worker, struct sched_actions *a);
 
+void sched_tasks_again(struct sched *s, const char *worker, struct sched_actions *a); /* whatever it alone has
+                                                                                         made, in phases that are open */
+
 /* sched_audit.c: results of tasks that two workers must agree about */
 enum sched_audit { AUDIT_COUNTS, AUDIT_MORE, AUDIT_FAILED };
 /* Does this result count, or is another worker's needed first? FAILED: nobody is left to ask; why:
@@ -109,6 +112,9 @@ enum sched_audit sched_audit_take(struct sched *s, struct sched_stage *st, struc
 /* Is there anybody who could give another result, now or when it has time? */
 bool sched_audit_waits(struct sched *s, const struct sched_stage *st, const struct sched_task *t);
 bool sched_audit_spoken(const struct sched_task *t, const char *worker);
+
+/* Is it not to compute, because others have to show first whether its gradient can be finite? */
+bool sched_is_doubted(const struct sched_session *ss, const char *worker); /* sched_report.c */
 
 /* sched_overtake.c: hung and slow workers */
 void sched_workers_watch(struct sched *s, struct sched_actions *a);

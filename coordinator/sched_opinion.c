@@ -62,9 +62,11 @@ void sched_quarantine(struct sched *s, const char *worker, const char *reason,
     act = sched_act(a, SCHED_QUARANTINE, NULL, NULL);
     snprintf(act->worker, sizeof act->worker, "%s", worker);
     snprintf(act->note, sizeof act->note, "%s", reason);
+    if (w != NULL)
+        w->quarantined = true;
+    sched_tasks_again(s, worker, a);
     if (w == NULL)
         return;
-    w->quarantined = true;
     sched_session_lose(s, worker, "in quarantine", a);
     sched_tasks_worker_gone(s, worker, false, a);
 }
@@ -132,7 +134,8 @@ static const struct sched_worker *member_pick(const struct sched *s, const struc
         int slots = strcmp(w->id, q->asked) == 0 ? SCHED_SLOTS_MAX : 0;
 
         if (w->in != st || (w->roles & SCHED_ROLE_COMPUTE) == 0 ||
-            has_spoken(ev, w->id) != spoken || w->quarantined)
+            has_spoken(ev, w->id) != spoken || w->quarantined ||
+            sched_is_doubted(st->session, w->id))
             continue;
         if (!sched_worker_usable(w)) {
             *later = true;

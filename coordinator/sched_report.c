@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "coordinator/sched_inner.h"
+#include "wire/control.h" /* control_who() */
 
 /* ---- what the step leader says
  * ---------------------------------------------------------------------------------- */
@@ -39,6 +40,50 @@ static void series_add(struct sched_actions *a, struct sched_stage *st, const ch
         snprintf(act->text, sizeof act->text, "%s.%s", phase, name);
     act->value = value;
     act->number = step;
+}
+
+/* ---- gradients that are not finite ------------------------------------------------------------ */
+
+bool sched_is_doubted(const struct sched_session *ss, const char *worker)
+{
+    return !ss->doubt.shared && strcmp(ss->doubt.worker, worker) == 0;
+}
+
+/* Of the worker that computes, not of a host that adds up: "step N, unit...". */
+static void doubt_take(struct sched_session *ss, const struct sched_event *ev)
+{
+    const char *at = ev->text != NULL ? strstr(ev->text, "step ") : NULL;
+    unsigned long long step = 0;
+    int end = 0;
+
+    if (ev->code != ERR_NUMERIC || at == NULL ||
+        sscanf(at, "step %llu, unit%n", &step, &end) != 1 || end == 0)
+        return;
+    if (ss->doubt.worker[0] != '\0' && ss->doubt.step == step &&
+        strcmp(ss->doubt.worker, ev->worker) != 0) {
+        ss->doubt.shared = true;
+        return;
+    }
+    ss->doubt = (struct sched_doubt){.step = step};
+    snprintf(ss->doubt.worker, sizeof ss->doubt.worker, "%s", ev->worker);
+}
+
+/* Others have closed the step. */
+static void doubt_settle(struct sched *s, struct sched_stage *st, uint64_t version,
+                         struct sched_actions *a)
+{
+    const struct sched_doubt d = st->session->doubt;
+    char reason[SCHED_TEXT_MAX];
+
+    if (d.worker[0] == '\0' || version < d.step)
+        return;
+    st->session->doubt = (struct sched_doubt){0};
+    if (d.shared || sched_slot_of(st->session, d.worker) != NULL)
+        return; /* it was alone, and its next try was finite */
+    snprintf(reason, sizeof reason,
+             "its gradient of step %" PRIu64 " is not finite, and that of others is", d.step);
+    sched_note(a, st->job, st, "worker.quarantined", "%s: %s", d.worker, reason);
+    sched_quarantine(s, d.worker, reason, a);
 }
 
 static void on_status(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
@@ -70,6 +115,7 @@ static void on_status(struct sched *s, struct sched_stage *st, const struct sche
     series_add(a, st, "lr", ev->lr, ss->version);
     series_add(a, st, "grad_norm", ev->grad_norm, ss->version);
     series_add(a, st, "tokens_per_s", ev->tokens_per_s, ss->version);
+    doubt_settle(s, st, ss->version, a);
 }
 
 static void ckpt_drop(struct sched_session *ss, int from)
@@ -110,6 +156,7 @@ static void on_checkpoint(struct sched *s, struct sched_stage *st, const struct 
     sched_act(a, SCHED_SAVE_STAGE, st->job, st);
     sched_note(a, st->job, st, "session.checkpoint", "version %" PRIu64 " %s", ev->version,
                ev->digest.hex);
+    doubt_settle(s, st, ev->version, a);
 }
 
 static void on_done(struct sched *s, struct sched_stage *st, struct sched_event *ev,
@@ -164,14 +211,35 @@ static void fall_back(struct sched *s, struct sched_stage *st, const struct sche
     sched_attempt_end(s, st, ev->text, 0, a);
 }
 
+/* A host tells of two gradients that differ, too late to ask a third: from the checkpoint on they are asked again, and the
+ * audit may find who is wrong. Hosts know workers by number. */
+static void conflict_note(struct sched *s, struct sched_stage *st, const char *why,
+                          struct sched_actions *a)
+{
+    char names[200] = "", who[20];
+    size_t n = 0;
+
+    for (int i = 0; i < s->workers_n; i++) {
+        snprintf(who, sizeof who, "%016" PRIx64, control_who(s->worker[i]->id));
+        if (strstr(why, who) != NULL && n < sizeof names)
+            n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", n > 0 ? " and " : "",
+                                  s->worker[i]->id);
+    }
+    s->counters.disputed++;
+    sched_note(a, st->job, st, "session.disputed", "%s (%s)", why, names);
+}
+
 static void on_failed(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
                       struct sched_actions *a)
 {
     struct sched_session *ss = st->session;
     struct sched_failure f = {.code = ev->code, .attempt = (uint32_t)ss->attempt};
     const char *why = ev->text != NULL ? ev->text : "";
-    bool loss = sched_code_is_loss(ev->code);
+    bool loss = sched_code_is_loss(ev->code) || ev->code == ERR_CONFLICT;
 
+    doubt_take(ss, ev);
+    if (ev->code == ERR_CONFLICT)
+        conflict_note(s, st, why, a);
     if (is_damage(ss, ev)) {
         fall_back(s, st, ev, a);
         return;

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "coordinator/sched_inner.h"
+#include "wire/control.h" /* control_who() */
 
 #define AHEAD_US 20000.0 /* of work that may wait at a worker for a thread */
 
@@ -533,6 +534,48 @@ void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed,
     struct goner g = {worker, crashed};
 
     each_held(s, worker, task_orphaned, &g, a);
+}
+
+/* Its results of open phases that no other worker has agreed to. */
+static void results_drop(struct sched *s, struct sched_stage *st, const char *worker,
+                         struct sched_actions *a)
+{
+    uint32_t dropped = 0;
+
+    for (uint32_t i = 0; i < st->tasks_n; i++) {
+        struct sched_task *t = &st->task[i];
+        bool agreed = false;
+
+        if (t->state != TASK_DONE || strcmp(t->worker, worker) != 0)
+            continue;
+        for (uint32_t k = 0; k < t->voices_n; k++)
+            agreed = agreed || t->voice[k].who != control_who(worker);
+        if (agreed)
+            continue;
+        cJSON_Delete(t->result);
+        t->result = NULL;
+        t->voices_n = 0;
+        st->tasks_done--;
+        st->rows_done -= sched_task_rows(t);
+        task_move(st, t, TASK_PENDING);
+        task_save(a, st, t);
+        dropped++;
+    }
+    s->counters.recomputed += dropped;
+    if (dropped > 0)
+        sched_note(a, st->job, st, "tasks.again", "%u results of %s do not count any more", dropped,
+                   worker);
+}
+
+void sched_tasks_again(struct sched *s, const char *worker, struct sched_actions *a)
+{
+    for (int i = 0; i < s->jobs_n; i++) {
+        struct sched_job *j = s->job[i];
+
+        for (int k = 0; k < j->stages_n && !run_state_is_final(j->state); k++)
+            if (!run_state_is_final(j->stage[k].state))
+                results_drop(s, &j->stage[k], worker, a);
+    }
 }
 
 static const struct sched_lease *lease_of(const struct sched_event *ev, uint64_t task,

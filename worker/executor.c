@@ -277,9 +277,10 @@ static void ended_give(struct executor *x)
     pthread_mutex_lock(&x->lock);
 }
 
+/* Failures are looked at one by one, and are rare. */
 static void ended_add(struct executor *x, struct control *outcome)
 {
-    if (x->ended != NULL && control_join(x->ended, outcome))
+    if (x->ended != NULL && outcome->type == CONTROL_TASK_DONE && control_join(x->ended, outcome))
         return;
     ended_give(x);
     while (x->ended != NULL) /* another thread's, meanwhile */

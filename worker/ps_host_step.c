@@ -323,7 +323,7 @@ void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *pe
         rc = push_take(x, h, &push, &answer, &events, &e);
     else
         answer.verdict = HOST_CORRUPT; /* it is sent again, as bytes */
-    if (rc == ERR_NUMERIC) {
+    if (rc == ERR_NUMERIC || rc == ERR_CONFLICT) {
         hosted_fail(p, x, &e);
         return;
     }

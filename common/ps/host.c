@@ -237,6 +237,20 @@ static bool opinion_take(struct host *h, uint64_t step, uint64_t who, struct tre
     return op->state == OPINION_SETTLED;
 }
 
+/* Somebody contradicts what is in a sum that was told already: whether it is closed with that sum is out of our hands. */
+static int late_conflict(const struct host *h, uint64_t step, uint64_t who, struct tree_node node,
+                         uint32_t mine, struct err *e)
+{
+    struct tree_span units = tree_leaves(h->plan.units, node);
+    uint64_t hash, first = 0;
+
+    fold_said(h->fold, mine, node, &hash, &first);
+    return err_set(e, ERR_CONFLICT,
+                   "step %" PRIu64 ", units [%u, %u): %016" PRIx64 " and %016" PRIx64
+                   " compute different gradients, and the sum was told already",
+                   step + 1, units.begin, units.end, first, who);
+}
+
 int host_push_begin(const struct host *h, struct host_push *p, struct err *e)
 {
     const struct host_plan *plan = &h->plan;
@@ -308,6 +322,8 @@ int host_push_end(struct host *h, struct host_push *p, unsigned *events, struct 
         uint32_t mine = p->begin + i - h->plan.chunk_begin;
         if (!out->folded)
             continue;
+        if (out->verdict == HOST_CONFLICT && h->declared && h->plan.audit >= 0)
+            return late_conflict(h, p->step, p->who, p->node, mine, e);
         if (opinion_take(h, p->step, p->who, p->node, mine, p->hash[i], events))
             advance = true;
         if (out->news)

@@ -90,6 +90,10 @@ static void judge(struct opinion *op)
     for (uint32_t i = 1; i < op->voices_n; i++)
         if (op->voice[i].hash != op->voice[0].hash)
             op->disputed = true;
+    if (op->waived && op->disputed) { /* who was waived was believed, not confirmed */
+        op->waived = false;
+        op->state = OPINION_DISPUTED;
+    }
     if (op->state != OPINION_SETTLED && agreement(op, &op->agreed)) {
         op->state = OPINION_SETTLED;
         op->news = true;
@@ -131,6 +135,7 @@ const struct opinion *opinions_take(struct opinions *o, struct tree_node node, u
     held = holds(op);
     voice_add(op, voice);
     judge(op);
+    o->open += !held && holds(op);
     o->open -= held && !holds(op);
     return op;
 }

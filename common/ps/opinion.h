@@ -59,7 +59,8 @@ bool opinions_audits(uint64_t seed, double share, uint64_t step, struct tree_nod
 const struct opinion *opinions_take(struct opinions *o, struct tree_node node, uint32_t chunk,
                                     bool audited, struct opinion_voice voice,
                                     struct opinion_voice folded);
-/* There is nobody to ask: what is only waited for is settled, in all chunks; disputes stay. */
+/* There is nobody to ask: what is only waited for is settled, in all chunks; disputes stay. Should somebody say otherwise
+ * while the step is open, it is a dispute like any other. */
 void opinions_waive(struct opinions *o, struct tree_node node);
 
 bool opinions_hold(const struct opinions *o); /* the step must stay open */

@@ -225,7 +225,8 @@ static int bind_all(struct db *d, sqlite3_stmt *stmt, const char *letters, va_li
             rc = sqlite3_bind_double(stmt, i + 1, va_arg(args, double));
         } else {
             CHECK(letters[i] == 't');
-            rc = sqlite3_bind_text(stmt, i + 1, va_arg(args, const char *), -1, SQLITE_TRANSIENT);
+            /* Not copied: it is the caller's until the statement has run, and unbound then. */
+            rc = sqlite3_bind_text(stmt, i + 1, va_arg(args, const char *), -1, SQLITE_STATIC);
         }
     }
     return rc == SQLITE_OK ? 0 : fail(d->handle, rc, "bind", e);

@@ -237,7 +237,7 @@ static void bench_stream(const char *name, const struct dims *d, const float *pa
             rate[run] = STREAM_TOKENS * 1e9 / (double)(clock_ns() - start);
     }
     spread = bench_spread_of(rate, STREAM_RUNS);
-    snprintf(title, sizeof title, "decode one stream %s %s %d threads", name,
+    snprintf(title, sizeof title, "decode %s, one stream, %s, %d threads", name,
              kind == DECODE_INT8 ? "int8" : "fp32", threads);
     snprintf(note, sizeof note, "of reading the weights at %.1f GB/s", gb_per_s);
     bench_say(title, &spread, "tokens/s",
@@ -349,7 +349,8 @@ static void bench_batch(const char *name, const struct dims *d, const float *par
             rate[run] = BATCH_ROWS * BATCH_TOKENS / seconds;
     }
     spread = bench_spread_of(rate, BATCH_RUNS);
-    snprintf(title, sizeof title, "decode %d rows %s %s %d threads", BATCH_ROWS, name,
+    snprintf(title, sizeof title, "%s %s, %d rows, %s, %d threads",
+             kind == DECODE_INT8 ? "decode" : "generation", name, BATCH_ROWS,
              kind == DECODE_INT8 ? "int8" : "fp32", BATCH_THREADS);
     snprintf(note, sizeof note, "of the products of its tokens by sgemm at %.0f GFLOP/s", sgemm);
     bench_say(title, &spread, "tokens/s", spread.median * 2.0 * weights_used(d) * 1e-9 / sgemm,
@@ -414,7 +415,7 @@ static void bench_score(void)
         rate[i] = SCORE_LEN * SCORE_SEQS / seconds[i + 1];
     spread = bench_spread_of(rate, SCORE_RUNS);
     snprintf(note, sizeof note, "of the products of its tokens by sgemm at %.0f GFLOP/s", sgemm);
-    bench_say("annotate 15M regression rows of 128 2 threads", &spread, "tokens/s",
+    bench_say("annotation 15M, regression head, rows of 128, 2 threads", &spread, "tokens/s",
               spread.median * 2.0 * weights_used(&j->model.dims) * 1e-9 / sgemm, note);
     for (int t = 0; t < SCORE_THREADS; t++)
         score_batch_free(j->batch[t]);
@@ -512,6 +513,7 @@ int main(int argc, char **argv)
     struct dims d = stories_dims();
     float *stories = stories_params(&d), *params = random_params(&dims_15m);
 
+    argc = bench_args(argc, argv);
     bench_machine();
     if (is_wanted(argc, argv, "panel"))
         bench_panels();

@@ -1,5 +1,6 @@
 /* Encoding speed: one-word texts (the stories vocabulary), words by pattern (GPT-2), and load
  * times. One thread; seconds that it computed. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +71,7 @@ static void measure(const char *name, const char *path, const char *text_path, s
     struct err e = {0};
     double rate[RUNS], start = cpu_s();
     struct bench_spread spread;
-    char title[128], note[64];
+    char title[128];
     size_t ids = 0;
 
     if (tokenizer_load(path, &t, &e) != 0) {
@@ -86,8 +87,8 @@ static void measure(const char *name, const char *path, const char *text_path, s
     }
     spread = bench_spread_of(rate, RUNS);
     snprintf(title, sizeof title, "tokenize %s, %zu bytes a call", name, call);
-    snprintf(note, sizeof note, "bytes an id");
-    bench_say(title, &spread, "MB/s", (double)text.len / (double)ids, note);
+    bench_say(title, &spread, "MB/s", (double)NAN, "");
+    printf("%.2f bytes an id\n", (double)text.len / (double)ids);
     buf_free(&text);
     tokenizer_free(t);
 }
@@ -119,7 +120,7 @@ static void chat_write(const char *path)
     buf_free(&text);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static const char stories[] = "models/stories260K/tokenizer.bin";
     static const char scripts[] = "tests/data/tokenizers/reference.inp";
@@ -137,6 +138,7 @@ int main(void)
     if (write(fd, json.data, json.len) != (ssize_t)json.len)
         return 1;
     close(fd);
+    (void)bench_args(argc, argv);
     chat_write(chat);
     bench_machine();
     measure("stories260K, English", stories, chat, 4u << 20, 200);

@@ -271,6 +271,7 @@ void sim_chaos_draw(void)
         (struct sim_net_faults){.drop = world.on.drop ? 1 + sim_draw(100) : 0,
                                 .twice = world.on.twice ? 1 + sim_draw(100) : 0,
                                 .late = world.on.late ? 1 + sim_draw(80) : 0,
+                                .flip = world.on.flip ? 1 + sim_draw(100) : 0,
                                 .late_us = 10000 + sim_draw(3000000),
                                 .reorder = world.on.reorder,
                                 .delay_us = 200 + sim_draw(sim_chance(300) ? 200000 : 10000)};
@@ -282,11 +283,13 @@ void sim_chaos_draw(void)
     sim_work_faults.hang = world.on.hang ? 1 + sim_draw(20) : 0;
     sim_work_faults.task_fails = world.on.task_fails ? sim_draw(200) : 0;
     world.failpoint_rate = 50 + sim_draw(4000);
-    if (world.on.slow) {
-        for (int i = 1; i <= world.workers; i++)
-            if (sim_chance(400)) {
-                world.node[i].slowness = 200 + sim_draw(1500);
-                world.out->faults.slow++;
-            }
-    }
+}
+
+void sim_chaos_slow(void)
+{
+    for (int i = 1; i <= world.workers && world.on.slow; i++)
+        if (sim_chance(400)) {
+            world.node[i].slowness = 200 + sim_draw(1500);
+            world.out->faults.slow++;
+        }
 }

@@ -9,7 +9,9 @@
 #include "base/buf.h"
 #include "coordinator/coordinator.h"
 #include "ps/shard.h"
+#include "coordinator/sched_inner.h"
 #include "sim_work.h"
+#include "sim_world.h"
 #include "wire/control.h"
 #include "worker/ps_host.h"
 
@@ -49,6 +51,8 @@ static struct {
         const struct sim_expected *expected;
     } layout[LAYOUTS_MAX];
     int layouts;
+    bool quarantined, excused;
+    char liar[SCHED_WORKER_MAX]; /* its id, once it has spoken */
 } check;
 
 void sim_violation(const char *fmt, ...)
@@ -85,6 +89,28 @@ WRAP(void, check_failed, const char *file, int line, const char *cond)
 
 /* ---- leases and commits -------------------------------------------------------------------------- */
 
+/* An attempt that succeeds need not end its task: of an audited one another worker's result is wanted too. */
+static bool task_is_done(const struct sched_action *a)
+{
+    for (uint32_t i = 0; a->stage != NULL && i < a->stage->tasks_n; i++)
+        if (a->stage->task[i].id == a->number)
+            return a->stage->task[i].state == TASK_DONE;
+    return true;
+}
+
+/* The results of a worker that is in quarantine do not count any more. */
+static void results_drop(const struct sched_action *a, int n)
+{
+    bool quarantine = false;
+
+    for (int i = 0; i < n; i++) {
+        quarantine = quarantine || a[i].type == SCHED_QUARANTINE;
+        if (quarantine && a[i].type == SCHED_SAVE_TASK && a[i].task->state != TASK_DONE &&
+            a[i].task->id < TASKS_MAX) /* it may be given out again by now */
+            check.task[a[i].task->id].done = 0;
+    }
+}
+
 static void action_made(const struct sched_action *a)
 {
     if (a->type != SCHED_ATTEMPT_BEGIN && a->type != SCHED_ATTEMPT_END)
@@ -97,7 +123,7 @@ static void action_made(const struct sched_action *a)
             sim_violation("task %" PRIu64 ": epoch %" PRIu64 " granted after %" PRIu64, a->number,
                           a->epoch, check.task[a->number].live);
         check.task[a->number].live = a->epoch;
-    } else if (strcmp(a->text, "succeeded") == 0) {
+    } else if (strcmp(a->text, "succeeded") == 0 && task_is_done(a)) {
         sim_check_counts.done++;
         if (check.task[a->number].done++ > 0)
             sim_violation("task %" PRIu64 " is done twice", a->number);
@@ -126,8 +152,14 @@ static void action_committed(const struct sched_action *a)
         check.task[a->number].committed = a->epoch;
     else if (a->type == SCHED_ATTEMPT_END && a->number < TASKS_MAX &&
              strcmp(a->text, "succeeded") == 0)
-        check.task[a->number].done_committed = 1;
-    else if (a->type == SCHED_SAVE_JOB)
+        check.task[a->number].done_committed = check.task[a->number].done > 0;
+    else if (a->type == SCHED_SAVE_TASK && a->task->id < TASKS_MAX && a->task->state != TASK_DONE)
+        check.task[a->task->id].done_committed = check.task[a->task->id].done > 0;
+    else if (a->type == SCHED_QUARANTINE) {
+        check.quarantined = true;
+        if (!sim_world_is_liar(a->worker))
+            sim_violation("%s is in quarantine and computes as it should: %s", a->worker, a->note);
+    } else if (a->type == SCHED_SAVE_JOB)
         job_over(a->job->id, a->job->state);
     else if (a->type == SCHED_CHECKPOINT && a->stage->phase_open &&
              a->number < a->stage->phase.session.steps)
@@ -167,11 +199,55 @@ WRAP(int, journal_commit, struct journal *j, const struct sched_actions *a, uint
     return rc;
 }
 
+bool sim_check_quarantined(void)
+{
+    return check.quarantined;
+}
+
+bool sim_check_excused(void)
+{
+    return check.excused;
+}
+
+bool sim_check_names_liar(const char *message)
+{
+    return check.liar[0] != '\0' && strstr(message, check.liar) != NULL;
+}
+
+/* What the liar says counts for once. */
+static void excuse(const char *what)
+{
+    if (sim_work_counts.lies == 0)
+        return;
+    sim_trace("an audit of %s is waived", what);
+    check.excused = true;
+}
+
+enum sched_audit __real_sched_audit_take(struct sched *s, struct sched_stage *st,
+                                         struct sched_task *t, const char *worker,
+                                         const cJSON *result, struct sched_actions *a);
+WRAP(enum sched_audit, sched_audit_take, struct sched *s, struct sched_stage *st,
+     struct sched_task *t, const char *worker, const cJSON *result, struct sched_actions *a)
+{
+    uint64_t audited = s->counters.audited;
+    enum sched_audit rc = __real_sched_audit_take(s, st, t, worker, result, a);
+    bool disputed = false;
+
+    for (uint32_t i = 1; i < t->voices_n; i++)
+        disputed = disputed || t->voice[i].hash != t->voice[0].hash;
+    if (rc == AUDIT_COUNTS && s->counters.audited == audited && !disputed &&
+        sim_world_is_liar(worker))
+        excuse("rows");
+    return rc;
+}
+
 void __real_dispatch_action(struct coordinator *c, const struct sched_action *act);
 WRAP(void, dispatch_action, struct coordinator *c, const struct sched_action *act)
 {
     if (++check.performed > check.committed)
         sim_violation("an action of type %d is performed before its commit", (int)act->type);
+    if (act->type == SCHED_SEND_WAIVE)
+        excuse("gradients");
     __real_dispatch_action(c, act);
 }
 
@@ -332,6 +408,7 @@ WRAP(void, sched_step, struct sched *s, struct sched_event *event, struct sched_
         if (silent[i].task->lease_until_ms > silent[i].until_ms)
             sim_violation("a heartbeat renews task %" PRIu64 ", which it does not name",
                           silent[i].task->id);
+    results_drop(actions->v + before, actions->n - before);
     for (int i = before; i < actions->n; i++) {
         const struct sched_action *a = &actions->v[i];
 
@@ -341,6 +418,8 @@ WRAP(void, sched_step, struct sched *s, struct sched_event *event, struct sched_
             sim_trace("event %s %s %s", a->text, a->stage != NULL ? a->stage->name : "", a->note);
     }
     sim_mix((uint64_t)event->type << 32 | (uint32_t)(actions->n - before));
+    if (event->type == SCHED_WORKER_UP && sim_world_is_liar(event->worker))
+        snprintf(check.liar, sizeof check.liar, "%s", event->worker);
     if (event->type != SCHED_HEARTBEAT)
         sched_check(s);
 }
@@ -408,7 +487,7 @@ static void shard_check(struct shard *s)
         size_t at = k->begin + c * k->chunk_elems;
         const float *p = shard_params(s, c), *want = x->version + version * x->params + at;
 
-        if (memcmp(p, want, shard_chunk_len(s, c) * sizeof *p) != 0)
+        if (!check.excused && memcmp(p, want, shard_chunk_len(s, c) * sizeof *p) != 0)
             sim_violation("version %" PRIu64 " of the elements from %zu on has other bits than the "
                           "straight loop",
                           version, at);
@@ -451,7 +530,8 @@ WRAP(void, shard_apply, struct shard *s, const struct adamw *a,
 void __real_ps_host_open(struct ps_host *p, struct ps_session *s);
 WRAP(void, ps_host_open, struct ps_host *p, struct ps_session *s)
 {
-    const struct sim_run run = {s->seed, s->init, s->examples, s->global_batch, s->plan};
+    const struct sim_run run = {s->seed,         s->init,           s->examples,
+                                s->global_batch, sim_world_class(), s->plan};
 
     CHECK(check.layouts < LAYOUTS_MAX);
     check.layout[check.layouts].layout = s->plan.layout;

@@ -498,9 +498,9 @@ WRAP(int, sqlite3_open_v2, const char *path, sqlite3 **out, int flags, const cha
 /* Whoever died inside a query left it open. Children come before those whom they refer to. */
 static void tables_empty(void)
 {
-    static const char *const tables[] = {"artifacts", "reusable", "series",  "checkpoints", "idempotency",
-                                         "events",    "attempts", "tasks",   "stages",      "jobs",
-                                         "meta",      "sqlite_sequence"};
+    static const char *const tables[] = {"artifacts",   "reusable", "series",   "checkpoints",
+                                         "idempotency", "events",   "attempts", "tasks",
+                                         "stages",      "jobs",     "meta",     "sqlite_sequence"};
     static sqlite3_stmt *statement[sizeof tables / sizeof tables[0]];
 
     for (sqlite3_stmt *s = NULL; (s = sqlite3_next_stmt(handle, s)) != NULL;)

@@ -77,7 +77,7 @@ static size_t class_bytes(uint32_t class)
 {
     uint32_t c = class - FINE;
 
-    return class < FINE ? 16 * ((size_t)class + 1) : (size_t)(5 + c % 4) << (8 + c / 4);
+    return class < FINE ? 16 * ((size_t) class + 1) : (size_t)(5 + c % 4) << (8 + c / 4);
 }
 
 static struct block *cut(struct heap *h, uint16_t index, uint32_t class)
@@ -202,7 +202,8 @@ void *memalign(size_t align, size_t bytes)
     if (p == NULL)
         return NULL;
     at = (char *)(((uintptr_t)p + sizeof(struct head) + align - 1) / align * align);
-    ((struct head *)(void *)at)[-1] = (struct head){class_of(bytes), of_run, LIVE, (uint64_t)(at - p)};
+    ((struct head *)(void *)at)[-1] =
+        (struct head){class_of(bytes), of_run, LIVE, (uint64_t)(at - p)};
     return at;
 }
 

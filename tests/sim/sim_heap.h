@@ -10,8 +10,9 @@
 
 #include <stdbool.h>
 
-bool sim_heap_of_run(bool on); /* what is allocated from now on goes with the run; gives what was before */
-void sim_heap_end_run(void);   /* all of it is gone */
+bool sim_heap_of_run(
+    bool on); /* what is allocated from now on goes with the run; gives what was before */
+void sim_heap_end_run(void); /* all of it is gone */
 void sim_heap_upside_down(bool on);
 
 #endif

@@ -25,8 +25,8 @@ void sim_http_reset(void);           /* the coordinator is gone: what was asked 
 void sim_http_reset_all(void);
 bool sim_http_all_over(struct coordinator *c); /* every client was answered, every job is over */
 const char *sim_http_why(struct coordinator *c);
-/* Checks how each job ended. expected: outputs by kind. */
-void sim_http_outcomes(struct coordinator *c, char *const *expected);
+/* Checks how each job ended. expected: outputs by kind and numerics class. */
+void sim_http_outcomes(struct coordinator *c, char *(*expected)[2]);
 char *sim_http_outputs(struct coordinator *c,
                        int client); /* gives text; NULL: it did not succeed */
 void sim_http_counts(struct sim_results *out);

@@ -96,11 +96,19 @@ static void spec(struct buf *b, int kind)
     case 7:
         pipeline(b, kind, 7, 3);
         break;
-    case 8:
+    case SIM_JOB_LIES_TRAIN:
+        sft(b, kind, 12, 6, 3);
+        buf_str(b, "audit: 1\n");
+        break;
+    case 9:
         generate(b, kind, 4);
         break;
-    default:
+    case 10:
         generate(b, kind, 15);
+        break;
+    default:
+        generate(b, kind, 6);
+        buf_str(b, "audit: 1\n");
         break;
     }
 }
@@ -132,7 +140,7 @@ const char *sim_jobs_body(int kind)
         spec(&yaml, kind);
         for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
             struct digest d;
-            if (i == (kind >= 8 ? 1 : 2))
+            if (i == (kind >= 9 ? 1 : 2))
                 continue; /* what the spec does not name */
             file_digest(files[i], &d);
             cJSON_AddStringToObject(named, files[i], d.hex);

@@ -10,6 +10,7 @@
 #include "net/link.h"
 #include "net/region.h"
 #include "sim_core.h"
+#include "wire/params.h"
 #include "worker/mailbox.h"
 
 #define XXH_INLINE_ALL
@@ -272,6 +273,19 @@ static struct message *message_new(const struct link_frame *frames, int n, struc
     return m;
 }
 
+/* What a gradient's hash is for: no checksum of a network saw it. */
+static void flip(struct message *m)
+{
+    struct params_head h;
+    size_t at = (m->len[0] + 63) / 64 * 64;
+
+    if (m->frames < 2 || m->len[1] == 0 ||
+        params_unpack(m->data, m->len[0], m->frames - 1, &h, NULL) != 0 || h.type != PARAMS_PUSH)
+        return;
+    m->data[at + sim_draw((uint32_t)m->len[1])] ^= (char)(1 << sim_draw(8));
+    sim_net_counts.flipped++;
+}
+
 static void carry(struct message *m, struct socket *from, uint64_t *order_us, int *way)
 {
     const struct sim_net_faults *f = &sim_net_faults;
@@ -296,6 +310,9 @@ static void carry(struct message *m, struct socket *from, uint64_t *order_us, in
         struct message *copy = copies > 1 ? memcpy(mem_alloc(m->bytes), m, m->bytes) : m;
         uint64_t at = sim_now_us() + 20 + sim_draw(near ? 50 : f->delay_us);
 
+        if (!near && sim_chance(f->flip))
+            flip(copy);
+
         if (!near && sim_chance(f->late)) {
             at += sim_draw(f->late_us);
             sim_net_counts.late++;
@@ -304,7 +321,11 @@ static void carry(struct message *m, struct socket *from, uint64_t *order_us, in
             at = *order_us;
         else if (at < *order_us)
             sim_net_counts.reordered++;
-        *order_us = at > *order_us ? at : *order_us;
+        if (copies == 2 && source == 0 &&
+            sim_chance(200)) /* an echo of a coordinator that may be gone by then */
+            at = sim_now_us() + 3000000 + sim_draw(7000000);
+        else
+            *order_us = at > *order_us ? at : *order_us;
         (*way)++;
         sim_at(at, on_arrival, copy, 0, 0);
     }

@@ -13,13 +13,14 @@
 
 struct sim_net_faults { /* in a thousand */
     uint32_t drop, twice, late;
+    uint32_t flip;     /* a bit of a gradient, on its way */
     bool reorder;      /* inside a connection; else only between connections */
     uint32_t delay_us; /* at most, usually */
     uint32_t late_us;  /* of what is late */
 };
 extern struct sim_net_faults sim_net_faults;
 struct sim_net_counts {
-    uint64_t sent, dropped, doubled, late, cut, reordered, busy;
+    uint64_t sent, dropped, doubled, late, cut, reordered, busy, flipped;
 };
 extern struct sim_net_counts sim_net_counts;
 

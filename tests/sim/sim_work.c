@@ -245,17 +245,19 @@ WRAP(void, workspace_set_source, struct workspace *w, const struct param_source 
     ((struct made_workspace *)w)->source = source;
 }
 
-static void unit_gradient(const float *p, size_t n, const int32_t *token, int32_t rows, float *grad,
-                          struct loss_out *out)
+/* Machines of the other class round otherwise. */
+static void unit_gradient(int class, const float *p, size_t n, const int32_t *token, int32_t rows,
+                          float *grad, struct loss_out *out)
 {
     uint64_t h = 99;
+    float rounding = class == 0 ? 0.5f : 0.5f + 0x1p-20f;
 
     for (int32_t i = 0; i < rows; i++)
         h = mix(h, (uint64_t)token[i]);
     *out = (struct loss_out){(double)(h >> 11) * 0x1p-53, rows, rows};
     for (size_t i = 0; i < n; i++) {
         h = h * 6364136223846793005u + 1442695040888963407u;
-        grad[i] += p[i] * 0.125f + (float)(h >> 40) * 0x1p-24f - 0.5f;
+        grad[i] += p[i] * 0.125f + (float)(h >> 40) * 0x1p-24f - rounding;
     }
 }
 
@@ -284,7 +286,12 @@ WRAP(void, transformer_train, const struct dims *d, const real *params, const st
     sim_work_counts.units++;
     compute_for(1 + sim_draw(2 * sim_work_faults.unit_us),
                 ((const struct made_workspace *)w)->progress);
-    unit_gradient(params, n, b->token, b->rows, grad, out);
+    unit_gradient(sim_world_class(), params, n, b->token, b->rows, grad, out);
+    if (sim_world_lies()) {
+        sim_trace("a wrong gradient");
+        sim_work_counts.lies++;
+        grad[sim_draw((uint32_t)n)] += sim_world_lies_nan() ? NAN : 0.25f;
+    }
     if (sink != NULL) {
         sink->ready(sink->self, n / 2, n);
         sink->ready(sink->self, 0, n / 2);
@@ -293,7 +300,7 @@ WRAP(void, transformer_train, const struct dims *d, const real *params, const st
 
 WRAP(void, fingerprint_take, struct digest *out)
 {
-    digest_bytes("class", 5, out);
+    digest_bytes(sim_world_class() == 0 ? "class" : "other", 5, out);
 }
 
 WRAP(void, fingerprint_take_bf16, const struct digest *fp32, struct digest *out)
@@ -302,7 +309,7 @@ WRAP(void, fingerprint_take_bf16, const struct digest *fp32, struct digest *out)
     out->hex[0] = '\0';
 }
 
-WRAP(const char *, model_blas_core, void)
+WRAP(const char *, gemm_kernels, void)
 {
     return "made-up";
 }
@@ -407,6 +414,14 @@ WRAP(int, run_task_execute, const char *kind, uint32_t index, uint64_t begin, ui
         return rc;
     }
     h = mix(mix(mix(mix(context_hash(doc), hash_text(kind)), index), begin), end);
+    if (strstr(kind, ".rows") != NULL || strstr(kind, "sample") != NULL ||
+        strstr(kind, "score") != NULL)
+        h = mix(h, (uint64_t)sim_world_class());
+    if (sim_world_lies()) {
+        sim_trace("a wrong output");
+        sim_work_counts.lies++;
+        h = mix(h, sim_draw64());
+    }
     *result = (struct run_result){cJSON_CreateObject(), cJSON_CreateObject()};
     if (strcmp(kind, "encode") == 0) {
         rc = encode(h, doc, env, result, e);
@@ -458,7 +473,7 @@ static struct node_sum node_gradient(const struct straight *s, uint32_t level, u
             if (s->sample[j].unit == begin)
                 token[rows++] = token_of(&s->examples, s->sample[j].example, s->sample[j].draw);
         if (rows > 0)
-            unit_gradient(s->p, s->n, token, rows, grad, &out);
+            unit_gradient(s->run->class, s->p, s->n, token, rows, grad, &out);
         if (s->run->plan.half)
             half_round(grad, s->n);
         return (struct node_sum){out.loss_sum, out.weight_sum};
@@ -554,7 +569,7 @@ const struct sim_expected *sim_work_expect(const struct sim_run *run)
     for (int i = 0; i < n; i++)
         if (known[i].run.seed == run->seed && strcmp(known[i].run.init.hex, run->init.hex) == 0 &&
             strcmp(known[i].run.examples.hex, run->examples.hex) == 0 &&
-            known[i].run.plan.steps == run->plan.steps)
+            known[i].run.class == run->class && known[i].run.plan.steps == run->plan.steps)
             return &known[i].expected;
     CHECK(n < (int)(sizeof known / sizeof known[0]));
     of_run = sim_heap_of_run(false);

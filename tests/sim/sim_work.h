@@ -20,7 +20,7 @@ struct sim_work_faults { /* in a thousand, of a unit */
 };
 extern struct sim_work_faults sim_work_faults;
 struct sim_work_counts {
-    uint64_t units, hangs, tasks, task_failures, faults;
+    uint64_t units, hangs, tasks, task_failures, faults, lies;
 };
 extern struct sim_work_counts sim_work_counts;
 
@@ -29,6 +29,7 @@ struct sim_run {
     uint64_t seed;
     struct digest init, examples;
     uint32_t global_batch;
+    int class;             /* of the arithmetic */
     struct host_plan plan; /* without a layout */
 };
 struct sim_expected {

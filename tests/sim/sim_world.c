@@ -33,7 +33,7 @@
 struct sim_world sim_world;
 #define world sim_world
 
-static char *expected[SIM_JOBS];
+static char *expected[SIM_JOBS][2]; /* by kind and class */
 
 /* ---- processes ------------------------------------------------------------------------------------- */
 
@@ -90,7 +90,9 @@ static void *worker_main(void *arg)
     int rc = daemon_run(&n->config, &e);
 
     sim_trace("worker ends: %d", rc);
-    if (rc != 0)
+    if (rc == ERR_DENIED && sim_check_quarantined() && n == &world.node[world.liar])
+        n->banned = true;
+    else if (rc != 0)
         sim_violation("a worker was refused: %s", e.msg);
     n->proc = NULL;
     n->left = true;
@@ -119,7 +121,7 @@ static void on_start(void *self, uint64_t node, uint64_t b)
 
     (void)self;
     (void)b;
-    if (n->proc != NULL || (node > 0 && n->left && world.chaos))
+    if (n->proc != NULL || n->banned || (node > 0 && n->left && world.chaos))
         return;
     n->signal = n->left = false;
     n->proc = sim_proc_new((int)node, node == 0 ? coordinator_main : worker_main, n);
@@ -160,6 +162,29 @@ bool sim_world_coordinator_is_up(void)
 {
     return world.coordinator != NULL && world.node[0].proc != NULL &&
            world.node[0].proc->stopped_until_us <= sim_now_us();
+}
+
+int sim_world_class(void)
+{
+    return sim_self() != NULL && world.node[sim_self()->node].foreign;
+}
+
+bool sim_world_lies(void)
+{
+    return world.liar != 0 && sim_self()->node == world.liar && sim_chance(world.lie_rate);
+}
+
+bool sim_world_lies_nan(void)
+{
+    return world.liar_nan;
+}
+
+bool sim_world_is_liar(const char *worker)
+{
+    const struct roster_worker *w =
+        world.coordinator != NULL ? roster_find(&world.coordinator->roster, worker) : NULL;
+
+    return world.liar != 0 && w != NULL && atoi(w->name + 1) == world.liar; /* "w3" */
 }
 
 uint32_t sim_world_slowness(void)
@@ -272,6 +297,7 @@ static void on_heal(void *self, uint64_t a, uint64_t b)
     sim_disk_faults.full = false;
     sim_disk_faults.crash_before = sim_disk_faults.crash_after = sim_disk_faults.io_error = 0;
     sim_work_faults.hang = sim_work_faults.task_fails = 0;
+    world.lie_rate = 0;
     sim_http_heal();
     for (int i = 0; i <= world.workers; i++) {
         struct sim_node *n = &world.node[i];
@@ -363,6 +389,36 @@ static void nodes_set(int workers, int hosts, uint32_t threads_max)
     }
 }
 
+/* One machine computes wrongly. Enough others are there that somebody can be asked, and all is audited. */
+static void liar_set(void)
+{
+    world.liar = 1 + (int)sim_draw((uint32_t)world.workers);
+    world.lie_rate = sim_chance(300) ? 1000 : 20 + sim_draw(300);
+    world.liar_nan = sim_chance(300);
+    world.node[world.liar].config.roles |= ROLE_COMPUTE;
+}
+
+/* Machines of another class, of which each can do everything. The first one is of the usual class. */
+static void foreign_set(void)
+{
+    for (int i = 2; i <= world.workers; i++)
+        if (sim_chance(400)) {
+            world.node[i].foreign = true;
+            world.node[i].config.roles = ROLE_COMPUTE | ROLE_PARAMS;
+            world.out->faults.foreign++;
+        }
+}
+
+/* Pipelines take what another job has made, of whatever class: their outputs may be a mixture. */
+static int job_draw(void)
+{
+    int kind = (int)(sim_chance(500) ? sim_draw(5) : sim_draw(SIM_JOBS));
+
+    if (world.liar != 0)
+        return sim_chance(700) ? SIM_JOB_LIES_TRAIN : SIM_JOB_LIES_ROWS;
+    return world.on.foreign && (kind == 6 || kind == 7) ? kind - 6 : kind;
+}
+
 static void loop(void)
 {
     sim_at(sim_now_us() + 250000, on_watch, NULL, 0, 0);
@@ -388,6 +444,9 @@ static void results(void)
     out->faults.twice = sim_net_counts.doubled;
     out->faults.late = sim_net_counts.late;
     out->faults.reorder = sim_net_counts.reordered;
+    out->faults.flip = sim_net_counts.flipped;
+    out->faults.lie = sim_work_counts.lies;
+    out->waived = sim_check_excused();
     out->faults.hang = sim_work_counts.hangs;
     out->faults.task_fails = sim_work_counts.task_failures;
     if (sim_violated() != NULL)
@@ -409,8 +468,16 @@ void sim_world_run(uint64_t seed, struct sim_results *out)
 
     world_reset(out, seed);
     workers = sim_chance(600) ? 3 + (int)sim_draw(WORKERS_MAX - 2) : 1 + (int)sim_draw(WORKERS_MAX);
-    nodes_set(workers, sim_chance(600) ? workers : 1 + (int)sim_draw(4), 3);
     sim_chaos_draw();
+    world.on.lie = sim_chance(150);
+    world.on.foreign = !world.on.lie && sim_chance(150);
+    workers = world.on.lie && workers < 4 ? 4 : workers;
+    nodes_set(workers, world.on.lie || sim_chance(600) ? workers : 1 + (int)sim_draw(4), 3);
+    sim_chaos_slow();
+    if (world.on.lie)
+        liar_set();
+    if (world.on.foreign)
+        foreign_set();
     world.chaos = true;
     world.config.lease_ms = 3000 + sim_draw(8000);
     world.config.replicate = sim_chance(850);
@@ -421,8 +488,7 @@ void sim_world_run(uint64_t seed, struct sim_results *out)
     jobs = 1 + (int)sim_draw(sim_chance(300) ? 5 : 2);
     burst = sim_chance(250);
     for (int i = 0; i < jobs; i++)
-        sim_http_client((int)(sim_chance(500) ? sim_draw(5) : sim_draw(SIM_JOBS)),
-                        sim_now_us() + (burst ? 1500000 : sim_draw(4000000)), whim(),
+        sim_http_client(job_draw(), sim_now_us() + (burst ? 1500000 : sim_draw(4000000)), whim(),
                         world.on.client_loss ? 200 : 0);
     sim_chaos_begin();
     sim_at(world.chaos_until_us, on_heal, NULL, 0, 0);
@@ -433,36 +499,32 @@ void sim_world_run(uint64_t seed, struct sim_results *out)
     fault_armed = false;
 }
 
-bool sim_world_is_elsewhere(const char *counter)
+static void reference(int kind, int class)
 {
-    static const char *const names[] = {"damaged", "audited", "disputed", "quarantined", "refused"};
+    struct sim_results out;
 
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(counter, names[i]) == 0)
-            return true;
-    return false;
+    world_reset(&out, 1000000000u + (uint64_t)kind);
+    nodes_set(1, 1, 1);
+    world.node[1].foreign = class != 0;
+    sim_work_faults.unit_us = 1000;
+    sim_http_client(kind, sim_now_us() + 1000, SIM_HTTP_WAITS, 0);
+    world.healed_us = sim_now_us();
+    sim_at(sim_now_us() + 250000, on_watch, NULL, 0, 0);
+    while (!world.over && sim_violated() == NULL && sim_step())
+        ;
+    if (sim_violated() == NULL)
+        expected[kind][class] = sim_http_outputs(world.coordinator, 0);
+    if (sim_violated() != NULL || expected[kind][class] == NULL) {
+        fprintf(stderr, "steer-sim: the undisturbed job %d fails: %s\n", kind,
+                sim_violated() != NULL ? sim_violated() : "no outputs");
+        exit(2);
+    }
+    results();
 }
 
 void sim_world_references(void)
 {
-    for (int kind = 0; kind < SIM_JOBS; kind++) {
-        struct sim_results out;
-
-        world_reset(&out, 1000000000u + (uint64_t)kind);
-        nodes_set(1, 1, 1);
-        sim_work_faults.unit_us = 1000;
-        sim_http_client(kind, sim_now_us() + 1000, SIM_HTTP_WAITS, 0);
-        world.healed_us = sim_now_us();
-        sim_at(sim_now_us() + 250000, on_watch, NULL, 0, 0);
-        while (!world.over && sim_violated() == NULL && sim_step())
-            ;
-        if (sim_violated() == NULL)
-            expected[kind] = sim_http_outputs(world.coordinator, 0);
-        if (sim_violated() != NULL || expected[kind] == NULL) {
-            fprintf(stderr, "steer-sim: the undisturbed job %d fails: %s\n", kind,
-                    sim_violated() != NULL ? sim_violated() : "no outputs");
-            exit(2);
-        }
-        results();
-    }
+    for (int kind = 0; kind < SIM_JOBS; kind++)
+        for (int class = 0; class < 2; class ++)
+            reference(kind, class);
 }

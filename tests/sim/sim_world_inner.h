@@ -17,6 +17,8 @@ struct sim_node {
     struct worker_config config;
     uint32_t slowness;
     bool signal, left; /* left: drained, not to come back before the end of the chaos */
+    bool foreign;      /* of the other numerics class */
+    bool banned;       /* it lied, is in quarantine and was told so */
     int signal_fd;
 };
 
@@ -36,7 +38,9 @@ struct sim_world {
     } on;
 #undef X
     uint32_t failpoint_rate; /* in a million, of each pass */
-    int hard_faults;
+    int liar;                /* the machine that computes wrongly; 0: none */
+    bool liar_nan;           /* its wrong gradients are not even finite */
+    uint32_t lie_rate;       /* in a thousand, of its units and tasks */
 };
 extern struct sim_world sim_world;
 
@@ -46,6 +50,7 @@ void sim_world_kill(int node,
 
 /* sim_chaos.c */
 void sim_chaos_draw(void);  /* which faults this run has, and how bad they are */
+void sim_chaos_slow(void);  /* some machines, once they are there */
 void sim_chaos_begin(void); /* acts until world.chaos is false */
 
 #endif

@@ -2,7 +2,10 @@
  * are answered for by hand. */
 #include "sched_fixture.h"
 
+#include <inttypes.h>
+
 #include "coordinator/cover.h"
+#include "wire/control.h"
 
 #define ROOTS (COVER_OWN | COVER_COPY)
 
@@ -450,6 +453,114 @@ static void test_a_restart_before_the_first_step_keeps_the_memory(void **state)
     fixture_close(&f);
 }
 
+/* Whoever comes first would have it all to himself, and the others would have to be taken in one by one. */
+static void test_after_a_restart_a_new_session_waits_for_its_workers(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 2, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    step(&f, st, 7);
+    fixture_mark(&f, SCHED_WORKER_GONE, "w0", true);
+    fixture_mark(&f, SCHED_WORKER_GONE, "w1", true);
+    assert_false(ss->open);
+    fixture_tick(&f, 10000);
+    restart(&f, st);
+    ss->adopting = false; /* there was no host */
+    hello(&f, "w0", 0, 0);
+    fixture_tick(&f, 1400);
+    assert_false(ss->open);
+    hello(&f, "w1", 0, 0);
+    assert_false(ss->open);
+    fixture_tick(&f, 200);
+    assert_true(ss->open);
+    assert_int_equal(ss->hosts_n, 2);
+    fixture_close(&f);
+}
+
+/* ---- gradients that are not finite, or contradict each other too late ------------------------- */
+static void failed(struct fixture *f, struct sched_stage *st, const char *worker, int code,
+                   const char *text)
+{
+    struct sched_event ev = {.type = SCHED_SESSION_FAILED,
+                             .session = st->session->id,
+                             .attempt = st->session->attempt,
+                             .code = code,
+                             .text = text};
+
+    snprintf(ev.worker, sizeof ev.worker, "%s", worker);
+    fixture_step(f, &ev);
+    fixture_tick(f, 5000);
+}
+
+static const struct sched_slot *slot_of(const struct sched_session *ss, const char *worker)
+{
+    for (int i = 0; i < ss->slots_n; i++) {
+        if (ss->slot[i].only_step == 0 && strcmp(ss->slot[i].worker, worker) == 0)
+            return &ss->slot[i];
+    }
+    return NULL;
+}
+
+static const char nan_text[] = "step 8, unit 2: the loss is nan";
+
+static void test_who_alone_makes_nan_is_put_in_quarantine(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 3, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    step(&f, st, 7);
+    failed(&f, st, "w1", ERR_NUMERIC, nan_text);
+    assert_true(ss->open);
+    assert_null(slot_of(ss, "w1")); /* others show whether it can be finite */
+    assert_non_null(slot_of(ss, "w0"));
+    step(&f, st, 7);
+    assert_null(sched_quarantined(&f.sched, "w1"));
+    step(&f, st, 8);
+    assert_non_null(sched_quarantined(&f.sched, "w1"));
+    assert_null(sched_quarantined(&f.sched, "w0"));
+    assert_non_null(strstr(sched_quarantined(&f.sched, "w1")->reason, "step 8 is not finite"));
+    fixture_close(&f);
+}
+
+static void test_nan_of_two_workers_is_the_data(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 3, 1);
+
+    (void)state;
+    step(&f, st, 7);
+    failed(&f, st, "w1", ERR_NUMERIC, nan_text);
+    failed(&f, st, "w2", ERR_NUMERIC, nan_text);
+    assert_non_null(slot_of(st->session, "w1"));
+    failed(&f, st, "w0", ERR_NUMERIC, nan_text);
+    assert_int_equal(st->state, RUN_FAILED);
+    assert_int_equal(f.sched.counters.quarantined, 0);
+    fixture_close(&f);
+}
+
+static void test_a_late_conflict_goes_back_and_names_both(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 3, 1);
+    char text[200];
+
+    (void)state;
+    step(&f, st, 7);
+    snprintf(text, sizeof text, "step 8, units [0, 1): %016" PRIx64 " and %016" PRIx64 " differ",
+             control_who("w1"), control_who("w2"));
+    for (int i = 0; i < 4; i++) { /* more often than a fault of the job's own would be forgiven */
+        failed(&f, st, "w0", ERR_CONFLICT, text);
+        assert_true(st->session->open);
+    }
+    assert_int_equal(f.sched.counters.disputed, 4);
+    assert_int_equal(st->session->from_attempt, 0);
+    fixture_close(&f);
+}
+
 /* ---- checkpoints that are damaged
  * ------------------------------------------------------------------------ */
 static void damaged(struct fixture *f, struct sched_stage *st, int code, const char *digest)
@@ -537,6 +648,10 @@ int main(void)
         cmocka_unit_test(test_after_a_restart_a_missing_host_is_done_without),
         cmocka_unit_test(test_after_a_restart_a_new_process_is_noticed_at_once),
         cmocka_unit_test(test_a_restart_while_hosts_freeze_asks_again),
+        cmocka_unit_test(test_after_a_restart_a_new_session_waits_for_its_workers),
+        cmocka_unit_test(test_who_alone_makes_nan_is_put_in_quarantine),
+        cmocka_unit_test(test_nan_of_two_workers_is_the_data),
+        cmocka_unit_test(test_a_late_conflict_goes_back_and_names_both),
         cmocka_unit_test(test_a_restart_before_the_first_step_keeps_the_memory),
         cmocka_unit_test(test_a_damaged_checkpoint_is_left_for_the_one_before),
         cmocka_unit_test(test_the_list_of_checkpoints_is_bounded),

@@ -270,6 +270,56 @@ static void test_who_makes_other_rows_is_quarantined(void **state)
     fixture_close(&f);
 }
 
+/* What it alone had made before it was found out is made again by others. */
+static void test_rows_of_who_is_quarantined_are_done_again(void **state)
+{
+    static const char ranges[] = "apiVersion: steerlm/v1\n"
+                                 "kind: generate\n"
+                                 "name: rows\n"
+                                 "inputs: {model: \"file:model\"}\n"
+                                 "generate: {from_nothing: 300, rows_per_task: 50}\n";
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_stage *st = NULL;
+    struct sched_task *t = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_spec(ranges));
+    fixture_up(&f, "a", 1, 3, "c");
+    st = &j->stage[j->stages_n - 1];
+    for (int i = 0; i < 10 && st->tasks_n < 6; i++)
+        fixture_done(&f, &st->task[0], st->task[0].epoch);
+    for (int i = 0; i < 2; i++)
+        answer(&f, &st->task[i], "not asked about");
+    assert_int_equal(st->tasks_done, 2);
+    j->spec->audit = 1;
+    t = &st->task[2];
+    assert_string_equal(t->worker, "a");
+    fixture_up(&f, "b", 1, 3, "c");
+    fixture_up(&f, "d", 1, 3, "c");
+    answer(&f, t, "wrong");
+    for (int i = 0; i < 20 && t->state != TASK_DONE;
+         i++) /* others first have ranges of their own */
+        for (uint32_t k = 2; k < st->tasks_n; k++)
+            if (st->task[k].state == TASK_LEASED && strcmp(st->task[k].worker, "a") != 0)
+                answer(&f, &st->task[k], "right");
+    assert_int_equal(t->state, TASK_DONE);
+    assert_non_null(sched_quarantined(&f.sched, "a"));
+    for (int i = 0; i < 2; i++) {
+        assert_int_not_equal(st->task[i].state, TASK_DONE);
+        assert_null(st->task[i].result);
+    }
+    for (int i = 0; i < 40 && st->tasks_n == 6; i++)
+        for (uint32_t k = 0; k < st->tasks_n && st->tasks_n == 6; k++)
+            if (st->task[k].state == TASK_LEASED) {
+                assert_string_not_equal(st->task[k].worker, "a");
+                answer(&f, &st->task[k], "right");
+            }
+    assert_int_not_equal(st->tasks_n, 6); /* the next phase */
+    fixture_close(&f);
+}
+
 static void test_an_audit_of_rows_is_waived_or_the_job_names_both(void **state)
 {
     struct fixture f;
@@ -308,6 +358,7 @@ int main(void)
             test_two_that_disagree_are_asked_again_and_then_the_job_fails_and_names_them),
         cmocka_unit_test(test_an_audited_range_counts_when_two_workers_agree),
         cmocka_unit_test(test_who_makes_other_rows_is_quarantined),
+        cmocka_unit_test(test_rows_of_who_is_quarantined_are_done_again),
         cmocka_unit_test(test_an_audit_of_rows_is_waived_or_the_job_names_both),
         cmocka_unit_test(test_another_class_is_told_once_and_any_takes_all),
     };

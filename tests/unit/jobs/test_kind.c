@@ -136,12 +136,32 @@ static void test_missing_figures_are_errors_not_guesses(void **state)
     spec_free(s);
 }
 
+static void test_a_probe_is_one_phase_of_so_many_tasks(void **state)
+{
+    struct spec *s = of_kind(KIND_PROBE);
+    struct phase f;
+    cJSON *o = NULL, *m = NULL;
+    (void)state;
+    s->probe.tasks = 500;
+    next(s, "{}", "{}", &f, &o, &m);
+    assert_int_equal(f.type, PHASE_TASKS);
+    assert_string_equal(f.task, "probe");
+    assert_int_equal(f.tasks, 500);
+    next(s, "{}", "{\"probe\":{\"outputs\":{},\"parts\":[],\"metrics\":{}}}", &f, &o, &m);
+    assert_int_equal(f.type, PHASE_END);
+    assert_int_equal(cJSON_GetArraySize(o), 0);
+    cJSON_Delete(o);
+    cJSON_Delete(m);
+    spec_free(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_training_encodes_trains_each_fold_and_exports),
         cmocka_unit_test(test_steps_follow_what_the_author_gave),
         cmocka_unit_test(test_ranges_cover_all_rows_once),
+        cmocka_unit_test(test_a_probe_is_one_phase_of_so_many_tasks),
         cmocka_unit_test(test_missing_figures_are_errors_not_guesses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -93,7 +93,7 @@ static void test_bad_specs_are_refused_with_place_and_bound(void **state)
         {HEAD ATTRS BODY "train: {max_steps: 5, global_batch: 4}\n", 7, 8, "out_of_range",
          "at most train.global_batch"},
         {"apiVersion: steerlm/v1\nkind: generate\nname: x\ngenerate: {decode: {weights: int4}}\n",
-         4, 31, "bad_choice", "int8"},
+         4, 30, "bad_choice", "int8"},
         {"apiVersion: steerlm/v2\nkind: sft\nname: x\n", 1, 13, "bad_version", "steerlm/v1"},
         {"apiVersion: steerlm/v1\nkind: sff\nname: x\n", 2, 7, "bad_choice", "\"sft\""},
         {"apiVersion: steerlm/v1\nkind: prepare\nname: x\n", 2, 7, "bad_choice", "kind is"},

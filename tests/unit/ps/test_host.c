@@ -62,6 +62,46 @@ static void test_a_damaged_push_is_refused_and_the_next_one_taken(void **state)
     host_free(h);
 }
 
+static void test_a_conflict_after_the_sum_was_told_is_said_aloud(void **state)
+{
+    static struct tensor two_tensor = {.name = "w", .rows = 2 * ELEMS, .cols = 1, .decay = true};
+    static struct layout two = {.count = 2 * ELEMS, .tensors = 1, .tensor = &two_tensor};
+    const struct host_plan plan = {.layout = &two,
+                                   .units = 2,
+                                   .chunks = 2,
+                                   .chunk_begin = 1,
+                                   .chunk_end = 2,
+                                   .chunk_elems = ELEMS,
+                                   .steps = 9,
+                                   .lr = 0.1,
+                                   .clip = 0.5,
+                                   .adamw = {0.9f, 0.95f, 1e-8f, 0.1f},
+                                   .schedule = {SCHEDULE_LINEAR, 2, 0.1}};
+    const float start[ELEMS] = {0}, one[ELEMS] = {1, 1, 1, 1}, other[ELEMS] = {1, 1, 1, 2};
+    struct host *h = host_new(&plan, start, 0, NULL);
+    const struct tree_node unit[2] = {{0, 0}, {0, 1}};
+    enum host_verdict verdict;
+    unsigned events;
+    struct err e;
+
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(host_push(h, 0, 0xaa, unit[i], 1, one, ELEMS, NULL,
+                                   fold_hash(one, ELEMS, NULL), &verdict, &events, &e),
+                         0);
+    assert_true((events & HOST_ROOTS) != 0);
+    assert_int_equal(host_push(h, 0, 0xbb, unit[1], 1, one, ELEMS, NULL,
+                               fold_hash(one, ELEMS, NULL), &verdict, &events, &e),
+                     0);
+    assert_int_equal(verdict, HOST_DUPLICATE);
+    assert_int_equal(host_push(h, 0, 0xbb, unit[1], 1, other, ELEMS, NULL,
+                               fold_hash(other, ELEMS, NULL), &verdict, &events, &e),
+                     ERR_CONFLICT);
+    assert_non_null(strstr(e.msg, "00000000000000aa and 00000000000000bb"));
+    assert_non_null(strstr(e.msg, "step 1, units [1, 2)"));
+    host_free(h);
+}
+
 static void test_an_audited_step_stays_open_until_two_workers_agree(void **state)
 {
     struct host *h = host_of(1);
@@ -153,6 +193,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_damaged_push_is_refused_and_the_next_one_taken),
+        cmocka_unit_test(test_a_conflict_after_the_sum_was_told_is_said_aloud),
         cmocka_unit_test(test_an_audited_step_stays_open_until_two_workers_agree),
         cmocka_unit_test(test_a_waived_audit_holds_nothing),
         cmocka_unit_test(test_a_wrong_value_that_was_added_up_never_closes_its_step),

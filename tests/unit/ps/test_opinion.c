@@ -112,6 +112,27 @@ static void test_only_what_is_waited_for_is_waived(void **state)
     opinions_free(o);
 }
 
+/* Worker 1 was believed because nobody else was there: worker 2 is no odd one for that, and neither is right yet. */
+static void test_who_was_waived_may_still_be_contradicted(void **state)
+{
+    struct opinions *o = opinions_new(UNITS, 2);
+    const struct opinion *op;
+
+    (void)state;
+    say(o, true, 1, 10, 1, 10);
+    opinions_waive(o, leaf);
+    assert_false(opinions_hold(o));
+    op = say(o, true, 2, 11, 1, 10);
+    assert_int_equal(op->state, OPINION_DISPUTED);
+    assert_int_equal(op->odd, 0);
+    assert_true(opinions_hold(o));
+    op = say(o, true, 3, 11, 1, 10);
+    assert_int_equal(op->state, OPINION_SETTLED);
+    assert_int_equal(op->odd, 1);
+    assert_true(op->tainted);
+    opinions_free(o);
+}
+
 static void test_the_audit_is_a_share_that_depends_on_the_node_only(void **state)
 {
     uint32_t n = 0;
@@ -135,6 +156,7 @@ int main(void)
         cmocka_unit_test(test_the_outvoted_one_is_odd_and_taints_what_it_came_first_with),
         cmocka_unit_test(test_a_worker_that_contradicts_itself_is_odd),
         cmocka_unit_test(test_only_what_is_waited_for_is_waived),
+        cmocka_unit_test(test_who_was_waived_may_still_be_contradicted),
         cmocka_unit_test(test_the_audit_is_a_share_that_depends_on_the_node_only),
     };
 
