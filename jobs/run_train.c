@@ -20,7 +20,6 @@
 #include "ps/half.h"
 #include "ps/units.h"
 
-#define ALIGN 64
 #define PUSH_BYTES_MIN ((size_t)512 << 10) /* smaller pieces of a gradient wait for more */
 #define PIECE_BYTES ((size_t)2 << 20) /* merged, checked and hashed while a cache still has it */
 
@@ -104,10 +103,7 @@ struct tree_span run_train_part(struct tree_span span, uint32_t part, uint32_t p
 
 static float *floats_new(size_t n)
 {
-    float *p = aligned_alloc(ALIGN, (n * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN);
-
-    CHECK(p != NULL);
-    return p;
+    return mem_large(n * sizeof(float));
 }
 
 static void train_init(struct train *t, const struct train_task *task, const struct train_env *env,

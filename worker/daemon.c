@@ -614,7 +614,7 @@ static int duty_open(struct worker *w, struct err *e)
     hello->threads = w->config.threads;
     hello->memory_bytes = (uint64_t)info.totalram * info.mem_unit;
     snprintf(hello->build, sizeof hello->build, "%s", STEER_VERSION);
-    snprintf(hello->blas, sizeof hello->blas, "%s", model_blas_core());
+    snprintf(hello->blas, sizeof hello->blas, "%s", gemm_kernels());
     snprintf(hello->fingerprint, sizeof hello->fingerprint, "%s", fingerprint.hex);
     snprintf(hello->fingerprint_bf16, sizeof hello->fingerprint_bf16, "%s", bf16.hex);
     duty_init(&w->duty, hello);

@@ -15,7 +15,7 @@
 #include "base/file.h"
 #include "jobs/spec.h"
 #include "json/json.h"
-#include "model/ops.h"
+#include "model/gemm.h"
 #include "model/transformer.h"
 #include "modelfile/modeldir.h"
 #include "ps/host.h"
@@ -299,7 +299,7 @@ static void print(const struct bench *b)
     char *text;
 
     cJSON_AddStringToObject(o, "program", "steer-worker " STEER_VERSION);
-    cJSON_AddStringToObject(o, "kernels", model_blas_core());
+    cJSON_AddStringToObject(o, "kernels", gemm_kernels());
     cJSON_AddNumberToObject(o, "params", (double)b->model.layout.count);
     cJSON_AddNumberToObject(o, "threads", b->args.threads);
     cJSON_AddNumberToObject(o, "unit_rows", b->rows);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "jobs/settings.h"
+#include "model/gemm.h"
 #include "net/keys.h"
 #include "wire/control.h"
 #include "worker/executor.h"
@@ -20,6 +21,8 @@ const char worker_config_usage[] =
     "(STEER_WORKER_DIR; default COORDINATOR-DIR/worker)\n"
     "  --threads N               compute threads, 1..256 (STEER_THREADS; default: processors)\n"
     "  --roles LIST              compute, params or both (STEER_ROLES; default compute,params)\n"
+    "  --kernels NAME            matrix products by own or plain kernels (same bits) or openblas (another numerics class)\n"
+    "                            (STEER_KERNELS; default own)\n"
     "  --listen tcp://H:P        data socket for other workers (STEER_LISTEN; default "
     "tcp://127.0.0.1:0; port 0: any)\n"
     "  --advertise tcp://H:P     how others reach it (STEER_ADVERTISE_DATA; default: where it "
@@ -78,6 +81,16 @@ static int bf16_set(void *base, const char *option, const char *value, struct er
     return 0;
 }
 
+/* Takes effect at once: nothing is computed before the options are read. */
+static int kernels_set(void *base, const char *option, const char *value, struct err *e)
+{
+    (void)base;
+    return gemm_kernels_set(value) ? 0
+                                   : err_set(e, ERR_INVALID,
+                                             "%s is \"%.40s\", must be own, plain or openblas",
+                                             option, value);
+}
+
 #define AT(member)                                                                                 \
     offsetof(struct worker_config, member), sizeof(((struct worker_config *)0)->member)
 
@@ -87,6 +100,7 @@ static const struct setting settings[] = {
     {"--dir", "STEER_WORKER_DIR", SETTING_TEXT, AT(dir), 0, 0, NULL},
     {"--threads", "STEER_THREADS", SETTING_NUMBER, AT(threads), 1, EXECUTOR_THREADS_MAX, NULL},
     {"--roles", "STEER_ROLES", SETTING_CUSTOM, 0, 0, 0, 0, roles_set},
+    {"--kernels", "STEER_KERNELS", SETTING_CUSTOM, 0, 0, 0, 0, kernels_set},
     {"--listen", "STEER_LISTEN", SETTING_ADDRESS, AT(listen), 0, 0, NULL},
     {"--advertise", "STEER_ADVERTISE_DATA", SETTING_ADDRESS, AT(advertise), 0, 0, NULL},
     {"--token-file", NULL, SETTING_SECRET, AT(token), 0, 0, NULL},

@@ -3,8 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/err.h"
+
+#define CACHE_LINE ((size_t)64)
+#define HUGE_PAGE ((size_t)2 << 20)
 
 void buf_reserve(struct buf *b, size_t more)
 {
@@ -92,6 +96,19 @@ void *mem_alloc(size_t size)
     void *p = malloc(size != 0 ? size : 1);
 
     CHECK(p != NULL);
+    return p;
+}
+
+void *mem_large(size_t bytes)
+{
+    size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : CACHE_LINE;
+    void *p = aligned_alloc(align, (bytes + align - 1) / align * align);
+
+    CHECK(p != NULL);
+#ifdef MADV_HUGEPAGE
+    if (align == HUGE_PAGE)
+        madvise(p, (bytes + align - 1) / align * align, MADV_HUGEPAGE); /* a wish */
+#endif
     return p;
 }
 

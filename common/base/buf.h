@@ -31,6 +31,9 @@ char *buf_take(struct buf *b); /* gives the bytes (free() them) and leaves b emp
 
 void *mem_alloc(size_t size);                /* aborts on failure */
 void *mem_zalloc(size_t count, size_t size); /* zeroed; checks the product; aborts on failure */
+/* For arrays of many pages: aligned to a cache line, from 2 MiB on to 2 MiB and backed by huge pages where the system
+ * gives some. Not zeroed; free() it; aborts on failure. */
+void *mem_large(size_t bytes);
 void *mem_grow(void *p, size_t count, size_t size);
 char *mem_strdup(const char *s);
 char *mem_strndup(const char *s, size_t n);

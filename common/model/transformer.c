@@ -126,8 +126,7 @@ struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t 
 
     workspace_shape(w, d, rows_max, seqs_max, targets_max);
     workspace_carve(w, &c);
-    c = (struct carve){aligned_alloc(CARVE_ALIGN, c.used), 0};
-    CHECK(c.base != NULL);
+    c = (struct carve){mem_large(c.used), 0};
     workspace_carve(w, &c);
     ops_rope_table(w->rope, w->positions, w->attn.head_dim, (double)d->rope_theta);
     workspace_set_gemm(w, GEMM_F32);

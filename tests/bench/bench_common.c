@@ -167,8 +167,9 @@ void bench_machine(void)
     if (f != NULL)
         fclose(f);
     model_blas_init();
-    printf("machine: %s, %ld cores, OpenBLAS kernels %s\n", name != NULL ? name + 2 : "unknown CPU",
-           sysconf(_SC_NPROCESSORS_ONLN), model_blas_core());
+    printf("machine: %s, %ld cores, kernels %s, OpenBLAS %s\n",
+           name != NULL ? name + 2 : "unknown CPU", sysconf(_SC_NPROCESSORS_ONLN), gemm_kernels(),
+           openblas_get_corename());
 }
 
 static const char *bench = "bench", *json_path;
@@ -209,7 +210,7 @@ static void say_json(FILE *f, const char *name, const struct bench_spread *value
     if (!isnan(ratio) && ratio > 0.0)
         fprintf(f, ",\"bound\":{\"name\":\"%s\",\"value\":%.6g},\"ratio\":%.4g", note,
                 is_rate(unit) ? value->median / ratio : value->median * ratio, ratio);
-    fprintf(f, ",\"class\":\"%s\"}\n", model_blas_core());
+    fprintf(f, ",\"class\":\"%s\"}\n", gemm_kernels());
 }
 
 void bench_say(const char *name, const struct bench_spread *value, const char *unit, double ratio,

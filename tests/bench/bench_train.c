@@ -3,7 +3,7 @@
  * by the same BLAS does in the same second on as many threads.
  * FLOPs counted: 6 per weight of a matrix and row that it is applied to (head and what follows the last attention: target
  * rows only), and the causal half of attention, forward 4 and backward 10 per query, key and channel. Each shape in fp32 and with
- * bfloat16 products, both against fp32 sgemm. usage: bench_train [seconds [row of the table [f32|bf16]]]
+ * bfloat16 products, both against fp32 sgemm. usage: bench_train [seconds [row of the table [f32|bf16 [threads]]]]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -115,10 +115,19 @@ static void job_batch(struct job *j)
             fixture_target(b, i, fixture_below(6, (uint32_t)i, d->vocab), 0, d->vocab, 1.0f);
 }
 
+static real *params_new(const struct dims *d)
+{
+    real *made = fixture_params(d, 1), *params = mem_large(dims_params(d) * sizeof *params);
+
+    memcpy(params, made, dims_params(d) * sizeof *params);
+    free(made);
+    return params;
+}
+
 /* Rounds of the unit and of sgemm by turns. */
 static void bench(const struct shape *s, enum gemm_kind kind, int threads, double seconds)
 {
-    struct job j = {.shape = s, .params = fixture_params(&s->dims, 1)};
+    struct job j = {.shape = s, .params = params_new(&s->dims)};
     double rate[BENCH_RUNS_MAX], ratio[BENCH_RUNS_MAX], spent = 0.0;
     struct bench_spread of_rate, of_ratio;
     char name[160];
@@ -126,17 +135,17 @@ static void bench(const struct shape *s, enum gemm_kind kind, int threads, doubl
 
     job_batch(&j);
     for (int i = 0; i < threads; i++) {
-        j.grad[i] = fixture_reals(dims_params(&s->dims));
+        j.grad[i] = mem_large(dims_params(&s->dims) * sizeof(real));
         j.work[i] = workspace_new(&s->dims, j.batch.rows, j.batch.seqs, j.batch.targets);
         workspace_set_gemm(j.work[i], kind);
     }
     bench_time(threads, 1, unit_train, &j, rate); /* touches every page */
     while (rounds < 5 || (spent < seconds && rounds < BENCH_RUNS_MAX)) {
-        double took[3], sgemm = bench_sgemm(threads, 768, 0.05);
+        double took, sgemm = bench_sgemm(threads, 768, 0.05);
 
-        bench_time(threads, 3, unit_train, &j, took);
-        spent += took[0] + took[1] + took[2];
-        rate[rounds] = 3.0 * (double)j.batch.rows * threads / (took[0] + took[1] + took[2]);
+        bench_time(threads, 1, unit_train, &j, &took);
+        spent += took;
+        rate[rounds] = (double)j.batch.rows * threads / took;
         ratio[rounds] = rate[rounds] / (double)j.batch.rows * flops(s) * 1e-9 / sgemm;
         rounds++;
     }
@@ -168,7 +177,8 @@ int main(int argc, char **argv)
         for (int threads = 1; threads <= 2; threads++)
             for (int k = GEMM_F32; k <= (bf16_how() != BF16_NONE ? GEMM_BF16 : GEMM_F32); k++)
                 if ((argc <= 2 || (size_t)atoi(argv[2]) == i) &&
-                    (argc <= 3 || strcmp(argv[3], kind[k]) == 0))
+                    (argc <= 3 || strcmp(argv[3], kind[k]) == 0) &&
+                    (argc <= 4 || atoi(argv[4]) == threads))
                     bench(&shapes[i], (enum gemm_kind)k, threads, seconds);
     return 0;
 }

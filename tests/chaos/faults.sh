@@ -197,9 +197,9 @@ strike_torn_checkpoint() { # the newest checkpoint's first chunk gets another by
     printf 'x' | dd of="$dir/blobs/${chunk:0:2}/${chunk:2}" bs=1 seek=9 conv=notrunc 2>/dev/null
 }
 plan_foreign_worker() { workers_of=(1 2 4) expect=refused; rnd 5 20; strike_at=$rolled; }
-strike_foreign_worker() { # its BLAS takes another path, so its bits differ
+strike_foreign_worker() { # its matrix products take another path, so its bits differ
     left_with[f]=0
-    OPENBLAS_CORETYPE=Prescott worker f 1 --roles compute ${where:-}
+    STEER_KERNELS=openblas worker f 1 --roles compute ${where:-}
 }
 
 # ---- at named places -------------------------------------------------------------------------------------------------------------------------

@@ -302,7 +302,7 @@ WRAP(void, fingerprint_take_bf16, const struct digest *fp32, struct digest *out)
     out->hex[0] = '\0';
 }
 
-WRAP(const char *, model_blas_core, void)
+WRAP(const char *, gemm_kernels, void)
 {
     return "made-up";
 }
