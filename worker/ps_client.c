@@ -18,6 +18,7 @@
 #define REPEAT_MS 1000
 #define REPEAT_MOST_MS 8000
 #define REPEAT_FIRST_MS 50
+#define SLOW_BYTES_PER_MS 4000 /* a link that has not shown yet what it can is taken to be no slower */
 #define MESSAGE_BYTES_MAX ((size_t)4 << 20)
 
 /* A push that has not been answered. */
@@ -41,9 +42,10 @@ struct ps_client {
     /* the pull in progress */
     uint64_t wanted;                /* version that hosts were asked for; UINT64_MAX: none */
     uint64_t asked[WIRE_HOSTS_MAX]; /* what each host was asked for last */
-    uint64_t asked_ms[WIRE_HOSTS_MAX];
+    uint64_t asked_ms[WIRE_HOSTS_MAX], first_ms[WIRE_HOSTS_MAX]; /* and when: last, and at first */
     /* Silence: when a host said something last, and how much of it means that something was lost. */
     uint64_t heard_ms[WIRE_HOSTS_MAX], patience_ms[WIRE_HOSTS_MAX], gap_ms[WIRE_HOSTS_MAX];
+    uint64_t patience_least_ms[WIRE_HOSTS_MAX];
     bool answered[WIRE_HOSTS_MAX]; /* it knows the session; before that it may not have opened it
                                       yet, and is asked often */
     _Atomic uint64_t *version;     /* [chunks] of what params hold; set when they do */
@@ -63,6 +65,16 @@ static uint32_t chunks_per_message(const struct ps_client *c)
     return most < 1 ? 1 : most > PARAMS_FRAMES_MAX ? PARAMS_FRAMES_MAX : (uint32_t)most;
 }
 
+/* Behind as many bytes as a host has of a vector, an answer may be so late. */
+static uint64_t patience_least(const struct ps_client *c, uint32_t host)
+{
+    uint64_t chunks = c->plan.host[host].chunk_end - c->plan.host[host].chunk_begin;
+    uint64_t bytes = chunks * c->plan.chunk_elems * (c->plan.half ? sizeof(uint16_t) : sizeof(float));
+    uint64_t ms = REPEAT_MS + bytes / SLOW_BYTES_PER_MS;
+
+    return ms < REPEAT_MOST_MS ? ms : REPEAT_MOST_MS;
+}
+
 int ps_client_new(const struct ps_client_plan *plan, struct ps_client **out, struct err *e)
 {
     struct ps_client *c = mem_zalloc(1, sizeof *c);
@@ -78,8 +90,8 @@ int ps_client_new(const struct ps_client_plan *plan, struct ps_client **out, str
         c->packed = mem_alloc(chunks_per_message(c) * plan->chunk_elems * sizeof *c->packed);
     c->wanted = UINT64_MAX;
     for (uint32_t i = 0; i < plan->hosts_n; i++) {
-        c->patience_ms[i] = REPEAT_MS;
         CHECK(plan->host[i].chunk_begin == at && plan->host[i].chunk_end > at);
+        c->patience_ms[i] = c->patience_least_ms[i] = patience_least(c, i);
         at = plan->host[i].chunk_end;
         c->socket[i] = link_dealer(LINK_DATA, plan->host[i].endpoint, e);
         if (c->socket[i] == NULL) {
@@ -117,7 +129,8 @@ static size_t chunk_len(const struct ps_client *c, uint32_t chunk)
 
 /* On a slow link an answer is late because all before it is still under way; repeating the question then
  * would double what is to be sent, and make it later still. So a question is repeated after silence only,
- * and the silence that a link has shown, twice, is what is waited for; each repetition doubles it. */
+ * and the silence that a link has shown, twice, is what is waited for; each repetition doubles it. What
+ * a link has shown counts from the first question on: the answer to that is what a repetition hears. */
 static uint64_t larger(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
@@ -136,18 +149,21 @@ static void repeated(struct ps_client *c, uint32_t host)
 
 static void heard(struct ps_client *c, uint32_t host)
 {
-    uint64_t now = clock_ms(), gap = now - larger(c->heard_ms[host], c->asked_ms[host]);
+    uint64_t now = clock_ms(), gap = now - larger(c->heard_ms[host], c->first_ms[host]);
 
     c->gap_ms[host] = larger(c->gap_ms[host], gap);
     c->heard_ms[host] = now;
 }
 
-/* Once a version: what was waited for in vain before may have become shorter. */
+/* Once a version: what the last one has shown. */
 static void patience_renew(struct ps_client *c, uint32_t host)
 {
-    if (2 * c->gap_ms[host] < c->patience_ms[host])
-        c->patience_ms[host] = larger(REPEAT_MS, 2 * c->gap_ms[host]);
+    uint64_t wait = larger(c->patience_least_ms[host], 2 * c->gap_ms[host]);
+
+    if (c->gap_ms[host] > 0)
+        c->patience_ms[host] = wait < REPEAT_MOST_MS ? wait : REPEAT_MOST_MS;
     c->gap_ms[host] = 0;
+    c->first_ms[host] = clock_ms();
 }
 
 /* ---- what hosts say -------------------------------------------------------------------------- */

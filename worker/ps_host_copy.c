@@ -16,6 +16,7 @@
 
 #define REPLICA_REPEAT_MS 1000
 #define REPLICA_REPEAT_MOST_MS 8000
+#define SLOW_BYTES_PER_MS 4000 /* a link that has not shown yet what it can is taken to be no slower */
 #define MESSAGE_BYTES_MAX ((size_t)4 << 20)
 
 static void floats_free(void *data, void *hint)
@@ -74,14 +75,23 @@ static bool replica_send(struct hosted *x, uint32_t begin, uint32_t n)
     return false;
 }
 
+/* Behind all our roots, an acknowledgement may be so late; later when the link has shown that. */
+static uint64_t replica_wait_ms(const struct hosted *x)
+{
+    uint64_t chunks = x->s->plan.chunk_end - x->s->plan.chunk_begin;
+    uint64_t ms =
+        REPLICA_REPEAT_MS + chunks * x->s->plan.chunk_elems * sizeof(float) / SLOW_BYTES_PER_MS;
+
+    ms = ms < REPLICA_REPEAT_MOST_MS ? ms : REPLICA_REPEAT_MOST_MS;
+    return ms > x->replica_wait_ms ? ms : x->replica_wait_ms;
+}
+
 void hosted_replicas_send(struct hosted *x, uint32_t begin, uint32_t end)
 {
     uint32_t first = x->s->plan.chunk_begin;
     uint32_t most = chunks_per_message(x);
-    uint64_t now = clock_ms(), wait = x->replica_wait_ms;
+    uint64_t now = clock_ms(), wait = replica_wait_ms(x);
 
-    if (wait < REPLICA_REPEAT_MS)
-        wait = REPLICA_REPEAT_MS;
     while (x->buddy != NULL && begin < end) {
         uint32_t n = 0;
         while (n < most && begin + n < end && host_replica_due(x->s->host, begin + n) &&

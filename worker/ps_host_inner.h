@@ -30,6 +30,7 @@ struct pull {
     uint64_t version;   /* of the chunks sent so far */
     uint32_t next, end; /* chunks still to send */
     uint32_t begin;
+    uint64_t served_ms; /* all of it is on its way since then; 0: not yet */
 };
 
 /* Leader: a checkpoint whose chunks come in. */

@@ -11,6 +11,7 @@
 #include "ps/half.h"
 
 #define PULLS_MAX 4096
+#define SERVED_MS 4000 /* what is on its way for longer was lost, if it is asked for again */
 #define MESSAGE_BYTES_MAX ((size_t)4 << 20)
 
 /* ---- pulls ----------------------------------------------------------------------------------- */
@@ -91,11 +92,24 @@ static int pull_serve(struct ps_host *p, struct hosted *x, struct pull *q)
     return 0;
 }
 
+static bool is_under_way(const struct pull *q, uint64_t now)
+{
+    return q->served_ms != 0 && now - q->served_ms < SERVED_MS;
+}
+
+/* A pull that is answered is remembered while the answer may be on its way: on a slow link the same
+ * question comes again meanwhile, and must not double what is to be sent. */
 void hosted_pulls_serve(struct ps_host *p, struct hosted *x)
 {
+    uint64_t now = clock_ms();
+
     for (size_t i = 0; i < x->pulls;) {
-        if (x->pull[i].at_least <= host_version(x->s->host) && pull_serve(p, x, &x->pull[i]) == 0)
-            x->pull[i] = x->pull[--x->pulls];
+        struct pull *q = &x->pull[i];
+
+        if (q->served_ms == 0 && q->at_least <= host_version(x->s->host) && pull_serve(p, x, q) == 0)
+            q->served_ms = now;
+        if (q->served_ms != 0 && (q->near || !is_under_way(q, now)))
+            *q = x->pull[--x->pulls];
         else
             i++;
     }
@@ -143,7 +157,9 @@ void hosted_pull(struct ps_host *p, struct hosted *x, const struct link_peer *pe
         }
         q = &x->pull[x->pulls++];
     } else if (q->at_least == h->step && q->begin == h->chunk && q->end == h->chunk + h->count &&
-               q->offered == (h->region.bytes != 0)) {
+               q->offered == (h->region.bytes != 0) &&
+               (q->served_ms == 0 || (q->version == host_version(x->s->host) &&
+                                      is_under_way(q, clock_ms())))) {
         return; /* being answered */
     }
     *q = (struct pull){.peer = *peer,

@@ -35,7 +35,7 @@ shape() { # worker, RATE of plan: both directions of its link
 }
 # Milliseconds of a step: of as many as fit into `seconds` after the second.
 steps_ms() {
-    local begun=$SECONDS from=0 at=0 now
+    local begun=$SECONDS from=0 at=0 seen=0 now bytes
     took=''
     while [ $SECONDS -lt $((begun + 60 + seconds)) ]; do
         sleep 0.25 # looking costs what computing needs
@@ -43,10 +43,12 @@ steps_ms() {
         now=$(wall_ms)
         case $state in FAILED | CANCELLED) return ;; esac
         [ "$version" -ge 2 ] || continue
-        if [ "$from" -eq 0 ] || [ "$version" -lt "$at" ]; then from=$now at=$version; continue; fi
-        # The time of a version is when it changed, not when somebody looked: begin at a change.
-        if [ -z "${edge:-}" ]; then [ "$version" -gt "$at" ] && from=$now at=$version edge=1 moved=$(wire_bytes); continue; fi
-        [ "$version" -gt "$at" ] && [ $((now - from)) -ge $((seconds * 1000)) ] && { moved=$((($(wire_bytes) - moved) / (version - at))) took=$(awk -v t=$((now - from)) -v n=$((version - at)) 'BEGIN {printf "%.1f", t / n}'); return; }
+        # The time of a version is when it changed, not when somebody looked: from a change to a change.
+        [ "$seen" -ne 0 ] || seen=$version
+        [ "$version" -ne "$seen" ] || continue
+        seen=$version bytes=$(wire_bytes)
+        if [ "$from" -eq 0 ] || [ "$version" -lt "$at" ]; then from=$now at=$version moved=$bytes; continue; fi
+        [ $((now - from)) -ge $((seconds * 1000)) ] && { moved=$(((bytes - moved) / (version - at))) took=$(awk -v t=$((now - from)) -v n=$((version - at)) 'BEGIN {printf "%.1f", t / n}'); return; }
     done
 }
 wire_bytes() { nsenter --net="/run/netns/$(space w1)" awk '/eth0:/ {print ($2 > $10 ? $2 : $10)}' /proc/net/dev; } # of the first worker's busier direction
@@ -78,7 +80,6 @@ run() { # rate workers
     enter="nsenter --net=/run/netns/$(space c)"
     submit
     enter=''
-    edge=''
     steps_ms
     kill_all
     net_close

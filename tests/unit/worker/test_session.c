@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "net/link.h"
+#include "wire/params.h"
 
 #include "tests/unit/worker/session_cluster.h"
 
@@ -102,6 +104,72 @@ static void test_a_gradient_that_is_not_finite_ends_the_session_by_name(void **s
     cluster_stop(&c);
 }
 
+/* Asks the only host for all chunks of at least this version. */
+static void ask_all(void *socket, uint64_t at_least, uint32_t chunks)
+{
+    uint8_t head[PARAMS_HEAD_MAX];
+    const struct params_head h = {
+        .type = PARAMS_PULL, .session = 9, .attempt = 1, .step = at_least, .count = chunks};
+    struct link_frame frame = {.data = head, .len = params_pack(&h, head)};
+    struct err e;
+
+    while (link_send(socket, NULL, &frame, 1, &e) != 0)
+        clock_sleep_ms(5);
+}
+
+/* Chunks of this version that come within ms. */
+static uint32_t chunks_come(void *socket, uint64_t version, uint64_t ms)
+{
+    uint64_t end = clock_ms() + ms;
+    uint32_t come = 0;
+
+    while (clock_ms() < end) {
+        struct link_frame frames[LINK_FRAMES_MAX];
+        struct params_head h;
+        struct err e;
+        int n = 0;
+
+        link_poll(&socket, 1, NULL, 0, 10);
+        assert_int_equal(link_recv(socket, NULL, frames, &n, &e), 0);
+        if (n == 0)
+            continue;
+        assert_int_equal(params_unpack(frames[0].data, frames[0].len, n - 1, &h, &e), 0);
+        if (h.type == PARAMS_CHUNKS && h.step == version)
+            come += h.count;
+        link_frames_release(frames, n);
+    }
+    return come;
+}
+
+/* On a slow link an answer is on its way for longer than the asker is patient. */
+static void test_a_repeated_question_is_not_answered_twice(void **state)
+{
+    uint32_t chunks = (uint32_t)((layout.count + CHUNK - 1) / CHUNK);
+    struct cluster c;
+    struct err e;
+    void *socket;
+
+    (void)state;
+    cluster_start(&c, 1, 2);
+    cluster_open(&c, 0, NULL);
+    cluster_run(&c, 1);
+    socket = link_dealer(LINK_DATA, c.endpoint[0], &e);
+    assert_non_null(socket);
+    ask_all(socket, 1, chunks);
+    assert_int_equal(chunks_come(socket, 1, 200), chunks);
+    for (int i = 0; i < 3; i++)
+        ask_all(socket, 1, chunks);
+    assert_int_equal(chunks_come(socket, 1, 200), 0);
+    ask_all(socket, 2, chunks); /* a newer one waits for its version */
+    assert_int_equal(chunks_come(socket, 1, 50), 0);
+    cluster_run(&c, 2);
+    assert_int_equal(chunks_come(socket, 2, 200), chunks);
+    ask_all(socket, 1, chunks); /* another question */
+    assert_int_equal(chunks_come(socket, 2, 200), chunks);
+    link_close(socket);
+    cluster_stop(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -110,6 +178,7 @@ int main(void)
         cmocka_unit_test(test_a_checkpoint_goes_on_elsewhere_with_the_same_bits),
         cmocka_unit_test(test_late_hosts_are_waited_for),
         cmocka_unit_test(test_a_gradient_that_is_not_finite_ends_the_session_by_name),
+        cmocka_unit_test(test_a_repeated_question_is_not_answered_twice),
     };
     return cluster_main(tests, sizeof tests / sizeof tests[0]);
 }
