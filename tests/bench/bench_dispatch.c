@@ -5,7 +5,8 @@
  * 10,000 and 100,000 jobs wait in the queue, and what a task costs the coordinator: it must not
  * depend on them.
  *
- *   bench_dispatch [--json FILE] [--tasks N] [--runs N]     STEER_BIN: where the daemons are
+ *   bench_dispatch [--json FILE] [--tasks N] [--runs N] [--only speed|growth]
+ *      STEER_BIN: where the daemons are
  */
 #include <inttypes.h>
 #include <math.h>
@@ -265,10 +266,12 @@ int main(int argc, char **argv)
     const char *bin = getenv("STEER_BIN") != NULL ? getenv("STEER_BIN") : "build/release/bin";
     int tasks = 50000, n = 5;
     struct bench_spread cpu, speed;
+    const char *only = "";
 
+    argc = bench_args(argc, argv);
     for (int i = 1; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--json") == 0)
-            setenv("BENCH_JSON", argv[i + 1], 1);
+        if (strcmp(argv[i], "--only") == 0)
+            only = argv[i + 1];
         else if (strcmp(argv[i], "--tasks") == 0)
             tasks = atoi(argv[i + 1]);
         else if (strcmp(argv[i], "--runs") == 0)
@@ -277,10 +280,13 @@ int main(int argc, char **argv)
     CHECK(tasks >= 1 && tasks <= SCHED_TASKS_MAX && n >= 1 && n <= RUNS_MAX);
     unsetenv("STEER_TOKEN");
     bench_machine();
-    speed = runs(bin, tasks, 0, n, &cpu);
-    bench_say("no-op tasks, durable, 1 coordinator and 2 workers", &speed, "tasks/s", (double)NAN,
-              "");
-    bench_say("coordinator's time a task", &cpu, "us", (double)NAN, "");
-    growth(bin, tasks, n < 3 ? n : 3);
+    if (strcmp(only, "growth") != 0) {
+        speed = runs(bin, tasks, 0, n, &cpu);
+        bench_say("no-op tasks, durable, 1 coordinator and 2 workers", &speed, "tasks/s",
+                  (double)NAN, "");
+        bench_say("coordinator's time a task", &cpu, "us", (double)NAN, "");
+    }
+    if (strcmp(only, "speed") != 0)
+        growth(bin, tasks, n < 3 ? n : 3);
     return 0;
 }
