@@ -257,7 +257,7 @@ static void growth(const char *bin, int tasks, int n)
         snprintf(name, sizeof name, "tasks a second, %d jobs queued", queued[i]);
         bench_say(name, &speed, "tasks/s", (double)NAN, "");
         snprintf(name, sizeof name, "coordinator's time a task, %d jobs queued", queued[i]);
-        bench_say(name, &cpu, "us", cpu.median / first, "of the time with 100 jobs");
+        bench_say(name, &cpu, "us", first / cpu.median, "of the time with 100 jobs");
     }
 }
 

@@ -225,7 +225,7 @@ static void say(const char *name, double *seconds, int n, size_t floats)
     for (int i = 0; i < n; i++)
         seconds[i] *= 1e3;
     spread = bench_spread_of(seconds, n);
-    bench_say(name, &spread, "ms", spread.median / (1e3 * copy_seconds(floats * sizeof(float))),
+    bench_say(name, &spread, "ms", 1e3 * copy_seconds(floats * sizeof(float)) / spread.median,
               "of one memcpy of as much");
 }
 
@@ -302,7 +302,7 @@ static void growth(int workers)
     for (int i = 3; i < 43; i++)
         seconds[i] *= 1e3;
     spread = bench_spread_of(seconds + 3, 40);
-    bench_say(name, &spread, "ms", spread.median / SLEEP_MS, "of what it sleeps");
+    bench_say(name, &spread, "ms", SLEEP_MS / spread.median, "of what it sleeps");
     ps_host_stop(h);
     free(seconds);
 }
