@@ -61,7 +61,8 @@ struct scale_plan {
     uint32_t units;            /* a step */
     uint32_t unit_rows;        /* global_batch / units; may differ from the measured */
     uint32_t chunk_elems;
-    bool half; /* train.wire is bf16: gradients and parameters travel in half the bytes, copies do not */
+    bool
+        half; /* train.wire is bf16: gradients and parameters travel in half the bytes, copies do not */
     bool replicate;
 };
 

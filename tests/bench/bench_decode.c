@@ -286,8 +286,7 @@ static double bandwidth_measure(int threads)
     return best;
 }
 
-static void bench_streams(const char *name, const struct dims *d, const float *params,
-                          int threads)
+static void bench_streams(const char *name, const struct dims *d, const float *params, int threads)
 {
     for (; threads <= 2; threads++) {
         double bandwidth = bandwidth_measure(threads);

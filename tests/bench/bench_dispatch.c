@@ -120,8 +120,9 @@ static pid_t spawn(const struct place *p, const char *name, const char *const *a
 static void daemons_start(struct place *p)
 {
     char dir[200], file[220];
-    const char *const c[] = {"steer-coordinator", "--dir",     dir, "--http", "127.0.0.1:0", "--control",
-                 "tcp://127.0.0.1:0", NULL};
+    const char *const c[] = {
+        "steer-coordinator", "--dir", dir, "--http", "127.0.0.1:0", "--control",
+        "tcp://127.0.0.1:0", NULL};
 
     snprintf(dir, sizeof dir, "%.100s/c", p->dir);
     snprintf(file, sizeof file, "%s/endpoint.json", dir);
@@ -131,8 +132,9 @@ static void daemons_start(struct place *p)
     CHECK(file_exists(file));
     for (int i = 0; i < WORKERS; i++) {
         char own[200], name[8];
-        const char *const w[] = {"steer-worker", "--coordinator-dir", dir, "--dir",   own,       "--name",
-                     name,           "--threads",         "1", "--roles", "compute", NULL};
+        const char *const w[] = {
+            "steer-worker", "--coordinator-dir", dir, "--dir",   own,       "--name",
+            name,           "--threads",         "1", "--roles", "compute", NULL};
 
         snprintf(own, sizeof own, "%.100s/w%d", p->dir, i);
         snprintf(name, sizeof name, "w%d", i);

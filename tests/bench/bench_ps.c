@@ -291,14 +291,15 @@ static void growth(int workers)
                                 .units = 64,
                                 .steps = 43,
                                 .sleeps = true};
-        stub[i].span = (struct tree_span){(uint32_t)(64 * i / workers), (uint32_t)(64 * (i + 1) / workers)};
+        stub[i].span =
+            (struct tree_span){(uint32_t)(64 * i / workers), (uint32_t)(64 * (i + 1) / workers)};
         stub[i].seconds = i == 0 ? seconds : NULL;
         CHECK(pthread_create(&stub[i].thread, NULL, stub_main, &stub[i]) == 0);
     }
     for (int i = 0; i < workers; i++)
         pthread_join(stub[i].thread, NULL);
-    snprintf(name, sizeof name, "step of %d stub worker%s that sleep 50 ms, 65536 parameters", workers,
-             workers > 1 ? "s" : "");
+    snprintf(name, sizeof name, "step of %d stub worker%s that sleep 50 ms, 65536 parameters",
+             workers, workers > 1 ? "s" : "");
     for (int i = 3; i < 43; i++)
         seconds[i] *= 1e3;
     spread = bench_spread_of(seconds + 3, 40);
