@@ -192,13 +192,25 @@ static void waive(struct sched_stage *st, const struct sched_event *ev, struct s
     }
 }
 
+/* While hosts freeze, or have not been told of their next attempt, nobody computes. */
+static bool is_computed(const struct sched_session *ss)
+{
+    for (int i = 0; i < ss->slots_n && ss->change == CHANGE_NONE; i++)
+        if (ss->slot[i].only_step == 0)
+            return true;
+    return false;
+}
+
 static void ask(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
                 struct sched_question *q, struct sched_actions *a)
 {
     struct tree_span units = tree_leaves(st->phase.session.units, ev->node);
     bool later, also_later, again = false;
-    const struct sched_worker *w = member_pick(s, st, ev, q, false, &later);
+    const struct sched_worker *w;
 
+    if (!is_computed(st->session))
+        return; /* hosts repeat it in the attempt that comes */
+    w = member_pick(s, st, ev, q, false, &later);
     if (w == NULL && q->disputed && s->now_ms - q->since_ms >= PATIENCE_MS) {
         if (q->asked_ms > 0 && s->now_ms - q->asked_ms < AGAIN_MS)
             return;

@@ -329,12 +329,14 @@ static double lateness(const struct sched *s, const struct sched_stage *st,
     return left > 1.2 * st->task_ms ? left : 0;
 }
 
-/* Its thread stands still, or it waits there for threads that do. */
+/* Its thread stands still, or it waits there for threads that do: it was leased ahead, or they hold
+ * what we have counted as over since others have done it. */
 static bool is_stuck(const struct sched *s, const struct sched_task *t)
 {
     const struct sched_worker *w = sched_find_worker(s, t->worker);
 
-    return sched_task_hangs(s, t) || (w != NULL && w->hung && w->running > w->threads);
+    return sched_task_hangs(s, t) ||
+           (w != NULL && w->hung && (t->moved == 0 || w->running > w->threads));
 }
 
 static bool overtake(struct sched *s, struct sched_stage *st, struct sched_task *t, bool stuck,

@@ -52,7 +52,16 @@ submit() { # [options of steerctl submit]
 start() { # scenario workers
     begin "$1"
     for i in $(seq "$2"); do worker "w$i" 1; done
+    gathered "$2"
     submit
+}
+gathered() { # waits until so many workers have said hello, so that a session begins with all of them
+    for _ in $(seq 200); do
+        [ "$("$bin/steerctl" worker ls -o name 2>/dev/null | wc -l)" -ge "$1" ] && return
+        sleep 0.05
+    done
+    echo "FAIL $1 workers did not come"
+    failed=1
 }
 step() { # waits until training has reached a step; prints it
     for _ in $(seq 600); do

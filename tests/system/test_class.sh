@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Our kernels are one numerics class, with AVX-512 and without; OpenBLAS is another: its fingerprint differs, and a strict job never uses it. A job whose only worker
-# of its class is killed waits, says why, and ends with its own bits when one of its class comes back.
+# Our kernels are one numerics class, with AVX-512 and without. OpenBLAS is another, and another one again with another OPENBLAS_CORETYPE: their fingerprints
+# differ, and a strict job never uses them. A job whose only worker of its class is killed waits, says why, and ends with its own bits when one of its class comes back.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 spec=tests/system/bits.yaml
@@ -29,12 +29,18 @@ end KILL plain
 worker other 2 --kernels openblas
 other=$(class_of other)
 [ -n "$other" ] && [ "$own" != "$other" ] || fail "fingerprints: '$own' of $(kernels_of own), '$other' of $(kernels_of other), must differ"
+OPENBLAS_CORETYPE=Sandybridge worker older 1 --kernels openblas # no FMA: other bits by the same library
+older=$(class_of older)
+[ -n "$older" ] && [ "$older" != "$other" ] && [ "$older" != "$own" ] || fail "fingerprints: '$older' of $(kernels_of older), '$other' of $(kernels_of other), must differ"
+computes() { curl -s "http://$http/v1/jobs/$job" | grep -qE '"compute":1[,}]'; }
+for _ in $(seq 80); do computes && break; sleep 0.1; done # until the loss of plain is noticed
 sleep 1
-curl -s "http://$http/v1/jobs/$job" | grep -qE '"compute":1[,}]' || fail "a worker of another class computes"
+computes || fail "a worker of another class computes"
+end KILL older
 end KILL own
 for _ in $(seq 100); do
     reasons=$(curl -s "http://$http/v1/jobs/$job")
-    grep -qE '"other_class":1[,}]' <<<"$reasons" && break
+    grep -qE '"other_class":1[,}]' <<<"$reasons" && grep -q 'arithmetic differs' <<<"$reasons" && break
     sleep 0.1
 done
 before=$("$bin/steerctl" status "$job" -o json | grep -oE '"step": ?[0-9]+' | tail -n 1)

@@ -148,6 +148,34 @@ static void test_a_lease_whose_thread_hangs_runs_out(void **state)
     fixture_close(&f);
 }
 
+/* Its only thread hangs in what others have done meanwhile, so this lease never gets one: it says nothing of itself. */
+static void test_a_lease_behind_a_hung_thread_is_done_elsewhere(void **state)
+{
+    struct sched_lease lease = {.task = 1, .epoch = 1, .moved = 0};
+    struct sched_event beat = {
+        .type = SCHED_HEARTBEAT, .worker = "a", .lease = &lease, .leases_n = 1};
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct sched_task *t = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_smoke());
+    fixture_up(&f, "a", 1, 3, "c");
+    t = &j->stage[0].task[0];
+    assert_string_equal(t->worker, "a");
+    fixture_up(&f, "b", 1, 3, "c");
+    beat.progress_ms = f.now_ms; /* as it stays */
+    for (int i = 0; i < 8; i++) {
+        f.now_ms += 1000;
+        fixture_step(&f, &beat);
+        fixture_tick(&f, 1);
+        assert_int_equal(t->shadow.epoch != 0, i >= 4); /* after hang_ms */
+    }
+    assert_string_equal(t->shadow.worker, "b");
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -156,6 +184,7 @@ int main(void)
         cmocka_unit_test(test_a_result_of_somebody_else_is_refused),
         cmocka_unit_test(test_a_job_waits_for_its_class),
         cmocka_unit_test(test_a_lease_whose_thread_hangs_runs_out),
+        cmocka_unit_test(test_a_lease_behind_a_hung_thread_is_done_elsewhere),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
