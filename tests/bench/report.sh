@@ -38,7 +38,7 @@ verdict() { # ratio, least
     awk -v r="$1" -v w="$2" 'BEGIN {print (r == "-" ? "not measured" : w == "" ? "printed" : r + 0 >= w + 0 ? "held" : "**missed**")}'
 }
 row() { # work, wanted, least ratio or "", ratio, ours in words, theirs in words
-    echo "| $1 | $2 | $6 | $5 | $4 | $(verdict "$4" "$3") |"
+    echo "| $1 | $2 | $6 | $5 | $4 | $(verdict "$4" "$3")$([[ $5$6 != *"busy)"* ]] || echo ", not quiet") |"
 }
 # Ours against one peer, higher is better.
 against() { # work, factor wanted, our case, peer's case, peer, name of the peer
