@@ -124,7 +124,7 @@ GRAD_SRC := $(sort $(wildcard tests/unit/*/grad_*.c))
 UNIT_BIN := $(UNIT_SRC:%.c=$(B)/%)
 GRAD_BIN := $(GRAD_SRC:%.c=$(B)/%)
 SIM_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/sim/test_*.c)))
-BENCH_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/bench/bench_*.c)))
+BENCH_BIN := $(patsubst %.c,$(B)/%,$(filter-out %/bench_common.c,$(sort $(wildcard tests/bench/bench_*.c))))
 DUMP_BIN := $(patsubst %.c,$(B)/%,$(sort $(wildcard tests/golden/dump_*.c)))
 L_all := -Wl,--start-group $(LIBS) -Wl,--end-group
 

@@ -156,6 +156,7 @@ void scale_predict(const struct scale_measured *m, const struct scale_plan *p,
                    const struct scale_link *l, struct scale_step *out)
 {
     double bytes = (double)m->params * FLOAT_BYTES, rate = l->bits_s / 8.0 * PAYLOAD;
+    double wire = p->half ? bytes / 2.0 : bytes; /* of one gradient, or of all parameters */
     double unit_s = m->unit_s * (double)p->unit_rows / (double)m->unit_rows;
     double hidden, ahead, away, push_s, pull_s, fold_s, most = 0;
     bool copies = false;
@@ -169,9 +170,8 @@ void scale_predict(const struct scale_measured *m, const struct scale_plan *p,
         rate = m->crypt_bytes_s;
     *out = (struct scale_step){.hosts = s.hosts, .units_most = s.most};
     /* A host takes in what all others push of its share; a worker sends what is not its own host's. */
-    out->push_bytes = bytes * larger(s.share * (s.nodes_all - s.nodes_here), away * s.nodes_one);
-    out->pull_bytes =
-        bytes * larger(s.share * (double)(s.clients - 1), away);
+    out->push_bytes = wire * larger(s.share * (s.nodes_all - s.nodes_here), away * s.nodes_one);
+    out->pull_bytes = wire * larger(s.share * (double)(s.clients - 1), away);
     out->part_s[SCALE_COMPUTE] = s.most * unit_s;
     hidden = unit_s * m->backward;
     push_s = out->push_bytes / rate;

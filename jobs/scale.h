@@ -12,6 +12,7 @@
  *   fold      bytes that the busiest host hashes and adds / its rate, as far as longer than the push
  *   apply     parameters of a host, own and copy, / AdamW's rate
  *   pull      as push, the other way, once a process, less what comes while the first layers compute
+ *             (both in half the bytes where train.wire is bf16; folding and copies stay fp32)
  *   replica   root gradients to the neighbour, where there are two hosts or more
  *   latency   messages of a step that wait for each other x one-way latency
  *
@@ -60,6 +61,8 @@ struct scale_plan {
     uint32_t units;            /* a step */
     uint32_t unit_rows;        /* global_batch / units; may differ from the measured */
     uint32_t chunk_elems;
+    bool
+        half; /* train.wire is bf16: gradients and parameters travel in half the bytes, copies do not */
     bool replicate;
 };
 

@@ -126,6 +126,7 @@ int cli_scale(struct cli *c, const struct spec *spec)
         .unit_rows =
             (uint32_t)((train->train.global_batch + train->train.units - 1) / train->train.units),
         .chunk_elems = (uint32_t)train->train.chunk_elems,
+        .half = strcmp(train->train.wire, "bf16") == 0,
         .replicate = true};
     scale_predict(&m, &p, &link, &step);
     if (c->json)

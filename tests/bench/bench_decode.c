@@ -286,9 +286,9 @@ static double bandwidth_measure(int threads)
     return best;
 }
 
-static void bench_streams(const char *name, const struct dims *d, const float *params)
+static void bench_streams(const char *name, const struct dims *d, const float *params, int threads)
 {
-    for (int threads = 1; threads <= 2; threads++) {
+    for (; threads <= 2; threads++) {
         double bandwidth = bandwidth_measure(threads);
         bench_stream(name, d, params, DECODE_FP32, threads, bandwidth);
         bench_stream(name, d, params, DECODE_INT8, threads, bandwidth);
@@ -512,6 +512,7 @@ int main(int argc, char **argv)
     static const int slots[] = {1, 12, 48};
     struct dims d = stories_dims();
     float *stories = stories_params(&d), *params = random_params(&dims_15m);
+    bool two; /* threads only */
 
     argc = bench_args(argc, argv);
     bench_machine();
@@ -521,19 +522,20 @@ int main(int argc, char **argv)
         bench_slots("260K", &d, stories, slots[i], ROWS / 4);
     if (is_wanted(argc, argv, "int8"))
         bench_int8(&d, stories);
-    if (is_wanted(argc, argv, "stream"))
-        bench_streams("15M", &dims_15m, params);
-    if (is_wanted(argc, argv, "batch")) {
+    two = argc > 1 && is_wanted(argc, argv, "stream2");
+    if (two || is_wanted(argc, argv, "stream"))
+        bench_streams("15M", &dims_15m, params, two ? 2 : 1);
+    if (is_wanted(argc, argv, "batch") || is_wanted(argc, argv, "batch-f32"))
         bench_batch("15M", &dims_15m, params, DECODE_FP32);
+    if (is_wanted(argc, argv, "batch"))
         bench_batch("15M", &dims_15m, params, DECODE_INT8);
-    }
     if (is_wanted(argc, argv, "score"))
         bench_score();
     free(params);
     free(stories);
-    if (is_wanted(argc, argv, "stream")) {
+    if (two || is_wanted(argc, argv, "stream")) {
         params = random_params(&dims_110m);
-        bench_streams("110M", &dims_110m, params);
+        bench_streams("110M", &dims_110m, params, two ? 2 : 1);
         free(params);
     }
     return 0;

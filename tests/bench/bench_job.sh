@@ -2,9 +2,9 @@
 # How fast does a real job train? A coordinator and one worker with both roles and all threads, on loopback; the step times that the coordinator
 # hears of, so encoding, push, fold, AdamW and pull are in. sgemm by the same BLAS before and after is the bound: 6 FLOP a weight of a matrix and
 # row (head: rows with a target only) and the causal half of attention.
-# usage: tests/bench/bench_job.sh [--json FILE] CASE...     CASE: 15m 15m-half 124m 124m-512 260k replicas; THREADS (all cores), ROUNDS (3),
+# usage: tests/bench/bench_job.sh [--json FILE] CASE...     CASE: 15m 15m-half 124m 124m-512 260k; THREADS (all cores), ROUNDS (3),
 # SECONDS_EACH (4), SETS ("--set numerics=bf16": more options of submit), LABEL (" bf16": behind
-# the case's name), RAW=1 (a line for tests/bench/run)
+# the case's name)
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . tests/bench/lib.sh
@@ -20,7 +20,6 @@ case_of() {
     case $1 in
     15m) name="15M, 4 x 256" init=$small rows=4 length=256 ;;
     15m-half) name="15M, 4 x 256, half masked" init=$small rows=4 length=256 prompt=110 on=response ;;
-    15m-global) name="15M, 8,192 tokens a step" init=$small rows=32 length=256 ;;
     124m) name="124M, 4 x 64" init=$large rows=4 length=64 ;;
     124m-512) name="124M, 1 x 512" init=$large rows=1 length=512 ;;
     260k) name="stories260K, rows of 80" init='{width: 64, layers: 5, heads: 8, kv_heads: 4, ffn: 172, vocab: 512, context: 512}' rows=48 length=80
@@ -54,31 +53,11 @@ train() { # case: its figure, and the memory of the worker
         rss=$(cluster_rss | awk '$1 == "steer-worker" {print $2}')
         cluster_down
         after=$("$bounds" sgemm "$threads")
-        if [ -n "${RAW:-}" ]; then # for tests/bench/run: one line a round, to be put together there
-            echo "RAW|$name$label, $threads threads|$(rate_of "$took")|$(bound_of "$before" "$after")|$rss"
-            return
-        fi
         figure job "$name$label, $threads threads" tokens/s "sgemm" "$(bound_of "$before" "$after")" $(rate_of "$took")
-        figure job "memory, $name$label, worker with both roles" MiB "" "" "$rss"
+        figure job "memory, $name$label, $threads threads" MiB "" "" "$rss"
     else
         cluster_down
     fi
 }
-# Two workers of one thread against one of two, by turns.
-replicas() {
-    local one='' two='' i
-    case_of 15m-global
-    spec_make
-    for i in $(seq "$rounds"); do
-        cluster_up 1 2 && job_steps 1 "$each" "$top/job.yaml" && one+=$(rate_of "$took")
-        cluster_down
-        cluster_up 2 1 && job_steps 1 "$each" "$top/job.yaml" && two+=$(rate_of "$took")
-        cluster_down
-    done
-    figure job "15M, 8,192 tokens a step, 1 worker x 2 threads" tokens/s "" "" $one
-    figure job "15M, 8,192 tokens a step, 2 workers x 1 thread" tokens/s "1 worker x 2 threads" "$(spread $one | cut -d' ' -f1)" $two
-}
-for c in "${@:-15m}"; do
-    case $c in replicas) replicas ;; *) train "$c" ;; esac
-done
+for c in "${@:-15m}"; do train "$c"; done
 exit $failed

@@ -3,7 +3,7 @@
  * in two processes of this machine that share memory, in two that send bytes over TCP (fp32, and
  * bf16), and in one process. Beside it, a copy of as many bytes by one thread. Then the step time of
  * 1 to 32 workers over TCP that sleep instead of computing, with a small vector.
- * usage: bench_ps [--runs N] [--json FILE] [MIB ...]      (16 and 64)
+ * usage: bench_ps [--runs N] [--only pairs|growth] [--json FILE] [MIB ...]      (16 and 64)
  */
 #include <math.h>
 #include <pthread.h>
@@ -225,7 +225,7 @@ static void say(const char *name, double *seconds, int n, size_t floats)
     for (int i = 0; i < n; i++)
         seconds[i] *= 1e3;
     spread = bench_spread_of(seconds, n);
-    bench_say(name, &spread, "ms", spread.median / (1e3 * copy_seconds(floats * sizeof(float))),
+    bench_say(name, &spread, "ms", 1e3 * copy_seconds(floats * sizeof(float)) / spread.median,
               "of one memcpy of as much");
 }
 
@@ -291,18 +291,19 @@ static void growth(int workers)
                                 .units = 64,
                                 .steps = 43,
                                 .sleeps = true};
-        stub[i].span = (struct tree_span){(uint32_t)(64 * i / workers), (uint32_t)(64 * (i + 1) / workers)};
+        stub[i].span =
+            (struct tree_span){(uint32_t)(64 * i / workers), (uint32_t)(64 * (i + 1) / workers)};
         stub[i].seconds = i == 0 ? seconds : NULL;
         CHECK(pthread_create(&stub[i].thread, NULL, stub_main, &stub[i]) == 0);
     }
     for (int i = 0; i < workers; i++)
         pthread_join(stub[i].thread, NULL);
-    snprintf(name, sizeof name, "step of %d stub worker%s that sleep 50 ms, 65536 parameters", workers,
-             workers > 1 ? "s" : "");
+    snprintf(name, sizeof name, "step of %d stub worker%s that sleep 50 ms, 65536 parameters",
+             workers, workers > 1 ? "s" : "");
     for (int i = 3; i < 43; i++)
         seconds[i] *= 1e3;
     spread = bench_spread_of(seconds + 3, 40);
-    bench_say(name, &spread, "ms", spread.median / SLEEP_MS, "of what it sleeps");
+    bench_say(name, &spread, "ms", SLEEP_MS / spread.median, "of what it sleeps");
     ps_host_stop(h);
     free(seconds);
 }
@@ -310,15 +311,18 @@ static void growth(int workers)
 int main(int argc, char **argv)
 {
     int mib[8] = {16, 64}, n = 2;
+    const char *only = NULL;
 
+    argc = bench_args(argc, argv);
     for (int i = 1, given = 0; i < argc; i++) {
         if (strcmp(argv[i], "--runs") == 0 && i + 1 < argc)
             runs = atoi(argv[++i]);
-        else if (strcmp(argv[i], "--json") == 0 && i + 1 < argc)
-            setenv("BENCH_JSON", argv[++i], 1);
+        else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc)
+            only = argv[++i];
         else if (given < 8)
             n = given + 1, mib[given++] = atoi(argv[i]);
     }
+    n = only != NULL && strcmp(only, "growth") == 0 ? 0 : n;
     for (int i = 0; i < n; i++)
         for (enum way way = SHARED; way <= HALF; way++)
             pair(mib[i], way, false); /* forks: before this process has threads */
@@ -326,7 +330,7 @@ int main(int argc, char **argv)
         pair(mib[i], SHARED, true);
         clock_sleep_ms(50); /* ZeroMQ gives the name back */
     }
-    for (int workers = 1; workers <= WORKERS_MAX; workers *= 2)
+    for (int workers = 1; workers <= WORKERS_MAX && (only == NULL || n == 0); workers *= 2)
         growth(workers);
     link_context_term();
     return 0;

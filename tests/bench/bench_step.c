@@ -123,7 +123,7 @@ static void *compute(void *self)
 
 static void run(void)
 {
-    struct ps_host_env env = {NULL, publish, report};
+    struct ps_host_env env = {.publish = publish, .report = report};
     pthread_t thread[HOSTS_MAX];
     struct timespec cpu[2];
     uint64_t begun;

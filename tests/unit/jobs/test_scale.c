@@ -77,6 +77,24 @@ static void test_bytes_are_those_of_the_tree_and_the_hosts(void **state)
     NEAR(s.part_s[SCALE_APPLY], 0.005);
 }
 
+static void test_a_wire_in_bf16_halves_what_travels_and_not_the_copies(void **state)
+{
+    const struct scale_measured m = measured();
+    struct scale_plan p = plan_of(4, 8);
+    struct scale_step full, half;
+
+    (void)state;
+    p.replicate = true;
+    scale_predict(&m, &p, &slow, &full);
+    p.half = true;
+    scale_predict(&m, &p, &slow, &half);
+    NEAR(half.push_bytes, 4e6 * 0.75 / 2);
+    NEAR(half.pull_bytes, 4e6 * 0.75 / 2);
+    NEAR(half.part_s[SCALE_PULL], full.part_s[SCALE_PULL] / 2);
+    NEAR(half.part_s[SCALE_REPLICA], full.part_s[SCALE_REPLICA]);
+    NEAR(half.part_s[SCALE_COMPUTE], full.part_s[SCALE_COMPUTE]);
+}
+
 static void test_a_fast_link_is_bound_by_the_cipher(void **state)
 {
     struct scale_measured m = measured();
@@ -176,6 +194,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_worker_needs_no_wire),
         cmocka_unit_test(test_bytes_are_those_of_the_tree_and_the_hosts),
+        cmocka_unit_test(test_a_wire_in_bf16_halves_what_travels_and_not_the_copies),
         cmocka_unit_test(test_a_fast_link_is_bound_by_the_cipher),
         cmocka_unit_test(test_what_leaves_early_hides_behind_the_backward),
         cmocka_unit_test(test_more_workers_than_units_help_no_more),
