@@ -31,8 +31,8 @@ tell() { # a result: "1302 tokens/s [982, 1515] of 3, PyTorch 2.1", and how busy
         "${peer:+, $peer}" "$([ "${others:-0}" -le 5 ] || echo " (others kept $others % busy)")"
 }
 show() { tell "$(line "$@")"; }
-over() { # ours, theirs: ratio, or a dash
-    awk -v a="${1:-}" -v b="${2:-}" 'BEGIN {if (a + 0 > 0 && b + 0 > 0) printf "%.2f", a / b; else printf "-"}'
+over() { # ours, theirs: ratio, cut and not rounded, so that 0.997 is not 1; or a dash
+    awk -v a="${1:-}" -v b="${2:-}" 'BEGIN {if (a + 0 > 0 && b + 0 > 0) printf "%.3f", int(1000 * a / b) / 1000; else printf "-"}'
 }
 verdict() { # ratio, least
     awk -v r="$1" -v w="$2" 'BEGIN {print (r == "-" ? "not measured" : w == "" ? "printed" : r + 0 >= w + 0 ? "held" : "**missed**")}'
