@@ -58,7 +58,7 @@ int journal_checkpoint(struct journal *j, uint64_t job, int stage, const char *p
 /* 0 and *job = 0: the key is new. */
 int journal_find_key(struct journal *j, const char *key, struct digest *body, uint64_t *job,
                      struct err *e);
-/* {"outputs", "metrics"} of a stage with this key, or NULL. */
+/* {"outputs", "metrics", "class"} of a stage with this key, or NULL; the numerics class its job ran on. */
 int journal_find_outputs(struct journal *j, const char *key, cJSON **out, struct err *e);
 
 /* For the API. Each appends JSON text: the members of a list, without brackets. */

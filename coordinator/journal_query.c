@@ -78,13 +78,16 @@ static int on_outputs(void *self, const struct db_row *row, struct err *e)
     *out = cJSON_CreateObject();
     cJSON_AddItemToObject(*out, "outputs", outputs);
     cJSON_AddItemToObject(*out, "metrics", metrics);
+    cJSON_AddStringToObject(*out, "class", db_text(row, 2));
     return 0;
 }
 
 int journal_find_outputs(struct journal *j, const char *key, cJSON **out, struct err *e)
 {
     *out = NULL;
-    return db_query(j->db, e, on_outputs, out, "SELECT outputs, metrics FROM reusable WHERE key=?1",
+    return db_query(j->db, e, on_outputs, out,
+                    "SELECT outputs, metrics, coalesce(class, '') FROM reusable JOIN jobs ON "
+                    "jobs.id=reusable.job WHERE key=?1",
                     "t", key);
 }
 

@@ -87,7 +87,11 @@ const char *sched_class_of(const struct sched_job *j, const struct sched_worker 
 bool sched_class_is_any(const struct sched_job *j);
 /* Tells the workers that can't do work of a job that is new. */
 void sched_class_new(struct sched *s, struct sched_job *j, struct sched_actions *a);
-void sched_class_bind(struct sched *s, struct sched_job *j, const struct sched_worker *w,
+void sched_class_bind(struct sched *s, struct sched_job *j, const char *class_id,
+                      struct sched_actions *a);
+/* Whether the job may take up what was computed in a class (NULL or "": in none): what is not bound yet is bound to it, unless all
+ * workers here are of others. */
+bool sched_class_join(struct sched *s, struct sched_job *j, const char *class_id,
                       struct sched_actions *a);
 void sched_class_up(struct sched *s, struct sched_worker *w,
                     struct sched_actions *a); /* it has just come */

@@ -168,7 +168,7 @@ static void session_open(struct sched *s, struct sched_stage *st,
     struct sched_session *ss = st->session;
 
     ss->hosts_n = sched_hosts_pick(s, st, sched_class_of(st->job, of_class), ss->host);
-    sched_class_bind(s, st->job, of_class, a);
+    sched_class_bind(s, st->job, sched_class_of(st->job, of_class), a);
     ss->attempt++;
     ss->open = true;
     ss->assignment = 0;

@@ -298,15 +298,29 @@ void sched_class_new(struct sched *s, struct sched_job *j, struct sched_actions 
         class_tell(s, j, s->worker[i], a);
 }
 
-void sched_class_bind(struct sched *s, struct sched_job *j, const struct sched_worker *w,
+void sched_class_bind(struct sched *s, struct sched_job *j, const char *class_id,
                       struct sched_actions *a)
 {
     if (j->class_bound)
         return;
     j->class_bound = true;
-    snprintf(j->class_id, sizeof j->class_id, "%s", sched_class_of(j, w));
+    snprintf(j->class_id, sizeof j->class_id, "%s", class_id);
     sched_act(a, SCHED_SAVE_JOB, j, NULL);
     sched_class_new(s, j, a);
+}
+
+bool sched_class_join(struct sched *s, struct sched_job *j, const char *class_id,
+                      struct sched_actions *a)
+{
+    bool here = s->workers_n == 0;
+
+    if (class_id == NULL || class_id[0] == '\0' || sched_class_is_any(j))
+        return true;
+    for (int i = 0; i < s->workers_n && !here; i++)
+        here = strcmp(sched_class_of(j, s->worker[i]), class_id) == 0;
+    if (here)
+        sched_class_bind(s, j, class_id, a);
+    return j->class_bound && strcmp(j->class_id, class_id) == 0;
 }
 
 /* How many more leases it may hold, at so many a thread. */
@@ -410,7 +424,7 @@ static void lease_begin(struct sched *s, struct sched_stage *st, struct sched_ta
 static void task_grant(struct sched *s, struct sched_stage *st, struct sched_task *t,
                        struct sched_worker *w, struct sched_actions *a)
 {
-    sched_class_bind(s, st->job, w, a);
+    sched_class_bind(s, st->job, sched_class_of(st->job, w), a);
     task_move(st, t, TASK_LEASED);
     lease_begin(s, st, t, w, a);
     if (st->state != RUN_RUNNING)

@@ -4,7 +4,8 @@
 # the words that tell that it failed for this reason. Anything else is loud: a patch that does not apply any more, a mutant that does not
 # compile, a test that still passes (the mutant was missed), a test that fails without the patch.
 # usage: tests/mutants/run.sh [--rotate N | --list] [NAME...]
-#   --rotate N   N of them, chosen by the commit's hash, within SECONDS_MAX; their tests are taken to pass without the patch
+#   --rotate N   N of them, chosen by the commit's hash, within SECONDS_MAX; their tests are taken to pass without the patch. That each of
+#                the others still applies is seen to as well
 # A patch begins with lines `key: value`: safeguard, promise, make (targets below build/MODE), run (a command in the copy), expect
 # (an extended regular expression that the failing test prints), seconds (about, on 2 cores).
 set -u
@@ -110,6 +111,11 @@ mutant() {
 
 begin=$SECONDS
 mkdir -p "$work"
+if [ "$rotate" -gt 0 ]; then
+    for name in "${all[@]}"; do
+        patch -p1 -s -F1 --dry-run <"tests/mutants/$name.patch" >"$work/patch.log" 2>&1 || failed "$name" "the patch does not apply any more: mend it" "$work/patch.log"
+    done
+fi
 for name in "${names[@]}"; do mutant "$name"; done
 rm -rf "$work/tree"
 echo "figure: mutants: $caught of $((caught + bad)) removed safeguards caught, $skipped skipped, in $((SECONDS - begin)) s (${names[*]})"

@@ -363,6 +363,40 @@ static void test_reuse_is_asked_once_and_taken(void **state)
     fixture_close(&f);
 }
 
+/* Outputs of another numerics class are not mixed into a job; those of its own bind it. */
+static void test_reuse_keeps_to_one_class(void **state)
+{
+    static const struct {
+        const char *recorded, *worker;
+        bool taken, bound;
+    } cases[] = {{"one", "one", true, true},
+                 {"two", "one", false, false},
+                 {"two", NULL, true, true}, /* nobody here who could do it in another one */
+                 {"", "one", true, false}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fixture f;
+        struct sched_event answer = {.type = SCHED_REUSE, .job_id = 1, .stage_index = 0};
+        struct sched_job *j = NULL;
+
+        fixture_open(&f);
+        f.reuse = true;
+        if (cases[i].worker != NULL)
+            fixture_up(&f, "w1", 1, ROLE_COMPUTE, cases[i].worker);
+        j = fixture_submit(&f, fixture_smoke());
+        answer.result = fixture_result();
+        cJSON_AddStringToObject(answer.result, "class", cases[i].recorded);
+        fixture_step(&f, &answer);
+        assert_int_equal(j->stage[0].reused, cases[i].taken);
+        if (cases[i].taken)
+            assert_int_equal(j->class_bound, cases[i].bound);
+        if (cases[i].bound)
+            assert_string_equal(j->class_id, cases[i].recorded);
+        fixture_close(&f);
+    }
+}
+
 static void test_a_gate_that_does_not_hold_fails_the_stage(void **state)
 {
     struct fixture f;
@@ -875,6 +909,7 @@ int main(void)
         cmocka_unit_test(test_max_parallel_and_classes),
         cmocka_unit_test(test_bf16_has_a_class_of_its_own),
         cmocka_unit_test(test_reuse_is_asked_once_and_taken),
+        cmocka_unit_test(test_reuse_keeps_to_one_class),
         cmocka_unit_test(test_a_gate_that_does_not_hold_fails_the_stage),
         cmocka_unit_test(test_hosts_and_slots_are_partitions_for_any_fleet),
         cmocka_unit_test(test_compute_workers_come_and_go_inside_an_attempt),
