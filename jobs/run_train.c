@@ -1,5 +1,6 @@
 /*
- * Merging. The leaves of a node are computed from left to right. A leaf's gradient goes on a stack;
+ * Merging. The leaves of a node are computed from left to right, several at once where that pays and one chunk of the head
+ * has all their targets (transformer_joins()); what follows takes such a piece for a leaf. A leaf's gradient goes on a stack;
  * while the two on top are siblings they become their parent (a binary counter), so at most one
  * buffer a level is held. The last leaf of a node closes the chain: whatever is on the stack is
  * added from the top down. That chain is cut into chunks: as soon as the backward of the last leaf
@@ -35,8 +36,8 @@ struct train {
     struct err *e;
     int rc; /* of a wait or a push inside the forward and backward */
     const float *params;
-    float *dirty;      /* the gradient of the first unit, not zeroed yet */
-    bool whole;        /* all parameters of the step have been waited for */
+    bool whole;    /* all parameters of the step have been waited for */
+    uint32_t join; /* units that are computed together where they can be: 1 or 2, 4, ... */
     struct batch batch;
     struct workspace *workspace;
     struct param_source source;
@@ -106,10 +107,29 @@ static float *floats_new(size_t n)
     return mem_large(n * sizeof(float));
 }
 
+/* Joined units read the weights once, and their gradients are added up before they get to memory. Below JOIN_PARAMS_MIN the
+ * caches hold the weights anyway; beyond JOIN_ROWS_MAX rows a unit makes use of them by itself. */
+#define JOIN_PARAMS_MIN ((size_t)1 << 25)
+#define JOIN_ROWS_MAX 512
+
+static uint32_t units_joined(const struct train_task *task, int32_t rows)
+{
+    uint32_t join = 1;
+
+    if (task->join != 0)
+        return task->half ? 1 : task->join;
+    if (task->half || task->dims->head != HEAD_LM || task->params < JOIN_PARAMS_MIN)
+        return 1;
+    while (2 * join <= PARTS_MAX && join < task->units && 2 * (int32_t)join * rows <= JOIN_ROWS_MAX)
+        join *= 2;
+    return join;
+}
+
 static void train_init(struct train *t, const struct train_task *task, const struct train_env *env,
                        struct err *e)
 {
-    int32_t rows, seqs, targets;
+    struct train_task all = *task;
+    int32_t rows, seqs, targets, step_rows;
     int32_t scores = 0;
 
     memset(t, 0, sizeof *t);
@@ -117,12 +137,20 @@ static void train_init(struct train *t, const struct train_task *task, const str
     t->env = env;
     t->e = e;
     run_train_bounds(task, &rows, &seqs, &targets);
+    t->join = units_joined(task, rows);
+    if (t->join > 1) {
+        all.units = 1;
+        run_train_bounds(&all, &step_rows, &seqs, &targets);
+        rows = rows < step_rows / (int32_t)t->join ? rows * (int32_t)t->join : step_rows;
+    }
     if (task->dims->head == HEAD_REGRESSION)
         scores = targets * task->dims->head_out;
     batch_init(&t->batch, rows, seqs, targets, scores);
     t->workspace = workspace_new(task->dims, rows, seqs, targets);
     if (task->arithmetic != GEMM_F32)
         workspace_set_gemm(t->workspace, task->arithmetic);
+    if (env->team != NULL || t->join > 1)
+        workspace_set_team(t->workspace, env->team, (int32_t)t->join);
     workspace_set_progress(t->workspace, env->progress);
     t->sample = mem_zalloc(task->global_batch, sizeof *t->sample);
     t->done = mem_zalloc(task->units, sizeof *t->done);
@@ -139,7 +167,7 @@ static void train_fini(struct train *t)
     batch_fini(&t->batch);
 }
 
-/* A gradient, zeroed when all parameters of the step are there: until then the hosts may still read
+/* A gradient, not written to before all parameters of the step are there: until then the hosts may still read
  * what was pushed in it. NULL: no memory. Given back all at once when the step is over; a buffer
  * that was merged away is handed back by buffer_drop(). */
 static float *buffer_take(struct train *t)
@@ -154,12 +182,7 @@ static float *buffer_take(struct train *t)
         t->buffer = mem_grow(t->buffer, t->buffers + 1, sizeof *t->buffer);
         t->buffer[t->buffers++] = g;
     }
-    g = t->buffer[t->used++];
-    if (t->whole)
-        memset(g, 0, t->task->params * sizeof *g);
-    else
-        t->dirty = g;
-    return g;
+    return t->buffer[t->used++];
 }
 
 static void buffer_drop(struct train *t, const float *g)
@@ -299,59 +322,55 @@ static bool on_need(void *self, size_t begin, size_t end)
         t->rc = t->env->params_need(t->env->self, t->step, begin, end, t->e);
     if (t->rc != 0)
         return false; /* and nothing is written to a gradient that was pushed in the step before */
-    if (end == t->task->params) {
-        t->whole = true;
-        if (t->dirty != NULL)
-            memset(t->dirty, 0, t->task->params * sizeof *t->dirty);
-        t->dirty = NULL;
-    }
+    t->whole = t->whole || end == t->task->params;
     return true;
 }
 
+static void batch_clear(struct train *t)
+{
+    struct batch *b = &t->batch;
+
+    b->rows = b->seqs = b->targets = b->parts = 0;
+    b->seq_begin[0] = 0;
+    b->part_seq[0] = 0;
+}
+
+/* One more part of the batch. */
 static void batch_fill(struct train *t, uint32_t unit)
 {
     struct batch *b = &t->batch;
 
-    b->rows = b->seqs = b->targets = 0;
-    b->seq_begin[0] = 0;
     for (uint32_t j = 0; j < t->task->global_batch; j++)
         if (t->sample[j].unit == unit)
             examples_append(t->task->examples, t->sample[j].example, t->task->seed,
                             t->sample[j].draw, &t->task->drop, b);
+    b->part_seq[++b->parts] = b->seqs;
 }
 
-/* Forward and backward of one unit into grad. */
-static int unit_run(struct train *t, uint32_t unit, float *grad, bool closes,
-                    struct fold_sums *sums)
+/* Fills the batch with the next units of [at, end): how many. */
+static uint32_t piece_fill(struct train *t, uint32_t at, uint32_t end)
 {
-    const struct grad_sink sink = {t, on_ready};
-    struct loss_out out = {0, 0, 0};
+    uint32_t n = end - at < t->join ? end - at : t->join;
 
-    if (t->env->cancelled(t->env->self))
-        return err_set(t->e, ERR_CANCELLED, "step %" PRIu64 ": told to stop", t->step + 1);
-    fault_hit(FAULT_WORKER_COMPUTE_SLOW);
-    if (fault_hit(FAULT_WORKER_COMPUTE_HANG))
-        for (;;)
-            pause();
-    batch_fill(t, unit);
-    if (fault_hit(FAULT_WORKER_COMPUTE_SKIP)) /* to measure all the rest */
-        out = (struct loss_out){0, (double)t->batch.rows, t->batch.rows};
-    else if (t->batch.targets > 0)
-        transformer_train(t->task->dims, t->params, &t->batch, grad, closes ? &sink : NULL,
-                          t->workspace, &out);
-    if (!t->whole) /* nothing to learn here: nobody asked */
-        on_need(t, 0, t->task->params);
-    if (t->rc == 0 && !is_still(t))
-        t->rc = TRAIN_OVER;
-    if (t->rc != 0)
-        return t->rc;
-    if (t->task->half && !closes)
-        half_round(grad, t->task->params);
-    *sums = (struct fold_sums){out.loss_sum, out.weight_sum, (uint64_t)t->batch.rows};
-    if (!isfinite(out.loss_sum))
-        return err_set(t->e, ERR_NUMERIC, "step %" PRIu64 ", unit %u: the loss is %g", t->step + 1,
-                       unit, out.loss_sum);
-    return 0;
+    batch_clear(t);
+    if (at % t->join == 0 && n > 1) {
+        for (uint32_t i = 0; i < n; i++)
+            batch_fill(t, at + i);
+        if (transformer_joins(t->workspace, &t->batch))
+            return n;
+        batch_clear(t);
+    }
+    batch_fill(t, at);
+    return 1;
+}
+
+/* Nothing computed, to measure all the rest. */
+static void piece_skip(struct train *t, float *grad, struct loss_out *out)
+{
+    if (on_need(t, 0, t->task->params))
+        memset(grad, 0, t->task->params * sizeof *grad);
+    memset(out, 0, PARTS_MAX * sizeof *out);
+    out->weight_sum = (double)t->batch.rows;
 }
 
 static struct fold_sums sums_add(struct fold_sums a, struct fold_sums b)
@@ -359,10 +378,61 @@ static struct fold_sums sums_add(struct fold_sums a, struct fold_sums b)
     return (struct fold_sums){a.loss + b.loss, a.weight + b.weight, a.tokens + b.tokens};
 }
 
-/* A leaf that is not the node's last: on the stack, and up while the top two are siblings. */
-static void leaf_stack(struct train *t, uint32_t unit, float *grad, struct fold_sums sums)
+/* Of n leaves of an aligned subtree, in place. */
+static struct fold_sums sums_tree(struct fold_sums *sums, uint32_t n)
 {
-    t->stack[t->depth++] = (struct level){0, unit, grad, sums};
+    for (; n > 1; n = (n + 1) / 2)
+        for (uint32_t i = 0; i < (n + 1) / 2; i++)
+            sums[i] = 2 * i + 1 < n ? sums_add(sums[2 * i], sums[2 * i + 1]) : sums[2 * i];
+    return sums[0];
+}
+
+/* Forward and backward of the units in the batch into grad, which is overwritten. */
+static int piece_run(struct train *t, uint32_t unit, float *grad, bool closes,
+                     struct fold_sums *sums)
+{
+    const struct grad_sink sink = {t, on_ready};
+    struct loss_out out[PARTS_MAX] = {{0, 0, 0}};
+    struct fold_sums each[PARTS_MAX];
+    const struct batch *b = &t->batch;
+
+    if (t->env->cancelled(t->env->self))
+        return err_set(t->e, ERR_CANCELLED, "step %" PRIu64 ": told to stop", t->step + 1);
+    for (int32_t i = 0; i < b->parts; i++)
+        fault_hit(FAULT_WORKER_COMPUTE_SLOW);
+    if (fault_hit(FAULT_WORKER_COMPUTE_HANG))
+        for (;;)
+            pause();
+    if (fault_hit(FAULT_WORKER_COMPUTE_SKIP))
+        piece_skip(t, grad, out);
+    else
+        transformer_train_set(t->task->dims, t->params, b, grad, closes ? &sink : NULL,
+                              t->workspace, out);
+    if (t->rc == 0 && !is_still(t))
+        t->rc = TRAIN_OVER;
+    if (t->rc != 0)
+        return t->rc;
+    if (t->task->half && !closes)
+        half_round(grad, t->task->params);
+    for (int32_t i = 0; i < b->parts; i++) {
+        int32_t rows = b->seq_begin[b->part_seq[i + 1]] - b->seq_begin[b->part_seq[i]];
+
+        each[i] = (struct fold_sums){out[i].loss_sum, out[i].weight_sum, (uint64_t)rows};
+        if (!isfinite(out[i].loss_sum))
+            return err_set(t->e, ERR_NUMERIC, "step %" PRIu64 ", unit %u: the loss is %g",
+                           t->step + 1, unit + (uint32_t)i, out[i].loss_sum);
+    }
+    *sums = sums_tree(each, (uint32_t)b->parts);
+    return 0;
+}
+
+/* Units that are not the node's last: on the stack, and up while the top two are siblings. n is 1, 2, 4, ... */
+static void piece_stack(struct train *t, uint32_t unit, uint32_t n, float *grad,
+                        struct fold_sums sums)
+{
+    uint32_t level = (uint32_t)__builtin_ctz(n);
+
+    t->stack[t->depth++] = (struct level){level, unit >> level, grad, sums};
     while (t->depth >= 2) {
         struct level *right = &t->stack[t->depth - 1];
         struct level *left = &t->stack[t->depth - 2];
@@ -389,24 +459,22 @@ static int node_run(struct train *t, struct tree_node node)
     uint32_t chunks =
         (uint32_t)((t->task->params + t->task->chunk_elems - 1) / t->task->chunk_elems);
     struct fold_sums sums;
-    int rc;
+    int rc = 0;
 
     t->node = node;
     t->depth = 0;
     t->rc = 0;
     t->final_begin = t->task->params;
     t->pushed_begin = chunks;
-    for (uint32_t u = units.begin; u + 1 < units.end; u++) {
-        float *grad = buffer_take(t);
-        rc = grad == NULL ? no_memory(t) : unit_run(t, u, grad, false, &sums);
+    for (uint32_t u = units.begin, n; u < units.end; u += n) {
+        n = piece_fill(t, u, units.end);
+        t->last = buffer_take(t);
+        rc = t->last == NULL ? no_memory(t) : piece_run(t, u, t->last, u + n == units.end, &sums);
         if (rc != 0)
             return rc;
-        leaf_stack(t, u, grad, sums);
+        if (u + n < units.end)
+            piece_stack(t, u, n, t->last, sums);
     }
-    t->last = buffer_take(t);
-    rc = t->last == NULL ? no_memory(t) : unit_run(t, units.end - 1, t->last, true, &sums);
-    if (rc != 0)
-        return rc;
     for (uint32_t i = t->depth; i-- > 0;)
         sums = sums_add(t->stack[i].sums, sums);
     if (t->pushed_begin > 1)
@@ -475,7 +543,6 @@ static int step_run(struct train *t, uint64_t *version)
     t->step = *version;
     t->used = 0;
     t->whole = false;
-    t->dirty = NULL;
     memset(t->done, 0, t->task->units * sizeof *t->done);
     units_deal(t->task->seed, t->step, t->task->global_batch, t->task->units,
                examples_count(t->task->examples), length_of, (void *)(uintptr_t)t->task->examples,

@@ -32,6 +32,7 @@ struct train_task {
     uint32_t global_batch, units, chunk_elems;
     bool half; /* gradients are rounded to bf16 at every node of the tree (ps/half.h) */
     enum gemm_kind arithmetic; /* of the matrix products */
+    uint32_t join; /* units computed at once, 1, 2, 4 or 8; 0: as many as pay. The same bits */
 };
 
 /* Answers beside 0 and errors. params_wait: no new version, but the work has changed. grads_push:
@@ -67,6 +68,7 @@ struct train_env {
                       uint32_t end, float *grad, const struct fold_sums *sums, struct err *e);
     bool (*cancelled)(void *self); /* asked between units */
     uint64_t *progress;            /* bumped by the numerics; may be NULL */
+    struct team *team;       /* threads that share the numerics of this one; NULL: none */
 };
 
 /* Runs steps from version `start` on until version task->steps. 0, ERR_CANCELLED, ERR_NUMERIC

@@ -12,6 +12,7 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/team.h"
 #include "jobs/run_train.h"
 #include "json/json.h"
 #include "model/bf16.h"
@@ -47,14 +48,16 @@ struct session {
     bool has_model;
     struct examples *examples;
     struct train_task task;
-    struct region *region; /* the flat vector of parameters: ours live there, the others' are shown */
-    bool shared;           /* somebody else of this machine may take part */
+    struct region
+        *region; /* the flat vector of parameters: ours live there, the others' are shown */
+    bool shared; /* somebody else of this machine may take part */
     struct ps_view *view;
-    bool half; /* the wire is bf16 */
+    bool half;                      /* the wire is bf16 */
     uint64_t *progress;             /* [threads], each bumped by one thread */
     struct pulse_thread *pulse;     /* [threads], of the control thread */
     atomic_bool computing;          /* the compute threads run */
-    atomic_bool *over;              /* [threads] it has ended */
+    atomic_bool *over;              /* [threads] it has ended, or helps another */
+    uint32_t members;               /* of its threads have units of their own; the others help */
     struct claim claim[CLAIMS_MAX]; /* the last ones, a ring; guarded by lock */
     uint32_t claims;
 };
@@ -420,27 +423,26 @@ static int hosting_start(struct session *s, struct err *e)
                               .bf16 = spec_trains_bf16(s->spec),
                               .released = host_released,
                               .self = s};
-    ps->plan =
-        (struct host_plan){.layout = &s->model.layout,
-                           .units = o->units,
-                           .chunk_begin = mine->chunk_begin,
-                           .chunk_end = mine->chunk_end,
-                           .chunks = (uint32_t)((o->params + o->chunk_elems - 1) / o->chunk_elems),
-                           .chunk_elems = o->chunk_elems,
-                           .steps = o->steps,
-                           .seed = o->seed,
-                           .audit = o->audit,
-                           .checkpoint_every = o->checkpoint_every,
-                           .lr = t->lr,
-                           .clip = t->grad_clip,
-                           .adamw = t->adamw,
-                           .schedule = t->schedule,
-                           .half = s->half,
-                           .place = (float *)region_data(s->region) +
-                                    (size_t)mine->chunk_begin * o->chunk_elems,
-                           .spread = ps_host_spread(s->env.host),
-                           .begins = ps_session_begins,
-                           .begins_self = ps};
+    ps->plan = (struct host_plan){
+        .layout = &s->model.layout,
+        .units = o->units,
+        .chunk_begin = mine->chunk_begin,
+        .chunk_end = mine->chunk_end,
+        .chunks = (uint32_t)((o->params + o->chunk_elems - 1) / o->chunk_elems),
+        .chunk_elems = o->chunk_elems,
+        .steps = o->steps,
+        .seed = o->seed,
+        .audit = o->audit,
+        .checkpoint_every = o->checkpoint_every,
+        .lr = t->lr,
+        .clip = t->grad_clip,
+        .adamw = t->adamw,
+        .schedule = t->schedule,
+        .half = s->half,
+        .place = (float *)region_data(s->region) + (size_t)mine->chunk_begin * o->chunk_elems,
+        .spread = ps_host_spread(s->env.host),
+        .begins = ps_session_begins,
+        .begins_self = ps};
     neighbours_find(o, (uint32_t)(mine - o->host), ps);
     rc = host_make(s, ps, e);
     if (rc != 0) {
@@ -477,7 +479,7 @@ static struct tree_span member_span(void *self)
             span = (struct tree_span){slot->leaf_begin, slot->leaf_end};
     }
     pthread_mutex_unlock(&s->lock);
-    return run_train_part(span, m->index, s->env.threads);
+    return run_train_part(span, m->index, s->members);
 }
 
 static bool claimed(const struct session *s, struct claim c)
@@ -633,17 +635,33 @@ static void *member_main(void *self)
     int rc;
 
     executor_thread_lower();
+    if (m->s->members == 1 && m->s->env.threads > 1) {
+        env.team = team_new(m->s->env.threads < TEAM_MAX ? (int)m->s->env.threads
+                                                         : TEAM_MAX); /* as low as this one */
+    }
     rc = client_make(m, &e);
     if (rc == 0)
         rc = run_train(&m->s->task, m->s->open->version, &env, &e);
     if (rc != 0 && rc != ERR_CANCELLED)
         session_fail(m->s, rc, &e);
+    team_free(env.team);
     ps_client_free(m->client);
     for (size_t i = 0; i < m->buffers; i++)
         region_release(m->buffer[i]);
     free(m->buffer);
     atomic_store(&m->s->over[m->index], true);
     return NULL;
+}
+
+/* All threads work on the same units where a thread for each unit would leave some without, or would need memory for a large
+ * gradient each. */
+#define TEAM_PARAMS_MIN ((size_t)1 << 25)
+
+static uint32_t members_of(const struct session *s)
+{
+    bool team = s->task.params >= TEAM_PARAMS_MIN || s->task.units < s->env.threads;
+
+    return team ? 1 : s->env.threads;
 }
 
 static int compute_run(struct session *s, struct err *e)
@@ -657,14 +675,17 @@ static int compute_run(struct session *s, struct err *e)
     rc = ps_view_new(&plan, &s->view, e);
     if (rc != 0)
         return rc;
-    member = mem_zalloc(s->env.threads, sizeof *member);
+    s->members = members_of(s);
+    member = mem_zalloc(s->members, sizeof *member);
+    for (uint32_t i = s->members; i < s->env.threads; i++)
+        atomic_store(&s->over[i], true);
     atomic_store(&s->computing, true);
-    for (uint32_t i = 0; i < s->env.threads; i++) {
+    for (uint32_t i = 0; i < s->members; i++) {
         member[i].s = s;
         member[i].index = i;
         CHECK(pthread_create(&member[i].thread, NULL, member_main, &member[i]) == 0);
     }
-    for (uint32_t i = 0; i < s->env.threads; i++)
+    for (uint32_t i = 0; i < s->members; i++)
         pthread_join(member[i].thread, NULL);
     atomic_store(&s->computing, false);
     ps_view_free(s->view);

@@ -259,6 +259,7 @@ VM_INLINE void forward_all(const struct attn_shape *s, size_t d, const struct at
     size_t ld = (s->heads + 2 * s->kv_heads) * d, ldo = s->heads * d,
            group = s->heads / s->kv_heads;
     size_t rows = (size_t)in->seq_begin[in->seqs];
+    size_t groups = in->group_end > 0 ? in->group_end : s->kv_heads;
     real scale = 1 / (real)sqrt((double)d);
 
     for (size_t b = 0; b < in->seqs; b++) {
@@ -268,7 +269,7 @@ VM_INLINE void forward_all(const struct attn_shape *s, size_t d, const struct at
 
         pack_init(&x, d, (size_t)in->seq_begin[b + 1] - begin, scratch);
         x.wanted = in->wanted == NULL ? NULL : in->wanted + begin;
-        for (size_t g = 0; g < s->kv_heads; g++) {
+        for (size_t g = in->group_begin; g < groups; g++) {
             pack_columns(&x, d, k + g * d, ld, x.kt);
             pack_rows(&x, d, v + g * d, ld, x.v);
             for (size_t h = g * group; h < (g + 1) * group; h++)
@@ -347,6 +348,7 @@ VM_INLINE void backward_all(const struct attn_shape *s, size_t d, const struct a
     size_t ld = (s->heads + 2 * s->kv_heads) * d, ldo = s->heads * d,
            group = s->heads / s->kv_heads;
     size_t rows = (size_t)in->seq_begin[in->seqs];
+    size_t groups = in->group_end > 0 ? in->group_end : s->kv_heads;
 
     for (size_t b = 0; b < in->seqs; b++) {
         size_t begin = (size_t)in->seq_begin[b], k = begin * ld + s->heads * d,
@@ -355,7 +357,7 @@ VM_INLINE void backward_all(const struct attn_shape *s, size_t d, const struct a
 
         pack_init(&x, d, (size_t)in->seq_begin[b + 1] - begin, scratch);
         x.wanted = in->wanted == NULL ? NULL : in->wanted + begin;
-        for (size_t g = 0; g < s->kv_heads; g++) {
+        for (size_t g = in->group_begin; g < groups; g++) {
             pack_columns(&x, d, qkv + k + g * d, ld, x.kt);
             pack_columns(&x, d, qkv + v + g * d, ld, x.vt);
             pack_rows(&x, d, qkv + k + g * d, ld, x.k);

@@ -25,6 +25,8 @@ struct attn_rows {
     const int32_t *seq_begin; /* [seqs + 1]; N = seq_begin[seqs] */
     size_t seqs;
     const unsigned char *wanted; /* [N]: 0 = this row's output is not read; NULL: all are */
+    size_t group_begin,
+        group_end; /* key/value heads to do, with the query heads that read them; 0, 0: all */
 };
 
 /* qkv [N, (H + 2 G) D]; out [N, H D]; lse [H, N]. out and lse of rows not wanted are written or not. */

@@ -222,25 +222,44 @@ void gemm_linear(const struct gemm *g, const real *x, size_t ldx, const real *w,
 void gemm_linear_dx(const struct gemm *g, const real *dy, size_t ldy, const real *w, real *dx,
                     size_t ldx, size_t n, size_t in, size_t out, bool add)
 {
+    gemm_linear_dx_part(g, dy, ldy, w, in, dx, ldx, n, in, out, add);
+}
+
+void gemm_linear_dx_part(const struct gemm *g, const real *dy, size_t ldy, const real *w,
+                         size_t ldw, real *dx, size_t ldx, size_t n, size_t in, size_t out,
+                         bool add)
+{
     if (g->kind == GEMM_BF16)
-        bf16_product(g, dy, ldy, false, w, in, true, dx, ldx, (size_t[]){n, in, out}, add);
+        bf16_product(g, dy, ldy, false, w, ldw, true, dx, ldx, (size_t[]){n, in, out}, add);
     else if (g->core->tile == NULL)
         GEMM(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)n, (blasint)in, (blasint)out, 1,
-             dy, (blasint)ldy, w, (blasint)in, add ? 1 : 0, dx, (blasint)ldx);
+             dy, (blasint)ldy, w, (blasint)ldw, add ? 1 : 0, dx, (blasint)ldx);
     else
-        multiply(g, (struct side){dy, ldy, true}, (struct side){w, in, false}, dx, ldx, n, in, out,
+        multiply(g, (struct side){dy, ldy, true}, (struct side){w, ldw, false}, dx, ldx, n, in, out,
                  add);
 }
 
 void gemm_linear_dw(const struct gemm *g, const real *dy, size_t ldy, const real *x, size_t ldx,
                     real *dw, size_t n, size_t in, size_t out)
 {
+    gemm_linear_dw_part(g, dy, ldy, x, ldx, dw, in, n, in, out, true);
+}
+
+void gemm_linear_dw_part(const struct gemm *g, const real *dy, size_t ldy, const real *x,
+                         size_t ldx, real *dw, size_t ldw, size_t n, size_t in, size_t out,
+                         bool add)
+{
     if (g->kind == GEMM_BF16)
-        bf16_product(g, dy, ldy, true, x, ldx, true, dw, in, (size_t[]){out, in, n}, true);
+        bf16_product(g, dy, ldy, true, x, ldx, true, dw, ldw, (size_t[]){out, in, n}, add);
     else if (g->core->tile == NULL)
         GEMM(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)out, (blasint)in, (blasint)n, 1, dy,
-             (blasint)ldy, x, (blasint)ldx, 1, dw, (blasint)in);
+             (blasint)ldy, x, (blasint)ldx, add ? 1 : 0, dw, (blasint)ldw);
     else
-        multiply(g, (struct side){dy, ldy, false}, (struct side){x, ldx, false}, dw, in, out, in, n,
-                 true);
+        multiply(g, (struct side){dy, ldy, false}, (struct side){x, ldx, false}, dw, ldw, out, in,
+                 n, add);
+}
+
+bool gemm_parts_alike(const struct gemm *g)
+{
+    return g->kind == GEMM_BF16 || g->core->tile != NULL;
 }

@@ -15,7 +15,7 @@
 #include "model/real.h"
 
 enum gemm_kind {
-    GEMM_F32,  /* products and sums in `real` */
+    GEMM_F32, /* products and sums in `real` */
     GEMM_BF16, /* operands rounded to bfloat16, sums in fp32 (model/bf16.h); not in the double build */
 };
 
@@ -33,6 +33,16 @@ void gemm_linear_dx(const struct gemm *g, const real *dy, size_t ldy, const real
 /* dw[out,in] += dy^T x. */
 void gemm_linear_dw(const struct gemm *g, const real *dy, size_t ldy, const real *x, size_t ldx,
                     real *dw, size_t n, size_t in, size_t out);
+
+/* Columns of a weight and of its gradient: [out, in] with rows of ldw. n, in and out are at least 1. */
+void gemm_linear_dx_part(const struct gemm *g, const real *dy, size_t ldy, const real *w,
+                         size_t ldw, real *dx, size_t ldx, size_t n, size_t in, size_t out,
+                         bool add);
+void gemm_linear_dw_part(const struct gemm *g, const real *dy, size_t ldy, const real *x,
+                         size_t ldx, real *dw, size_t ldw, size_t n, size_t in, size_t out,
+                         bool add);
+/* A product made in parts has the bits of the whole: all but "openblas". */
+bool gemm_parts_alike(const struct gemm *g);
 
 /*
  * What GEMM_F32 runs on in this process: "own" (the default) is the widest of our cores that the CPU has, "plain" the one

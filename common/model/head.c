@@ -36,6 +36,7 @@ void head_carve(struct head_work *h, struct carve *c, const struct dims *d, size
     h->y = carve_real(c, targets_max * width);
     h->dy = carve_real(c, targets_max * width);
     h->inv = carve_real(c, targets_max);
+    h->loss = carve_bytes(c, targets_max * sizeof *h->loss);
     h->logits = carve_real(c, logits);
 }
 
@@ -94,25 +95,31 @@ static void rows_gather(struct head_work *h, const struct dims *d, const struct 
     ops_rmsnorm(h->x, params + o->final_norm, h->y, h->inv, h->targets, c, (real)d->norm_eps);
 }
 
-/* Targets [begin, end) of order[], all of one range, at most a chunk. */
+/* Targets [begin, end) of order[], all of one range, a chunk. */
 struct run {
     size_t begin, end;
-    size_t lo, n; /* vocabulary rows [lo, lo + n) */
+    size_t lo, n, whole; /* vocabulary rows [lo, lo + n) of so many */
 };
 
 static bool run_next(const struct head_work *h, const struct dims *d, const struct batch *b,
                      struct run *r)
 {
-    size_t chunk = head_chunk(d);
+    size_t most = head_chunk(d), left, chunks;
     const struct batch_target *first;
 
     if (r->end == h->targets)
         return false;
     r->begin = r->end;
     first = &b->target[h->order[r->begin]];
-    while (r->end < h->targets && r->end - r->begin < chunk &&
-           same_range(first, &b->target[h->order[r->end]]))
+    while (r->end < h->targets && same_range(first, &b->target[h->order[r->end]]))
         r->end++;
+    /* Equal chunks: a product of a few rows costs about as much as one of many. Even, so that bfloat16 has whole pairs. */
+    left = r->end - r->begin;
+    chunks = (left + most - 1) / most;
+    left = ((left + chunks - 1) / chunks + 1) / 2 * 2;
+    left = left < most ? left : most;
+    if (r->end - r->begin > left)
+        r->end = r->begin + left;
     r->lo = (size_t)first->lo;
     r->n = (size_t)(first->hi - first->lo);
     return true;
@@ -123,8 +130,8 @@ static void run_logits(const struct head_work *h, const struct dims *d, const st
 {
     size_t c = (size_t)d->width;
 
-    gemm_linear(h->gemm, h->y + r->begin * c, c, params + o->head + r->lo * c, h->logits, r->n,
-               r->end - r->begin, c, r->n, false);
+    linear_forward(h->linear, h->y + r->begin * c, c, params + o->head + r->lo * c, h->logits, r->n,
+                   r->end - r->begin, c, r->n, false);
     progress_bump(h);
 }
 
@@ -143,44 +150,92 @@ static void xent_gradient(real *p, size_t n, size_t target, real weight)
 
 /* By blocks of the vocabulary: what the one product read of dlogits is still in the cache for the other. */
 static void run_backward(const struct head_work *h, size_t c, const real *w, real *dw,
-                         const struct run *r)
+                         const struct run *r, const struct head_rows *rows)
 {
+    struct parts parts = {1, {0, r->end - r->begin}};
+    struct linear_keep keep = rows->keep != NULL ? *rows->keep : (struct linear_keep){0};
     size_t n = r->end - r->begin;
+    bool set = rows->set && r->begin == 0 && r->n == r->whole;
 
+    if (rows->parts != NULL && rows->parts->n > 1)
+        parts = h->parts; /* one run has them all */
     for (size_t v = 0; v < r->n; v += VOCAB_BLOCK) {
         size_t words = r->n - v < VOCAB_BLOCK ? r->n - v : VOCAB_BLOCK;
 
-        gemm_linear_dx(h->gemm, h->logits + v, r->n, w + v * c, h->dy + r->begin * c, c, n, c,
-                       words, v > 0);
-        gemm_linear_dw(h->gemm, h->logits + v, r->n, h->y + r->begin * c, c, dw + v * c, n, c,
-                       words);
+        keep.first = v;
+        linear_dx(h->linear, h->logits + v, r->n, w + v * c, h->dy + r->begin * c, c, n, c, words,
+                  v > 0);
+        linear_dw(h->linear, h->logits + v, r->n, h->y + r->begin * c, c, dw + v * c, &parts, c,
+                  words, set, rows->keep != NULL ? &keep : NULL);
     }
 }
 
+/* Softmax and, for a gradient, dlogits of this thread's share of a run's rows. */
+struct softening {
+    struct head_work *h;
+    const struct batch *b;
+    const struct run *r;
+    bool grad;
+};
+
+static void soften_item(void *self, size_t part, size_t parts)
+{
+    const struct softening *x = self;
+    struct head_work *h = x->h;
+    const struct run *r = x->r;
+    size_t begin, end;
+
+    linear_share(r->end - r->begin, 1, part, parts, &begin, &end);
+    for (size_t i = begin; i < end; i++) {
+        const struct batch_target *t = &x->b->target[h->order[r->begin + i]];
+        size_t id = (size_t)t->id - r->lo;
+        real *row = h->logits + i * r->n, logit = row[id];
+        real lse = x->grad ? ops_softmax(row, r->n) : ops_logsumexp(row, r->n);
+
+        h->loss[r->begin + i] = (double)lse - (double)logit;
+        if (x->grad)
+            xent_gradient(row, r->n, id, (real)t->weight);
+    }
+}
+
+/* Which targets are of which part of the batch: h->parts. */
+static void parts_find(struct head_work *h, const struct head_rows *rows, const struct batch *b)
+{
+    uint32_t part = 0;
+
+    h->parts = (struct parts){.n = rows->parts != NULL ? rows->parts->n : 1};
+    for (size_t i = 0; i < h->targets && h->parts.n > 1; i++)
+        while ((size_t)b->target[h->order[i]].row >= rows->parts->begin[part + 1])
+            h->parts.begin[++part] = i;
+    while (part < h->parts.n)
+        h->parts.begin[++part] = h->targets;
+}
+
 static void lm_train(struct head_work *h, const struct dims *d, const struct offsets *o,
-                     const real *params, const struct batch *b, real *grad, struct loss_out *out)
+                     const real *params, const struct batch *b, const struct head_rows *rows,
+                     real *grad, struct loss_out *out)
 {
     size_t c = (size_t)d->width;
-    struct run r = {0, 0, 0, 0};
+    struct run r = {.whole = (size_t)d->vocab};
+    uint32_t part = 0;
 
     while (run_next(h, d, b, &r)) {
-        size_t n = r.end - r.begin;
+        struct softening x = {h, b, &r, grad != NULL};
 
+        if (rows->set && r.begin == 0 && r.n != r.whole)
+            memset(grad + o->head, 0, r.whole * c * sizeof *grad);
         run_logits(h, d, o, params, &r);
-        for (size_t i = 0; i < n; i++) {
-            const struct batch_target *t = &b->target[h->order[r.begin + i]];
-            size_t id = (size_t)t->id - r.lo;
-            real *row = h->logits + i * r.n, logit = row[id];
-            real lse = grad == NULL ? ops_logsumexp(row, r.n) : ops_softmax(row, r.n);
+        team_run(linear_team(h->linear), soften_item, &x);
+        for (size_t i = r.begin; i < r.end; i++) {
+            double weight = (double)b->target[h->order[i]].weight;
 
-            out->loss_sum += (double)t->weight * ((double)lse - (double)logit);
-            out->weight_sum += (double)t->weight;
-            if (grad != NULL)
-                xent_gradient(row, r.n, id, (real)t->weight);
+            while (i >= h->parts.begin[part + 1])
+                part++;
+            out[part].loss_sum += weight * h->loss[i];
+            out[part].weight_sum += weight;
         }
-        if (grad == NULL)
-            continue;
-        run_backward(h, c, params + o->head + r.lo * c, grad + o->head + r.lo * c, &r);
+        if (grad != NULL)
+            run_backward(h, c, params + o->head + r.lo * c, grad + o->head + r.lo * c, &r, rows);
     }
 }
 
@@ -205,12 +260,13 @@ static double squared_error(real *pred, const float *score, size_t k, real weigh
 }
 
 static void regression_train(struct head_work *h, const struct dims *d, const struct offsets *o,
-                             const real *params, const struct batch *b, real *grad,
-                             struct loss_out *out)
+                             const real *params, const struct batch *b,
+                             const struct head_rows *rows, real *grad, struct loss_out *out)
 {
+    const struct parts all = {1, {0, h->targets}};
     size_t c = (size_t)d->width, k = (size_t)d->head_out, present;
 
-    gemm_linear(h->gemm, h->y, c, params + o->head, h->logits, k, h->targets, c, k, false);
+    linear_forward(h->linear, h->y, c, params + o->head, h->logits, k, h->targets, c, k, false);
     for (size_t i = 0; i < h->targets; i++) {
         const struct batch_target *t = &b->target[h->order[i]];
         double sum = squared_error(h->logits + i * k, b->score + (size_t)t->id * k, k,
@@ -222,8 +278,28 @@ static void regression_train(struct head_work *h, const struct dims *d, const st
     progress_bump(h);
     if (grad == NULL)
         return;
-    gemm_linear_dx(h->gemm, h->logits, k, params + o->head, h->dy, c, h->targets, c, k, false);
-    gemm_linear_dw(h->gemm, h->logits, k, h->y, c, grad + o->head, h->targets, c, k);
+    linear_dx(h->linear, h->logits, k, params + o->head, h->dy, c, h->targets, c, k, false);
+    linear_dw(h->linear, h->logits, k, h->y, c, grad + o->head, &all, c, k, rows->set, NULL);
+}
+
+/* Adds to dhidden: a row may have several targets. The norm's own gradient, part by part. */
+static void norm_backward(const struct head_work *h, const struct head_rows *rows,
+                          const struct batch *b, const real *weight, real *dhidden, real *g,
+                          size_t c)
+{
+    struct tree_adder adder = {0};
+
+    for (uint32_t p = 0; p < h->parts.n; p++) {
+        real *to = p == 0 ? g : rows->gain + p * c;
+
+        if (rows->set)
+            memset(to, 0, c * sizeof *to);
+        for (size_t i = h->parts.begin[p]; i < h->parts.begin[p + 1]; i++)
+            ops_rmsnorm_backward(h->dy + i * c, h->x + i * c, weight, h->inv + i,
+                                 dhidden + target_place(h, rows, b, i) * c, to, 1, c);
+        tree_adder_leaf(&adder, p, to, c, 1, c);
+    }
+    tree_adder_end(&adder, 1, c);
 }
 
 void head_train(struct head_work *h, const struct dims *d, const real *params,
@@ -234,36 +310,33 @@ void head_train(struct head_work *h, const struct dims *d, const real *params,
     size_t c = (size_t)d->width;
 
     dims_offsets(d, &o);
-    memset(out, 0, sizeof *out);
-    out->tokens = b->rows;
     order_targets(h, d, b, true);
+    parts_find(h, rows, b);
     rows_gather(h, d, &o, params, rows, b);
     if (h->targets > 0) {
         if (d->head == HEAD_REGRESSION)
-            regression_train(h, d, &o, params, b, grad, out);
+            regression_train(h, d, &o, params, b, rows, grad, out);
         else
-            lm_train(h, d, &o, params, b, grad, out);
+            lm_train(h, d, &o, params, b, rows, grad, out);
     }
     if (grad == NULL)
         return;
     memset(dhidden, 0, rows->n * c * sizeof *dhidden);
-    for (size_t i = 0; i < h->targets; i++) /* adds: a row may have several targets */
-        ops_rmsnorm_backward(h->dy + i * c, h->x + i * c, params + o.final_norm, h->inv + i,
-                             dhidden + target_place(h, rows, b, i) * c, grad + o.final_norm, 1, c);
+    norm_backward(h, rows, b, params + o.final_norm, dhidden, grad + o.final_norm, c);
 }
 
 void head_losses(struct head_work *h, const struct dims *d, const real *params,
                  const struct head_rows *rows, const struct batch *b, real *loss)
 {
     struct offsets o;
-    struct run r = {0, 0, 0, 0};
+    struct run r = {0};
     size_t c = (size_t)d->width, k = (size_t)d->head_out, present;
 
     dims_offsets(d, &o);
     order_targets(h, d, b, false);
     rows_gather(h, d, &o, params, rows, b);
     if (d->head == HEAD_REGRESSION) {
-        gemm_linear(h->gemm, h->y, c, params + o.head, h->logits, k, h->targets, c, k, false);
+        linear_forward(h->linear, h->y, c, params + o.head, h->logits, k, h->targets, c, k, false);
         for (size_t i = 0; i < h->targets; i++)
             loss[h->order[i]] = (real)squared_error(
                 h->logits + i * k, b->score + (size_t)b->target[h->order[i]].id * k, k, 1,
@@ -285,7 +358,7 @@ void head_outputs(struct head_work *h, const struct dims *d, const real *params,
                   const struct head_rows *rows, const struct batch *b, real *out, size_t stride)
 {
     struct offsets o;
-    struct run r = {0, 0, 0, 0};
+    struct run r = {0};
     size_t c = (size_t)d->width, k = (size_t)d->head_out;
 
     dims_offsets(d, &o);
@@ -293,7 +366,7 @@ void head_outputs(struct head_work *h, const struct dims *d, const real *params,
     rows_gather(h, d, &o, params, rows, b);
     if (d->head == HEAD_REGRESSION) {
         CHECK(stride >= k);
-        gemm_linear(h->gemm, h->y, c, params + o.head, h->logits, k, h->targets, c, k, false);
+        linear_forward(h->linear, h->y, c, params + o.head, h->logits, k, h->targets, c, k, false);
         for (size_t i = 0; i < h->targets; i++)
             memcpy(out + (size_t)h->order[i] * stride, h->logits + i * k, k * sizeof *out);
         return;

@@ -10,16 +10,18 @@
 
 #include "model/carve.h"
 #include "model/dims.h"
-#include "model/gemm.h"
+#include "model/linear.h"
 #include "model/transformer.h"
 
 struct head_work {
     int32_t *order; /* targets, those of one range [lo, hi) together */
     real *x, *y, *dy,
         *inv; /* [targets, C] three times, [targets]: gathered rows, normed rows, their gradient */
+    double *loss;       /* [targets] unweighted */
     real *logits;       /* [chunk, V] or [targets, head_out] */
+    struct parts parts; /* of the targets in order[] */
     size_t targets;     /* in order[]; rows of weight 0 are left out when training */
-    const struct gemm *gemm;
+    const struct linear *linear;
     uint64_t *progress; /* may be NULL */
 };
 
@@ -32,10 +34,16 @@ struct head_rows {
     const real *hidden;   /* [n, C] */
     const int32_t *place; /* [N]: row r of the batch is hidden[place[r]] */
     size_t n;
+    /* For head_train(): rows of the batch that are parts; the head's gradient that is wanted of each; set: gradients
+     * are overwritten. Several parts: transformer_joins(). */
+    const struct parts *parts;
+    const struct linear_keep *keep;
+    real *gain; /* [parts, C] scratch */
+    bool set;
 };
 
-/* dhidden [n, C] is overwritten, and gradients of norm and head are added into grad; with grad NULL only the loss is made
- * and dhidden may be NULL. */
+/* dhidden [n, C] is overwritten, and gradients of norm and head are added into grad, or set; with grad NULL only the loss
+ * is made and dhidden may be NULL. out[parts]: loss and weight are added. */
 void head_train(struct head_work *h, const struct dims *d, const real *params,
                 const struct head_rows *rows, const struct batch *b, real *dhidden, real *grad,
                 struct loss_out *out);

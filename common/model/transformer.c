@@ -13,8 +13,8 @@
 #include "base/err.h"
 #include "model/attn.h"
 #include "model/carve.h"
-#include "model/gemm.h"
 #include "model/head.h"
+#include "model/linear.h"
 #include "model/ops.h"
 
 struct layer_state {
@@ -34,7 +34,17 @@ struct workspace {
     int32_t rows_max, seqs_max, targets_max;
     uint64_t *progress;
     const struct param_source *source; /* may be NULL */
-    struct gemm *gemm;
+    enum gemm_kind kind;
+    struct linear *linear;
+    /* parts of the batch: their rows, of these the wanted ones; set: the gradient is written, not added to */
+    struct parts rows, wants;
+    bool set;
+    int32_t parts_max;
+    real *gain; /* [parts_max, C]: gradients of a norm */
+    int32_t *touched,
+        *touch_of; /* [N] tokens of the batch, ascending; [N] each row's place among them */
+    real *kept;    /* [parts, touched, C] their rows of the head's gradient */
+    size_t n_touched;
     size_t positions; /* rows of rope */
     real *rope;
     int32_t *pos;              /* [N] */
@@ -47,7 +57,6 @@ struct workspace {
         *last; /* [wanted, H D], [wanted, C]: input of the last o projection, output of the last layer */
     real *norm, *dnorm, *dx; /* [N, C] */
     real *dqkv, *datt, *dh;
-    real *scratch;
     struct head_work head;
 };
 
@@ -89,7 +98,6 @@ static void workspace_carve(struct workspace *w, struct carve *c)
     w->dqkv = carve_real(c, n * (hd + 2 * gd));
     w->datt = carve_real(c, n * hd);
     w->dh = carve_real(c, n * (size_t)w->dims.ffn);
-    w->scratch = carve_real(c, attn_scratch(&w->attn, n));
     head_carve(&w->head, c, &w->dims, (size_t)w->targets_max);
 }
 
@@ -115,7 +123,7 @@ size_t workspace_bytes(const struct dims *d, int32_t rows_max, int32_t seqs_max,
 
     workspace_shape(&w, d, rows_max, seqs_max, targets_max);
     workspace_carve(&w, &c);
-    return c.used + sizeof w + gemm_bytes(GEMM_F32);
+    return c.used + sizeof w + linear_bytes(GEMM_F32, 1);
 }
 
 struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t seqs_max,
@@ -129,6 +137,7 @@ struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t 
     c = (struct carve){mem_large(c.used), 0};
     workspace_carve(w, &c);
     ops_rope_table(w->rope, w->positions, w->attn.head_dim, (double)d->rope_theta);
+    w->parts_max = 1;
     workspace_set_gemm(w, GEMM_F32);
     return w;
 }
@@ -137,16 +146,42 @@ void workspace_free(struct workspace *w)
 {
     if (w == NULL)
         return;
-    gemm_free(w->gemm);
+    linear_free(w->linear);
+    free(w->gain);
+    free(w->touched);
+    free(w->kept);
     free(w->layer); /* the first array of the one allocation */
     free(w);
 }
 
+static void linear_make(struct workspace *w, struct team *team)
+{
+    size_t scratch = attn_scratch(&w->attn, (size_t)w->rows_max);
+
+    linear_free(w->linear);
+    w->linear = linear_new(w->kind, team, scratch);
+    w->head.linear = w->linear;
+}
+
 void workspace_set_gemm(struct workspace *w, enum gemm_kind kind)
 {
-    gemm_free(w->gemm);
-    w->gemm = gemm_new(kind);
-    w->head.gemm = w->gemm;
+    w->kind = kind;
+    linear_make(w, w->linear != NULL ? linear_team(w->linear) : NULL);
+}
+
+void workspace_set_team(struct workspace *w, struct team *team, int32_t parts_max)
+{
+    size_t n = (size_t)w->rows_max, c = (size_t)w->dims.width, parts = (size_t)parts_max;
+
+    CHECK(w->parts_max == 1 && parts_max >= 1 && parts_max <= PARTS_MAX);
+    w->parts_max = parts_max;
+    linear_make(w, team);
+    if (parts_max == 1)
+        return;
+    w->gain = mem_large(parts * c * sizeof *w->gain);
+    w->touched = mem_zalloc(2 * n, sizeof *w->touched);
+    w->touch_of = w->touched + n;
+    w->kept = mem_large(parts * n * c * sizeof *w->kept);
 }
 
 void workspace_set_progress(struct workspace *w, uint64_t *counter)
@@ -257,20 +292,164 @@ static void rows_scatter(const struct workspace *w, const real *wanted, real *al
         memcpy(all + (size_t)w->row[i] * width, wanted + i * width, width * sizeof *all);
 }
 
+static uint32_t touched_find(const struct workspace *w, int32_t token)
+{
+    size_t low = 0, high = w->n_touched;
+
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+
+        if (w->touched[middle] <= token)
+            low = middle;
+        else
+            high = middle;
+    }
+    return (uint32_t)low;
+}
+
+/* Tokens of the batch, each once, ascending. Insertion: they are few. */
+static void tokens_touch(struct workspace *w, const struct batch *b)
+{
+    for (int32_t r = 0; r < b->rows; r++) {
+        size_t at = w->n_touched;
+
+        while (at > 0 && w->touched[at - 1] > b->token[r])
+            at--;
+        if (at > 0 && w->touched[at - 1] == b->token[r])
+            continue;
+        memmove(w->touched + at + 1, w->touched + at, (w->n_touched - at) * sizeof *w->touched);
+        w->touched[at] = b->token[r];
+        w->n_touched++;
+    }
+    for (int32_t r = 0; r < b->rows; r++)
+        w->touch_of[r] = (int32_t)touched_find(w, b->token[r]);
+}
+
+/* Parts of the batch, for this call: rows, wanted rows, tokens. */
+static void parts_find(struct workspace *w, const struct batch *b)
+{
+    uint32_t parts = b->parts > 0 ? (uint32_t)b->parts : 1;
+
+    w->rows.n = w->wants.n = parts;
+    for (uint32_t p = 0; p <= parts; p++) {
+        int32_t row = p == 0 ? 0 : p == parts ? b->rows : b->seq_begin[b->part_seq[p]];
+
+        w->rows.begin[p] = (size_t)row;
+        w->wants.begin[p] = row == b->rows ? w->n_wanted : (size_t)w->place[row];
+    }
+    w->n_touched = 0;
+    if (parts > 1)
+        tokens_touch(w, b);
+}
+
+/* ---- the team's shares ---- */
+
+struct rows_work {
+    const struct workspace *w;
+    const struct layer_state *s;
+    size_t n;
+};
+
+static void rows_run(const struct workspace *w, void (*item)(void *self, size_t part, size_t parts),
+                     const struct layer_state *s, size_t n)
+{
+    team_run(linear_team(w->linear), item, &(struct rows_work){w, s, n});
+}
+
+static void swiglu_item(void *self, size_t part, size_t parts)
+{
+    const struct rows_work *x = self;
+    size_t f = (size_t)x->w->dims.ffn, begin, end;
+
+    linear_share(x->n, 1, part, parts, &begin, &end);
+    ops_swiglu(x->s->gu + begin * 2 * f, x->s->h + begin * f, end - begin, f);
+}
+
+static void swiglu_backward_item(void *self, size_t part, size_t parts)
+{
+    const struct rows_work *x = self;
+    size_t f = (size_t)x->w->dims.ffn, begin, end;
+    real *gu;
+
+    linear_share(x->n, 1, part, parts, &begin, &end);
+    gu = x->s->gu + begin * 2 * f;
+    ops_swiglu_backward(x->w->dh + begin * f, gu, gu, end - begin, f);
+}
+
+struct heads {
+    const struct workspace *w;
+    const struct layer_state *s;
+    struct attn_rows rows;
+};
+
+/* Key/value heads of this thread's share. False: none. */
+static bool heads_share(const struct heads *x, size_t part, size_t parts, struct attn_rows *rows)
+{
+    *rows = x->rows;
+    linear_share(x->w->attn.kv_heads, 1, part, parts, &rows->group_begin, &rows->group_end);
+    return rows->group_begin < rows->group_end;
+}
+
+static void attn_forward_item(void *self, size_t part, size_t parts)
+{
+    const struct heads *x = self;
+    struct attn_rows rows;
+
+    if (heads_share(x, part, parts, &rows))
+        attn_forward(&x->w->attn, &rows, x->s->qkv, x->s->att, x->s->lse,
+                     linear_scratch(x->w->linear, part));
+}
+
+static void attn_backward_item(void *self, size_t part, size_t parts)
+{
+    const struct heads *x = self;
+    struct attn_rows rows;
+
+    if (heads_share(x, part, parts, &rows))
+        attn_backward(&x->w->attn, &rows, x->s->qkv, x->s->att, x->s->lse, x->w->datt, x->w->dqkv,
+                      linear_scratch(x->w->linear, part));
+}
+
+static void heads_run(const struct workspace *w,
+                      void (*item)(void *self, size_t part, size_t parts), struct heads *x)
+{
+    team_run(linear_team(w->linear), item, x);
+}
+
+/* From w->dnorm, into w->dx; the gradient of the norm's own weights, part by part. */
+static void norm_backward(const struct workspace *w, const real *x, const real *weight,
+                          const real *inv, real *g, const struct parts *parts)
+{
+    struct tree_adder adder = {0};
+    size_t c = (size_t)w->dims.width;
+
+    for (uint32_t p = 0; p < parts->n; p++) {
+        size_t at = parts->begin[p], n = parts->begin[p + 1] - at;
+        real *to = p == 0 ? g : w->gain + p * c;
+
+        if (w->set)
+            memset(to, 0, c * sizeof *to);
+        ops_rmsnorm_backward(w->dnorm + at * c, x + at * c, weight, inv + at, w->dx + at * c, to, n,
+                             c);
+        tree_adder_leaf(&adder, p, to, c, 1, c);
+    }
+    tree_adder_end(&adder, 1, c);
+}
+
 /* ---- one layer: attention over all rows, then the rest row by row ---- */
 
 static void attention_forward(const struct workspace *w, const real *p, const struct batch *b,
                               const struct layer_state *s, const unsigned char *wanted)
 {
     const struct offsets *at = &w->at;
-    const struct attn_rows rows = {b->seq_begin, (size_t)b->seqs, wanted};
     size_t n = (size_t)b->rows, c = (size_t)w->dims.width, d = w->attn.head_dim;
     size_t ld = (w->attn.heads + 2 * w->attn.kv_heads) * d;
 
     ops_rmsnorm(s->x, p + at->norm1, w->norm, s->inv1, n, c, (real)w->dims.norm_eps);
-    gemm_linear(w->gemm, w->norm, c, p + at->qkv, s->qkv, ld, n, c, ld, false);
+    linear_forward(w->linear, w->norm, c, p + at->qkv, s->qkv, ld, n, c, ld, false);
     ops_rope(s->qkv, ld, w->rope, w->pos, n, w->attn.heads + w->attn.kv_heads, d);
-    attn_forward(&w->attn, &rows, s->qkv, s->att, s->lse, w->scratch);
+    heads_run(w, attn_forward_item,
+              &(struct heads){w, s, {b->seq_begin, (size_t)b->seqs, wanted, 0, 0}});
 }
 
 /* From w->datt and w->dx (gradient of the residual stream after attention) to w->dx before it. */
@@ -278,16 +457,16 @@ static void attention_backward(const struct workspace *w, const real *p, const s
                                const struct layer_state *s, const unsigned char *wanted, real *g)
 {
     const struct offsets *at = &w->at;
-    const struct attn_rows rows = {b->seq_begin, (size_t)b->seqs, wanted};
     size_t n = (size_t)b->rows, c = (size_t)w->dims.width, d = w->attn.head_dim;
     size_t ld = (w->attn.heads + 2 * w->attn.kv_heads) * d;
 
-    attn_backward(&w->attn, &rows, s->qkv, s->att, s->lse, w->datt, w->dqkv, w->scratch);
+    heads_run(w, attn_backward_item,
+              &(struct heads){w, s, {b->seq_begin, (size_t)b->seqs, wanted, 0, 0}});
     ops_rope_backward(w->dqkv, ld, w->rope, w->pos, n, w->attn.heads + w->attn.kv_heads, d);
     ops_rmsnorm_again(s->x, p + at->norm1, s->inv1, w->norm, n, c);
-    gemm_linear_dw(w->gemm, w->dqkv, ld, w->norm, c, g + at->qkv, n, c, ld);
-    gemm_linear_dx(w->gemm, w->dqkv, ld, p + at->qkv, w->dnorm, c, n, c, ld, false);
-    ops_rmsnorm_backward(w->dnorm, s->x, p + at->norm1, s->inv1, w->dx, g + at->norm1, n, c);
+    linear_dw(w->linear, w->dqkv, ld, w->norm, c, g + at->qkv, &w->rows, c, ld, w->set, NULL);
+    linear_dx(w->linear, w->dqkv, ld, p + at->qkv, w->dnorm, c, n, c, ld, false);
+    norm_backward(w, s->x, p + at->norm1, s->inv1, g + at->norm1, &w->rows);
 }
 
 /* s->mid holds the residual stream of n rows and gets att's projection added; next = mid + mlp(mid). */
@@ -298,31 +477,31 @@ static void mlp_forward(const struct workspace *w, const real *p, const struct l
     size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn,
            hd = w->attn.heads * w->attn.head_dim;
 
-    gemm_linear(w->gemm, att, hd, p + at->o, s->mid, c, n, hd, c, true);
+    linear_forward(w->linear, att, hd, p + at->o, s->mid, c, n, hd, c, true);
     ops_rmsnorm(s->mid, p + at->norm2, w->norm, s->inv2, n, c, (real)w->dims.norm_eps);
-    gemm_linear(w->gemm, w->norm, c, p + at->gate_up, s->gu, 2 * f, n, c, 2 * f, false);
-    ops_swiglu(s->gu, s->h, n, f);
+    linear_forward(w->linear, w->norm, c, p + at->gate_up, s->gu, 2 * f, n, c, 2 * f, false);
+    rows_run(w, swiglu_item, s, n);
     memcpy(next, s->mid, n * c * sizeof *next);
-    gemm_linear(w->gemm, s->h, f, p + at->down, next, c, n, f, c, true);
+    linear_forward(w->linear, s->h, f, p + at->down, next, c, n, f, c, true);
 }
 
 /* w->dx [n, C]: gradient of next, becomes that of the residual stream; datt [n, H D] gets that of att. */
 static void mlp_backward(const struct workspace *w, const real *p, const struct layer_state *s,
-                         const real *att, size_t n, real *datt, real *g)
+                         const real *att, const struct parts *parts, real *datt, real *g)
 {
     const struct offsets *at = &w->at;
     size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn,
-           hd = w->attn.heads * w->attn.head_dim;
+           hd = w->attn.heads * w->attn.head_dim, n = parts->begin[parts->n];
 
-    gemm_linear_dw(w->gemm, w->dx, c, s->h, f, g + at->down, n, f, c);
-    gemm_linear_dx(w->gemm, w->dx, c, p + at->down, w->dh, f, n, f, c, false);
-    ops_swiglu_backward(w->dh, s->gu, s->gu, n, f);
+    linear_dw(w->linear, w->dx, c, s->h, f, g + at->down, parts, f, c, w->set, NULL);
+    linear_dx(w->linear, w->dx, c, p + at->down, w->dh, f, n, f, c, false);
+    rows_run(w, swiglu_backward_item, s, n);
     ops_rmsnorm_again(s->mid, p + at->norm2, s->inv2, w->norm, n, c);
-    gemm_linear_dw(w->gemm, s->gu, 2 * f, w->norm, c, g + at->gate_up, n, c, 2 * f);
-    gemm_linear_dx(w->gemm, s->gu, 2 * f, p + at->gate_up, w->dnorm, c, n, c, 2 * f, false);
-    ops_rmsnorm_backward(w->dnorm, s->mid, p + at->norm2, s->inv2, w->dx, g + at->norm2, n, c);
-    gemm_linear_dw(w->gemm, w->dx, c, att, hd, g + at->o, n, hd, c);
-    gemm_linear_dx(w->gemm, w->dx, c, p + at->o, datt, hd, n, hd, c, false);
+    linear_dw(w->linear, s->gu, 2 * f, w->norm, c, g + at->gate_up, parts, c, 2 * f, w->set, NULL);
+    linear_dx(w->linear, s->gu, 2 * f, p + at->gate_up, w->dnorm, c, n, c, 2 * f, false);
+    norm_backward(w, s->mid, p + at->norm2, s->inv2, g + at->norm2, parts);
+    linear_dw(w->linear, w->dx, c, att, hd, g + at->o, parts, hd, c, w->set, NULL);
+    linear_dx(w->linear, w->dx, c, p + at->o, datt, hd, n, hd, c, false);
 }
 
 /* next [N, C] = layer(s->x); next may be s->x, which is read before next is written. */
@@ -340,7 +519,7 @@ static void layer_forward(const struct workspace *w, const real *p, const struct
 static void layer_backward(const struct workspace *w, const real *p, const struct batch *b,
                            const struct layer_state *s, real *g)
 {
-    mlp_backward(w, p, s, s->att, (size_t)b->rows, w->datt, g);
+    mlp_backward(w, p, s, s->att, &w->rows, w->datt, g);
     attention_backward(w, p, b, s, NULL, g);
     progress_bump(w);
 }
@@ -362,7 +541,7 @@ static void last_backward(const struct workspace *w, const real *p, const struct
 {
     size_t n = (size_t)b->rows, c = (size_t)w->dims.width, hd = w->attn.heads * w->attn.head_dim;
 
-    mlp_backward(w, p, s, w->last_att, w->n_wanted, w->dqkv, g);
+    mlp_backward(w, p, s, w->last_att, &w->wants, w->dqkv, g);
     rows_scatter(w, w->dqkv, w->datt, n, hd);
     memcpy(w->dnorm, w->dx, w->n_wanted * c * sizeof *w->dnorm);
     rows_scatter(w, w->dnorm, w->dx, n, c);
@@ -394,8 +573,35 @@ static bool trunk_forward(struct workspace *w, const real *params, const struct 
         else
             layer_forward(w, p, b, &w->layer[keep ? l : 0], w->layer[keep ? l + 1 : 0].x);
     }
-    *out = (struct head_rows){w->last, w->place, w->n_wanted};
+    *out = (struct head_rows){.hidden = w->last, .place = w->place, .n = w->n_wanted};
     return params_need(w, w->at.final_norm, w->at.count);
+}
+
+/* The embedding's gradient from w->dx. Tied, it holds the head's; of several parts, what each had is in w->kept. */
+static void embed_backward(const struct workspace *w, const struct batch *b, real *grad)
+{
+    size_t c = (size_t)w->dims.width, touched = w->n_touched;
+
+    if (w->set && !w->dims.tied)
+        memset(grad, 0, (size_t)w->dims.vocab * c * sizeof *grad);
+    if (w->rows.n > 1 && !w->dims.tied) {
+        memset(w->kept, 0, w->rows.n * touched * c * sizeof *w->kept);
+    }
+    if (w->rows.n == 1) {
+        ops_embed_backward(w->dx, b->token, grad, (size_t)b->rows, c);
+        return;
+    }
+    for (uint32_t p = 0; p < w->rows.n; p++)
+        ops_embed_backward(w->dx + w->rows.begin[p] * c, w->touch_of + w->rows.begin[p],
+                           w->kept + p * touched * c, w->rows.begin[p + 1] - w->rows.begin[p], c);
+    for (size_t i = 0; i < touched; i++) {
+        struct tree_adder adder = {0};
+
+        for (uint32_t p = 0; p < w->rows.n; p++)
+            tree_adder_leaf(&adder, p, w->kept + (p * touched + i) * c, c, 1, c);
+        tree_adder_end(&adder, 1, c);
+        memcpy(grad + (size_t)w->touched[i] * c, w->kept + i * c, c * sizeof *grad);
+    }
 }
 
 /* From w->dx, the gradient of the wanted rows. */
@@ -412,26 +618,39 @@ static void trunk_backward(struct workspace *w, const real *params, const struct
         if (sink != NULL)
             sink->ready(sink->self, begin, begin + w->at.layer_size);
     }
-    ops_embed_backward(w->dx, b->token, grad + w->at.embed, (size_t)b->rows, (size_t)w->dims.width);
+    embed_backward(w, b, grad + w->at.embed);
 }
 
-void transformer_train(const struct dims *d, const real *params, const struct batch *b, real *grad,
-                       const struct grad_sink *sink, struct workspace *w, struct loss_out *out)
+/* True: there is a batch to learn from. */
+static bool train_begin(struct workspace *w, const struct dims *d, const struct batch *b, bool set,
+                        struct loss_out *out)
 {
-    struct head_rows rows;
+    uint32_t parts = b->parts > 0 ? (uint32_t)b->parts : 1;
 
     batch_check(w, d, b);
     rows_want(w, b, true);
-    if (w->n_wanted == 0) { /* nothing to learn here */
-        *out = (struct loss_out){.tokens = b->rows};
-        if (grad != NULL && sink != NULL)
-            sink->ready(sink->self, 0, w->at.count);
-        return;
-    }
+    w->set = set;
+    parts_find(w, b);
+    for (uint32_t p = 0; p < parts; p++)
+        out[p] = (struct loss_out){.tokens = (int64_t)(w->rows.begin[p + 1] - w->rows.begin[p])};
+    return w->n_wanted > 0;
+}
+
+static void train_run(struct workspace *w, const struct dims *d, const real *params,
+                      const struct batch *b, real *grad, const struct grad_sink *sink,
+                      struct loss_out *out)
+{
+    const struct linear_keep keep = {w->touched, d->tied ? w->n_touched : 0, 0, w->kept};
+    struct head_rows rows;
+
     if (!trunk_forward(w, params, b, grad != NULL, &rows)) {
-        *out = (struct loss_out){0, 0, 0};
+        memset(out, 0, w->rows.n * sizeof *out);
         return;
     }
+    rows.parts = &w->rows;
+    rows.keep = w->rows.n > 1 ? &keep : NULL;
+    rows.gain = w->gain;
+    rows.set = w->set;
     head_train(&w->head, d, params, &rows, b, w->dx, grad, out);
     if (grad == NULL)
         return;
@@ -440,6 +659,49 @@ void transformer_train(const struct dims *d, const real *params, const struct ba
     trunk_backward(w, params, b, grad, sink);
     if (sink != NULL)
         sink->ready(sink->self, w->at.embed, w->at.layers);
+}
+
+bool transformer_joins(const struct workspace *w, const struct batch *b)
+{
+    size_t targets = 0;
+
+    if (b->parts > w->parts_max || w->dims.head != HEAD_LM || !linear_joins(w->linear) ||
+        b->rows > w->rows_max || b->seqs > w->seqs_max || b->targets > w->targets_max)
+        return false;
+    for (int32_t i = 0; i < b->targets; i++) {
+        const struct batch_target *t = &b->target[i];
+
+        if (t->weight != 0.0f && (t->lo != 0 || t->hi != w->dims.vocab))
+            return false;
+        targets += t->weight != 0.0f;
+    }
+    return targets <= head_chunk(&w->dims);
+}
+
+void transformer_train_set(const struct dims *d, const real *params, const struct batch *b,
+                           real *grad, const struct grad_sink *sink, struct workspace *w,
+                           struct loss_out *out)
+{
+    CHECK(b->parts <= 1 || transformer_joins(w, b));
+    if (train_begin(w, d, b, true, out)) {
+        train_run(w, d, params, b, grad, sink, out);
+        return;
+    }
+    if (!params_need(w, 0, w->at.count))
+        return;
+    memset(grad, 0, w->at.count * sizeof *grad);
+    if (sink != NULL)
+        sink->ready(sink->self, 0, w->at.count);
+}
+
+void transformer_train(const struct dims *d, const real *params, const struct batch *b, real *grad,
+                       const struct grad_sink *sink, struct workspace *w, struct loss_out *out)
+{
+    CHECK(b->parts <= 1);
+    if (train_begin(w, d, b, false, out))
+        train_run(w, d, params, b, grad, sink, out);
+    else if (grad != NULL && sink != NULL)
+        sink->ready(sink->self, 0, w->at.count); /* nothing to learn here */
 }
 
 void transformer_losses(const struct dims *d, const real *params, const struct batch *b, real *loss,

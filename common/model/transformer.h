@@ -15,6 +15,7 @@
 
 #include "model/dims.h"
 #include "model/gemm.h"
+#include "model/linear.h"
 #include "model/real.h"
 
 struct batch_target {
@@ -33,6 +34,9 @@ struct batch {
     int32_t *
         seq_begin; /* [seqs + 1], seq_begin[0] = 0, seq_begin[seqs] = rows; a sequence has at most context rows */
     struct batch_target *target; /* [targets], rows ascending */
+    int32_t parts;               /* 0 or 1: the batch is one */
+    int32_t
+        part_seq[PARTS_MAX + 1]; /* where part p begins; part_seq[0] = 0, part_seq[parts] = seqs */
     float *
         score; /* HEAD_REGRESSION: [.. * head_out], target.id selects a group of head_out; NaN = missing, masked */
 };
@@ -71,6 +75,9 @@ size_t workspace_bytes(const struct dims *d, int32_t rows_max, int32_t seqs_max,
                        int32_t targets_max);
 /* The arithmetic of all matrix products from now on; GEMM_F32 until then. Not inside a step: it allocates. */
 void workspace_set_gemm(struct workspace *w, enum gemm_kind kind);
+/* Threads that share the work of every call from now on; batches for transformer_train_set() may have up to parts_max
+ * parts. Once, before the first call. */
+void workspace_set_team(struct workspace *w, struct team *team, int32_t parts_max);
 /* A counter that the numerics bump at least once per layer, read by the control thread (liveness). May stay NULL. */
 void workspace_set_progress(struct workspace *w, uint64_t *counter);
 /* Borrowed; NULL (at first): the parameters are there. */
@@ -79,6 +86,16 @@ void workspace_set_source(struct workspace *w, const struct param_source *source
 /* Adds d(loss_sum)/d(params) into grad [layout.count]; not divided by any weight. grad NULL: forward and loss only. */
 void transformer_train(const struct dims *d, const real *params, const struct batch *b, real *grad,
                        const struct grad_sink *sink, struct workspace *w, struct loss_out *out);
+/* The same, but grad is overwritten, all of it; and the batch may have parts, leaves of an aligned subtree of the canonical
+ * tree (types/tree.h): then grad is the sum of their gradients along it, with the bits of computing each by itself and adding
+ * them up, and out[parts] is told apart. Several parts need transformer_joins(). When the parameters will not come
+ * grad is not touched. */
+void transformer_train_set(const struct dims *d, const real *params, const struct batch *b,
+                           real *grad, const struct grad_sink *sink, struct workspace *w,
+                           struct loss_out *out);
+/* The parts of a batch can be computed together: they fit the workspace, its arithmetic allows it, and one chunk of the
+ * head has all targets, each over the whole vocabulary. */
+bool transformer_joins(const struct workspace *w, const struct batch *b);
 /* Loss of each target by itself, unweighted: loss[targets]. */
 void transformer_losses(const struct dims *d, const real *params, const struct batch *b, real *loss,
                         struct workspace *w);

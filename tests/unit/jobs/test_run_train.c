@@ -203,6 +203,7 @@ static float *straight_run(uint32_t units, double *loss)
 /* ---- an environment of arrays ---------------------------------------------------------------- */
 
 struct world {
+    int team; /* threads that share the numerics of each compute thread; 0: none */
     struct train_task task;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -361,7 +362,9 @@ static bool world_cancelled(void *self)
 static void *compute_main(void *self)
 {
     struct compute *c = self;
+    struct team *team = c->w->team > 1 ? team_new(c->w->team) : NULL;
     const struct train_env env = {.self = c,
+                                  .team = team,
                                   .params_wait = world_wait,
                                   .span = world_span,
                                   .extra = world_extra,
@@ -369,6 +372,7 @@ static void *compute_main(void *self)
                                   .cancelled = world_cancelled};
 
     c->rc = run_train(&c->w->task, 0, &env, &c->e);
+    team_free(team);
     free(c->params);
     c->params = NULL;
     return NULL;
@@ -439,6 +443,35 @@ static void test_any_number_of_threads_gives_the_bits_of_the_recursion(void **st
             world_close(&w);
         }
     }
+}
+
+static void joined_case(uint32_t units, uint32_t join, int threads, int team)
+{
+    struct compute c[THREADS_MAX];
+    struct world w;
+
+    world_open(&w, units, threads);
+    w.task.join = join;
+    w.team = team;
+    world_run(&w, c);
+    for (int i = 0; i < threads; i++)
+        assert_int_equal(c[i].rc, 0);
+    world_check(&w);
+    world_close(&w);
+}
+
+static void test_units_computed_together_by_a_team_give_the_same_bits(void **state)
+{
+    static const uint32_t units[] = {1, 2, 5, 7, 8, 16};
+
+    (void)state;
+    for (int bf16 = 0; bf16 <= (bf16_how() != BF16_NONE); bf16++) {
+        f.arithmetic = bf16 ? GEMM_BF16 : GEMM_F32;
+        for (size_t u = 0; u < sizeof units / sizeof units[0]; u++)
+            for (uint32_t join = 1; join <= PARTS_MAX; join *= 2)
+                joined_case(units[u], join, 1 + (int)(u % 2), 1 + (int)(u + join) % 3);
+    }
+    f.arithmetic = GEMM_F32;
 }
 
 /* One thread, then several, the last of them without the instruction: one set of bits, near those of fp32. */
@@ -557,6 +590,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_number_of_threads_gives_the_bits_of_the_recursion),
+        cmocka_unit_test(test_units_computed_together_by_a_team_give_the_same_bits),
         cmocka_unit_test(test_bf16_has_bits_of_its_own),
         cmocka_unit_test(test_a_new_assignment_in_a_step_changes_nothing),
         cmocka_unit_test(test_units_of_a_dead_thread_are_done_by_the_others),

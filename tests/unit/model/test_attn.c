@@ -47,7 +47,7 @@ static void compare(const struct attn_shape *s, const int32_t *seq_begin, size_t
     real *scratch =
         fixture_normals(attn_scratch(s, rows), 2, 1e30); /* what a scratch holds must not matter */
 
-    attn_forward(s, &(struct attn_rows){seq_begin, seqs, NULL}, qkv, out, lse, scratch);
+    attn_forward(s, &(struct attn_rows){seq_begin, seqs, NULL, 0, 0}, qkv, out, lse, scratch);
     for (size_t b = 0; b < seqs; b++)
         for (size_t h = 0; h < s->heads; h++)
             plain(s, qkv, (size_t)seq_begin[b], (size_t)seq_begin[b + 1], want, h);
@@ -82,7 +82,7 @@ static void test_lengths_around_the_blocks(void **state)
 static void test_padded_rows_stay_untouched_by_infinities(void **state)
 {
     static const struct attn_shape s = {1, 1, 8};
-    const struct attn_rows five = {(int32_t[]){0, 5}, 1, NULL};
+    const struct attn_rows five = {(int32_t[]){0, 5}, 1, NULL, 0, 0};
     real qkv[5 * 24] = {0}, out[5 * 8], lse[5], *scratch = fixture_reals(attn_scratch(&s, 5));
 
     (void)state;
@@ -103,7 +103,7 @@ static void test_later_keys_change_nothing(void **state)
 {
     static const struct attn_shape s = {4, 2, 8};
     enum { LD = 8 * 8, LDO = 4 * 8, N = 40 };
-    const struct attn_rows rows = {(int32_t[]){0, N}, 1, NULL};
+    const struct attn_rows rows = {(int32_t[]){0, N}, 1, NULL, 0, 0};
     real *qkv = fixture_normals(N * LD, 1, 1.0), *other = fixture_normals(N * LD, 1, 1.0);
     real a[N * LDO], b[N * LDO], lse[4 * N], *scratch = fixture_reals(attn_scratch(&s, N));
 
@@ -122,8 +122,8 @@ static void test_rows_not_wanted_are_left_out(void **state)
     static const struct attn_shape s = {2, 1, 8};
     enum { LD = 4 * 8, LDO = 2 * 8, N = 19 };
     unsigned char wanted[N] = {0};
-    const struct attn_rows all = {(int32_t[]){0, 3, N}, 2, NULL},
-                           some = {(int32_t[]){0, 3, N}, 2, wanted};
+    const struct attn_rows all = {(int32_t[]){0, 3, N}, 2, NULL, 0, 0},
+                           some = {(int32_t[]){0, 3, N}, 2, wanted, 0, 0};
     real *qkv = fixture_normals(N * LD, 1, 1.0), *dout = fixture_reals(N * LDO),
          out[2][N * LDO] = {{0}}, lse[2][2 * N];
     real dqkv[2][N * LD], *scratch = fixture_reals(attn_scratch(&s, N));

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <cmocka.h>
 
+#include "model/bf16.h"
 #include "tests/unit/model/model_fixture.h"
 
 static const struct dims tied = {64, 32, 3, 4, 2, 8, 44, 64, 1e-5f, 1e4f, true, HEAD_LM, 0};
@@ -382,9 +383,101 @@ static void test_workspace_bytes_grow_with_the_shape(void **state)
     workspace_free(NULL);
 }
 
+/* ---- parts and teams ---- */
+
+static void values_add(real *into, const real *from, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        into[i] += from[i];
+}
+
+/* Sequences as parts of their own: each alone, added up along the tree of 4 or 3 leaves, against all at once. */
+static void parts_case(const struct dims *d, enum gemm_kind kind, int threads, int32_t seqs)
+{
+    size_t n = dims_params(d);
+    struct team *team = team_new(threads);
+    struct batch all, one;
+    struct workspace *w, *alone;
+    struct loss_out out[4], each;
+    real *params = fixture_params(d, 1), *sum = fixture_reals(n), *part[4];
+
+    fixture_batch(&all, d, lengths, seqs, 3);
+    fixture_targets(&all, d);
+    w = workspace_new(d, all.rows, all.seqs, all.targets);
+    alone = workspace_new(d, all.rows, all.seqs, all.targets);
+    workspace_set_gemm(w, kind);
+    workspace_set_gemm(alone, kind);
+    workspace_set_team(w, team, 4);
+    for (int32_t i = 0; i < seqs; i++)
+        all.part_seq[i + 1] = all.parts = i + 1;
+    assert_true(transformer_joins(w, &all));
+    memset(sum, 0x7f, n * sizeof *sum); /* is not read */
+    transformer_train_set(d, params, &all, sum, NULL, w, out);
+    for (int32_t i = 0; i < seqs; i++) {
+        batch_take(&one, d, &all, i);
+        part[i] = fixture_reals(n);
+        transformer_train(d, params, &one, part[i], NULL, alone, &each);
+        assert_memory_equal(&out[i], &each, sizeof each);
+        batch_fini(&one);
+    }
+    values_add(part[0], part[1], n);
+    if (seqs == 4)
+        values_add(part[2], part[3], n);
+    values_add(part[0], part[2], n);
+    for (size_t i = 0; i < n; i++) /* 0 and -0 are equal */
+        assert_true(sum[i] == part[0][i]);
+    for (int32_t i = 0; i < seqs; i++)
+        free(part[i]);
+    workspace_free(w);
+    workspace_free(alone);
+    batch_fini(&all);
+    team_free(team);
+    free(params);
+    free(sum);
+}
+
+static void test_parts_at_once_have_the_bits_of_each_alone_added_along_the_tree(void **state)
+{
+    struct dims untied = tied;
+
+    (void)state;
+    untied.tied = false;
+    for (int kind = GEMM_F32; kind <= (bf16_how() != BF16_NONE ? GEMM_BF16 : GEMM_F32); kind++)
+        for (int threads = 1; threads <= 3; threads++) {
+            parts_case(&tied, (enum gemm_kind)kind, threads, 4);
+            parts_case(&untied, (enum gemm_kind)kind, threads, 3);
+        }
+}
+
+static void test_what_cannot_be_computed_together_says_so(void **state)
+{
+    struct batch b;
+    struct workspace *w;
+
+    (void)state;
+    fixture_batch(&b, &tied, lengths, 4, 3);
+    fixture_targets(&b, &tied);
+    b.parts = 2;
+    b.part_seq[1] = 2;
+    b.part_seq[2] = 4;
+    w = workspace_new(&tied, b.rows, b.seqs, b.targets);
+    assert_false(transformer_joins(w, &b)); /* one part, unless more were asked for */
+    workspace_set_team(w, NULL, 2);
+    assert_true(transformer_joins(w, &b));
+    b.target[3].lo = 1; /* softmax over a part of the vocabulary */
+    b.target[3].id = 1;
+    assert_false(transformer_joins(w, &b));
+    b.target[3].weight = 0; /* left out of training */
+    assert_true(transformer_joins(w, &b));
+    workspace_free(w);
+    batch_fini(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_parts_at_once_have_the_bits_of_each_alone_added_along_the_tree),
+        cmocka_unit_test(test_what_cannot_be_computed_together_says_so),
         cmocka_unit_test(test_packing_changes_nothing),
         cmocka_unit_test(test_repeat_gives_the_same_bits),
         cmocka_unit_test(test_threads_and_alignment_give_the_same_bits),
