@@ -102,6 +102,7 @@ struct train_spec {
     char optimizer[16];         /* adamw */
     char schedule_name[16];     /* constant | linear | cosine; the enum in schedule follows it */
     char wire[8];               /* fp32 | bf16: how gradients and parameters travel */
+    bool recompute;             /* the backward computes layers again instead of keeping them */
     double lr, grad_clip;
     struct adamw adamw;
     struct schedule schedule;

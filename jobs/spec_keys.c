@@ -124,6 +124,9 @@ static const struct key keys_train[] = {
     CHOICE("wire", train_spec, wire, "fp32|bf16",
            "how gradients and parameters travel; bf16 halves the bytes and gives other bits, the same "
            "whoever computes"),
+    FLAG("recompute", train_spec, recompute,
+         "the backward computes each layer again instead of keeping it: the same bits in less memory, "
+         "a quarter slower; for long rows"),
     {"optimizer", KEY_SECTION, 0, 0, 0, 0, NULL, keys_optimizer, NULL, INNER, "the update rule"},
     {"schedule", KEY_SECTION, 0, 0, 0, 0, NULL, keys_schedule, NULL, INNER,
      "the learning rate over time"},

@@ -223,6 +223,7 @@ static int examples_fetch(struct session *s, struct err *e)
         .units = o->units,
         .chunk_elems = o->chunk_elems,
         .half = s->half,
+        .recompute = s->spec->train.recompute,
         .arithmetic = spec_trains_bf16(s->spec) ? GEMM_BF16 : GEMM_F32};
     return 0;
 }

@@ -31,6 +31,7 @@
 #define K_BLOCK 384
 #define B_ELEMS ((size_t)160 << 10)
 #define A_ROWS 1064
+#define A_PANELS 8
 
 struct gemm {
     enum gemm_kind kind;
@@ -119,8 +120,8 @@ void gemm_free(struct gemm *g)
 
 size_t gemm_bytes(enum gemm_kind kind)
 {
-    return sizeof(struct gemm) + (kind == GEMM_BF16 ? bf16_work_bytes()
-                                                    : (a_elems() + b_elems()) * sizeof(real));
+    return sizeof(struct gemm) +
+           (kind == GEMM_BF16 ? bf16_work_bytes() : (a_elems() + b_elems()) * sizeof(real));
 }
 
 /* One operand: row j of A, or column j of B, at place p along k. along: data[j * ld + p]; else data[p * ld + j]. */
@@ -153,19 +154,21 @@ static void b_pack(const struct gemm *g, const struct side *b, const struct bloc
                                                                 x->n, x->k, g->b);
 }
 
-/* pack: A's panels are not there yet; keep: they will be asked for again. */
+/* pack: A's panels are not there yet; keep: they will be asked for again. Several are packed at a time, because rows of A
+ * that lie across are read in whole lines then. */
 static void block_run(const struct gemm *g, const struct side *a, const struct block *x, bool pack,
                       bool keep)
 {
     const struct gemm_core *core = g->core;
+    size_t group = A_PANELS * core->mr, rows;
 
     for (size_t i = 0; i < x->m; i += core->mr) {
-        size_t rows = least(core->mr, x->m - i);
-        real *panel = g->a + (keep ? i * x->k : 0);
+        real *panel = g->a + (keep ? i : i % group) * x->k;
 
-        if (pack)
-            (a->along ? core->pack_a_along : core->pack_a_across)(side_at(a, x->m0 + i, x->p),
-                                                                  a->ld, rows, x->k, panel);
+        if (pack && i % group == 0)
+            (a->along ? core->pack_a_along : core->pack_a_across)(
+                side_at(a, x->m0 + i, x->p), a->ld, least(group, x->m - i), x->k, panel);
+        rows = least(core->mr, x->m - i);
         for (size_t j = 0; j < x->n; j += core->nr)
             core->tile(x->k, panel, g->b + j * x->k, x->c + (x->m0 + i) * x->ldc + x->n0 + j,
                        x->ldc, rows, least(core->nr, x->n - j), x->add);

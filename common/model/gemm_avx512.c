@@ -90,12 +90,24 @@ static void tile(size_t k, const float *a, const float *b, float *c, size_t ldc,
 
 /* ---- packing ---- */
 
+/* Whole rows of src at a time, as memory likes it; the last panel, if it is not whole, by itself. */
 INLINE void across(const float *src, size_t ld, size_t cols, size_t k, float *dst, const size_t r)
 {
-    __mmask16 low = first(cols), high = cols > 16 ? first(cols - 16) : 0;
+    size_t whole = cols / r * r, left = cols - whole;
+    const __mmask16 all = first(r), low = first(left), high = left > 16 ? first(left - 16) : 0;
 
-    for (size_t p = 0; p < k; p++, src += ld, dst += r) {
-        _mm512_storeu_ps(dst, _mm512_maskz_loadu_ps(low, src));
+    for (size_t p = 0; p < k; p++)
+        for (size_t j = 0; j < whole; j += r) {
+            float *to = dst + j * k + p * r;
+
+            _mm512_mask_storeu_ps(to, all, _mm512_maskz_loadu_ps(all, src + p * ld + j));
+            if (r > 16)
+                _mm512_storeu_ps(to + 16, _mm512_loadu_ps(src + p * ld + j + 16));
+        }
+    src += whole;
+    dst += whole * k;
+    for (size_t p = 0; left > 0 && p < k; p++, src += ld, dst += r) {
+        _mm512_mask_storeu_ps(dst, all, _mm512_maskz_loadu_ps(low, src));
         if (r > 16)
             _mm512_storeu_ps(dst + 16, _mm512_maskz_loadu_ps(high, src + 16));
     }
@@ -139,8 +151,9 @@ INLINE void transpose(__m512 x[16])
 }
 
 /* 16 columns of dst, of which `cols` come from rows of src. Ascending k: what a narrow panel's store writes too far is
- * written over by the next. */
-INLINE void along(const float *src, size_t ld, size_t cols, size_t k, float *dst, const size_t r)
+ * written over by the next, and by the next panel. */
+INLINE void panel_along(const float *src, size_t ld, size_t cols, size_t k, float *dst,
+                        const size_t r)
 {
     for (size_t p = 0; p < k; p += 16) {
         size_t n = k - p < 16 ? k - p : 16;
@@ -170,26 +183,19 @@ static void pack_a_across(const float *src, size_t ld, size_t cols, size_t k, fl
     across(src, ld, cols, k, dst, MR);
 }
 
-/* Whole rows of src at a time, as memory likes it. */
 static void pack_b_across(const float *src, size_t ld, size_t cols, size_t k, float *dst)
 {
-    size_t whole = cols / NR * NR;
-
-    for (size_t p = 0; p < k; p++)
-        for (size_t j = 0; j < whole; j += NR) {
-            _mm512_store_ps(dst + j * k + p * NR, _mm512_loadu_ps(src + p * ld + j));
-            _mm512_store_ps(dst + j * k + p * NR + 16, _mm512_loadu_ps(src + p * ld + j + 16));
-        }
-    if (whole < cols)
-        across(src + whole, ld, cols - whole, k, dst + whole * k, NR);
+    across(src, ld, cols, k, dst, NR);
 }
 
 static void pack_a_along(const float *src, size_t ld, size_t cols, size_t k, float *dst)
 {
-    if (cols == MR)
-        along(src, ld, MR, k, dst, MR);
-    else
-        along(src, ld, cols, k, dst, MR);
+    size_t j = 0;
+
+    for (; j + MR <= cols; j += MR)
+        panel_along(src + j * ld, ld, MR, k, dst + j * k, MR);
+    if (j < cols)
+        panel_along(src + j * ld, ld, cols - j, k, dst + j * k, MR);
 }
 
 static void pack_b_along(const float *src, size_t ld, size_t cols, size_t k, float *dst)
@@ -199,9 +205,9 @@ static void pack_b_along(const float *src, size_t ld, size_t cols, size_t k, flo
             size_t left = cols > j + i ? cols - j - i : 0;
 
             if (left >= 16)
-                along(src + (j + i) * ld, ld, 16, k, dst + i, NR);
+                panel_along(src + (j + i) * ld, ld, 16, k, dst + i, NR);
             else
-                along(src + (j + i) * ld, ld, left, k, dst + i, NR);
+                panel_along(src + (j + i) * ld, ld, left, k, dst + i, NR);
         }
 }
 

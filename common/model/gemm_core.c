@@ -13,19 +13,12 @@ VM_INLINE vreal broadcast(real x)
     return x - (vreal){0};
 }
 
-VM_INLINE void put(real *c, size_t n, bool add, vreal low, vreal high)
+VM_INLINE void put(real *c, size_t n, bool add, vreal v)
 {
-    real part[2 * VM_LANES];
-
-    if (n >= NR) {
-        vm_store(c, add ? vm_load(c) + low : low);
-        vm_store(c + VM_LANES, add ? vm_load(c + VM_LANES) + high : high);
-        return;
-    }
-    vm_store(part, low);
-    vm_store(part + VM_LANES, high);
-    for (size_t j = 0; j < n; j++)
-        c[j] = add ? c[j] + part[j] : part[j];
+    if (n >= VM_LANES)
+        vm_store(c, add ? vm_load(c) + v : v);
+    else
+        vm_store_part(c, n, add ? vm_load_part(c, n, 0) + v : v);
 }
 
 VM_INLINE void tile_of(size_t k, const real *a, const real *b, real *c, size_t ldc, const size_t m,
@@ -34,8 +27,11 @@ VM_INLINE void tile_of(size_t k, const real *a, const real *b, real *c, size_t l
     vreal low[MR], high[MR];
 
 #pragma GCC unroll 6
-    for (size_t i = 0; i < m; i++)
+    for (size_t i = 0; i < m; i++) {
         low[i] = high[i] = (vreal){0};
+        __builtin_prefetch(c + i * ldc, 1);
+        __builtin_prefetch(c + i * ldc + NR - 1, 1);
+    }
     for (size_t p = 0; p < k; p++) {
         vreal b0 = vm_load(b + p * NR), b1 = vm_load(b + p * NR + VM_LANES);
 
@@ -48,8 +44,11 @@ VM_INLINE void tile_of(size_t k, const real *a, const real *b, real *c, size_t l
         }
     }
 #pragma GCC unroll 6
-    for (size_t i = 0; i < m; i++)
-        put(c + i * ldc, n, add, low[i], high[i]);
+    for (size_t i = 0; i < m; i++) {
+        put(c + i * ldc, n, add, low[i]);
+        if (n > VM_LANES)
+            put(c + i * ldc + VM_LANES, n - VM_LANES, add, high[i]);
+    }
 }
 
 static void tile(size_t k, const real *a, const real *b, real *c, size_t ldc, size_t m, size_t n,
@@ -77,31 +76,71 @@ static void tile(size_t k, const real *a, const real *b, real *c, size_t ldc, si
     }
 }
 
+/* Whole rows of src at a time, as memory likes it; then the last panel, if it is not whole: what its vectors store too far
+ * is written over by the next row. */
 VM_INLINE void across(const real *src, size_t ld, size_t cols, size_t k, real *dst, const size_t r)
 {
-    for (size_t p = 0; p < k; p++, src += ld, dst += r) {
-        if (cols == r) {
-            memcpy(dst, src, r * sizeof *dst);
-            continue;
-        }
-        for (size_t j = 0; j < r; j++)
-            dst[j] = j < cols ? src[j] : 0;
+    size_t whole = cols / r * r, left = cols - whole;
+
+    for (size_t p = 0; p < k; p++)
+        for (size_t j = 0; j < whole; j += r)
+            memcpy(dst + j * k + p * r, src + p * ld + j, r * sizeof *dst);
+    src += whole;
+    dst += whole * k;
+    for (size_t p = 0; left > 0 && p < k; p++, src += ld, dst += r)
+        for (size_t i = 0; i < r; i += VM_LANES)
+            vm_store(dst + i, left >= i + VM_LANES ? vm_load(src + i)
+                              : left > i           ? vm_load_part(src + i, left - i, 0)
+                                                   : (vreal){0});
+}
+
+/* Elements [0, k) along k of up to VM_LANES columns. */
+VM_INLINE void square(const real *src, size_t ld, const size_t cols, size_t k, real *dst,
+                      const size_t r)
+{
+    vreal x[VM_LANES];
+
+#pragma GCC unroll 8
+    for (size_t j = 0; j < VM_LANES; j++)
+        x[j] = j >= cols       ? (vreal){0}
+               : k >= VM_LANES ? vm_load(src + j * ld)
+                               : vm_load_part(src + j * ld, k, 0);
+    vm_transpose(x);
+    if (k >= VM_LANES) {
+#pragma GCC unroll 8
+        for (size_t i = 0; i < VM_LANES; i++)
+            vm_store(dst + i * r, x[i]);
+    } else {
+        real part[VM_LANES][VM_LANES];
+
+        memcpy(part, x, sizeof part);
+        for (size_t i = 0; i < k; i++)
+            vm_store(dst + i * r, vm_load(part[i]));
     }
 }
 
-/* In steps of 8 along k, so that a line of src is read while it is in the cache. */
+/* What a square's vectors store too far, to the right of a narrow panel, is written over by those to its left in the next
+ * rows, and by the next panel: they are stored later. */
+VM_INLINE void panel_along(const real *src, size_t ld, const size_t cols, size_t k, real *dst,
+                           const size_t r)
+{
+    for (size_t p = 0; p < k; p += VM_LANES)
+#pragma GCC unroll 2
+        for (size_t i = (r - 1) / VM_LANES * VM_LANES + VM_LANES; i > 0; i -= VM_LANES) {
+            size_t at = i - VM_LANES;
+
+            square(src + at * ld + p, ld, cols > at ? cols - at : 0, k - p, dst + p * r + at, r);
+        }
+}
+
 VM_INLINE void along(const real *src, size_t ld, size_t cols, size_t k, real *dst, const size_t r)
 {
-    for (size_t p = 0; p < k; p += 8) {
-        size_t n = k - p < 8 ? k - p : 8;
+    size_t j = 0;
 
-        for (size_t j = 0; j < cols; j++)
-            for (size_t i = 0; i < n; i++)
-                dst[(p + i) * r + j] = src[j * ld + p + i];
-        for (size_t i = 0; i < n; i++)
-            for (size_t j = cols; j < r; j++)
-                dst[(p + i) * r + j] = 0;
-    }
+    for (; j + r <= cols; j += r)
+        panel_along(src + j * ld, ld, r, k, dst + j * k, r);
+    if (j < cols)
+        panel_along(src + j * ld, ld, cols - j, k, dst + j * k, r);
 }
 
 static void pack_a_across(const real *src, size_t ld, size_t cols, size_t k, real *dst)
@@ -111,8 +150,7 @@ static void pack_a_across(const real *src, size_t ld, size_t cols, size_t k, rea
 
 static void pack_b_across(const real *src, size_t ld, size_t cols, size_t k, real *dst)
 {
-    for (size_t j = 0; j < cols; j += NR)
-        across(src + j, ld, cols - j < NR ? cols - j : NR, k, dst + j * k, NR);
+    across(src, ld, cols, k, dst, NR);
 }
 
 static void pack_a_along(const real *src, size_t ld, size_t cols, size_t k, real *dst)
@@ -122,8 +160,7 @@ static void pack_a_along(const real *src, size_t ld, size_t cols, size_t k, real
 
 static void pack_b_along(const real *src, size_t ld, size_t cols, size_t k, real *dst)
 {
-    for (size_t j = 0; j < cols; j += NR)
-        along(src + j * ld, ld, cols - j < NR ? cols - j : NR, k, dst + j * k, NR);
+    along(src, ld, cols, k, dst, NR);
 }
 
 const struct gemm_core gemm_core_plain = {.name = "plain",

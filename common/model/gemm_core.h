@@ -21,9 +21,9 @@ struct gemm_core {
     /* c[m][n] = the product of the first m rows and n columns of two packed panels, or c += it. */
     void (*tile)(size_t k, const real *a, const real *b, real *c, size_t ldc, size_t m, size_t n,
                  bool add);
-    /* Packs one panel of A, dst[k][mr], or all panels of B that `cols` columns need, dst[panel][k][nr]: element (j, p) is
-     * src[p * ld + j] across, src[j * ld + p] along; columns beyond `cols` become 0. Of A up to GEMM_SLACK elements
-     * beyond the panel are written too. */
+    /* Packs all panels that `cols` rows of A or columns of B need, dst[panel][k][mr or nr]: element (j, p) is
+     * src[p * ld + j] across, src[j * ld + p] along; what is beyond `cols` in the last panel becomes 0. Of A up to
+     * GEMM_SLACK elements beyond the panels are written too. */
     void (*pack_a_across)(const real *src, size_t ld, size_t cols, size_t k, real *dst);
     void (*pack_a_along)(const real *src, size_t ld, size_t cols, size_t k, real *dst);
     void (*pack_b_across)(const real *src, size_t ld, size_t cols, size_t k, real *dst);

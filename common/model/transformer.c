@@ -3,6 +3,8 @@
  * first layer's buffers. Normed rows are made again in the backward (cheaper than keeping them); dgu takes gu's place.
  * q, k, v are one matrix and one GEMM, gate and up another, because their weights are neighbours in the layout.
  * After the last attention only rows that a target reads go on: they are gathered, and their gradients scattered back.
+ * A lean workspace keeps each layer's input alone: all layers share the rest, which the backward computes again, by the
+ * same calls on the same numbers; the last layer's is still there.
  */
 #include "model/transformer.h"
 
@@ -32,6 +34,7 @@ struct workspace {
     struct offsets at;
     struct attn_shape attn;
     int32_t rows_max, seqs_max, targets_max;
+    bool lean;
     uint64_t *progress;
     const struct param_source *source; /* may be NULL */
     enum gemm_kind kind;
@@ -60,12 +63,12 @@ struct workspace {
     struct head_work head;
 };
 
+/* All but the input. */
 static void layer_carve(struct carve *c, const struct workspace *w, struct layer_state *s)
 {
     size_t n = (size_t)w->rows_max, width = (size_t)w->dims.width, f = (size_t)w->dims.ffn;
     size_t hd = w->attn.heads * w->attn.head_dim, gd = w->attn.kv_heads * w->attn.head_dim;
 
-    s->x = carve_real(c, n * width);
     s->inv1 = carve_real(c, n);
     s->inv2 = carve_real(c, n);
     s->qkv = carve_real(c, n * (hd + 2 * gd));
@@ -80,13 +83,20 @@ static void workspace_carve(struct workspace *w, struct carve *c)
 {
     size_t n = (size_t)w->rows_max, width = (size_t)w->dims.width, layers = (size_t)w->dims.layers;
     size_t hd = w->attn.heads * w->attn.head_dim, gd = w->attn.kv_heads * w->attn.head_dim;
-    struct layer_state counted;
+    struct layer_state counted, *s = &counted;
 
     w->layer = carve_bytes(c, layers * sizeof *w->layer);
     w->rope = carve_real(c, w->positions * w->attn.head_dim);
     w->pos = carve_int(c, n);
-    for (size_t i = 0; i < layers; i++)
-        layer_carve(c, w, c->base == NULL ? &counted : &w->layer[i]);
+    for (size_t i = 0; i < layers; i++) {
+        if (c->base != NULL)
+            s = &w->layer[i];
+        if (i == 0 || !w->lean)
+            layer_carve(c, w, s);
+        else if (c->base != NULL)
+            *s = w->layer[0];
+        s->x = carve_real(c, n * width);
+    }
     w->wanted = carve_bytes(c, n);
     w->place = carve_int(c, n);
     w->row = carve_int(c, n);
@@ -102,7 +112,7 @@ static void workspace_carve(struct workspace *w, struct carve *c)
 }
 
 static void workspace_shape(struct workspace *w, const struct dims *d, int32_t rows_max,
-                            int32_t seqs_max, int32_t targets_max)
+                            int32_t seqs_max, int32_t targets_max, bool lean)
 {
     CHECK(rows_max > 0 && seqs_max > 0 && targets_max >= 0);
     memset(w, 0, sizeof *w);
@@ -110,29 +120,30 @@ static void workspace_shape(struct workspace *w, const struct dims *d, int32_t r
     w->rows_max = rows_max;
     w->seqs_max = seqs_max;
     w->targets_max = targets_max;
+    w->lean = lean;
     w->positions = (size_t)(d->context < rows_max ? d->context : rows_max);
     w->attn = (struct attn_shape){(size_t)d->heads, (size_t)d->kv_heads, (size_t)d->head_dim};
     dims_offsets(d, &w->at);
 }
 
 size_t workspace_bytes(const struct dims *d, int32_t rows_max, int32_t seqs_max,
-                       int32_t targets_max)
+                       int32_t targets_max, bool lean)
 {
     struct workspace w;
     struct carve c = {NULL, 0};
 
-    workspace_shape(&w, d, rows_max, seqs_max, targets_max);
+    workspace_shape(&w, d, rows_max, seqs_max, targets_max, lean);
     workspace_carve(&w, &c);
     return c.used + sizeof w + linear_bytes(GEMM_F32, 1);
 }
 
-struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t seqs_max,
-                                int32_t targets_max)
+static struct workspace *workspace_make(const struct dims *d, int32_t rows_max, int32_t seqs_max,
+                                        int32_t targets_max, bool lean)
 {
     struct workspace *w = mem_alloc(sizeof *w);
     struct carve c = {NULL, 0};
 
-    workspace_shape(w, d, rows_max, seqs_max, targets_max);
+    workspace_shape(w, d, rows_max, seqs_max, targets_max, lean);
     workspace_carve(w, &c);
     c = (struct carve){mem_large(c.used), 0};
     workspace_carve(w, &c);
@@ -140,6 +151,18 @@ struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t 
     w->parts_max = 1;
     workspace_set_gemm(w, GEMM_F32);
     return w;
+}
+
+struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t seqs_max,
+                                int32_t targets_max)
+{
+    return workspace_make(d, rows_max, seqs_max, targets_max, false);
+}
+
+struct workspace *workspace_new_lean(const struct dims *d, int32_t rows_max, int32_t seqs_max,
+                                     int32_t targets_max)
+{
+    return workspace_make(d, rows_max, seqs_max, targets_max, true);
 }
 
 void workspace_free(struct workspace *w)
@@ -469,9 +492,9 @@ static void attention_backward(const struct workspace *w, const real *p, const s
     norm_backward(w, s->x, p + at->norm1, s->inv1, g + at->norm1, &w->rows);
 }
 
-/* s->mid holds the residual stream of n rows and gets att's projection added; next = mid + mlp(mid). */
-static void mlp_forward(const struct workspace *w, const real *p, const struct layer_state *s,
-                        const real *att, size_t n, real *next)
+/* s->mid holds the residual stream of n rows and gets att's projection added; s->h from it. */
+static void mlp_hidden(const struct workspace *w, const real *p, const struct layer_state *s,
+                       const real *att, size_t n)
 {
     const struct offsets *at = &w->at;
     size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn,
@@ -481,8 +504,17 @@ static void mlp_forward(const struct workspace *w, const real *p, const struct l
     ops_rmsnorm(s->mid, p + at->norm2, w->norm, s->inv2, n, c, (real)w->dims.norm_eps);
     linear_forward(w->linear, w->norm, c, p + at->gate_up, s->gu, 2 * f, n, c, 2 * f, false);
     rows_run(w, swiglu_item, s, n);
+}
+
+/* The same; next = mid + mlp(mid). */
+static void mlp_forward(const struct workspace *w, const real *p, const struct layer_state *s,
+                        const real *att, size_t n, real *next)
+{
+    size_t c = (size_t)w->dims.width, f = (size_t)w->dims.ffn;
+
+    mlp_hidden(w, p, s, att, n);
     memcpy(next, s->mid, n * c * sizeof *next);
-    linear_forward(w->linear, s->h, f, p + at->down, next, c, n, f, c, true);
+    linear_forward(w->linear, s->h, f, p + w->at.down, next, c, n, f, c, true);
 }
 
 /* w->dx [n, C]: gradient of next, becomes that of the residual stream; datt [n, H D] gets that of att. */
@@ -516,9 +548,23 @@ static void layer_forward(const struct workspace *w, const real *p, const struct
     progress_bump(w);
 }
 
+/* What layer_forward() left in *s, without the next layer's input. */
+static void layer_again(const struct workspace *w, const real *p, const struct batch *b,
+                        const struct layer_state *s)
+{
+    size_t n = (size_t)b->rows;
+
+    attention_forward(w, p, b, s, NULL);
+    memcpy(s->mid, s->x, n * (size_t)w->dims.width * sizeof *s->mid);
+    mlp_hidden(w, p, s, s->att, n);
+    progress_bump(w);
+}
+
 static void layer_backward(const struct workspace *w, const real *p, const struct batch *b,
                            const struct layer_state *s, real *g)
 {
+    if (w->lean)
+        layer_again(w, p, b, s);
     mlp_backward(w, p, s, s->att, &w->rows, w->datt, g);
     attention_backward(w, p, b, s, NULL, g);
     progress_bump(w);

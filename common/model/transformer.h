@@ -70,9 +70,12 @@ struct param_source {
 struct workspace; /* sized once for (dims, rows, seqs, targets), used for ever */
 struct workspace *workspace_new(const struct dims *d, int32_t rows_max, int32_t seqs_max,
                                 int32_t targets_max);
+/* The same bits in less memory: the backward computes each layer's forward again but for the last. */
+struct workspace *workspace_new_lean(const struct dims *d, int32_t rows_max, int32_t seqs_max,
+                                     int32_t targets_max);
 void workspace_free(struct workspace *w);
 size_t workspace_bytes(const struct dims *d, int32_t rows_max, int32_t seqs_max,
-                       int32_t targets_max);
+                       int32_t targets_max, bool lean);
 /* The arithmetic of all matrix products from now on; GEMM_F32 until then. Not inside a step: it allocates. */
 void workspace_set_gemm(struct workspace *w, enum gemm_kind kind);
 /* Threads that share the work of every call from now on; batches for transformer_train_set() may have up to parts_max

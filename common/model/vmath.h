@@ -49,23 +49,6 @@ VM_INLINE void vm_store(real *p, vreal v)
     memcpy(p, &v, sizeof v);
 }
 
-/* The first n < VM_LANES elements, other lanes = fill. */
-VM_INLINE vreal vm_load_part(const real *p, size_t n, real fill)
-{
-    real part[VM_LANES];
-    for (size_t i = 0; i < VM_LANES; i++)
-        part[i] = i < n ? p[i] : fill;
-    return vm_load(part);
-}
-
-VM_INLINE void vm_store_part(real *p, size_t n, vreal v)
-{
-    real part[VM_LANES];
-    vm_store(part, v);
-    for (size_t i = 0; i < n; i++)
-        p[i] = part[i];
-}
-
 VM_INLINE vreal vm_set(real x)
 {
 #ifdef REAL_DOUBLE
@@ -73,6 +56,58 @@ VM_INLINE vreal vm_set(real x)
 #else
     return (vreal){x, x, x, x, x, x, x, x};
 #endif
+}
+
+/* Lanes of a where mask is all ones, of b where it is zero. */
+VM_INLINE vreal vm_select(vword mask, vreal a, vreal b)
+{
+    return (vreal)(((vword)a & mask) | ((vword)b & ~mask));
+}
+
+/* Lanes below n are all ones. */
+VM_INLINE vword vm_first(size_t n)
+{
+#ifdef REAL_DOUBLE
+    const vword index = {0, 1, 2, 3};
+#else
+    const vword index = {0, 1, 2, 3, 4, 5, 6, 7};
+#endif
+    return index < (vm_word)n;
+}
+
+/* The first n < VM_LANES elements, other lanes = fill; what lies behind them in memory is not touched. */
+VM_INLINE vreal vm_load_part(const real *p, size_t n, real fill)
+{
+#if defined(__AVX2__) && defined(REAL_DOUBLE)
+    return vm_select(vm_first(n), (vreal)_mm256_maskload_pd(p, (__m256i)vm_first(n)), vm_set(fill));
+#elif defined(__AVX2__)
+    return vm_select(vm_first(n), (vreal)_mm256_maskload_ps(p, (__m256i)vm_first(n)), vm_set(fill));
+#else
+    real part[VM_LANES];
+
+    for (size_t i = 0; i < VM_LANES; i++)
+        part[i] = i < n ? p[i] : fill;
+    return vm_load(part);
+#endif
+}
+
+/* In pieces: masked stores of AVX2 take tens of cycles on some CPUs. */
+VM_INLINE void vm_store_part(real *p, size_t n, vreal v)
+{
+    real part[VM_LANES];
+    size_t i = 0;
+
+    vm_store(part, v);
+    if (n & 4) {
+        memcpy(p, part, 4 * sizeof *p);
+        i = 4;
+    }
+    if (n & 2) {
+        memcpy(p + i, part + i, 2 * sizeof *p);
+        i += 2;
+    }
+    if (n & 1)
+        p[i] = part[i];
 }
 
 /* a * b + c, rounded once, on every machine. */
@@ -94,16 +129,50 @@ VM_INLINE vreal vm_fma(vreal a, vreal b, vreal c)
 #endif
 }
 
-/* Lanes of a where mask is all ones, of b where it is zero. */
-VM_INLINE vreal vm_select(vword mask, vreal a, vreal b)
-{
-    return (vreal)(((vword)a & mask) | ((vword)b & ~mask));
-}
-
 /* A NaN in b stays; a NaN in a is kept too as long as a row's sum is looked at, because exp(NaN - m) is NaN. */
 VM_INLINE vreal vm_max(vreal a, vreal b)
 {
     return vm_select(a > b, a, b);
+}
+
+/* x[i][j] and x[j][i] change places. */
+VM_INLINE void vm_transpose(vreal x[VM_LANES])
+{
+#ifdef REAL_DOUBLE
+    const vword low = {0, 4, 2, 6}, high = {1, 5, 3, 7}, left = {0, 1, 4, 5}, right = {2, 3, 6, 7};
+    vreal a = __builtin_shuffle(x[0], x[1], low), b = __builtin_shuffle(x[0], x[1], high);
+    vreal c = __builtin_shuffle(x[2], x[3], low), d = __builtin_shuffle(x[2], x[3], high);
+
+    x[0] = __builtin_shuffle(a, c, left);
+    x[1] = __builtin_shuffle(b, d, left);
+    x[2] = __builtin_shuffle(a, c, right);
+    x[3] = __builtin_shuffle(b, d, right);
+#else
+    const vword low = {0, 8, 1, 9, 4, 12, 5, 13}, high = {2, 10, 3, 11, 6, 14, 7, 15};
+    const vword lows = {0, 1, 8, 9, 4, 5, 12, 13}, highs = {2, 3, 10, 11, 6, 7, 14, 15};
+    const vword left = {0, 1, 2, 3, 8, 9, 10, 11}, right = {4, 5, 6, 7, 12, 13, 14, 15};
+    vreal t[8];
+
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = __builtin_shuffle(x[i], x[i + 1], low);
+        t[i + 1] = __builtin_shuffle(x[i], x[i + 1], high);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+        x[i] = __builtin_shuffle(t[i], t[i + 2], lows);
+        x[i + 1] = __builtin_shuffle(t[i], t[i + 2], highs);
+        x[i + 2] = __builtin_shuffle(t[i + 1], t[i + 3], lows);
+        x[i + 3] = __builtin_shuffle(t[i + 1], t[i + 3], highs);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        t[i] = __builtin_shuffle(x[i], x[i + 4], left);
+        t[i + 4] = __builtin_shuffle(x[i], x[i + 4], right);
+    }
+    for (int i = 0; i < 8; i++)
+        x[i] = t[i];
+#endif
 }
 
 VM_INLINE real vm_sum(vreal v)

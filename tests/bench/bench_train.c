@@ -17,6 +17,7 @@ struct shape {
     struct dims dims;
     int32_t seqs, length;
     int32_t loss_from; /* rows of a sequence before this one have no target */
+    bool lean;         /* train: {recompute: true} */
 };
 
 static const struct shape shapes[] = {
@@ -24,47 +25,68 @@ static const struct shape shapes[] = {
      {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0},
      6,
      66,
-     0},
+     0,
+     false},
     {"stories260K, two rows of three a target",
      {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0},
      6,
      66,
-     22},
+     22,
+     false},
     {"stories260K, two targets a sequence",
      {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0},
      6,
      66,
-     64},
+     64,
+     false},
     {"stories260K, length 256",
      {512, 64, 5, 8, 4, 8, 172, 512, 1e-5f, 1e4f, true, HEAD_LM, 0},
      2,
      256,
-     0},
+     0,
+     false},
     {"15M, 4 x 256",
      {32000, 288, 6, 6, 6, 48, 768, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
      4,
      256,
-     0},
+     0,
+     false},
     {"15M, 4 x 256, half of the rows a target",
      {32000, 288, 6, 6, 6, 48, 768, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
      4,
      256,
-     128},
+     128,
+     false},
     {"Llama of GPT-2's size, 4 x 64",
      {50257, 768, 12, 12, 12, 64, 2048, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
      4,
      64,
-     0},
+     0,
+     false},
     {"Llama of GPT-2's size, 1 x 512",
      {50257, 768, 12, 12, 12, 64, 2048, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
      1,
      512,
-     0},
+     0,
+     false},
     {"width 512, 8 layers, heads of 64, vocabulary 4096",
      {4096, 512, 8, 8, 4, 64, 1376, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
      4,
      256,
-     0},
+     0,
+     false},
+    {"15M, 4 x 1024",
+     {32000, 288, 6, 6, 6, 48, 768, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
+     4,
+     1024,
+     0,
+     false},
+    {"15M, 4 x 1024, layers computed again",
+     {32000, 288, 6, 6, 6, 48, 768, 1024, 1e-5f, 1e4f, true, HEAD_LM, 0},
+     4,
+     1024,
+     0,
+     true},
 };
 
 static double flops(const struct shape *s)
@@ -136,7 +158,8 @@ static void bench(const struct shape *s, enum gemm_kind kind, int threads, doubl
     job_batch(&j);
     for (int i = 0; i < threads; i++) {
         j.grad[i] = mem_large(dims_params(&s->dims) * sizeof(real));
-        j.work[i] = workspace_new(&s->dims, j.batch.rows, j.batch.seqs, j.batch.targets);
+        j.work[i] = (s->lean ? workspace_new_lean : workspace_new)(&s->dims, j.batch.rows,
+                                                                   j.batch.seqs, j.batch.targets);
         workspace_set_gemm(j.work[i], kind);
     }
     bench_time(threads, 1, unit_train, &j, rate); /* touches every page */
@@ -156,7 +179,8 @@ static void bench(const struct shape *s, enum gemm_kind kind, int threads, doubl
     bench_say(name, &of_rate, "tokens/s", of_ratio.median, "of sgemm 768 in the same second");
     printf("        %.1f GFLOP/s, %.1f MB of workspace a thread\n",
            of_rate.median / (double)j.batch.rows * flops(s) * 1e-9,
-           (double)workspace_bytes(&s->dims, j.batch.rows, j.batch.seqs, j.batch.targets) * 1e-6);
+           (double)workspace_bytes(&s->dims, j.batch.rows, j.batch.seqs, j.batch.targets, s->lean) *
+               1e-6);
     for (int i = 0; i < threads; i++) {
         workspace_free(j.work[i]);
         free(j.grad[i]);

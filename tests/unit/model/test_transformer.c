@@ -221,6 +221,50 @@ static void test_rows_of_weight_zero_change_nothing(void **state)
     free(params), free(a), free(c);
 }
 
+static void bump(void *self, size_t begin, size_t end)
+{
+    *(size_t *)self += end - begin;
+}
+
+/* Every arithmetic, head and number of layers; a workspace that held something else before. */
+static void test_recomputed_layers_have_the_same_bits(void **state)
+{
+    struct dims kinds[] = {tied, tied, regression_of(tied)};
+
+    (void)state;
+    kinds[1].layers = 1;
+    for (size_t k = 0; k < 2 * sizeof kinds / sizeof kinds[0]; k++) {
+        const struct dims *d = &kinds[k / 2];
+        enum gemm_kind kind = k % 2 == 0 || bf16_how() == BF16_NONE ? GEMM_F32 : GEMM_BF16;
+        size_t n = dims_params(d), heard = 0;
+        real *params = fixture_params(d, 1), *a = fixture_reals(n), *c = fixture_reals(n);
+        const struct grad_sink sink = {&heard, bump};
+        struct workspace *w, *lean;
+        struct batch b, before;
+        struct loss_out kept, again;
+
+        fixture_batch(&b, d, lengths, 4, 3);
+        fixture_targets(&b, d);
+        fixture_batch(&before, d, lengths + 1, 2, 4);
+        fixture_targets(&before, d);
+        w = workspace_new(d, b.rows, 4, b.targets);
+        lean = workspace_new_lean(d, b.rows, 4, b.targets);
+        workspace_set_gemm(w, kind);
+        workspace_set_gemm(lean, kind);
+        transformer_train(d, params, &before, c, NULL, lean, &again);
+        memset(c, 0, n * sizeof *c);
+        transformer_train(d, params, &b, a, NULL, w, &kept);
+        transformer_train(d, params, &b, c, &sink, lean, &again);
+        assert_memory_equal(a, c, n * sizeof *a);
+        assert_true(kept.loss_sum == again.loss_sum && kept.loss_sum > 0 && heard == n);
+        workspace_free(w);
+        workspace_free(lean);
+        batch_fini(&b);
+        batch_fini(&before);
+        free(params), free(a), free(c);
+    }
+}
+
 static void test_losses_and_outputs_agree_with_training(void **state)
 {
     struct dims kinds[] = {tied, regression_of(tied)};
@@ -374,12 +418,13 @@ static void test_nan_in_a_weight_shows_in_the_loss(void **state)
 
 static void test_workspace_bytes_grow_with_the_shape(void **state)
 {
-    size_t small = workspace_bytes(&tied, 100, 4, 50);
+    size_t small = workspace_bytes(&tied, 100, 4, 50, false);
 
     (void)state;
-    assert_true(workspace_bytes(&tied, 200, 4, 50) > small);
-    assert_true(workspace_bytes(&tied, 100, 4, 100) > small);
-    assert_true(workspace_bytes(&tied, 1, 1, 0) > 0);
+    assert_true(workspace_bytes(&tied, 200, 4, 50, false) > small);
+    assert_true(workspace_bytes(&tied, 100, 4, 100, false) > small);
+    assert_true(workspace_bytes(&tied, 1, 1, 0, false) > 0);
+    assert_true(workspace_bytes(&tied, 100, 4, 50, true) < small);
     workspace_free(NULL);
 }
 
@@ -482,6 +527,7 @@ int main(void)
         cmocka_unit_test(test_repeat_gives_the_same_bits),
         cmocka_unit_test(test_threads_and_alignment_give_the_same_bits),
         cmocka_unit_test(test_rows_of_weight_zero_change_nothing),
+        cmocka_unit_test(test_recomputed_layers_have_the_same_bits),
         cmocka_unit_test(test_losses_and_outputs_agree_with_training),
         cmocka_unit_test(test_many_chunks_of_targets),
         cmocka_unit_test(test_sink_hears_final_values_once),
