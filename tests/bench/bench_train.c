@@ -104,9 +104,11 @@ static double flops(const struct shape *s)
            14.0 * (double)d->layers * rows * (t + 1.0) / 2.0 * (double)(d->heads * d->head_dim);
 }
 
-/* Every thread has its own unit, as in a worker. */
+/* As in a worker: every thread has its own unit, or, of a large model, all threads are a team and compute as many units
+ * together as there are threads, the sequences shared among them. */
 struct job {
     const struct shape *shape;
+    bool together;
     struct batch batch;
     real *params, *grad[BENCH_THREADS_MAX];
     struct workspace *work[BENCH_THREADS_MAX];
@@ -115,14 +117,15 @@ struct job {
 static void unit_train(void *self, int thread)
 {
     struct job *j = self;
-    struct loss_out out;
+    struct loss_out out[PARTS_MAX];
 
-    memset(j->grad[thread], 0, dims_params(&j->shape->dims) * sizeof(real));
-    transformer_train(&j->shape->dims, j->params, &j->batch, j->grad[thread], NULL, j->work[thread],
-                      &out);
+    transformer_train_set(&j->shape->dims, j->params, &j->batch, j->grad[thread], NULL,
+                          j->work[thread], out);
 }
 
-static void job_batch(struct job *j)
+#define TOGETHER_PARAMS_MIN ((size_t)1 << 25) /* worker/session.c */
+
+static void job_batch(struct job *j, int threads)
 {
     const struct shape *s = j->shape;
     const struct dims *d = &s->dims;
@@ -135,13 +138,26 @@ static void job_batch(struct job *j)
     for (int32_t i = 0; i < b->rows; i++)
         if (i % s->length >= s->loss_from)
             fixture_target(b, i, fixture_below(6, (uint32_t)i, d->vocab), 0, d->vocab, 1.0f);
+    j->together = dims_params(d) >= TOGETHER_PARAMS_MIN && threads > 1;
+    b->parts = j->together && s->seqs >= threads ? threads : 1;
+    for (int32_t p = 0; p <= b->parts; p++)
+        b->part_seq[p] = b->seqs * p / b->parts;
 }
 
+/* Norm vectors 1, matrices around 0: a million different values, again and again. */
 static real *params_new(const struct dims *d)
 {
-    real *made = fixture_params(d, 1), *params = mem_large(dims_params(d) * sizeof *params);
+    size_t n = dims_params(d), drawn = n < (size_t)1 << 20 ? n : (size_t)1 << 20;
+    real *params = mem_large(n * sizeof *params), *made = fixture_normals(drawn, 1, 0.2);
+    struct layout l;
 
-    memcpy(params, made, dims_params(d) * sizeof *params);
+    for (size_t at = 0; at < n; at += drawn)
+        memcpy(params + at, made, (n - at < drawn ? n - at : drawn) * sizeof *params);
+    layout_init(&l, d);
+    for (int32_t i = 0; i < l.tensors; i++)
+        for (size_t k = 0; !l.tensor[i].decay && k < tensor_count(&l.tensor[i]); k++)
+            params[l.tensor[i].begin + k] = 1;
+    layout_fini(&l);
     free(made);
     return params;
 }
@@ -153,22 +169,27 @@ static void bench(const struct shape *s, enum gemm_kind kind, int threads, doubl
     double rate[BENCH_RUNS_MAX], ratio[BENCH_RUNS_MAX], spent = 0.0;
     struct bench_spread of_rate, of_ratio;
     char name[160];
-    int rounds = 0;
+    struct team *team;
+    int rounds = 0, units;
 
-    job_batch(&j);
-    for (int i = 0; i < threads; i++) {
+    job_batch(&j, threads);
+    units = j.together ? 1 : threads;
+    team = j.together ? team_new(threads) : NULL;
+    for (int i = 0; i < units; i++) {
         j.grad[i] = mem_large(dims_params(&s->dims) * sizeof(real));
         j.work[i] = (s->lean ? workspace_new_lean : workspace_new)(&s->dims, j.batch.rows,
                                                                    j.batch.seqs, j.batch.targets);
         workspace_set_gemm(j.work[i], kind);
+        if (j.together)
+            workspace_set_team(j.work[i], team, j.batch.parts);
     }
-    bench_time(threads, 1, unit_train, &j, rate); /* touches every page */
+    bench_time(units, 1, unit_train, &j, rate); /* touches every page */
     while (rounds < 5 || (spent < seconds && rounds < BENCH_RUNS_MAX)) {
         double took, sgemm = bench_sgemm(threads, 768, 0.05);
 
-        bench_time(threads, 1, unit_train, &j, &took);
+        bench_time(units, 1, unit_train, &j, &took);
         spent += took;
-        rate[rounds] = (double)j.batch.rows * threads / took;
+        rate[rounds] = (double)j.batch.rows * units / took;
         ratio[rounds] = rate[rounds] / (double)j.batch.rows * flops(s) * 1e-9 / sgemm;
         rounds++;
     }
@@ -181,10 +202,11 @@ static void bench(const struct shape *s, enum gemm_kind kind, int threads, doubl
            of_rate.median / (double)j.batch.rows * flops(s) * 1e-9,
            (double)workspace_bytes(&s->dims, j.batch.rows, j.batch.seqs, j.batch.targets, s->lean) *
                1e-6);
-    for (int i = 0; i < threads; i++) {
+    for (int i = 0; i < units; i++) {
         workspace_free(j.work[i]);
         free(j.grad[i]);
     }
+    team_free(team);
     batch_fini(&j.batch);
     free(j.params);
 }
