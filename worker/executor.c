@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "jobs/run.h"
+#include "worker/cores.h"
 
 #define FETCH_DEADLINE_MS 600000
 #define CONTEXT_BYTES_MAX ((size_t)16 << 20)
@@ -295,6 +296,7 @@ static void *compute_main(void *self)
     struct executor *x = c->x;
 
     executor_thread_lower();
+    cores_pin(x->env.cores, (uint32_t)(c - x->compute));
     pthread_mutex_lock(&x->lock);
     while (!x->stop) {
         struct job *j = x->next;

@@ -17,6 +17,7 @@
 #include "model/bf16.h"
 #include "modelfile/modeldir.h"
 #include "ps/ckpt.h"
+#include "worker/cores.h"
 #include "worker/executor.h"
 #include "worker/ps_client.h"
 #include "worker/ps_state.h"
@@ -634,6 +635,7 @@ static void *member_main(void *self)
     int rc;
 
     executor_thread_lower();
+    cores_pin(m->s->env.cores, m->index);
     rc = client_make(m, &e);
     if (rc == 0)
         rc = run_train(&m->s->task, m->s->open->version, &env, &e);
