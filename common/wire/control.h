@@ -1,6 +1,6 @@
 /*
- * control: every message between coordinator and worker, as plain nouns; wire/control.c packs and
- * unpacks them (protobuf-c, proto/control.proto), with limits. Frames stay <= 64 KiB. Strings are
+ * control: every message between coordinator and worker, as plain nouns; packed and
+ * unpacked with limits (protobuf-c, proto/control.proto). Frames stay <= 64 KiB. Strings are
  * NUL-terminated inside, UTF-8, bounded by the arrays. Each message carries protocol version,
  * cluster id and coordinator term; stale ones are refused (ERR_STALE) and counted. Who may say what
  * in which state: proto/README.md.
