@@ -11,24 +11,14 @@
 
 static struct sched_stage *training(struct fixture *f, int workers, uint32_t threads)
 {
-    struct sched_job *j = NULL;
     struct sched_stage *st = NULL;
-    char id[SCHED_WORKER_MAX];
 
     fixture_open(f);
     f->sched.config.replicate = true;
     f->sched.config.freeze_ms = 5000;
     f->sched.config.first_ms = 60000;
     f->sched.config.respread_ms = 1000;
-    j = fixture_submit(f, fixture_smoke());
-    st = &j->stage[1];
-    for (int i = 0; i < workers; i++) {
-        snprintf(id, sizeof id, "w%d", i);
-        fixture_up(f, id, threads, 3, "c");
-    }
-    fixture_done(f, &j->stage[0].task[0], 1);
-    fixture_done(f, &st->task[0], 1);
-    assert_non_null(st->session);
+    st = fixture_train(f, workers, threads);
     assert_int_equal(st->session->hosts_n, workers);
     return st;
 }
