@@ -2,8 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "base/file.h"
-#include "json/json.h"
+#include "json/json_file.h"
 #include "model/bf16.h"
 #include "worker/session_inner.h"
 
@@ -21,20 +20,16 @@ int session_fetch(void *self, const char *digest, char *path, size_t cap, struct
 
 static int spec_fetch(struct session *s, struct err *e)
 {
-    struct buf text = BUF_INIT;
     cJSON *context = NULL;
     char path[4096];
     int rc;
 
     rc = session_fetch(s, s->open->context.hex, path, sizeof path, e);
     if (rc == 0)
-        rc = file_read(path, CONTEXT_BYTES_MAX, &text, e);
-    if (rc == 0)
-        rc = json_parse(text.data, text.len, JSON_LIMITS_FILE, &context, e);
+        rc = json_file_read(path, CONTEXT_BYTES_MAX, JSON_LIMITS_FILE, &context, e);
     if (rc == 0)
         rc = spec_from_json(json_get(context, "spec"), &s->spec, e);
     cJSON_Delete(context);
-    buf_free(&text);
     return rc != 0 ? err_wrap(e, "context of the session") : 0;
 }
 
