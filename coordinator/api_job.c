@@ -13,9 +13,8 @@
 #include "coordinator/job_id.h"
 #include "coordinator/sched_inner.h"
 
-/* ---- progress
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- progress -------------------------------------------------------------------------------- */
+
 struct amount {
     double done, total;
 };
@@ -162,9 +161,8 @@ static double seconds_since(uint64_t wall_ms)
     return wall_ms > 0 && now > wall_ms ? (double)(now - wall_ms) / 1000 : 0;
 }
 
-/* ---- why it waits
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- why it waits ---------------------------------------------------------------------------- */
+
 struct tally {
     int here, usable, hosts, busy, in_session, draining, suspect, other_class;
 };
@@ -337,9 +335,8 @@ static cJSON *reasons_json(const struct coordinator *c, const struct sched_job *
     return list;
 }
 
-/* ---- the object
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- the object ------------------------------------------------------------------------------ */
+
 static const char *state_text(const struct coordinator *c, enum run_state s)
 {
     return c->parked && !run_state_is_final(s) && s != RUN_PENDING && s != RUN_PAUSED ? "PARKED" : run_state_name(s);

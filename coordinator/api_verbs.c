@@ -89,9 +89,8 @@ static void on_resume(struct asked *q)
         simple(q, SCHED_RESUME);
 }
 
-/* ---- retry
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- retry ----------------------------------------------------------------------------------- */
+
 /* The one stage whose training goes on, or the one that the body names; -1 after answering. */
 static int stage_of(struct asked *q, const struct sched_job *j)
 {
@@ -182,9 +181,8 @@ static void on_retry(struct asked *q)
     answer(q);
 }
 
-/* ---- the table
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- the table ------------------------------------------------------------------------------- */
+
 static void perform(struct asked *q, enum verb verb)
 {
     static void (*const fn[VERBS])(struct asked *q) = {on_cancel, on_pause, on_resume, on_retry};

@@ -33,9 +33,8 @@
 #define ACTIONS_KEPT_MAX 16384
 #define QUICK_MS 100 /* tasks that take less are not a line of the log each */
 
-/* ---- storage
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- storage --------------------------------------------------------------------------------- */
+
 void coordinator_storage_failed(struct coordinator *c, const struct err *e)
 {
     if (e->code == ERR_NO_SPACE) {
@@ -170,9 +169,8 @@ uint64_t coordinator_job_id(struct coordinator *c)
     return id;
 }
 
-/* ---- one turn
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- one turn -------------------------------------------------------------------------------- */
+
 static void frames_take(struct coordinator *c)
 {
     for (int i = 0; i < FRAMES_PER_TURN; i++) {
@@ -343,9 +341,8 @@ int coordinator_run(struct coordinator *c, const volatile int *stop)
     return c->exit_code;
 }
 
-/* ---- opening
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- opening --------------------------------------------------------------------------------- */
+
 static int endpoint_write(struct coordinator *c, struct err *e)
 {
     char path[600];

@@ -79,9 +79,8 @@ static char *json_text(const cJSON *value)
     return buf_take(&b);
 }
 
-/* ---- opening
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- opening --------------------------------------------------------------------------------- */
+
 static int take_text(void *self, const struct db_row *row, struct err *e)
 {
     (void)e;
@@ -161,9 +160,8 @@ uint64_t journal_term(const struct journal *j)
     return j->term;
 }
 
-/* ---- rows
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- rows ------------------------------------------------------------------------------------ */
+
 static char *failure_text(const struct sched_failure *f)
 {
     cJSON *o = NULL;

@@ -90,9 +90,8 @@ static void failure_parse(const struct db_row *row, int column, struct sched_fai
     cJSON_Delete(o);
 }
 
-/* ---- jobs
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- jobs ------------------------------------------------------------------------------------ */
+
 static int job_build(const struct db_row *row, struct sched_job **out, struct err *e)
 {
     cJSON *spec_json = parse(row, 12), *resolved = parse(row, 13);
@@ -149,9 +148,8 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
     return 0;
 }
 
-/* ---- stages
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- stages ---------------------------------------------------------------------------------- */
+
 static void session_load(const struct db_row *row, int column, struct sched_session *ss)
 {
     cJSON *o = parse(row, column);
@@ -213,9 +211,8 @@ static int on_stage(void *self, const struct db_row *row, struct err *e)
     return 0;
 }
 
-/* ---- tasks
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- tasks ----------------------------------------------------------------------------------- */
+
 static void crashed_parse(struct sched_task *t, const char *text)
 {
     while (*text != '\0' && t->crashes < SCHED_CRASHES_MAX) {

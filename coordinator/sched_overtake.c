@@ -20,8 +20,7 @@
 #define SAID_FRESH_MS 1500 /* what hosts said they miss is believed for so long */
 #define PIECES_MAX 64      /* spans given out at once */
 
-/* ---- hung workers
- * -------------------------------------------------------------------------------------------- */
+/* ---- hung workers ---------------------------------------------------------------------------- */
 
 static uint32_t span_missing(const struct sched_open *o, struct tree_span span)
 {
@@ -87,8 +86,7 @@ void sched_workers_watch(struct sched *s, struct sched_actions *a)
     }
 }
 
-/* ---- slow steps
- * ---------------------------------------------------------------------------------------------- */
+/* ---- slow steps ------------------------------------------------------------------------------ */
 
 /* Until half of the workers were done with the last step: what a step takes without those that are
  * slow. -1: there are too few to tell. */
@@ -302,8 +300,7 @@ void sched_session_overtake(struct sched *s, struct sched_stage *st, struct sche
     sched_session_publish(s, st, a);
 }
 
-/* ---- slow ranges
- * --------------------------------------------------------------------------------------------- */
+/* ---- slow ranges ----------------------------------------------------------------------------- */
 
 /* Milliseconds until a range is done, at its pace so far; -1: it cannot be told. */
 static double time_left(const struct sched *s, const struct sched_task *t)

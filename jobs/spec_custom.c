@@ -13,7 +13,7 @@ static bool map_of(const struct node *n, int max, const char *what, const char *
     return false;
 }
 
-/* ---- data ----------------------------------------------------------------------------------------------------- */
+/* ---- data ------------------------------------------------------------------------------------ */
 
 static void data_defaults(struct data_spec *d)
 {
@@ -62,7 +62,7 @@ static cJSON *data_write(const struct spec *s, const void *at)
     return out;
 }
 
-/* ---- inputs --------------------------------------------------------------------------------------------------- */
+/* ---- inputs ---------------------------------------------------------------------------------- */
 
 static bool ref_is_good(const char *ref)
 {
@@ -130,7 +130,7 @@ static cJSON *inputs_write(const struct spec *s, const void *at)
     return out;
 }
 
-/* ---- base: {init: {...}, tokenizer: ...} ------------------------------------------------------------------------- */
+/* ---- base: {init: {...}, tokenizer: ...} ----------------------------------------------------- */
 
 static void base_read(struct spec *s, void *at, const struct node *n, const char *pointer,
                       struct spec_problems *p)
@@ -169,7 +169,7 @@ static cJSON *base_write(const struct spec *s, const void *at)
     return out;
 }
 
-/* ---- levels by attribute ----------------------------------------------------------------------------------------- */
+/* ---- levels by attribute --------------------------------------------------------------------- */
 
 /* Index of the attribute a key names, or -1 after a problem. */
 static int attr_of(const struct spec *s, const struct node *key, const char *pointer,
@@ -343,7 +343,7 @@ static cJSON *where_write(const struct spec *s, const void *at)
     return out;
 }
 
-/* ---- evaluate.models ----------------------------------------------------------------------------------------------- */
+/* ---- evaluate.models ------------------------------------------------------------------------- */
 
 static void models_read(struct spec *s, void *at, const struct node *given, const char *pointer,
                         struct spec_problems *p)
@@ -384,7 +384,7 @@ static cJSON *models_write(const struct spec *s, const void *at)
     return out;
 }
 
-/* ---- evaluate.figures ---------------------------------------------------------------------------------------------- */
+/* ---- evaluate.figures ------------------------------------------------------------------------ */
 
 static void figures_read(struct spec *s, void *at, const struct node *n, const char *pointer,
                          struct spec_problems *p)

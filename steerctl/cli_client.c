@@ -125,7 +125,7 @@ int cli_rediscover(struct cli_client *cl)
     return CLI_OK;
 }
 
-/* ---- one request -------------------------------------------------------------------------------------------------- */
+/* ---- one request ----------------------------------------------------------------------------- */
 
 static size_t on_bytes(char *bytes, size_t size, size_t n, void *self)
 {
@@ -222,7 +222,7 @@ bool cli_call(struct cli_client *cl, const char *method, const char *path, const
     return answered;
 }
 
-/* ---- what replies mean --------------------------------------------------------------------------------------------- */
+/* ---- what replies mean ----------------------------------------------------------------------- */
 
 static void errors_print(const cJSON *problem)
 {
@@ -304,7 +304,7 @@ int cli_reachable(struct cli_client *cl)
     return rc;
 }
 
-/* ---- names to ids -------------------------------------------------------------------------------------------------- */
+/* ---- names to ids ---------------------------------------------------------------------------- */
 
 static bool is_whole_id(const char *text)
 {

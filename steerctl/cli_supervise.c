@@ -44,7 +44,7 @@ static char *in_dir(const char *dir, const char *name)
     return mem_printf("%s/%s", dir, name);
 }
 
-/* ---- lock ------------------------------------------------------------------------------------------------------------- */
+/* ---- lock ------------------------------------------------------------------------------------ */
 
 /* -1: somebody else holds it. */
 static int lock_take(const char *dir, struct err *e)
@@ -123,7 +123,7 @@ static void state_write(const struct supervisor *s)
     free(path);
 }
 
-/* ---- children ---------------------------------------------------------------------------------------------------------- */
+/* ---- children -------------------------------------------------------------------------------- */
 
 /* Keeps the ports of the first start, so that nobody has to look for the coordinator again. */
 static void endpoint_remember(struct supervisor *s)

@@ -29,7 +29,8 @@ struct store { /* what dataset.arena points to */
     size_t conversations_cap, responses_cap;
 };
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
+
 static int floats_read(const cJSON *list, int n, float *out, const char *key, struct err *e)
 {
     const cJSON *item;
@@ -266,7 +267,8 @@ void dataset_response(const struct dataset *d, size_t i, size_t *conversation, u
     *turn = s->of_turn[i];
 }
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
+
 struct dataset_writer {
     char *dir;
     struct schema schema;

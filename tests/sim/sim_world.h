@@ -39,7 +39,8 @@ void sim_world_run(uint64_t seed, struct sim_results *out);
 /* What undisturbed jobs give; made once, before the first run. */
 void sim_world_references(void);
 
-/* ---- for the edges ---- */
+/* ---- for the edges --------------------------------------------------------------------------- */
+
 bool sim_world_coordinator_is_up(void);
 void sim_world_coordinator_crash(void); /* does not return */
 uint32_t sim_world_slowness(void);      /* of this machine, per cent */

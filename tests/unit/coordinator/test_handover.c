@@ -338,8 +338,8 @@ static void test_frozen_of_another_attempt_is_stale(void **state)
     fixture_close(&f);
 }
 
-/* ---- restarts: the row is written, and read into a session as a new process would
- * ----------------- */
+/* ---- restarts: the row is written, and read into a session as a new process would ------------ */
+
 static void restart(struct fixture *f, struct sched_stage *st)
 {
     while (f->sched.workers_n > 0) { /* the new process knows nobody */
@@ -469,7 +469,8 @@ static void test_after_a_restart_a_new_session_waits_for_its_workers(void **stat
     fixture_close(&f);
 }
 
-/* ---- gradients that are not finite, or contradict each other too late ------------------------- */
+/* ---- gradients that are not finite, or contradict each other too late ------------------------ */
+
 static void failed(struct fixture *f, struct sched_stage *st, const char *worker, int code,
                    const char *text)
 {
@@ -551,8 +552,8 @@ static void test_a_late_conflict_goes_back_and_names_both(void **state)
     fixture_close(&f);
 }
 
-/* ---- checkpoints that are damaged
- * ------------------------------------------------------------------------ */
+/* ---- checkpoints that are damaged ------------------------------------------------------------ */
+
 static void damaged(struct fixture *f, struct sched_stage *st, int code, const char *digest)
 {
     char text[200];

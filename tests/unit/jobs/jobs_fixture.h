@@ -203,8 +203,7 @@ static inline void world_output(struct world *w, const char *phase, struct datas
         fail_msg("%s", w->e.msg);
 }
 
-/* ---- models and data
- * ---------------------------------------------------------------------------------------------- */
+/* ---- models and data ------------------------------------------------------------------------- */
 
 /* curious (a class, 3 bins), quality (a scale 0..4), verbosity (words, 3 bins). */
 static inline struct schema fixture_schema(void)
