@@ -81,12 +81,11 @@ static void log_actions(const struct sched_actions *a)
             log_info(act->text, "job=%s stage=%s text=\"%s\"", job,
                      act->stage != NULL ? act->stage->name : "-", act->note);
         else
-            log_event(act->value < QUICK_MS && strcmp(act->text, "succeeded") == 0 ? LOG_DEBUG
-                                                                                   : LOG_INFO,
-                      "task.end",
-                      "job=%s task=%" PRIu64 " attempt=%" PRIu64
-                      " worker=%s outcome=%s wall_ms=%.0f",
-                      job, act->number, act->epoch, act->worker, act->text, act->value);
+            log_event(
+                act->value < QUICK_MS && strcmp(act->text, "succeeded") == 0 ? LOG_DEBUG : LOG_INFO,
+                "task.end",
+                "job=%s task=%" PRIu64 " attempt=%" PRIu64 " worker=%s outcome=%s wall_ms=%.0f",
+                job, act->number, act->epoch, act->worker, act->text, act->value);
     }
 }
 

@@ -353,8 +353,8 @@ int journal_load(struct journal *j, struct sched *s, struct err *e)
     struct load l = {.j = j, .s = s, .how = RUN};
     struct sched_actions broken = {0, 0, NULL};
     uint64_t max = 0;
-    int rc = db_query(j->db, e, on_found, &l, "SELECT id, state FROM jobs INDEXED BY jobs_by_state",
-                      "");
+    int rc =
+        db_query(j->db, e, on_found, &l, "SELECT id, state FROM jobs INDEXED BY jobs_by_state", "");
 
     if (l.n > 0)
         qsort(l.found, (size_t)l.n, sizeof *l.found, found_order);

@@ -544,8 +544,7 @@ static void on_reuse(struct sched *s, struct sched_event *ev, struct sched_actio
 
 void sched_init(struct sched *s, const struct sched_config *config)
 {
-    *s = (struct sched){
-        .config = *config, .next_task = 1, .next_session = 1, .open_stale = true};
+    *s = (struct sched){.config = *config, .next_task = 1, .next_session = 1, .open_stale = true};
     CHECK(config->plan != NULL && config->crash_limit <= SCHED_CRASHES_MAX);
 }
 

@@ -226,8 +226,7 @@ static int helpers(const struct sched *s, const struct sched_stage *st, const ch
         const struct sched_slot *own = sched_slot_of(ss, w->id);
 
         if (w->in != st || !sched_worker_usable(w) || sched_is_doubted(st->session, w->id) ||
-            (w->roles & SCHED_ROLE_COMPUTE) == 0 ||
-            strcmp(w->id, not_this) == 0 ||
+            (w->roles & SCHED_ROLE_COMPUTE) == 0 || strcmp(w->id, not_this) == 0 ||
             (own != NULL && span_missing(&ss->step, slot_span(own)) > 0))
             continue;
         for (uint32_t t = 0; t < w->threads && n < cap; t++)

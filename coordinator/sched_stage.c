@@ -481,7 +481,8 @@ void sched_stage_reuse(struct sched *s, struct sched_stage *st, cJSON *result,
 {
     if (st->state != RUN_STARTING || !st->reuse_asked || st->reuse_missed || st->phase_open)
         return;
-    if (result == NULL || !sched_class_join(s, st->job, cJSON_GetStringValue(json_get(result, "class")), a)) {
+    if (result == NULL ||
+        !sched_class_join(s, st->job, cJSON_GetStringValue(json_get(result, "class")), a)) {
         st->reuse_missed = true;
         return;
     }

@@ -184,7 +184,8 @@ int run_generate_rows(const struct run_task *t, const struct run_env *env, struc
     if (rc == 0) {
         replies = mem_zalloc(items.n + 1, sizeof(*replies));
         rc = run_decode(
-            &m, run_decode_weights(bootstrap ? &t->spec->bootstrap.decode : &t->spec->generate.decode),
+            &m,
+            run_decode_weights(bootstrap ? &t->spec->bootstrap.decode : &t->spec->generate.decode),
             bootstrap ? NULL : &t->spec->generate.stop, t->spec->seed, prompts, items.n, env,
             replies, &rates, e);
     }

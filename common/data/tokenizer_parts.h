@@ -74,11 +74,11 @@ struct tokenizer {
     int stages;
     int32_t *added; /* ids of added tokens, in order of adding */
     size_t added_n, added_cap;
-    uint32_t added_first[8];      /* set of first bytes of added tokens */
-    uint64_t serial;              /* of this process; names it in caches of threads */
+    uint32_t added_first[8]; /* set of first bytes of added tokens */
+    uint64_t serial;         /* of this process; names it in caches of threads */
     uint32_t *joins; /* byte-fallback: which characters a merge can join (tokenizer_fallback.c);
                         NULL: any */
-    bool tied_ranks;              /* two pieces share a score, which merges in a file cannot say */
+    bool tied_ranks; /* two pieces share a score, which merges in a file cannot say */
     char *source, *source_config; /* text of the tokenizer.json and tokenizer_config.json read; NULL
                                      if made */
 };

@@ -18,10 +18,32 @@
     X(stop_worker)                                                                                 \
     X(stop_coordinator)                                                                            \
     X(cut_control)                                                                                 \
-    X(cut_data) X(cut_one_way) X(flap) X(isolate) X(drain_signal) X(drain_api) X(join)             \
-        X(disk_full) X(slow) X(hang) X(drop) X(twice) X(late) X(reorder) X(commit_crash)           \
-            X(commit_error) X(failpoint) X(damage) X(task_fails) X(cancel) X(retry) X(pause)       \
-                X(client_loss) X(lie) X(foreign) X(flip)
+    X(cut_data)                                                                                    \
+    X(cut_one_way)                                                                                 \
+    X(flap)                                                                                        \
+    X(isolate)                                                                                     \
+    X(drain_signal)                                                                                \
+    X(drain_api)                                                                                   \
+    X(join)                                                                                        \
+    X(disk_full)                                                                                   \
+    X(slow)                                                                                        \
+    X(hang)                                                                                        \
+    X(drop)                                                                                        \
+    X(twice)                                                                                       \
+    X(late)                                                                                        \
+    X(reorder)                                                                                     \
+    X(commit_crash)                                                                                \
+    X(commit_error)                                                                                \
+    X(failpoint)                                                                                   \
+    X(damage)                                                                                      \
+    X(task_fails)                                                                                  \
+    X(cancel)                                                                                      \
+    X(retry)                                                                                       \
+    X(pause)                                                                                       \
+    X(client_loss)                                                                                 \
+    X(lie)                                                                                         \
+    X(foreign)                                                                                     \
+    X(flip)
 struct sim_results {
     uint64_t seed, hash, events, virtual_ms;
     char violation[600]; /* "" = none */

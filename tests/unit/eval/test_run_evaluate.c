@@ -235,7 +235,8 @@ static int execute(const char *kind, uint64_t begin, uint64_t end, const cJSON *
     char scratch[300];
     struct buf text = BUF_INIT;
     cJSON *context = cJSON_CreateObject();
-    struct run_env env = {NULL, scratch, store_fetch, store_publish, NULL, stop_wanted, &w.beats, NULL};
+    struct run_env env = {NULL, scratch,     store_fetch, store_publish,
+                          NULL, stop_wanted, &w.beats,    NULL};
     int rc;
 
     snprintf(scratch, sizeof scratch, "%s/scratch", w.dir);

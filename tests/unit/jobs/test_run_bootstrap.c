@@ -201,15 +201,14 @@ static void test_refusals_name_what_is_wrong(void **state)
     (void)state;
     unseen_combination(w, s);
     world_fails(w, s, "bootstrap.items", 0, 0, ERR_INVALID,
-                   "bootstrap.where: none of 96 kept training responses");
+                "bootstrap.where: none of 96 kept training responses");
     s->bootstrap.where_n = 1;
     s->bootstrap.where[0] = s->bootstrap.where[2];
     snprintf(s->schema.attr[2].name, SCHEMA_NAME_MAX,
              "length"); /* the spec names what the data does not have */
     snprintf(s->bootstrap.where[0].attr, SCHEMA_NAME_MAX, "length");
     snprintf(s->bootstrap.keep[0].attr, SCHEMA_NAME_MAX, "length");
-    world_fails(w, s, "bootstrap.items", 0, 0, ERR_INVALID,
-                   "the data has no attribute \"length\"");
+    world_fails(w, s, "bootstrap.items", 0, 0, ERR_INVALID, "the data has no attribute \"length\"");
     spec_free(s);
     s = fixture_spec(KIND_BOOTSTRAP, "model judge data");
     world_free(w);
@@ -223,7 +222,7 @@ static void test_refusals_name_what_is_wrong(void **state)
     world_phase(w, s, "bootstrap.score", 90, 40);
     s->bootstrap.keep[0] = (struct attr_where){"quality", CMP_EQ, 0};
     world_fails(w, s, "bootstrap.reduce", 0, 0, ERR_INVALID,
-                   "bootstrap.keep: none of 90 replies is left");
+                "bootstrap.keep: none of 90 replies is left");
     snprintf(path, sizeof(path), "%s/chat", w->dir); /* not annotated */
     cJSON_DeleteItemFromObjectCaseSensitive(w->inputs, "data");
     world_input(w, "data", path);

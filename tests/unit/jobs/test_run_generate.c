@@ -226,7 +226,7 @@ static void test_refusals_name_what_is_wrong(void **state)
     s->schema.attr[1].max = 8; /* the spec's scale is longer than the model's */
     s->schema.attr[1].levels = 9;
     world_fails(w, s, "generate.items", 0, 0, ERR_INVALID,
-                   "level 7 of attribute \"quality\", must be in 0..4");
+                "level 7 of attribute \"quality\", must be in 0..4");
     s->generate.sweep[1].levels.v[1] = 2;
     snprintf(s->generate.split, sizeof(s->generate.split), "train");
     s->generate.n = 1000;
@@ -237,7 +237,7 @@ static void test_refusals_name_what_is_wrong(void **state)
 
     w = policy_world(true);
     world_fails(w, s, "generate.items", 0, 0, ERR_INVALID,
-                   "the model has no attribute \"verbosity\"");
+                "the model has no attribute \"verbosity\"");
     world_free(w);
 
     w = world_new();

@@ -73,8 +73,11 @@ static void test_packing_what_is_rounded_loses_nothing(void **state)
 static void test_a_sum_does_not_depend_on_who_added_what(void **state)
 {
     static const struct tree_node ways[][5] = {
-        {{0, 0}, {0, 1}, {0, 2}, {0, 3}, {0, 4}}, {{1, 0}, {1, 1}, {0, 4}}, {{2, 0}, {2, 1}},
-        {{0, 4}, {0, 3}, {1, 0}, {0, 2}},         {{3, 0}},
+        {{0, 0}, {0, 1}, {0, 2}, {0, 3}, {0, 4}},
+        {{1, 0}, {1, 1}, {0, 4}},
+        {{2, 0}, {2, 1}},
+        {{0, 4}, {0, 3}, {1, 0}, {0, 2}},
+        {{3, 0}},
     };
     static const int counts[] = {5, 3, 2, 4, 1};
     float unit[5][8], first[8];
@@ -92,7 +95,8 @@ static void test_a_sum_does_not_depend_on_who_added_what(void **state)
             struct tree_span leaves = tree_leaves(5, ways[w][k]);
             float pair[2][8], sum[8];
             memcpy(sum, unit[leaves.begin], sizeof sum);
-            for (uint32_t u = leaves.begin + 1; u < leaves.end && leaves.end - leaves.begin <= 2; u++)
+            for (uint32_t u = leaves.begin + 1; u < leaves.end && leaves.end - leaves.begin <= 2;
+                 u++)
                 half_add(sum, unit[u], 8);
             if (leaves.end - leaves.begin >= 4) { /* two pairs, and the fifth above them */
                 memcpy(pair[0], unit[0], sizeof pair[0]);
