@@ -22,9 +22,9 @@
 #define FETCH_DEADLINE_MS 600000
 #define CONTEXT_BYTES_MAX ((size_t)16 << 20)
 #define NICE 5
-#define ENDED_MAX 32   /* outcomes are handed over together, but no more than so many */
-#define ENDED_MS 2     /* and not later than this after the first, while short tasks are waiting */
-#define QUICK_MS 20    /* tasks that take less are not a line of the log each */
+#define ENDED_MAX 32 /* outcomes are handed over together, but no more than so many */
+#define ENDED_MS 2   /* and not later than this after the first, while short tasks are waiting */
+#define QUICK_MS 20  /* tasks that take less are not a line of the log each */
 
 struct job {
     struct job *next;
@@ -33,7 +33,6 @@ struct job {
     const struct compute *on; /* the thread that runs it; NULL: queued */
     atomic_uint_fast64_t done, total;
     atomic_bool away; /* waits for an artefact, under that call's deadline */
-    uint64_t queued;  /* times that its pulse was taken before it ran */
     struct executor *x;
 };
 
@@ -169,7 +168,7 @@ static int context_run(struct job *j, const char *scratch, struct compute *on,
     const struct control *t = j->task;
     struct context *c = &on->context;
     const struct run_env env = {
-        j,           scratch, env_fetch, env_publish, env_progress, env_cancelled, &on->heartbeat,
+        j,         scratch, env_fetch, env_publish, env_progress, env_cancelled, &on->heartbeat,
         &c->parsed};
     struct run_result result = {NULL, NULL};
     int rc;
@@ -404,15 +403,18 @@ void executor_each(struct executor *x, struct pulse *pulse,
                               uint64_t total, uint64_t moved),
                    void *self)
 {
+    uint64_t any = 1; /* 0 would say that it is not known */
+
     pthread_mutex_lock(&x->lock);
     for (uint32_t i = 0; i < x->threads; i++) {
         const struct job *j = job_on(x, &x->compute[i]);
         pulse_thread_take(pulse, &x->compute[i].pulse, &x->compute[i].heartbeat,
                           j == NULL || atomic_load(&j->away));
+        any += x->compute[i].pulse.moved;
     }
     for (struct job *j = x->first; j != NULL; j = j->next)
         fn(self, j->task->task, j->task->epoch, atomic_load(&j->done), atomic_load(&j->total),
-           j->on != NULL ? j->on->pulse.moved : ++j->queued);
+           j->on != NULL ? j->on->pulse.moved : any);
     ended_give(x); /* of a thread that is at a longer task now */
     pthread_mutex_unlock(&x->lock);
 }

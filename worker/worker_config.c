@@ -24,7 +24,8 @@ const char worker_config_usage[] =
     "are enough of them\n"
     "                            (STEER_PIN; default off)\n"
     "  --roles LIST              compute, params or both (STEER_ROLES; default compute,params)\n"
-    "  --kernels NAME            matrix products by own or plain kernels (same bits) or openblas (another numerics class)\n"
+    "  --kernels NAME            matrix products by own or plain kernels (same bits) or openblas "
+    "(another numerics class)\n"
     "                            (STEER_KERNELS; default own)\n"
     "  --listen tcp://H:P        data socket for other workers (STEER_LISTEN; default "
     "tcp://127.0.0.1:0; port 0: any)\n"
@@ -98,10 +99,10 @@ static int pin_set(void *base, const char *option, const char *value, struct err
 static int kernels_set(void *base, const char *option, const char *value, struct err *e)
 {
     (void)base;
-    return gemm_kernels_set(value) ? 0
-                                   : err_set(e, ERR_INVALID,
-                                             "%s is \"%.40s\", must be own, plain or openblas",
-                                             option, value);
+    return gemm_kernels_set(value)
+               ? 0
+               : err_set(e, ERR_INVALID, "%s is \"%.40s\", must be own, plain or openblas", option,
+                         value);
 }
 
 #define AT(member)                                                                                 \

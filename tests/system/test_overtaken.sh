@@ -6,20 +6,12 @@ cd "$(dirname "$0")/../.." || exit 1
 spec=tests/system/bits.yaml
 . tests/lib/cluster.sh
 
-counter() { "$bin/steerctl" counters -o json 2>/dev/null | grep -oE "\"$1\": ?[0-9]+" | grep -oE '[0-9]+$'; }
-more_than() { # counter least
-    local n
-    n=$(counter "$1")
-    [ "${n:-0}" -gt "$2" ] || { echo "FAIL $1 is ${n:-unknown}, must be above $2"; failed=1; }
-}
-faulty() { # fault name [threads]
-    STEER_FAULT=$1 worker "$2" "${3:-1}"
-}
 hung_for() { # the longest time that a step took, in ms, by the log of the coordinator; until the job is over
     local from=$1
     echo $(($(date +%s%3N) - from))
 }
 
+first() {
 begin hung
 worker w1 1; worker w2 1; faulty worker.compute.hang:60 bad
 submit
@@ -40,7 +32,8 @@ submit
 for _ in $(seq 500); do grep -qs session.hung "$dir/coordinator.log" && break; sleep 0.05; done
 more_than overtaken 0
 finish one-thread-hung
-
+}
+second() {
 begin slow
 worker w1 1; worker w2 1; faulty worker.compute.slow:1:sleep=1500:every bad
 submit
@@ -55,7 +48,7 @@ finish slow
 rows_of() { "$bin/steerctl" status "$job" -o json | tr -d ' \n' | grep -oE '"outputs":\{"data":\["[0-9a-f]{64}' | head -1 | grep -oE '[0-9a-f]{64}'; }
 rows() { # scenario
     spec=tests/system/rows.yaml submit
-    "$bin/steerctl" wait "$job" --timeout 100 >>"$dir/steerctl.log" 2>&1 || { echo "FAIL $1: ended with $?"; failed=1; }
+    "$bin/steerctl" wait "$job" --timeout 40 >>"$dir/steerctl.log" 2>&1 || { echo "FAIL $1: ended with $?"; failed=1; }
     right=${right:-$(rows_of)}
     if [ -n "$right" ] && [ "$(rows_of)" = "$right" ]; then echo "ok   $1 ${right:0:12}"; else echo "FAIL $1: data $(rows_of), must be $right"; failed=1; fi
 }
@@ -75,4 +68,6 @@ rows rows-slow
 more_than overtaken 0
 more_than stale -1
 kill_all
+}
+halves
 exit $failed
