@@ -16,7 +16,8 @@
 #include "base/log.h"
 
 struct core {
-    int cpu, lock;
+    size_t cpu;
+    int lock;
 };
 
 struct cores {
@@ -25,12 +26,12 @@ struct cores {
 };
 
 /* A file that holds the lock, or -1. */
-static int core_lock(const char *dir, int cpu)
+static int core_lock(const char *dir, size_t cpu)
 {
     char path[512];
     int fd;
 
-    snprintf(path, sizeof path, "%s/steer-core-%u-%d", dir, (unsigned)geteuid(), cpu);
+    snprintf(path, sizeof path, "%s/steer-core-%u-%zu", dir, (unsigned)geteuid(), cpu);
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
         return fd;
@@ -47,7 +48,7 @@ struct cores *cores_claim(const char *dir, uint32_t threads)
     CPU_ZERO(&allowed);
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) /* more processors than a cpu_set_t */
         CPU_ZERO(&allowed);
-    for (int cpu = 0; cpu < CPU_SETSIZE && c->n < threads; cpu++) {
+    for (size_t cpu = 0; cpu < CPU_SETSIZE && c->n < threads; cpu++) {
         int lock = CPU_ISSET(cpu, &allowed) ? core_lock(dir, cpu) : -1;
 
         if (lock >= 0)
@@ -79,5 +80,5 @@ void cores_pin(const struct cores *c, uint32_t thread)
     CPU_SET(c->core[thread].cpu, &one);
     rc = pthread_setaffinity_np(pthread_self(), sizeof one, &one);
     if (rc != 0) /* the cpuset has changed meanwhile */
-        log_warn("cores.pin", "cpu=%d error=%s", c->core[thread].cpu, strerror(rc));
+        log_warn("cores.pin", "cpu=%zu error=%s", c->core[thread].cpu, strerror(rc));
 }

@@ -111,7 +111,7 @@ static void test_only_allowed_cores_are_taken(void **state)
 {
     cpu_set_t last, now;
     struct cores *c;
-    int cpu = CPU_SETSIZE - 1;
+    size_t cpu = CPU_SETSIZE - 1;
 
     (void)state;
     while (!CPU_ISSET(cpu, &before))
