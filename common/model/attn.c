@@ -29,9 +29,11 @@ struct pack {
     const unsigned char *wanted; /* [t] or NULL */
 };
 
+/* An odd number of tiles, which are a line of the cache each: with an even one the elements of a column would share few of
+ * its sets, with a power of two one. */
 static size_t tile_round(size_t n)
 {
-    return (n + TILE - 1) / TILE * TILE;
+    return ((n + TILE - 1) / TILE | 1) * TILE;
 }
 
 size_t attn_scratch(const struct attn_shape *s, size_t rows_max)
