@@ -21,11 +21,12 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "json/json.h"
+#include "json/json_file.h"
 #include "model/bf16.h"
 #include "model/gemm.h"
 #include "net/keys.h"
 #include "net/link.h"
+#include "worker/cores.h"
 #include "worker/duty.h"
 #include "worker/executor.h"
 #include "worker/fingerprint.h"
@@ -49,6 +50,7 @@ struct worker {
     struct ps_host *host;
     struct executor *executor;
     struct session *session;
+    struct cores *cores; /* NULL: compute threads are not pinned */
     struct duty duty;
     struct control *outbox; /* said of tasks, and waiting for more of the same: a chain */
     void *socket;
@@ -102,7 +104,6 @@ static int bytes_publish(void *self, const void *bytes, size_t len, struct diges
  * another port. */
 static int coordinator_find(const struct worker *w, char *out, size_t cap, struct err *e)
 {
-    struct buf text = BUF_INIT;
     cJSON *j = NULL;
     const char *control;
     int rc;
@@ -111,15 +112,12 @@ static int coordinator_find(const struct worker *w, char *out, size_t cap, struc
         snprintf(out, cap, "%s", w->config.coordinator);
         return 0;
     }
-    rc = file_read(w->paths.endpoint, 65536, &text, e);
-    if (rc == 0)
-        rc = json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, e);
+    rc = json_file_read(w->paths.endpoint, 65536, JSON_LIMITS_BODY, &j, e);
     if (rc == 0)
         rc = json_need_string(j, "control", &control, e);
     if (rc == 0)
         snprintf(out, cap, "%s", control);
     cJSON_Delete(j);
-    buf_free(&text);
     return rc;
 }
 
@@ -258,8 +256,11 @@ static void session_end(struct worker *w, uint64_t keep)
 
 static void session_begin(struct worker *w, const struct control *open)
 {
-    struct session_env env = {
-        .artifacts = w->artifacts, .host = w->host, .self = w, .says = on_outcome};
+    struct session_env env = {.artifacts = w->artifacts,
+                              .host = w->host,
+                              .self = w,
+                              .says = on_outcome,
+                              .cores = w->cores};
 
     session_end(w, open->from_attempt);
     memcpy(env.worker, w->id, sizeof env.worker);
@@ -579,9 +580,11 @@ static void endpoint_choose(struct worker *w, const char *bound)
 static int threads_open(struct worker *w, struct err *e)
 {
     const struct ps_host_env host_env = {w, bytes_publish, on_report, w->config.threads - 1};
-    const struct executor_env env = {w->artifacts, w->paths.scratch, w, on_outcome};
+    struct executor_env env = {w->artifacts, w->paths.scratch, NULL, w, on_outcome};
     char bound[WIRE_TEXT_MAX] = "";
 
+    if (w->config.pin)
+        env.cores = w->cores = cores_claim(CORES_DIR, w->config.threads);
     w->box = mailbox_new();
     if ((w->config.roles & ROLE_PARAMS) != 0) {
         int rc = ps_host_start(w->config.listen, NULL, &host_env, bound, sizeof bound, &w->host, e);
@@ -620,9 +623,9 @@ static int duty_open(struct worker *w, struct err *e)
     duty_init(&w->duty, hello);
     log_info("worker.start",
              "worker=%s name=%s threads=%u roles=%u data=%s blas=%s class=%.12s "
-             "bf16=%s bf16_class=%.12s",
+             "bf16=%s bf16_class=%.12s pinned=%d",
              w->id, w->config.name, w->config.threads, w->config.roles, w->endpoint, hello->blas,
-             fingerprint.hex, bf16_how_name(bf16_how()), bf16.hex);
+             fingerprint.hex, bf16_how_name(bf16_how()), bf16.hex, w->cores != NULL);
     control_free(hello);
     return 0;
 }
@@ -647,6 +650,7 @@ static void worker_close(struct worker *w)
     link_context_term();
     artifact_client_free(w->artifacts);
     blob_close(w->cache);
+    cores_free(w->cores);
     if (w->signal_fd >= 0)
         close(w->signal_fd);
     if (w->lock_fd >= 0)

@@ -17,13 +17,14 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "jobs/run.h"
+#include "worker/cores.h"
 
 #define FETCH_DEADLINE_MS 600000
 #define CONTEXT_BYTES_MAX ((size_t)16 << 20)
 #define NICE 5
-#define ENDED_MAX 32   /* outcomes are handed over together, but no more than so many */
-#define ENDED_MS 2     /* and not later than this after the first, while short tasks are waiting */
-#define QUICK_MS 20    /* tasks that take less are not a line of the log each */
+#define ENDED_MAX 32 /* outcomes are handed over together, but no more than so many */
+#define ENDED_MS 2   /* and not later than this after the first, while short tasks are waiting */
+#define QUICK_MS 20  /* tasks that take less are not a line of the log each */
 
 struct job {
     struct job *next;
@@ -167,7 +168,7 @@ static int context_run(struct job *j, const char *scratch, struct compute *on,
     const struct control *t = j->task;
     struct context *c = &on->context;
     const struct run_env env = {
-        j,           scratch, env_fetch, env_publish, env_progress, env_cancelled, &on->heartbeat,
+        j,         scratch, env_fetch, env_publish, env_progress, env_cancelled, &on->heartbeat,
         &c->parsed};
     struct run_result result = {NULL, NULL};
     int rc;
@@ -294,6 +295,7 @@ static void *compute_main(void *self)
     struct executor *x = c->x;
 
     executor_thread_lower();
+    cores_pin(x->env.cores, (uint32_t)(c - x->compute));
     pthread_mutex_lock(&x->lock);
     while (!x->stop) {
         struct job *j = x->next;

@@ -16,7 +16,8 @@
 
 struct executor_env {
     struct artifact_client *artifacts;
-    const char *scratch; /* directory; each task gets one of its own in it */
+    const char *scratch;       /* directory; each task gets one of its own in it */
+    const struct cores *cores; /* of the compute threads; NULL: not pinned */
     void *self;
     /* TASK_DONE or TASK_FAILED, given: a chain of those that ended shortly after one another. On a
      * compute thread, or in executor_each(). */

@@ -19,7 +19,8 @@ struct session_env {
     struct artifact_client *artifacts;
     struct ps_host *host; /* NULL: role params is not ours */
     char worker[WIRE_ID_MAX];
-    uint32_t threads; /* 0: role compute is not ours */
+    uint32_t threads;          /* 0: role compute is not ours */
+    const struct cores *cores; /* of the compute threads; NULL: not pinned; outlives them */
     void *self;
     void (*says)(void *self, struct control *message); /* SESSION_FAILED (given); on any thread */
 };

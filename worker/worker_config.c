@@ -20,8 +20,12 @@ const char worker_config_usage[] =
     "  --dir DIR                 this worker's own directory: id, cache, scratch "
     "(STEER_WORKER_DIR; default COORDINATOR-DIR/worker)\n"
     "  --threads N               compute threads, 1..256 (STEER_THREADS; default: processors)\n"
+    "  --pin auto|off            auto: every compute thread stays on a core that no other worker has, if there "
+    "are enough of them\n"
+    "                            (STEER_PIN; default off)\n"
     "  --roles LIST              compute, params or both (STEER_ROLES; default compute,params)\n"
-    "  --kernels NAME            matrix products by own or plain kernels (same bits) or openblas (another numerics class)\n"
+    "  --kernels NAME            matrix products by own or plain kernels (same bits) or openblas "
+    "(another numerics class)\n"
     "                            (STEER_KERNELS; default own)\n"
     "  --listen tcp://H:P        data socket for other workers (STEER_LISTEN; default "
     "tcp://127.0.0.1:0; port 0: any)\n"
@@ -81,14 +85,24 @@ static int bf16_set(void *base, const char *option, const char *value, struct er
     return 0;
 }
 
+static int pin_set(void *base, const char *option, const char *value, struct err *e)
+{
+    struct worker_config *c = base;
+
+    if (strcmp(value, "auto") != 0 && strcmp(value, "off") != 0)
+        return err_set(e, ERR_INVALID, "%s is \"%.40s\", must be auto or off", option, value);
+    c->pin = *value == 'a';
+    return 0;
+}
+
 /* Takes effect at once: nothing is computed before the options are read. */
 static int kernels_set(void *base, const char *option, const char *value, struct err *e)
 {
     (void)base;
-    return gemm_kernels_set(value) ? 0
-                                   : err_set(e, ERR_INVALID,
-                                             "%s is \"%.40s\", must be own, plain or openblas",
-                                             option, value);
+    return gemm_kernels_set(value)
+               ? 0
+               : err_set(e, ERR_INVALID, "%s is \"%.40s\", must be own, plain or openblas", option,
+                         value);
 }
 
 #define AT(member)                                                                                 \
@@ -99,6 +113,7 @@ static const struct setting settings[] = {
     {"--coordinator-dir", "STEER_DIR", SETTING_TEXT, AT(coordinator_dir), 0, 0, NULL},
     {"--dir", "STEER_WORKER_DIR", SETTING_TEXT, AT(dir), 0, 0, NULL},
     {"--threads", "STEER_THREADS", SETTING_NUMBER, AT(threads), 1, EXECUTOR_THREADS_MAX, NULL},
+    {"--pin", "STEER_PIN", SETTING_CUSTOM, 0, 0, 0, 0, pin_set},
     {"--roles", "STEER_ROLES", SETTING_CUSTOM, 0, 0, 0, 0, roles_set},
     {"--kernels", "STEER_KERNELS", SETTING_CUSTOM, 0, 0, 0, 0, kernels_set},
     {"--listen", "STEER_LISTEN", SETTING_ADDRESS, AT(listen), 0, 0, NULL},

@@ -20,6 +20,7 @@ struct worker_config {
     bool open_data;      /* data socket beyond loopback without a secret */
     enum bf16_how bf16;  /* at most, for jobs with numerics: bf16 */
     uint32_t threads;    /* compute threads */
+    bool pin;            /* each on a core of its own, where there are enough (worker/cores.h) */
     uint32_t roles;      /* ROLE_COMPUTE | ROLE_PARAMS */
     bool help, version;
 };

@@ -5,7 +5,7 @@
  * rounded up), so that a block of QB queries against TILE keys is 2 QB independent accumulators fed by broadcasts,
  * whatever D is. Sums over keys (out, dq) need the other orientation ([Tp][Dp], Dp = D rounded up) and broadcast
  * probabilities. dK and dV are kept transposed too and written back once per key/value head. QB divides TILE, so only
- * the last tile of a block crosses the diagonal and needs a mask. Rows that a block has too many are zero queries with
+ * the last tile of a block crosses the diagonal and needs a mask; where its second half lies beyond, half a tile will do. Rows that a block has too many are zero queries with
  * zero upstream gradient: they add exact zeros.
  */
 #include "model/attn.h"
@@ -29,9 +29,11 @@ struct pack {
     const unsigned char *wanted; /* [t] or NULL */
 };
 
+/* An odd number of tiles, which are a line of the cache each: with an even one the elements of a column would share few of
+ * its sets, with a power of two one. */
 static size_t tile_round(size_t n)
 {
-    return (n + TILE - 1) / TILE * TILE;
+    return ((n + TILE - 1) / TILE | 1) * TILE;
 }
 
 size_t attn_scratch(const struct attn_shape *s, size_t rows_max)
@@ -58,14 +60,37 @@ static void pack_init(struct pack *x, size_t d, size_t t, real *scratch)
     x->dout = x->q + QB * x->dp;
 }
 
-/* dst[d][tp] = src[t][d] transposed, zero beyond t. */
+VM_INLINE size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* dst[d][tp] = src[t][d] transposed, zero beyond t; in squares of vectors. */
 VM_INLINE void pack_columns(const struct pack *x, size_t d, const real *src, size_t ld, real *dst)
 {
-    for (size_t j = 0; j < x->t; j++)
-        for (size_t i = 0; i < d; i++)
-            dst[i * x->tp + j] = src[j * ld + i];
+    size_t end = vm_round(x->t);
+
+    for (size_t j = 0; j < end; j += VM_LANES)
+        for (size_t i = 0; i < d; i += VM_LANES) {
+            size_t rows = least(VM_LANES, x->t - j), columns = least(VM_LANES, d - i);
+            vreal v[VM_LANES];
+
+#pragma GCC unroll 8
+            for (size_t r = 0; r < VM_LANES; r++) {
+                const real *at = src + (j + r) * ld + i;
+
+                v[r] = r >= rows             ? vm_set(0)
+                       : columns == VM_LANES ? vm_load(at)
+                                             : vm_load_part(at, columns, 0);
+            }
+            vm_transpose(v);
+#pragma GCC unroll 8
+            for (size_t c = 0; c < VM_LANES; c++)
+                if (c < columns)
+                    vm_store(dst + (i + c) * x->tp + j, v[c]);
+        }
     for (size_t i = 0; i < d; i++)
-        memset(dst + i * x->tp + x->t, 0, (x->tp - x->t) * sizeof *dst);
+        memset(dst + i * x->tp + end, 0, (x->tp - end) * sizeof *dst);
 }
 
 /* dst[tp][dp] = src[t][d], zero beyond. */
@@ -83,52 +108,81 @@ VM_INLINE void pack_rows(const struct pack *x, size_t d, const real *src, size_t
 
 VM_INLINE void unpack_columns(const struct pack *x, size_t d, const real *src, real *dst, size_t ld)
 {
-    for (size_t j = 0; j < x->t; j++)
-        for (size_t i = 0; i < d; i++)
-            dst[j * ld + i] = src[i * x->tp + j];
+    for (size_t j = 0; j < x->t; j += VM_LANES)
+        for (size_t i = 0; i < d; i += VM_LANES) {
+            size_t rows = least(VM_LANES, x->t - j), columns = least(VM_LANES, d - i);
+            vreal v[VM_LANES];
+
+#pragma GCC unroll 8
+            for (size_t c = 0; c < VM_LANES; c++)
+                v[c] = c < columns ? vm_load(src + (i + c) * x->tp + j) : vm_set(0);
+            vm_transpose(v);
+#pragma GCC unroll 8
+            for (size_t r = 0; r < VM_LANES; r++) {
+                real *at = dst + (j + r) * ld + i;
+
+                if (r < rows && columns == VM_LANES)
+                    vm_store(at, v[r]);
+                else if (r < rows)
+                    vm_store_part(at, columns, v[r]);
+            }
+        }
 }
 
 /* dst[QB][d] = rows [0, n) of src times scale, zero beyond. */
 VM_INLINE void pack_block(size_t d, const real *src, size_t ld, size_t n, real scale, real *dst)
 {
-    for (size_t i = 0; i < QB; i++)
-        for (size_t c = 0; c < d; c++)
-            dst[i * d + c] = i < n ? src[i * ld + c] * scale : 0;
+    for (size_t i = 0; i < QB; i++) {
+        const real *from = src + i * ld;
+        real *to = dst + i * d;
+        size_t c = 0;
+
+        for (; c + VM_LANES <= d; c += VM_LANES)
+            vm_store(to + c, i < n ? vm_load(from + c) * scale : vm_set(0));
+        if (c < d)
+            vm_store_part(to + c, d - c,
+                          i < n ? vm_load_part(from + c, d - c, 0) * scale : vm_set(0));
+    }
 }
 
-/* acc[i][] = sum over d of q[i][d] * columns[d][j ..]. */
+/* acc[i][] = sum over d of q[i][d] * columns[d][j ..]; wide: vectors, 1 or 2. */
 VM_INLINE void tile_products(size_t d, size_t tp, const real *q, const real *columns,
-                             vreal acc[QB][2])
+                             vreal acc[QB][2], const size_t wide)
 {
     for (size_t i = 0; i < QB; i++)
         acc[i][0] = acc[i][1] = vm_set(0);
     for (size_t c = 0; c < d; c++) {
-        vreal a = vm_load(columns + c * tp), b = vm_load(columns + c * tp + VM_LANES);
+        vreal a = vm_load(columns + c * tp);
+        vreal b = wide > 1 ? vm_load(columns + c * tp + VM_LANES) : a;
 
         for (size_t i = 0; i < QB; i++) {
             vreal s = vm_set(q[i * d + c]);
 
             acc[i][0] = vm_fma(s, a, acc[i][0]);
-            acc[i][1] = vm_fma(s, b, acc[i][1]);
+            if (wide > 1)
+                acc[i][1] = vm_fma(s, b, acc[i][1]);
         }
     }
 }
 
 /* columns[d][j ..] += sum over i of a[i][] * rows[i][d]. */
-VM_INLINE void tile_outer(size_t d, size_t tp, vreal a[QB][2], const real *rows, real *columns)
+VM_INLINE void tile_outer(size_t d, size_t tp, vreal a[QB][2], const real *rows, real *columns,
+                          const size_t wide)
 {
     for (size_t c = 0; c < d; c++) {
         real *to = columns + c * tp;
-        vreal x = vm_load(to), y = vm_load(to + VM_LANES);
+        vreal x = vm_load(to), y = wide > 1 ? vm_load(to + VM_LANES) : x;
 
         for (size_t i = 0; i < QB; i++) {
             vreal s = vm_set(rows[i * d + c]);
 
             x = vm_fma(s, a[i][0], x);
-            y = vm_fma(s, a[i][1], y);
+            if (wide > 1)
+                y = vm_fma(s, a[i][1], y);
         }
         vm_store(to, x);
-        vm_store(to + VM_LANES, y);
+        if (wide > 1)
+            vm_store(to + VM_LANES, y);
     }
 }
 
@@ -176,9 +230,16 @@ VM_INLINE void block_sums(size_t dp, size_t tp, const real *weights, const real 
 VM_INLINE void block_store(const real *sums, size_t dp, size_t d, const real *factor, size_t n,
                            real *dst, size_t ld)
 {
-    for (size_t i = 0; i < n; i++)
-        for (size_t c = 0; c < d; c++)
-            dst[i * ld + c] = sums[i * dp + c] * factor[i];
+    for (size_t i = 0; i < n; i++) {
+        const real *from = sums + i * dp;
+        real *to = dst + i * ld;
+        size_t c = 0;
+
+        for (; c + VM_LANES <= d; c += VM_LANES)
+            vm_store(to + c, vm_load(from + c) * factor[i]);
+        if (c < d)
+            vm_store_part(to + c, d - c, vm_load(from + c) * factor[i]);
+    }
 }
 
 /* A block in which no row is wanted is left out. */
@@ -192,23 +253,35 @@ VM_INLINE bool block_wanted(const struct pack *x, size_t i0, size_t n)
 
 /* ---- forward ---- */
 
+VM_INLINE void forward_tile(const struct pack *x, size_t d, size_t j, size_t i0, bool diagonal,
+                            const size_t wide, vreal best[QB])
+{
+    vreal acc[QB][2];
+
+    tile_products(d, x->tp, x->q, x->kt + j, acc, wide);
+    if (diagonal)
+        tile_mask(acc, j, i0, (real)-INFINITY);
+    for (size_t i = 0; i < QB; i++)
+        for (size_t h = 0; h < wide; h++) {
+            vm_store(x->p + i * x->tp + j + h * VM_LANES, acc[i][h]);
+            best[i] = vm_max(acc[i][h], best[i]);
+        }
+}
+
 /* Scores of queries [i0, i0 + QB) against keys [0, end), into x->p; top gets each row's maximum. */
 VM_INLINE void forward_scores(const struct pack *x, size_t d, size_t i0, size_t end, real *top)
 {
-    vreal best[QB], acc[QB][2];
+    vreal best[QB];
+    size_t j = 0;
 
     for (size_t i = 0; i < QB; i++)
         best[i] = vm_set((real)-INFINITY);
-    for (size_t j = 0; j < end; j += TILE) {
-        tile_products(d, x->tp, x->q, x->kt + j, acc);
-        if (j + TILE == end)
-            tile_mask(acc, j, i0, (real)-INFINITY);
-        for (size_t i = 0; i < QB; i++) {
-            vm_store(x->p + i * x->tp + j, acc[i][0]);
-            vm_store(x->p + i * x->tp + j + VM_LANES, acc[i][1]);
-            best[i] = vm_max(acc[i][1], vm_max(acc[i][0], best[i]));
-        }
-    }
+    for (; j + TILE < end; j += TILE)
+        forward_tile(x, d, j, i0, false, 2, best);
+    if (j + TILE == end)
+        forward_tile(x, d, j, i0, true, 2, best);
+    else
+        forward_tile(x, d, j, i0, true, 1, best);
     for (size_t i = 0; i < QB; i++)
         top[i] = vm_max_lane(best[i]);
 }
@@ -235,7 +308,7 @@ VM_INLINE void forward_head(const struct pack *x, size_t d, const real *q, size_
                             real *out, size_t ldo, real *lse)
 {
     for (size_t i0 = 0; i0 < x->t; i0 += QB) {
-        size_t n = x->t - i0 < QB ? x->t - i0 : QB, end = tile_round(i0 + QB);
+        size_t n = least(QB, x->t - i0), end = vm_round(i0 + QB);
         real top[VM_LANES] = {0}, sum[VM_LANES], part[VM_LANES];
 
         for (size_t i = 0; i < VM_LANES; i++)
@@ -244,7 +317,7 @@ VM_INLINE void forward_head(const struct pack *x, size_t d, const real *q, size_
             continue;
         pack_block(d, q + i0 * ldq, ldq, n, scale, x->q);
         forward_scores(x, d, i0, end, top);
-        forward_exp(x, vm_round(i0 + QB), top, sum);
+        forward_exp(x, end, top, sum);
         vm_store(part, vm_load(top) + vm_log(vm_load(sum)));
         memcpy(lse + i0, part, n * sizeof *lse);
         block_sums(vm_round(d), x->tp, x->p, x->v, i0 + QB, x->dout);
@@ -283,26 +356,38 @@ VM_INLINE void forward_all(const struct attn_shape *s, size_t d, const struct at
 
 /* One tile of keys: p, then dV, then ds = p (dout . v - delta), then dK; ds stays in x->p for dq. */
 VM_INLINE void backward_tile(const struct pack *x, size_t d, size_t j, size_t i0, bool diagonal,
-                             const real *lse, const real *delta)
+                             const size_t wide, const real *lse, const real *delta)
 {
     vreal p[QB][2], ds[QB][2];
 
-    tile_products(d, x->tp, x->q, x->kt + j, p);
-    for (size_t i = 0; i < QB; i++) {
-        p[i][0] = vm_exp(p[i][0] - lse[i]);
-        p[i][1] = vm_exp(p[i][1] - lse[i]);
-    }
+    tile_products(d, x->tp, x->q, x->kt + j, p, wide);
+    for (size_t i = 0; i < QB; i++)
+        for (size_t h = 0; h < wide; h++)
+            p[i][h] = vm_exp(p[i][h] - lse[i]);
     if (diagonal)
         tile_mask(p, j, i0, 0);
-    tile_outer(d, x->tp, p, x->dout, x->dvt + j);
-    tile_products(d, x->tp, x->dout, x->vt + j, ds);
-    for (size_t i = 0; i < QB; i++) {
-        ds[i][0] = p[i][0] * (ds[i][0] - delta[i]);
-        ds[i][1] = p[i][1] * (ds[i][1] - delta[i]);
-        vm_store(x->p + i * x->tp + j, ds[i][0]);
-        vm_store(x->p + i * x->tp + j + VM_LANES, ds[i][1]);
-    }
-    tile_outer(d, x->tp, ds, x->q, x->dkt + j);
+    tile_outer(d, x->tp, p, x->dout, x->dvt + j, wide);
+    tile_products(d, x->tp, x->dout, x->vt + j, ds, wide);
+    for (size_t i = 0; i < QB; i++)
+        for (size_t h = 0; h < wide; h++) {
+            ds[i][h] = p[i][h] * (ds[i][h] - delta[i]);
+            vm_store(x->p + i * x->tp + j + h * VM_LANES, ds[i][h]);
+        }
+    tile_outer(d, x->tp, ds, x->q, x->dkt + j, wide);
+}
+
+/* Keys [0, end). */
+VM_INLINE void backward_tiles(const struct pack *x, size_t d, size_t i0, size_t end,
+                              const real *lse, const real *delta)
+{
+    size_t j = 0;
+
+    for (; j + TILE < end; j += TILE)
+        backward_tile(x, d, j, i0, false, 2, lse, delta);
+    if (j + TILE == end)
+        backward_tile(x, d, j, i0, true, 2, lse, delta);
+    else
+        backward_tile(x, d, j, i0, true, 1, lse, delta);
 }
 
 struct backward_rows {
@@ -315,7 +400,7 @@ struct backward_rows {
 VM_INLINE void backward_head(const struct pack *x, size_t d, const struct backward_rows *r)
 {
     for (size_t i0 = 0; i0 < x->t; i0 += QB) {
-        size_t n = x->t - i0 < QB ? x->t - i0 : QB, end = tile_round(i0 + QB);
+        size_t n = least(QB, x->t - i0), end = vm_round(i0 + QB);
         real lse[QB] = {0}, delta[QB] = {0}, factor[QB];
 
         if (!block_wanted(x, i0, n)) {
@@ -334,8 +419,7 @@ VM_INLINE void backward_head(const struct pack *x, size_t d, const struct backwa
             for (size_t c = 0; c < d; c++)
                 delta[i] += o[c] * g[c];
         }
-        for (size_t j = 0; j < end; j += TILE)
-            backward_tile(x, d, j, i0, j + TILE == end, lse, delta);
+        backward_tiles(x, d, i0, end, lse, delta);
         block_sums(vm_round(d), x->tp, x->p, x->k, i0 + QB, x->dout);
         block_store(x->dout, vm_round(d), d, factor, n, r->dq + i0 * r->ldq, r->ldq);
     }
@@ -382,6 +466,8 @@ void attn_forward(const struct attn_shape *s, const struct attn_rows *rows, cons
 {
     if (s->head_dim == 8)
         forward_all(s, 8, rows, qkv, out, lse, scratch);
+    else if (s->head_dim == 48)
+        forward_all(s, 48, rows, qkv, out, lse, scratch);
     else if (s->head_dim == 64)
         forward_all(s, 64, rows, qkv, out, lse, scratch);
     else
@@ -393,6 +479,8 @@ void attn_backward(const struct attn_shape *s, const struct attn_rows *rows, con
 {
     if (s->head_dim == 8)
         backward_all(s, 8, rows, qkv, out, lse, dout, dqkv, scratch);
+    else if (s->head_dim == 48)
+        backward_all(s, 48, rows, qkv, out, lse, dout, dqkv, scratch);
     else if (s->head_dim == 64)
         backward_all(s, 64, rows, qkv, out, lse, dout, dqkv, scratch);
     else

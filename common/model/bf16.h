@@ -17,7 +17,7 @@
 
 enum bf16_how {
     BF16_NONE,     /* neither: not x86, or no AVX2 and FMA */
-    BF16_SOFTWARE, /* AVX2 and FMA: about as fast as fp32 */
+    BF16_SOFTWARE, /* AVX2 and FMA: about 0.8 of the speed of fp32 */
     BF16_CPU       /* AVX512_BF16 */
 };
 

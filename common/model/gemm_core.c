@@ -7,20 +7,6 @@
 #define MR 6
 #define NR (2 * VM_LANES)
 
-/* x - 0 is x, also for -0, so that this is a broadcast and nothing else. */
-VM_INLINE vreal broadcast(real x)
-{
-    return x - (vreal){0};
-}
-
-VM_INLINE void put(real *c, size_t n, bool add, vreal v)
-{
-    if (n >= VM_LANES)
-        vm_store(c, add ? vm_load(c) + v : v);
-    else
-        vm_store_part(c, n, add ? vm_load_part(c, n, 0) + v : v);
-}
-
 VM_INLINE void tile_of(size_t k, const real *a, const real *b, real *c, size_t ldc, const size_t m,
                        size_t n, bool add)
 {
@@ -37,7 +23,7 @@ VM_INLINE void tile_of(size_t k, const real *a, const real *b, real *c, size_t l
 
 #pragma GCC unroll 6
         for (size_t i = 0; i < m; i++) {
-            vreal v = broadcast(a[p * MR + i]);
+            vreal v = vm_broadcast(a[p * MR + i]);
 
             low[i] = vm_fma(v, b0, low[i]);
             high[i] = vm_fma(v, b1, high[i]);
@@ -45,9 +31,9 @@ VM_INLINE void tile_of(size_t k, const real *a, const real *b, real *c, size_t l
     }
 #pragma GCC unroll 6
     for (size_t i = 0; i < m; i++) {
-        put(c + i * ldc, n, add, low[i]);
+        vm_put(c + i * ldc, n, add, low[i]);
         if (n > VM_LANES)
-            put(c + i * ldc + VM_LANES, n - VM_LANES, add, high[i]);
+            vm_put(c + i * ldc + VM_LANES, n - VM_LANES, add, high[i]);
     }
 }
 

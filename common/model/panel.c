@@ -35,27 +35,6 @@ void panel_pack(const real *w, size_t rows, size_t in, size_t at, real *packed)
     }
 }
 
-/* x - 0 is x, also for -0, so that this is a broadcast and nothing else. */
-VM_INLINE vreal broadcast(real x)
-{
-    return x - (vreal){0};
-}
-
-VM_INLINE void put(real *y, size_t cols, bool add, vreal low, vreal high)
-{
-    real part[PANEL_COLS];
-
-    if (cols >= PANEL_COLS) {
-        vm_store(y, add ? vm_load(y) + low : low);
-        vm_store(y + VM_LANES, add ? vm_load(y + VM_LANES) + high : high);
-        return;
-    }
-    vm_store(part, low);
-    vm_store(part + VM_LANES, high);
-    for (size_t j = 0; j < cols; j++)
-        y[j] = add ? y[j] + part[j] : part[j];
-}
-
 /* Weights to fetch meanwhile: a step on each k. */
 struct ahead {
     const char *at;
@@ -92,7 +71,7 @@ VM_INLINE void rows_times_panels(const struct product *p, size_t row, const real
             vreal w0 = vm_load(at), w1 = vm_load(at + VM_LANES);
 #pragma GCC unroll 6
             for (size_t r = 0; r < rows; r++) {
-                vreal v = broadcast(x[r * ldx + k]);
+                vreal v = vm_broadcast(x[r * ldx + k]);
                 low[r * wide + j] = vm_fma(v, w0, low[r * wide + j]);
                 high[r * wide + j] = vm_fma(v, w1, high[r * wide + j]);
             }
@@ -104,7 +83,10 @@ VM_INLINE void rows_times_panels(const struct product *p, size_t row, const real
 #pragma GCC unroll 4
         for (size_t j = 0; j < wide; j++) {
             size_t o = (panel + j) * PANEL_COLS;
-            put(y + o, p->out - o, p->add, low[r * wide + j], high[r * wide + j]);
+
+            vm_put(y + o, p->out - o, p->add, low[r * wide + j]);
+            if (p->out - o > VM_LANES)
+                vm_put(y + o + VM_LANES, p->out - o - VM_LANES, p->add, high[r * wide + j]);
         }
     }
 }

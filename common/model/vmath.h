@@ -10,6 +10,7 @@
 #ifndef MODEL_VMATH_H
 #define MODEL_VMATH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -61,7 +62,13 @@ VM_INLINE vreal vm_set(real x)
 /* Lanes of a where mask is all ones, of b where it is zero. */
 VM_INLINE vreal vm_select(vword mask, vreal a, vreal b)
 {
+#if defined(__AVX2__) && defined(REAL_DOUBLE)
+    return (vreal)_mm256_blendv_pd((__m256d)b, (__m256d)a, (__m256d)mask);
+#elif defined(__AVX2__)
+    return (vreal)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)mask);
+#else
     return (vreal)(((vword)a & mask) | ((vword)b & ~mask));
+#endif
 }
 
 /* Lanes below n are all ones. */
@@ -110,6 +117,21 @@ VM_INLINE void vm_store_part(real *p, size_t n, vreal v)
         p[i] = part[i];
 }
 
+/* vm_set() of what is in memory, in one instruction: x - 0 is x, also for -0. */
+VM_INLINE vreal vm_broadcast(real x)
+{
+    return x - (vreal){0};
+}
+
+/* The first n elements of p, at most a vector of them, are v, or v more. */
+VM_INLINE void vm_put(real *p, size_t n, bool add, vreal v)
+{
+    if (n >= VM_LANES)
+        vm_store(p, add ? vm_load(p) + v : v);
+    else
+        vm_store_part(p, n, add ? vm_load_part(p, n, 0) + v : v);
+}
+
 /* a * b + c, rounded once, on every machine. */
 VM_INLINE vreal vm_fma(vreal a, vreal b, vreal c)
 {
@@ -132,7 +154,13 @@ VM_INLINE vreal vm_fma(vreal a, vreal b, vreal c)
 /* A NaN in b stays; a NaN in a is kept too as long as a row's sum is looked at, because exp(NaN - m) is NaN. */
 VM_INLINE vreal vm_max(vreal a, vreal b)
 {
+#if defined(__AVX2__) && defined(REAL_DOUBLE)
+    return (vreal)_mm256_max_pd((__m256d)a, (__m256d)b); /* is a > b ? a : b */
+#elif defined(__AVX2__)
+    return (vreal)_mm256_max_ps((__m256)a, (__m256)b);
+#else
     return vm_select(a > b, a, b);
+#endif
 }
 
 /* x[i][j] and x[j][i] change places. */

@@ -123,7 +123,7 @@ static void unit_train(void *self, int thread)
                           j->work[thread], out);
 }
 
-#define TOGETHER_PARAMS_MIN ((size_t)1 << 25) /* worker/session.c */
+#define TOGETHER_PARAMS_MIN ((size_t)1 << 25) /* worker/session_compute.c */
 
 static void job_batch(struct job *j, int threads)
 {

@@ -144,9 +144,31 @@ static void test_beyond_loopback_a_secret_is_needed(void **state)
     unsetenv("STEER_TOKEN");
 }
 
+static void test_threads_are_pinned_when_asked(void **state)
+{
+    const char *bad[] = {"steer-worker", "--pin", "on", NULL};
+    const char *on[] = {"steer-worker", "--pin", "auto", NULL};
+    const char *off[] = {"steer-worker", NULL};
+    struct worker_config c;
+    struct err e;
+
+    (void)state;
+    assert_int_equal(parse(off, &c, &e), 0);
+    assert_false(c.pin);
+    assert_int_equal(parse(on, &c, &e), 0);
+    assert_true(c.pin);
+    setenv("STEER_PIN", "auto", 1);
+    assert_int_equal(parse(off, &c, &e), 0);
+    assert_true(c.pin);
+    unsetenv("STEER_PIN");
+    assert_int_equal(parse(bad, &c, &e), ERR_INVALID);
+    assert_non_null(strstr(e.msg, "\"on\", must be auto or off"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_threads_are_pinned_when_asked),
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_flags_win_over_the_environment),
         cmocka_unit_test(test_products_of_bfloat16_have_a_bound),
