@@ -230,10 +230,13 @@ static void *member_main(void *self)
 /* All threads work on the same units where a thread for each unit would leave some without, or would need memory for a
  * large gradient each. */
 #define TEAM_PARAMS_MIN ((size_t)1 << 25)
+#define TEAM_PARAMS_FEW_UNITS                                                                      \
+    ((size_t)1 << 22) /* an operation of a smaller model is not worth sharing */
 
 static uint32_t members_of(const struct session *s)
 {
-    bool team = s->task.params >= TEAM_PARAMS_MIN || s->task.units < s->env.threads;
+    bool few = s->task.units < s->env.threads;
+    bool team = s->task.params >= (few ? TEAM_PARAMS_FEW_UNITS : TEAM_PARAMS_MIN);
 
     return team ? 1 : s->env.threads;
 }
