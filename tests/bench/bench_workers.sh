@@ -12,11 +12,14 @@ spec=tests/bench/replicate.yaml
 question=${1:-workers} json=/dev/null
 [ "${2:-}" != --json ] || json=$3
 rounds=${ROUNDS:-3} steps=${STEPS:-6} turn=${TURN:-1}
-declare -A took=()
+declare -A took=() used=()
 median() { tr ' ' '\n' <<<"$1" | sed '/^$/d' | sort -n | awk '{v[NR] = $1} END {print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2}'; }
 
-run() { # name, workers, threads of each, more options of submit: milliseconds of a step in took[name], MiB in peak
-    local name=$1 n=$2 threads=$3 now known='' version first=0 from=0 until=0 begun
+# Of the workers of this run, milliseconds: unlike the time of a step it says the same on a machine that others use.
+cpu_ms() { for i in $(seq "$n"); do sed 's/.*) //' "/proc/${pid[w$i]}/stat"; done | awk -v hz="$(getconf CLK_TCK)" '{t += $12 + $13} END {printf "%d", t * 1000 / hz}'; }
+
+run() { # name, workers, threads of each, more options of submit: milliseconds of a step in took[name], of its processor time in used[name], MiB in peak
+    local name=$1 n=$2 threads=$3 now known='' version first=0 from=0 until=0 begun cpu
     shift 3
     begin "$name-$RANDOM"
     for i in $(seq "$n"); do worker "w$i" "$threads"; done
@@ -28,8 +31,8 @@ run() { # name, workers, threads of each, more options of submit: milliseconds o
         now=$(curl -s -m 40 "http://$http/v1/jobs/$job${known:+?since=$known&wait=5s}")
         [[ $now =~ \"state\":\"[A-Z]+\",\"version\":([0-9]+),\"workers\" ]] && known=${BASH_REMATCH[1]} || sleep 0.05
         version=$(grep -oE '"session":\{.*' <<<"$now" | grep -oE '"version":[0-9]+' | head -n 1 | grep -oE '[0-9]+')
-        if [ "${version:-0}" -ge 1 ] && [ "$from" -eq 0 ]; then first=$version from=$(date +%s%N); fi
-        if [ "${version:-0}" -ge $((steps - 1)) ] && [ "$until" -eq 0 ]; then until=$(date +%s%N); last=$version; fi
+        if [ "${version:-0}" -ge 1 ] && [ "$from" -eq 0 ]; then first=$version from=$(date +%s%N) cpu=$(cpu_ms); fi
+        if [ "${version:-0}" -ge $((steps - 1)) ] && [ "$until" -eq 0 ]; then until=$(date +%s%N) last=$version cpu=$(($(cpu_ms) - cpu)); fi
         grep -qE '"state":"(SUCCEEDED|FAILED|CANCELLED)"' <<<"$now" && [ "$until" -gt 0 ] && break
         [ "$question" = memory ] || [ "$until" -eq 0 ] || break
         [ $((SECONDS - begun)) -lt 170 ] || break
@@ -41,8 +44,10 @@ run() { # name, workers, threads of each, more options of submit: milliseconds o
     rm -rf "$dir"
     [ "$until" -gt 0 ] && [ "$last" -gt "$first" ] || { echo "FAIL $name did not train"; failed=1; return; }
     took[$name]+="$(((until - from) / 1000000 / (last - first))) "
-    echo "$name: $(((until - from) / 1000000 / (last - first))) ms a step, peak $peak MiB"
+    used[$name]+="$((cpu / (last - first))) "
+    echo "$name: $(((until - from) / 1000000 / (last - first))) ms a step, $((cpu / (last - first))) ms of processors, peak $peak MiB"
     write "${case[$name]}" ms $(((until - from) / 1000000 / (last - first)))
+    write "processor time of a ${case[$name]}" ms $((cpu / (last - first)))
 }
 write() { echo "{\"bench\":\"workers\",\"case\":\"$1\",\"unit\":\"$2\",\"median\":$3,\"min\":$3,\"max\":$3,\"runs\":1}" >>"$json"; }
 say() { echo "figure: $1: $2 $3 (bound $4)"; } # name, value, unit, bound
@@ -59,6 +64,8 @@ workers | wire)
     done
     x=$(median "${took[${a[0]}]:-0}") y=$(median "${took[${b[0]}]:-0}")
     say "${a[0]} against ${b[0]}: throughput, 15M, $x and $y ms a step" "$(awk -v a="$x" -v b="$y" 'BEGIN {printf "%.3f", b / a}')" ratio ">= 0.95"
+    x=$(median "${used[${a[0]}]:-0}") y=$(median "${used[${b[0]}]:-0}")
+    say "${a[0]} against ${b[0]}: processor time, 15M, $x and $y ms a step" "$(awk -v a="$x" -v b="$y" 'BEGIN {printf "%.3f", b / a}')" ratio none
     ;;
 memory)
     spec=tests/bench/memory.yaml
