@@ -64,7 +64,7 @@ cat <<EOF
 
 Written by \`make bench\` from its results, never by hand. The programs, the form of a figure and the peers: [tests/bench/README.md](../tests/bench/README.md).
 Ours and the peers run by turns in one run; a value is the median [least, most] of so many measurements. Speed of this kind of machine drifts by
-a third within minutes, so the ratios are what counts. Where others kept more than 5 % of the processor busy around a piece, the figure says so.
+a third within minutes, so the ratios are what counts. Where others used more than 5 % of the processors during a piece, the figure says so.
 
 | | |
 |---|---|
