@@ -32,7 +32,6 @@ struct job {
     const struct compute *on; /* the thread that runs it; NULL: queued */
     atomic_uint_fast64_t done, total;
     atomic_bool away; /* waits for an artefact, under that call's deadline */
-    uint64_t queued;  /* times that its pulse was taken before it ran */
     struct executor *x;
 };
 
@@ -402,15 +401,18 @@ void executor_each(struct executor *x, struct pulse *pulse,
                               uint64_t total, uint64_t moved),
                    void *self)
 {
+    uint64_t any = 1; /* 0 would say that it is not known */
+
     pthread_mutex_lock(&x->lock);
     for (uint32_t i = 0; i < x->threads; i++) {
         const struct job *j = job_on(x, &x->compute[i]);
         pulse_thread_take(pulse, &x->compute[i].pulse, &x->compute[i].heartbeat,
                           j == NULL || atomic_load(&j->away));
+        any += x->compute[i].pulse.moved;
     }
     for (struct job *j = x->first; j != NULL; j = j->next)
         fn(self, j->task->task, j->task->epoch, atomic_load(&j->done), atomic_load(&j->total),
-           j->on != NULL ? j->on->pulse.moved : ++j->queued);
+           j->on != NULL ? j->on->pulse.moved : any);
     ended_give(x); /* of a thread that is at a longer task now */
     pthread_mutex_unlock(&x->lock);
 }

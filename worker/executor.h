@@ -31,7 +31,8 @@ void executor_task(struct executor *x,
 /* A queued task is forgotten, a running one is told and ends in its own time. */
 void executor_cancel(struct executor *x, uint64_t task, uint64_t epoch);
 /* Takes the pulse of every thread, and calls fn for every task that is queued or running. moved
- * changes while the thread that runs the task moves, or waits for an artefact. */
+ * changes while the thread that runs the task moves, or waits for an artefact; of a queued task, while any thread does that
+ * it may get: behind threads that all hang it stands still. */
 void executor_each(struct executor *x, struct pulse *pulse,
                    void (*fn)(void *self, uint64_t task, uint64_t epoch, uint64_t done,
                               uint64_t total, uint64_t moved),

@@ -37,7 +37,7 @@ llama() {
     mkdir -p "$peers/llama-source" "$peers/llama"
     source=$(ls -d "$peers"/llama-source/*/vendor/llama.cpp 2>/dev/null | head -n 1)
     if [ -z "$source" ]; then
-        "$python" -m pip download -q --no-deps --no-build-isolation --no-binary :all: -d "$peers/llama-source" llama-cpp-python >"$peers/llama.log" 2>&1
+        "$python" -m pip download -q --no-deps --no-binary :all: -d "$peers/llama-source" llama-cpp-python >"$peers/llama.log" 2>&1
         ls "$peers"/llama-source/*.tar.gz >/dev/null 2>&1 || { lack llama.cpp "see $peers/llama.log"; return; }
         tar -xzf "$peers"/llama-source/*.tar.gz -C "$peers/llama-source"
         source=$(ls -d "$peers"/llama-source/*/vendor/llama.cpp | head -n 1)

@@ -80,6 +80,15 @@ kill_all() {
     for name in "${!pid[@]}"; do kill -CONT "${pid[$name]}" 2>/dev/null; kill -9 "${pid[$name]}" 2>/dev/null; wait "${pid[$name]}" 2>/dev/null; done
     pid=()
 }
+# Scenarios that mostly wait: the functions first and second at once, each with its own clusters. The last line of such a script.
+halves() {
+    if [ -n "${HALF:-}" ]; then "$HALF"; return; fi
+    { HALF=second "$0"; echo $? >"$top/second"; } &
+    disown # kill_all waits for whom it knows
+    first
+    until [ -s "$top/second" ]; do sleep 0.1; done
+    [ "$(cat "$top/second")" = 0 ] || failed=1
+}
 finish() { # name of the scenario [kept: the daemons go on]
     "$bin/steerctl" wait "$job" --timeout 120 >>"$dir/steerctl.log" 2>&1
     local rc=$?

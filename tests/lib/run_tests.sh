@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs test programs one after another and ends with one line: `N passed, N failed, N skipped`.
+# Runs tests and ends with one line: `N passed, N failed, N skipped`.
 # A program counts each cmocka test of its output; a script counts once (exit 77 = skipped, with its reason on the last line).
 # Every suite has a budget of seconds (tests/lib/budgets); what each used is printed at the end, and more than that is said loudly.
 # usage: run_tests.sh NAME PROGRAM...     a program may be written label:path
@@ -17,25 +17,32 @@ suite_of() { # item: its label; a script's own name; else the folder below tests
 name=$1
 shift
 passed=0 failed=0 skipped=0
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-for item in "$@"; do
-    program=${item#*:}
+work=$(mktemp -d)
+begun=$SECONDS
+trap 'rm -rf "$work"' EXIT
+trap 'jobs -rp | xargs -r kill; exit 1' INT TERM
+
+run_one() { # item: its output, then how it ended and how long it took, into files of its number
+    local start
     start=$(date +%s%N)
-    limit=600
-    timeout -k 10 "$limit" "$program" >"$log" 2>&1 </dev/null
-    rc=$?
-    took=$((($(date +%s%N) - start) / 1000000))
+    timeout -k 10 600 "${items[$1]#*:}" >"$work/$1.log" 2>&1 </dev/null
+    echo "$? $((($(date +%s%N) - start) / 1000000))" >"$work/$1.ended"
+    mv "$work/$1.ended" "$work/$1.end"
+}
+tell() { # item: what came out of it
+    local item=${items[$1]} log=$work/$1.log program rc took suite ok bad
+    program=${item#*:}
+    read -r rc took <"$work/$1.end"
     suite=$(suite_of "$item")
     used[$suite]=$((${used[$suite]:-0} + took))
     ok=$(grep -c '^\[       OK \]' "$log")
     bad=$(grep -c '^\[  FAILED  \] [a-z_0-9]*$' "$log")
-    if [ $rc -eq 0 ]; then
+    if [ "$rc" -eq 0 ]; then
         [ "$ok" -gt 0 ] || ok=1
         passed=$((passed + ok))
         printf 'ok    %-55s %4d tests %6d ms\n' "${program#"$PWD"/}" "$ok" "$took"
         grep -h '^figure:' "$log"
-    elif [ $rc -eq 77 ]; then
+    elif [ "$rc" -eq 77 ]; then
         skipped=$((skipped + 1))
         printf 'skip  %-55s %s\n' "${program#"$PWD"/}" "$(tail -n 1 "$log")"
     else
@@ -45,17 +52,30 @@ for item in "$@"; do
         printf 'FAIL  %-55s exit %d after %d ms\n' "${program#"$PWD"/}" "$rc" "$took"
         sed 's/^/      /' "$log" | tail -n 60
     fi
+}
+# Programs run as many at once as there are cores; scripts, which start daemons and watch clocks, one by one.
+items=("$@")
+for ((n = 0, told = 0; n < ${#items[@]}; n++)); do
+    case ${items[n]} in
+    *.sh) wait; run_one $n ;;
+    *)
+        [ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n
+        run_one $n &
+        ;;
+    esac
+    while [ -e "$work/$told.end" ]; do tell $((told++)); done
 done
-total=0 over=''
+wait
+while [ "$told" -lt "${#items[@]}" ]; do tell $((told++)); done
+over=''
 printf 'seconds used (budget):'
 for suite in $(printf '%s\n' "${!used[@]}" | sort); do
     budget=$(awk -v s="$suite" '$1 == s {print $2}' "$budgets")
     budget=${budget:-30}
-    total=$((total + used[$suite]))
     printf ' %s %d (%d)' "$suite" $(((used[$suite] + 999) / 1000)) "$budget"
     [ "${used[$suite]}" -le $((budget * 1000)) ] || over+=" $suite"
 done
-printf '; in all %d (1200)\n' $(((total + 999) / 1000))
+printf '; in all %d (1200)\n' $((SECONDS - begun))
 [ -z "$over" ] || echo "***** OVER BUDGET:$over *****"
 echo "$name:"
 if [ $skipped -gt 0 ]; then

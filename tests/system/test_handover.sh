@@ -80,13 +80,5 @@ scenario manifest-gone 2 60; kill_all
 rm -f "$(last_manifest)"
 everybody_back; finish "$name_of"; must_see session.fallback
 }
-if [ -z "${HALF:-}" ]; then
-    { HALF=second "$0"; echo $? >"$top/second"; } &
-    disown # kill_all waits for whom it knows
-    first
-    until [ -s "$top/second" ]; do sleep 0.1; done
-    [ "$(cat "$top/second")" = 0 ] || failed=1
-else
-    "$HALF"
-fi
+halves
 exit $failed

@@ -20,6 +20,7 @@ hung_for() { # the longest time that a step took, in ms, by the log of the coord
     echo $(($(date +%s%3N) - from))
 }
 
+first() {
 begin hung
 worker w1 1; worker w2 1; faulty worker.compute.hang:60 bad
 submit
@@ -40,7 +41,8 @@ submit
 for _ in $(seq 500); do grep -qs session.hung "$dir/coordinator.log" && break; sleep 0.05; done
 more_than overtaken 0
 finish one-thread-hung
-
+}
+second() {
 begin slow
 worker w1 1; worker w2 1; faulty worker.compute.slow:1:sleep=1500:every bad
 submit
@@ -55,7 +57,7 @@ finish slow
 rows_of() { "$bin/steerctl" status "$job" -o json | tr -d ' \n' | grep -oE '"outputs":\{"data":\["[0-9a-f]{64}' | head -1 | grep -oE '[0-9a-f]{64}'; }
 rows() { # scenario
     spec=tests/system/rows.yaml submit
-    "$bin/steerctl" wait "$job" --timeout 100 >>"$dir/steerctl.log" 2>&1 || { echo "FAIL $1: ended with $?"; failed=1; }
+    "$bin/steerctl" wait "$job" --timeout 40 >>"$dir/steerctl.log" 2>&1 || { echo "FAIL $1: ended with $?"; failed=1; }
     right=${right:-$(rows_of)}
     if [ -n "$right" ] && [ "$(rows_of)" = "$right" ]; then echo "ok   $1 ${right:0:12}"; else echo "FAIL $1: data $(rows_of), must be $right"; failed=1; fi
 }
@@ -75,4 +77,6 @@ rows rows-slow
 more_than overtaken 0
 more_than stale -1
 kill_all
+}
+halves
 exit $failed
