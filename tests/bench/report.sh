@@ -141,6 +141,8 @@ grep '"bench":"plan"' "$merged" | while read -r l; do
     echo "| $(case_of "$l") | $(field "$l" median) ms | $(field "$l" value) ms, $(field "$l" name) | $r | $(awk -v r="$r" 'BEGIN {print (r > 0.8 && r < 1.2 ? "held" : "**missed**")}') |"
 done
 grep -q '"bench":"plan"' "$merged" || echo "| - | not measured | - | - | - |"
+l=$(line 'raw connection through a link of .*')
+[ -z "$l" ] || { echo; echo "$(case_of "$l"): $(tell "$l")$(awk -v r="$(field "$l" ratio)" 'BEGIN {if (r < 0.9) print "; the link is not reached here, so nothing is measured on it"}')."; }
 echo
 echo "## Every figure of the run"
 echo
