@@ -188,8 +188,8 @@ void scale_predict(const struct scale_measured *m, const struct scale_plan *p,
     out->part_s[SCALE_COMPUTE] = s.most * unit_s;
     hidden = unit_s * m->backward;
     push_s = out->push_bytes / rate;
-    /* Of the push, the early share may travel while the backward runs; but who computes on all cores
-     * pays for its encryption, out and in. */
+    /* Of the push, the early share may travel while the backward runs, and of the pull the later share while the forward does; but who
+     * computes on all cores pays for the encryption of both, out and in. */
     push_s -= push_s * m->early < hidden ? push_s * m->early : hidden;
     if (l->encrypted)
         push_s = larger(push_s, 2.0 * out->push_bytes / m->crypt_bytes_s / p->threads);
@@ -199,8 +199,11 @@ void scale_predict(const struct scale_measured *m, const struct scale_plan *p,
     out->part_s[SCALE_FOLD] = larger(0, fold_s - push_s);
     out->part_s[SCALE_APPLY] = (double)m->params * s.share * (copies ? 2 : 1) / m->apply_params_s;
     pull_s = out->pull_bytes / rate;
-    ahead = unit_s * m->forward; /* the last layers may come while the first compute */
-    out->part_s[SCALE_PULL] = pull_s - (pull_s * m->later < ahead ? pull_s * m->later : ahead);
+    ahead = unit_s * m->forward;
+    pull_s -= pull_s * m->later < ahead ? pull_s * m->later : ahead;
+    if (l->encrypted)
+        pull_s = larger(pull_s, 2.0 * out->pull_bytes / m->crypt_bytes_s / p->threads);
+    out->part_s[SCALE_PULL] = pull_s;
     out->part_s[SCALE_REPLICA] = copies ? bytes * s.share / rate : 0;
     out->part_s[SCALE_LATENCY] = p->workers > 1
                                      ? l->latency_s * (WAITS + (copies ? WAITS_REPLICA : 0)) +
