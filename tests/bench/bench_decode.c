@@ -125,7 +125,7 @@ static double padded_tokens_per_s(struct decoder *x, const float *params, int ro
 static void bench_slots(const char *name, const struct dims *d, const float *params, int slots,
                         int rows)
 {
-    enum { CONTINUOUS, STATIC, PADDED, WAYS, RUNS = 5 };
+    enum { CONTINUOUS, STATIC, PADDED, WAYS, RUNS = 3 };
     static const char *const way[] = {"continuous", "static batches, rows that ended cost nothing",
                                       "static batches, computed to the end of the longest row"};
     struct decoder *x = decoder_new(d, slots, 256, DECODE_FP32);
@@ -529,7 +529,7 @@ int main(int argc, char **argv)
     if (is_wanted(argc, argv, "panel"))
         bench_panels();
     for (size_t i = 0; i < 2 && is_wanted(argc, argv, "slots"); i++)
-        bench_slots("260K", &d, stories, slots[i], ROWS);
+        bench_slots("260K", &d, stories, slots[i], ROWS / 2);
     if (is_wanted(argc, argv, "int8"))
         bench_int8(&d, stories);
     two = argc > 1 && is_wanted(argc, argv, "stream2");

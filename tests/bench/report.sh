@@ -126,9 +126,9 @@ for t in "stories260K, English" "gpt2, English" "gpt2, many scripts"; do
 done
 pair "growth: a step of stub workers that sleep 50 ms, 1 against 32" "flat, printed" "" "step of 1 stub worker that.*" "step of 32 stub workers that.*"
 pair "growth: coordinator's time a task, 100 jobs queued against 100,000" "flat, printed" "" "coordinator's time a task, 100 jobs.*" "coordinator's time a task, 100000 jobs.*"
-pair "cost of leases: 600 s against the default" "<= 1.10, so >= 0.91" 0.91 "$eight, 2 workers, lease-600s" "$eight, 2 workers, lease-default"
-pair "cost of copies: none against one" "<= 1.10, so >= 0.91" 0.91 "$eight, 2 workers, replicate-0" "$eight, 2 workers, replicate-1"
-pair "wire in bf16, 2 workers of one machine: fp32 against bf16" "printed" "" "$eight, .* wire fp32" "$eight, .* wire bf16"
+pair "cost of leases: 600 s against the default" "<= 1.10, so >= 0.91" 0.91 "$eight, 2 workers x 1 thread, leases of 600 s" "$eight, 2 workers x 1 thread"
+pair "cost of copies: none against one" "<= 1.10, so >= 0.91" 0.91 "$eight, 2 workers x 1 thread, no copy" "$eight, 2 workers x 1 thread"
+pair "wire in bf16, 2 workers of one machine: fp32 against bf16" "printed" "" "$eight, 2 workers x 1 thread" "$eight, 2 workers x 1 thread, wire bf16"
 echo
 echo "## The scaling model"
 echo
