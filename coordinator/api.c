@@ -59,8 +59,8 @@ void api_time(cJSON *o, const char *key, uint64_t wall_ms)
     cJSON_AddStringToObject(o, key, text);
 }
 
-/* ---- query strings
- * ---------------------------------------------------------------------------------------------- */
+/* ---- query strings --------------------------------------------------------------------------- */
+
 static int hex_of(char c)
 {
     return c >= '0' && c <= '9'   ? c - '0'
@@ -117,9 +117,8 @@ int64_t api_query_int(const struct api_request *q, const char *name, int64_t min
     return v < min ? min : v > max ? max : v;
 }
 
-/* ---- long polls
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- long polls ------------------------------------------------------------------------------ */
+
 /* "30s", "500ms", "2m" or seconds. */
 static uint64_t duration_ms(const char *text)
 {
@@ -186,9 +185,8 @@ static void on_job(struct coordinator *c, const struct api_request *q, const str
     }
 }
 
-/* ---- routes
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- routes ---------------------------------------------------------------------------------- */
+
 static void on_info(struct coordinator *c, struct api_response *r)
 {
     cJSON *o = cJSON_CreateObject(), *counted = NULL;
@@ -342,9 +340,8 @@ static void under_workers(struct coordinator *c, const struct api_request *q,
     }
 }
 
-/* ---- Prometheus
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- Prometheus ------------------------------------------------------------------------------ */
+
 static void metric(struct buf *b, const char *name, const char *type, const char *help)
 {
     buf_printf(b, "# HELP steer_%s %s\n# TYPE steer_%s %s\n", name, help, name, type);

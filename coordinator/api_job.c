@@ -13,9 +13,8 @@
 #include "coordinator/job_id.h"
 #include "coordinator/sched_inner.h"
 
-/* ---- progress
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- progress -------------------------------------------------------------------------------- */
+
 struct amount {
     double done, total;
 };
@@ -162,9 +161,8 @@ static double seconds_since(uint64_t wall_ms)
     return wall_ms > 0 && now > wall_ms ? (double)(now - wall_ms) / 1000 : 0;
 }
 
-/* ---- why it waits
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- why it waits ---------------------------------------------------------------------------- */
+
 struct tally {
     int here, usable, hosts, busy, in_session, draining, suspect, other_class;
 };
@@ -229,11 +227,12 @@ static void reason_workers(const struct coordinator *c, const struct sched_job *
     else if (st->phase.type == PHASE_SESSION && t.hosts == 0)
         snprintf(hint, sizeof hint, "training needs a worker with role params");
     else if (t.other_class == t.here)
-        snprintf(hint, sizeof hint, "%s",
-                 j->bf16 && !j->class_bound
-                     ? "numerics: bf16 needs workers with AVX512_BF16, or with AVX2 and FMA, that "
-                       "were started without --bf16 off"
-                     : "the job began on CPUs whose arithmetic differs; start a worker on one of those");
+        snprintf(
+            hint, sizeof hint, "%s",
+            j->bf16 && !j->class_bound
+                ? "numerics: bf16 needs workers with AVX512_BF16, or with AVX2 and FMA, that "
+                  "were started without --bf16 off"
+                : "the job began on CPUs whose arithmetic differs; start a worker on one of those");
     reason = reason_add(list, "WaitingForWorkers", "capacity", t.here == 0 ? "admin" : "wait",
                         message, hint);
     details = cJSON_AddObjectToObject(reason, "details");
@@ -337,12 +336,13 @@ static cJSON *reasons_json(const struct coordinator *c, const struct sched_job *
     return list;
 }
 
-/* ---- the object
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- the object ------------------------------------------------------------------------------ */
+
 static const char *state_text(const struct coordinator *c, enum run_state s)
 {
-    return c->parked && !run_state_is_final(s) && s != RUN_PENDING && s != RUN_PAUSED ? "PARKED" : run_state_name(s);
+    return c->parked && !run_state_is_final(s) && s != RUN_PENDING && s != RUN_PAUSED
+               ? "PARKED"
+               : run_state_name(s);
 }
 
 static void text_or_null(cJSON *o, const char *key, const char *text)
@@ -541,8 +541,8 @@ static int workers_active(const struct coordinator *c, const struct sched_job *j
 
 static void links_add(cJSON *o, const char *id)
 {
-    static const char *const names[] = {"spec", "tasks", "events", "series",
-                                        "logs", "cancel", "pause",  "resume", "retry"};
+    static const char *const names[] = {"spec",   "tasks", "events", "series", "logs",
+                                        "cancel", "pause", "resume", "retry"};
     cJSON *links = cJSON_AddObjectToObject(o, "links");
     char path[64];
 
@@ -597,9 +597,9 @@ cJSON *api_job(struct coordinator *c, const struct sched_job *j, bool full)
     cJSON_AddStringToObject(o, "kind", job_kind_name(j->kind));
     cJSON_AddStringToObject(o, "state", state_text(c, j->state));
     text_or_null(o, "reason",
-                 c->parked && !run_state_is_final(j->state)                          ? "DiskFull"
+                 c->parked && !run_state_is_final(j->state)                        ? "DiskFull"
                  : j->state == RUN_PENDING && !j->admitted && j->reason[0] == '\0' ? "Queued"
-                                                                                     : j->reason);
+                                                                                   : j->reason);
     cJSON_AddItemToObject(o, "reasons", reasons_json(c, j, full));
     api_time(o, "created_at", j->created_wall_ms);
     api_time(o, "started_at", j->started_wall_ms);

@@ -41,9 +41,8 @@ static void submission_fini(struct submission *s)
     buf_free(&s->spec_text);
 }
 
-/* ---- the body
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- the body -------------------------------------------------------------------------------- */
+
 static int files_take(struct submission *s, const cJSON *files)
 {
     const cJSON *f = NULL;
@@ -94,9 +93,8 @@ static int body_take(struct submission *s, const struct api_request *q)
     return files_take(s, json_get(s->body, "files"));
 }
 
-/* ---- references
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- references ------------------------------------------------------------------------------ */
+
 /* job:ID[/[outputs.]NAME]: the output of the job's last stage that has it; in a pipeline NAME may be
  * "stage/name", or a stage, whose default output is meant. */
 static const struct sched_stage *job_output(const struct sched_job *j, const char *output,
@@ -164,9 +162,8 @@ static void on_ref(void *self, const char *ref)
         s->rc = err_set(&s->e, ERR_NOT_FOUND, "%s: not in the store", ref);
 }
 
-/* ---- answers
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- answers --------------------------------------------------------------------------------- */
+
 static cJSON *problem_json(const char *pointer, int line, int column, const char *code,
                            const char *text)
 {
@@ -225,9 +222,8 @@ static int spec_take(struct submission *s, struct api_response *r)
     return 0;
 }
 
-/* ---- the plan
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- the plan -------------------------------------------------------------------------------- */
+
 static void plan_stage(const struct sched_job *j, int i, cJSON *stages, struct buf *text)
 {
     const struct expand_stage *x = &j->expansion->stage[i];
@@ -275,9 +271,8 @@ static void answer_plan(const struct sched_job *j, struct api_response *r)
     api_json(r, 200, o);
 }
 
-/* ---- submitting
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- submitting ------------------------------------------------------------------------------ */
+
 /* true: answered already, by an earlier submit or with a conflict. */
 static bool key_known(struct coordinator *c, const struct api_request *q, const struct digest *body,
                       struct api_response *r)

@@ -89,9 +89,8 @@ static void on_resume(struct asked *q)
         simple(q, SCHED_RESUME);
 }
 
-/* ---- retry
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- retry ----------------------------------------------------------------------------------- */
+
 /* The one stage whose training goes on, or the one that the body names; -1 after answering. */
 static int stage_of(struct asked *q, const struct sched_job *j)
 {
@@ -154,8 +153,9 @@ static void on_retry(struct asked *q)
     int rc = 0;
 
     if (!run_state_is_final(q->state)) {
-        refuse(q, q->state == RUN_PAUSED ? "steerctl resume lets it go on"
-                                         : "only a job that failed or was cancelled can be retried");
+        refuse(q, q->state == RUN_PAUSED
+                      ? "steerctl resume lets it go on"
+                      : "only a job that failed or was cancelled can be retried");
         return;
     }
     if (q->state == RUN_SUCCEEDED) {
@@ -164,7 +164,8 @@ static void on_retry(struct asked *q)
     }
     if (from != NULL && (!cJSON_IsNumber(from) || from->valuedouble < 0 ||
                          from->valuedouble > 1e15 || json_int_or(q->body, "from", -1) < 0)) {
-        api_problem(q->r, 400, "invalid_body", "from must be the version of a checkpoint, 0 or more");
+        api_problem(q->r, 400, "invalid_body",
+                    "from must be the version of a checkpoint, 0 or more");
         return;
     }
     rc = journal_load_job(q->c->journal, &q->c->sched, q->id, true, &ev.job, &e);
@@ -182,17 +183,15 @@ static void on_retry(struct asked *q)
     answer(q);
 }
 
-/* ---- the table
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- the table ------------------------------------------------------------------------------- */
+
 static void perform(struct asked *q, enum verb verb)
 {
-    static void (*const fn[VERBS])(struct asked *q) = {on_cancel, on_pause, on_resume, on_retry};
+    static void (*const fn[VERBS])(struct asked * q) = {on_cancel, on_pause, on_resume, on_retry};
 
     if (q->c->parked || !coordinator_flush(q->c)) {
-        api_problem(
-            q->r, 507, "disk_full",
-            "the coordinator's disk is full: nothing can be changed until there is space");
+        api_problem(q->r, 507, "disk_full",
+                    "the coordinator's disk is full: nothing can be changed until there is space");
         return;
     }
     sched_collect(&q->c->sched); /* nothing is pending: a job that is over is in the journal only */

@@ -33,9 +33,8 @@
 #define ACTIONS_KEPT_MAX 16384
 #define QUICK_MS 100 /* tasks that take less are not a line of the log each */
 
-/* ---- storage
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- storage --------------------------------------------------------------------------------- */
+
 void coordinator_storage_failed(struct coordinator *c, const struct err *e)
 {
     if (e->code == ERR_NO_SPACE) {
@@ -82,12 +81,11 @@ static void log_actions(const struct sched_actions *a)
             log_info(act->text, "job=%s stage=%s text=\"%s\"", job,
                      act->stage != NULL ? act->stage->name : "-", act->note);
         else
-            log_event(act->value < QUICK_MS && strcmp(act->text, "succeeded") == 0 ? LOG_DEBUG
-                                                                                   : LOG_INFO,
-                      "task.end",
-                      "job=%s task=%" PRIu64 " attempt=%" PRIu64
-                      " worker=%s outcome=%s wall_ms=%.0f",
-                      job, act->number, act->epoch, act->worker, act->text, act->value);
+            log_event(
+                act->value < QUICK_MS && strcmp(act->text, "succeeded") == 0 ? LOG_DEBUG : LOG_INFO,
+                "task.end",
+                "job=%s task=%" PRIu64 " attempt=%" PRIu64 " worker=%s outcome=%s wall_ms=%.0f",
+                job, act->number, act->epoch, act->worker, act->text, act->value);
     }
 }
 
@@ -170,9 +168,8 @@ uint64_t coordinator_job_id(struct coordinator *c)
     return id;
 }
 
-/* ---- one turn
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- one turn -------------------------------------------------------------------------------- */
+
 static void frames_take(struct coordinator *c)
 {
     for (int i = 0; i < FRAMES_PER_TURN; i++) {
@@ -343,9 +340,8 @@ int coordinator_run(struct coordinator *c, const volatile int *stop)
     return c->exit_code;
 }
 
-/* ---- opening
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- opening --------------------------------------------------------------------------------- */
+
 static int endpoint_write(struct coordinator *c, struct err *e)
 {
     char path[600];

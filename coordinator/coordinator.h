@@ -58,9 +58,9 @@ struct coordinator {
     struct sched sched;
     struct roster roster;
     struct roster_actions *roster_actions;
-    struct sched_actions actions; /* not yet committed */
+    struct sched_actions actions;       /* not yet committed */
     struct sched_actions actions_spare; /* empty; memory for the next batch */
-    int peers_n, peers_cap, peer_last; /* last: who was found last */
+    int peers_n, peers_cap, peer_last;  /* last: who was found last */
     struct coordinator_peer *peer;
     bool grouping; /* submits wait for one commit */
     int submits_n;

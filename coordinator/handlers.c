@@ -22,8 +22,8 @@
 
 #define LOG_BYTES_MAX (64u << 20) /* of one job; later lines are dropped */
 
-/* ---- peers and sending
- * ------------------------------------------------------------------------------------------ */
+/* ---- peers and sending ----------------------------------------------------------------------- */
+
 static void send_to(struct coordinator *c, const struct link_peer *peer, struct control *m)
 {
     struct buf out = BUF_INIT;
@@ -183,8 +183,8 @@ static void reject(struct coordinator *c, const struct link_peer *peer, enum err
     send_to(c, peer, m);
 }
 
-/* ---- from the roster to the scheduler
- * --------------------------------------------------------------------------- */
+/* ---- from the roster to the scheduler -------------------------------------------------------- */
+
 static void worker_event(struct coordinator *c, enum sched_event_type type, const char *worker,
                          bool crashed)
 {
@@ -236,9 +236,8 @@ void handlers_roster(struct coordinator *c)
     c->roster_actions->n = 0;
 }
 
-/* ---- messages
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- messages -------------------------------------------------------------------------------- */
+
 struct message {
     struct coordinator *c;
     const struct link_peer *peer;
@@ -593,9 +592,8 @@ static void on_log(const struct message *q)
     buf_free(&b);
 }
 
-/* ---- the table
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- the table ------------------------------------------------------------------------------- */
+
 static const struct {
     enum control_type type;
     void (*fn)(const struct message *q);

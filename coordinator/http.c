@@ -78,7 +78,7 @@ void http_problem(struct http_request *r, int status, const char *code, const ch
     http_count(r->http, &r->http->counters.refused, 1);
 }
 
-/* ---- requests --------------------------------------------------------------------------------------------------- */
+/* ---- requests -------------------------------------------------------------------------------- */
 
 static void request_free(struct http_request *r)
 {
@@ -209,7 +209,7 @@ static enum MHD_Result send_health(struct http_request *r)
     return http_send(r);
 }
 
-/* ---- hand-over -------------------------------------------------------------------------------------------------- */
+/* ---- hand-over ------------------------------------------------------------------------------- */
 
 static void queue_put(struct http_request *r)
 {
@@ -309,7 +309,7 @@ int http_wait_fd(const struct http *h)
     return h->event_fd;
 }
 
-/* ---- libmicrohttpd's callbacks ----------------------------------------------------------------------------------- */
+/* ---- libmicrohttpd's callbacks --------------------------------------------------------------- */
 
 static enum MHD_Result on_head(struct http_request *r, const char *method)
 {
@@ -459,7 +459,7 @@ static size_t keep_escapes(void *cls, struct MHD_Connection *connection, char *t
     return strlen(text); /* request_target_split() decodes, strictly */
 }
 
-/* ---- deadlines --------------------------------------------------------------------------------------------------- */
+/* ---- deadlines ------------------------------------------------------------------------------- */
 
 /* Data and its end that arrive together make one epoll edge; libmicrohttpd 0.9.75 takes the data and never looks for the end,
  * so a peer that is gone would hold its connection until the deadline. Twice, because the first look may fall between the
@@ -514,7 +514,7 @@ static void *sweeper_main(void *arg)
     return NULL;
 }
 
-/* ---- start and stop ---------------------------------------------------------------------------------------------- */
+/* ---- start and stop -------------------------------------------------------------------------- */
 
 static void config_defaults(struct http_config *c)
 {

@@ -79,9 +79,8 @@ static char *json_text(const cJSON *value)
     return buf_take(&b);
 }
 
-/* ---- opening
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- opening --------------------------------------------------------------------------------- */
+
 static int take_text(void *self, const struct db_row *row, struct err *e)
 {
     (void)e;
@@ -161,9 +160,8 @@ uint64_t journal_term(const struct journal *j)
     return j->term;
 }
 
-/* ---- rows
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- rows ------------------------------------------------------------------------------------ */
+
 static char *failure_text(const struct sched_failure *f)
 {
     cJSON *o = NULL;
@@ -187,23 +185,24 @@ static char *failure_text(const struct sched_failure *f)
 static int save_job(struct journal *j, const struct sched_job *job, struct err *e)
 {
     char *failure = failure_text(&job->failure);
-    int rc = db_run(j->db, e,
-                    "INSERT INTO jobs(id, name, project, kind, state, reason, seed, class, "
-                    "failure, created_ms, started_ms, finished_ms,"
-                    " version, paused_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, "
-                    "?13, ?14) ON CONFLICT(id) DO UPDATE SET"
-                    " state=excluded.state, reason=excluded.reason, class=excluded.class, "
-                    "failure=excluded.failure,"
-                    " started_ms=excluded.started_ms, finished_ms=excluded.finished_ms, "
-                    "version=excluded.version, paused_ms=excluded.paused_ms",
-                    "ittttt"
-                    "itt"
-                    "iiiii",
-                    (int64_t)job->id, job->name, job->project, job_kind_name(job->kind),
-                    run_state_name(job->state), job->reason, (int64_t)job->seed,
-                    job->class_bound ? job->class_id : NULL, failure, (int64_t)job->created_wall_ms,
-                    (int64_t)job->started_wall_ms, (int64_t)job->finished_wall_ms,
-                    (int64_t)job->version, (int64_t)job->paused_wall_ms);
+    int rc =
+        db_run(j->db, e,
+               "INSERT INTO jobs(id, name, project, kind, state, reason, seed, class, "
+               "failure, created_ms, started_ms, finished_ms,"
+               " version, paused_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, "
+               "?13, ?14) ON CONFLICT(id) DO UPDATE SET"
+               " state=excluded.state, reason=excluded.reason, class=excluded.class, "
+               "failure=excluded.failure,"
+               " started_ms=excluded.started_ms, finished_ms=excluded.finished_ms, "
+               "version=excluded.version, paused_ms=excluded.paused_ms",
+               "ittttt"
+               "itt"
+               "iiiii",
+               (int64_t)job->id, job->name, job->project, job_kind_name(job->kind),
+               run_state_name(job->state), job->reason, (int64_t)job->seed,
+               job->class_bound ? job->class_id : NULL, failure, (int64_t)job->created_wall_ms,
+               (int64_t)job->started_wall_ms, (int64_t)job->finished_wall_ms, (int64_t)job->version,
+               (int64_t)job->paused_wall_ms);
 
     free(failure);
     return rc;
@@ -231,7 +230,8 @@ static int save_stage(struct journal *j, const struct sched_stage *st, struct er
         "outputs, metrics, phase,"
         " phase_tasks, phases_done, cost_done, session, started_ms, finished_ms, cost_total) "
         "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9,"
-        " ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20) ON CONFLICT(job, idx) DO UPDATE SET "
+        " ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20) ON CONFLICT(job, idx) DO UPDATE "
+        "SET "
         "state=excluded.state,"
         " reason=excluded.reason, reused=excluded.reused, reuse_key=excluded.reuse_key,"
         " inputs=coalesce(excluded.inputs, inputs), done=coalesce(excluded.done, done), "
@@ -246,9 +246,9 @@ static int save_stage(struct journal *j, const struct sched_stage *st, struct er
         "tiid",
         (int64_t)st->job->id, (int64_t)st->index, st->name, job_kind_name(st->kind),
         run_state_name(st->state), st->reason, (int64_t)st->reused, st->reuse_key.hex, inputs, done,
-        outputs, metrics, phase_kept(st), (int64_t)st->tasks_n,
-        (int64_t)st->phases_done, st->cost_done, session, (int64_t)st->started_wall_ms,
-        (int64_t)st->finished_wall_ms, st->cost_total);
+        outputs, metrics, phase_kept(st), (int64_t)st->tasks_n, (int64_t)st->phases_done,
+        st->cost_done, session, (int64_t)st->started_wall_ms, (int64_t)st->finished_wall_ms,
+        st->cost_total);
 
     free(inputs);
     free(done);

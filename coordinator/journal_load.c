@@ -90,9 +90,8 @@ static void failure_parse(const struct db_row *row, int column, struct sched_fai
     cJSON_Delete(o);
 }
 
-/* ---- jobs
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- jobs ------------------------------------------------------------------------------------ */
+
 static int job_build(const struct db_row *row, struct sched_job **out, struct err *e)
 {
     cJSON *spec_json = parse(row, 12), *resolved = parse(row, 13);
@@ -149,9 +148,8 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
     return 0;
 }
 
-/* ---- stages
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- stages ---------------------------------------------------------------------------------- */
+
 static void session_load(const struct db_row *row, int column, struct sched_session *ss)
 {
     cJSON *o = parse(row, column);
@@ -213,9 +211,8 @@ static int on_stage(void *self, const struct db_row *row, struct err *e)
     return 0;
 }
 
-/* ---- tasks
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- tasks ----------------------------------------------------------------------------------- */
+
 static void crashed_parse(struct sched_task *t, const char *text)
 {
     while (*text != '\0' && t->crashes < SCHED_CRASHES_MAX) {
@@ -356,8 +353,8 @@ int journal_load(struct journal *j, struct sched *s, struct err *e)
     struct load l = {.j = j, .s = s, .how = RUN};
     struct sched_actions broken = {0, 0, NULL};
     uint64_t max = 0;
-    int rc = db_query(j->db, e, on_found, &l, "SELECT id, state FROM jobs INDEXED BY jobs_by_state",
-                      "");
+    int rc =
+        db_query(j->db, e, on_found, &l, "SELECT id, state FROM jobs INDEXED BY jobs_by_state", "");
 
     if (l.n > 0)
         qsort(l.found, (size_t)l.n, sizeof *l.found, found_order);

@@ -35,8 +35,8 @@ static void time_add(struct buf *out, const char *key, int64_t wall_ms)
     buf_printf(out, "\"%s\":\"%s\"", key, text);
 }
 
-/* ---- keys and outputs
- * ------------------------------------------------------------------------------------------- */
+/* ---- keys and outputs ------------------------------------------------------------------------ */
+
 struct found_key {
     struct digest body;
     uint64_t job;
@@ -120,9 +120,8 @@ int journal_checkpoint(struct journal *j, uint64_t job, int stage, const char *p
                     "iit", (int64_t)job, (int64_t)stage, phase);
 }
 
-/* ---- the rest
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- the rest -------------------------------------------------------------------------------- */
+
 static int on_spec(void *self, const struct db_row *row, struct err *e)
 {
     (void)e;

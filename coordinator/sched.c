@@ -73,9 +73,8 @@ int task_state_parse(const char *text)
     return -1;
 }
 
-/* ---- actions
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- actions --------------------------------------------------------------------------------- */
+
 void sched_actions_clear(struct sched_actions *a)
 {
     for (int i = 0; i < a->n; i++)
@@ -195,8 +194,8 @@ uint64_t sched_backoff(const struct sched *s, uint32_t failures)
     return ms < 30000 ? ms : 30000;
 }
 
-/* ---- states of stages and jobs
- * ---------------------------------------------------------------------------------- */
+/* ---- states of stages and jobs --------------------------------------------------------------- */
+
 void sched_move_stage(struct sched *s, struct sched_stage *st, enum run_state to,
                       const char *reason, struct sched_actions *a)
 {
@@ -337,9 +336,8 @@ static void settle(struct sched *s, struct sched_actions *a)
     sched_queue_admit(s, a);
 }
 
-/* ---- jobs
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- jobs ------------------------------------------------------------------------------------ */
+
 static void on_submit(struct sched *s, struct sched_event *ev, struct sched_actions *a)
 {
     struct sched_job *j = ev->job;
@@ -407,9 +405,8 @@ void sched_restored(struct sched *s, uint64_t now_ms)
     sched_collect(s);
 }
 
-/* ---- workers
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- workers --------------------------------------------------------------------------------- */
+
 /* Where it is, or belongs. Workers are kept in order of id, so that decisions depend on who is there,
  * not on who came first. */
 static int worker_place(const struct sched *s, const char *id)
@@ -543,13 +540,11 @@ static void on_reuse(struct sched *s, struct sched_event *ev, struct sched_actio
     sched_stage_reuse(s, &j->stage[ev->stage_index], ev->result, a);
 }
 
-/* ---- the step
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- the step -------------------------------------------------------------------------------- */
+
 void sched_init(struct sched *s, const struct sched_config *config)
 {
-    *s = (struct sched){
-        .config = *config, .next_task = 1, .next_session = 1, .open_stale = true};
+    *s = (struct sched){.config = *config, .next_task = 1, .next_session = 1, .open_stale = true};
     CHECK(config->plan != NULL && config->crash_limit <= SCHED_CRASHES_MAX);
 }
 

@@ -131,8 +131,8 @@ struct sched_task {
                           kept over a restart */
     struct sched_voice voice[SCHED_VOICES_MAX];
     char speaker[SCHED_VOICES_MAX][SCHED_WORKER_MAX]; /* of each: it may have left by then */
-    cJSON *result; /* {"outputs", "metrics"} when TASK_DONE */
-    int code;      /* of the last failure */
+    cJSON *result;                                    /* {"outputs", "metrics"} when TASK_DONE */
+    int code;                                         /* of the last failure */
     char text[SCHED_TEXT_MAX];
 };
 
@@ -145,7 +145,7 @@ struct sched_host {
     char worker[SCHED_WORKER_MAX];
     uint32_t chunk_begin, chunk_end;
     uint64_t damaged; /* pushes of this attempt, as last heard, so that they are counted once */
-    bool lost; /* its process is gone, and with it what it held */
+    bool lost;        /* its process is gone, and with it what it held */
 };
 
 /* Where a host stood when it froze. */
@@ -388,7 +388,8 @@ struct sched_config {
     uint32_t resend_ms; /* 5000: a session that is silent for so long is told again who does what */
     uint32_t restart_grace_ms; /* 1500: after a restart, until new sessions open, so that workers
                                   can come back */
-    int active_min, active_max; /* 32, 256: see the top; 0: all jobs are admitted and kept in memory */
+    int active_min,
+        active_max;     /* 32, 256: see the top; 0: all jobs are admitted and kept in memory */
     uint32_t adopt_ms;  /* 6000: after a restart, how long the hosts of a session that was open are
                           awaited */
     bool replicate;     /* sessions of two and more hosts keep a copy of every chunk */
@@ -438,13 +439,13 @@ struct sched {
 /* What happened. */
 enum sched_event_type {
     SCHED_TICK,
-    SCHED_SUBMIT,    /* job: taken */
-    SCHED_CANCEL,    /* job_id */
-    SCHED_PAUSE,     /* job_id, text: who asked */
-    SCHED_RESUME,    /* job_id */
-    SCHED_RETRY,     /* job_id, job: taken, its body as it stood at the end (journal_load_job());
+    SCHED_SUBMIT, /* job: taken */
+    SCHED_CANCEL, /* job_id */
+    SCHED_PAUSE,  /* job_id, text: who asked */
+    SCHED_RESUME, /* job_id */
+    SCHED_RETRY,  /* job_id, job: taken, its body as it stood at the end (journal_load_job());
                         stage_index >= 0: that stage's session goes on from version, digest */
-    SCHED_LOADED,    /* job: taken, a body that was asked for, or that an event is about to need */
+    SCHED_LOADED, /* job: taken, a body that was asked for, or that an event is about to need */
     SCHED_WORKER_UP, /* worker, class_id, class_bf16, roles, threads, draining; lease[], session, attempt: what
                         it says it holds */
     SCHED_WORKER_SUSPECT,
@@ -589,7 +590,7 @@ void sched_restored(struct sched *s, uint64_t now_ms);
 bool sched_restore_phase(struct sched *s, struct sched_stage *st, const char *name,
                          uint32_t tasks_n);
 
-struct sched_job *sched_find_job(const struct sched *s, uint64_t id); /* NULL: not in memory */
+struct sched_job *sched_find_job(const struct sched *s, uint64_t id);     /* NULL: not in memory */
 struct sched_entry *sched_find_entry(const struct sched *s, uint64_t id); /* NULL: no such job */
 const struct sched_quarantine *sched_quarantined(const struct sched *s, const char *worker);
 /* From the journal. */

@@ -49,9 +49,8 @@ bool sched_handover_holds(const struct sched_session *ss, const char *worker)
     return sched_session_is_host(ss, worker);
 }
 
-/* ---- freeze
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- freeze ---------------------------------------------------------------------------------- */
+
 /* Every host that has not answered; at the edge of a step it is the leader who tells the others. */
 static void freeze_ask(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
@@ -102,9 +101,8 @@ void sched_handover_begin(struct sched *s, struct sched_stage *st, enum sched_ch
     freeze_ask(s, st, a);
 }
 
-/* ---- open
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- open ------------------------------------------------------------------------------------ */
+
 static void report_of(const struct sched *s, const struct sched_stage *st,
                       const struct sched_source *x, struct cover_report *out)
 {
@@ -258,9 +256,8 @@ void sched_handover_again(struct sched *s, struct sched_stage *st, const char *w
     reopen_or_roll_back(s, st, a);
 }
 
-/* ---- losses on the way
- * -------------------------------------------------------------------------------------------
- */
+/* ---- losses on the way ----------------------------------------------------------------------- */
+
 /* From an orderly change to one in which somebody is missing: not at the edge any more, but now. */
 static void freeze_now(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
@@ -315,9 +312,8 @@ void sched_handover_lost(struct sched *s, struct sched_stage *st, const char *wo
         sched_handover_go_on(s, st, why, a);
 }
 
-/* ---- release
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- release --------------------------------------------------------------------------------- */
+
 /* Sources forget. Everybody is told: one that was left out of the list may hold something too. */
 void sched_handover_drop(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
@@ -356,9 +352,8 @@ void sched_handover_stepped(struct sched *s, struct sched_stage *st, struct sche
     }
 }
 
-/* ---- spread
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- spread ---------------------------------------------------------------------------------- */
+
 #define LEFT_JOIN 16 /* steps that must be left so that a change of hosts is worth its while */
 #define LEFT_DRAIN 4
 
@@ -409,9 +404,8 @@ void sched_handover_spread(struct sched *s, struct sched_stage *st, struct sched
         sched_handover_begin(s, st, CHANGE_SPREAD, why, a);
 }
 
-/* ---- time
- * --------------------------------------------------------------------------------------------------------
- */
+/* ---- time ------------------------------------------------------------------------------------ */
+
 static uint64_t at_least(uint64_t ms, uint64_t steps, uint64_t step_ms)
 {
     return ms > steps * step_ms ? ms : steps * step_ms;

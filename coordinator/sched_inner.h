@@ -58,29 +58,35 @@ void sched_stage_estimate(struct sched *s, struct sched_stage *st); /* sets cost
 void sched_phase_finish(struct sched *s, struct sched_stage *st, cJSON *entry,
                         struct sched_actions *a);
 
-/* sched_task.c: leases */
+/* sched_task.c: who is given which task, and what an answer does */
 void sched_tasks_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_tasks_tick(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed,
                              struct sched_actions *a);
 void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool whole,
                           struct sched_actions *a);
+/* Whatever it alone has made, in phases that are open, is made again. */
+void sched_tasks_again(struct sched *s, const char *worker, struct sched_actions *a);
 /* True: nothing can follow from it but that another task is given out. */
 bool sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_actions *a);
-void sched_tasks_index(struct sched_stage *st); /* after states were set from elsewhere */
 void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_actions *a);
+bool sched_task_hangs(const struct sched *s, const struct sched_task *t);
+/* A worker with a free thread for a second lease of t; NULL: none. */
+struct sched_worker *sched_task_other(struct sched *s, struct sched_stage *st,
+                                      const struct sched_task *t);
+
+/* sched_lease.c: how leases begin and end (more in sched_lease.h) */
+void sched_tasks_index(struct sched_stage *st); /* after states were set from elsewhere */
 void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_task *t,
                        struct sched_actions *a);
 /* The lease ends and the task waits to be given out again; nobody is to blame. */
 void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_task *t,
                         const char *outcome, struct sched_actions *a);
-bool sched_task_hangs(const struct sched *s, const struct sched_task *t);
 /* Leases a running task to w as well. */
 void sched_task_shadow(struct sched *s, struct sched_stage *st, struct sched_task *t,
                        struct sched_worker *w, struct sched_actions *a);
-/* A worker with a free thread for a second lease of t; NULL: none. */
-struct sched_worker *sched_task_other(struct sched *s, struct sched_stage *st,
-                                      const struct sched_task *t);
+
+/* sched_class.c: numerics classes */
 bool sched_class_fits(const struct sched_job *j, const struct sched_worker *w);
 /* Of w, for work of j: "" if it can't do such work at all. */
 const char *sched_class_of(const struct sched_job *j, const struct sched_worker *w);
@@ -89,12 +95,12 @@ bool sched_class_is_any(const struct sched_job *j);
 void sched_class_new(struct sched *s, struct sched_job *j, struct sched_actions *a);
 void sched_class_bind(struct sched *s, struct sched_job *j, const char *class_id,
                       struct sched_actions *a);
-/* Whether the job may take up what was computed in a class (NULL or "": in none): what is not bound yet is bound to it, unless all
- * workers here are of others. */
+/* Whether the job may take up what was computed in a class (NULL or "": in none): what is not bound
+ * yet is bound to it, unless all workers here are of others. */
 bool sched_class_join(struct sched *s, struct sched_job *j, const char *class_id,
                       struct sched_actions *a);
-void sched_class_up(struct sched *s, struct sched_worker *w,
-                    struct sched_actions *a); /* it has just come */
+/* A worker has just come. */
+void sched_class_up(struct sched *s, struct sched_worker *w, struct sched_actions *a);
 
 /* sched_opinion.c: second opinions, quarantine */
 void sched_on_opinion(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
@@ -103,9 +109,6 @@ void sched_questions_tick(struct sched *s, struct sched_stage *st, struct sched_
 void sched_quarantine(struct sched *s, const char *worker, const char *reason,
                       struct sched_actions *a);
 void sched_release(struct sched *s, const char *worker, struct sched_actions *a);
-
-void sched_tasks_again(struct sched *s, const char *worker, struct sched_actions *a); /* whatever it alone has
-                                                                                         made, in phases that are open */
 
 /* sched_audit.c: results of tasks that two workers must agree about */
 enum sched_audit { AUDIT_COUNTS, AUDIT_MORE, AUDIT_FAILED };

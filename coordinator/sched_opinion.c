@@ -23,8 +23,8 @@
 #define AGAIN_MS 500     /* between two asks of those who have spoken already */
 #define ASKS_MAX 6       /* of them, about one node */
 
-/* ---- quarantine
- * ---------------------------------------------------------------------------------------------- */
+/* ---- quarantine ------------------------------------------------------------------------------ */
+
 const struct sched_quarantine *sched_quarantined(const struct sched *s, const char *worker)
 {
     for (int i = 0; i < s->quarantine_n; i++) {
@@ -86,8 +86,8 @@ void sched_release(struct sched *s, const char *worker, struct sched_actions *a)
     }
 }
 
-/* ---- questions
- * ----------------------------------------------------------------------------------------------- */
+/* ---- questions ------------------------------------------------------------------------------- */
+
 static struct sched_question *question_of(struct sched_session *ss, const struct sched_event *ev)
 {
     for (int i = 0; i < ss->questions_n; i++) {
@@ -243,8 +243,8 @@ static void question_new(struct sched *s, struct sched_stage *st, const struct s
     **q = (struct sched_question){.step = ev->version, .node = ev->node, .since_ms = s->now_ms};
 }
 
-/* ---- verdicts
- * ------------------------------------------------------------------------------------------------ */
+/* ---- verdicts -------------------------------------------------------------------------------- */
+
 static void on_verdict(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
                        struct sched_actions *a)
 {

@@ -20,8 +20,7 @@
 #define SAID_FRESH_MS 1500 /* what hosts said they miss is believed for so long */
 #define PIECES_MAX 64      /* spans given out at once */
 
-/* ---- hung workers
- * -------------------------------------------------------------------------------------------- */
+/* ---- hung workers ---------------------------------------------------------------------------- */
 
 static uint32_t span_missing(const struct sched_open *o, struct tree_span span)
 {
@@ -87,8 +86,7 @@ void sched_workers_watch(struct sched *s, struct sched_actions *a)
     }
 }
 
-/* ---- slow steps
- * ---------------------------------------------------------------------------------------------- */
+/* ---- slow steps ------------------------------------------------------------------------------ */
 
 /* Until half of the workers were done with the last step: what a step takes without those that are
  * slow. -1: there are too few to tell. */
@@ -228,8 +226,7 @@ static int helpers(const struct sched *s, const struct sched_stage *st, const ch
         const struct sched_slot *own = sched_slot_of(ss, w->id);
 
         if (w->in != st || !sched_worker_usable(w) || sched_is_doubted(st->session, w->id) ||
-            (w->roles & SCHED_ROLE_COMPUTE) == 0 ||
-            strcmp(w->id, not_this) == 0 ||
+            (w->roles & SCHED_ROLE_COMPUTE) == 0 || strcmp(w->id, not_this) == 0 ||
             (own != NULL && span_missing(&ss->step, slot_span(own)) > 0))
             continue;
         for (uint32_t t = 0; t < w->threads && n < cap; t++)
@@ -302,8 +299,7 @@ void sched_session_overtake(struct sched *s, struct sched_stage *st, struct sche
     sched_session_publish(s, st, a);
 }
 
-/* ---- slow ranges
- * --------------------------------------------------------------------------------------------- */
+/* ---- slow ranges ----------------------------------------------------------------------------- */
 
 /* Milliseconds until a range is done, at its pace so far; -1: it cannot be told. */
 static double time_left(const struct sched *s, const struct sched_task *t)

@@ -16,9 +16,8 @@
 
 #define ADMIT_MS 200
 
-/* ---- entries
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- entries --------------------------------------------------------------------------------- */
+
 static int entry_place(const struct sched *s, uint64_t id)
 {
     int low = 0, high = s->entries_n;
@@ -66,9 +65,8 @@ static struct sched_entry *entry_add(struct sched *s, uint64_t id, enum run_stat
     return &s->entry[at];
 }
 
-/* ---- the queue
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- the queue ------------------------------------------------------------------------------- */
+
 static void swap(uint64_t *a, uint64_t *b)
 {
     uint64_t t = *a;
@@ -128,9 +126,8 @@ static struct sched_entry *queue_next(struct sched *s, bool take)
     return NULL;
 }
 
-/* ---- bodies
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- bodies ---------------------------------------------------------------------------------- */
+
 static void body_add(struct sched *s, struct sched_entry *e, struct sched_job *j)
 {
     int at = s->jobs_n;
@@ -190,9 +187,8 @@ void sched_queue_moved(struct sched *s, struct sched_job *j, enum run_state from
         queue_push(s, e);
 }
 
-/* ---- admission
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- admission ------------------------------------------------------------------------------- */
+
 static bool has_idle_worker(const struct sched *s)
 {
     for (int i = 0; i < s->workers_n; i++) {

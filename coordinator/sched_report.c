@@ -13,8 +13,8 @@
 #include "coordinator/sched_inner.h"
 #include "wire/control.h" /* control_who() */
 
-/* ---- what the step leader says
- * ---------------------------------------------------------------------------------- */
+/* ---- what the step leader says --------------------------------------------------------------- */
+
 struct sched_stage *sched_session_find(const struct sched *s, uint64_t id)
 {
     for (int i = 0; i < s->jobs_n; i++) {
@@ -42,7 +42,7 @@ static void series_add(struct sched_actions *a, struct sched_stage *st, const ch
     act->number = step;
 }
 
-/* ---- gradients that are not finite ------------------------------------------------------------ */
+/* ---- gradients that are not finite ----------------------------------------------------------- */
 
 bool sched_is_doubted(const struct sched_session *ss, const char *worker)
 {

@@ -22,9 +22,8 @@ bool sched_worker_usable(const struct sched_worker *w)
     return !w->suspect && !w->draining && !w->hung && !w->quarantined;
 }
 
-/* ---- who hosts
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- who hosts ------------------------------------------------------------------------------- */
+
 uint32_t sched_session_chunks(const struct session_plan *p)
 {
     return (uint32_t)((p->params + p->chunk_elems - 1) / p->chunk_elems);
@@ -90,9 +89,8 @@ int sched_hosts_pick(const struct sched *s, const struct sched_stage *st, const 
     return (int)n;
 }
 
-/* ---- messages
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- messages -------------------------------------------------------------------------------- */
+
 void sched_session_tell(struct sched_actions *a, enum sched_action_type type,
                         struct sched_stage *st, const char *worker)
 {
@@ -114,8 +112,8 @@ void sched_session_tell_all(struct sched *s, struct sched_actions *a, enum sched
     }
 }
 
-/* ---- opening and closing
- * ---------------------------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
+
 uint64_t sched_session_threads(const struct sched *s, const struct sched_stage *st)
 {
     uint64_t n = 0;

@@ -125,9 +125,8 @@ void sched_context(const struct sched_stage *st, struct buf *out)
     cJSON_Delete(doc);
 }
 
-/* ---- the end
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- the end --------------------------------------------------------------------------------- */
+
 static bool gates_hold(const struct sched_stage *st, struct err *e)
 {
     const struct stage *source = st->job->expansion->stage[st->index].source;
@@ -178,9 +177,8 @@ void sched_stage_stop(struct sched *s, struct sched_stage *st, enum run_state to
     sched_move_stage(s, st, to, reason, a);
 }
 
-/* ---- phases
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- phases ---------------------------------------------------------------------------------- */
+
 static void tasks_make(struct sched_stage *st)
 {
     struct phase *p = &st->phase;
@@ -435,9 +433,8 @@ bool sched_restore_phase(struct sched *s, struct sched_stage *st, const char *na
     return true;
 }
 
-/* ---- needs
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- needs ----------------------------------------------------------------------------------- */
+
 static bool needs_met(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
     const struct expand_stage *x = &st->job->expansion->stage[st->index];
@@ -484,7 +481,8 @@ void sched_stage_reuse(struct sched *s, struct sched_stage *st, cJSON *result,
 {
     if (st->state != RUN_STARTING || !st->reuse_asked || st->reuse_missed || st->phase_open)
         return;
-    if (result == NULL || !sched_class_join(s, st->job, cJSON_GetStringValue(json_get(result, "class")), a)) {
+    if (result == NULL ||
+        !sched_class_join(s, st->job, cJSON_GetStringValue(json_get(result, "class")), a)) {
         st->reuse_missed = true;
         return;
     }

@@ -30,7 +30,8 @@ void sched_on_pause(struct sched *s, struct sched_event *ev, struct sched_action
     if (j == NULL || run_state_is_final(j->state) || j->state == RUN_PAUSED)
         return;
     j->paused_wall_ms = s->wall_ms;
-    sched_note(a, j, NULL, "job.pause", "asked for by %s", ev->text != NULL ? ev->text : "a person");
+    sched_note(a, j, NULL, "job.pause", "asked for by %s",
+               ev->text != NULL ? ev->text : "a person");
     for (int i = 0; i < j->stages_n; i++)
         stage_pause(s, &j->stage[i], a);
     sched_move_job(s, j, RUN_PAUSED, "PausedByUser", a);

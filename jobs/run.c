@@ -115,7 +115,7 @@ int run_task_execute(const char *kind, uint32_t index, uint64_t begin, uint64_t 
     return rc;
 }
 
-/* ---- for the run_*.c files ------------------------------------------------------------------------------------- */
+/* ---- for the run_*.c files ------------------------------------------------------------------- */
 
 static int fetch_named(const struct run_env *env, const cJSON *digest, const char *what, char *path,
                        size_t cap, struct err *e)

@@ -27,7 +27,7 @@ struct run_env {
     void (*progress)(void *self, uint64_t done,
                      uint64_t total); /* in the phase's unit, of this task */
     bool (*cancelled)(void *self);
-    uint64_t *heartbeat; /* bumped by long loops: at least every 100 ms of work */
+    uint64_t *heartbeat;     /* bumped by long loops: at least every 100 ms of work */
     struct run_cache *cache; /* of this thread, or NULL */
 };
 

@@ -22,8 +22,7 @@ struct reduce {
     uint64_t kept, truncated;
 };
 
-/* ---- reading the parts
- * ------------------------------------------------------------------------------------------ */
+/* ---- reading the parts ----------------------------------------------------------------------- */
 
 static int values_take(const struct schema *s, const cJSON *list, struct turn *turn, struct err *e)
 {
@@ -109,8 +108,7 @@ static int line_take(void *self, const cJSON *line, struct err *e)
     return 0;
 }
 
-/* ---- edges and levels
- * ------------------------------------------------------------------------------------------- */
+/* ---- edges and levels ------------------------------------------------------------------------ */
 
 static const struct turn *turn_at(const struct reduce *x, size_t i, enum split *split)
 {
@@ -168,9 +166,7 @@ static int levels_set(struct reduce *x, struct err *e)
     return rc;
 }
 
-/* ---- metrics
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- metrics --------------------------------------------------------------------------------- */
 
 static void metric(struct run_result *r, const char *what, const char *name, const char *rows,
                    const char *figure, double v)
@@ -305,9 +301,7 @@ static void metrics_set(const struct reduce *x, int models, struct run_result *r
     }
 }
 
-/* ---- writing
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static int dataset_put(const struct reduce *x, const struct run_env *env, struct run_result *r,
                        struct err *e)

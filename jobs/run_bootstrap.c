@@ -24,8 +24,7 @@
 
 enum { PICK_COMBINATION = 2 }; /* stream of RNG_PICK; contexts have 1 */
 
-/* ---- label combinations
- * ----------------------------------------------------------------------------------------- */
+/* ---- label combinations ---------------------------------------------------------------------- */
 
 struct combinations {
     int8_t (*v)[SCHEMA_ATTRS_MAX];
@@ -109,9 +108,7 @@ static int combinations_find(const struct dataset *d, const struct run_condition
     return 0;
 }
 
-/* ---- items
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- items ----------------------------------------------------------------------------------- */
 
 static int items_draw(const struct run_task *t, const struct combinations *combos,
                       const struct run_context *contexts, size_t n, struct run_items *items,
@@ -176,9 +173,7 @@ int run_bootstrap_items(const struct run_task *t, const struct run_env *env, str
     return rc;
 }
 
-/* ---- score
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- score ----------------------------------------------------------------------------------- */
 
 static void scores_write(const struct run_replies *replies, const struct run_scorer *scorer,
                          struct buf *b)

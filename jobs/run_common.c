@@ -20,23 +20,6 @@ int run_dataset(const struct run_task *t, const struct run_env *env, const char 
     return rc;
 }
 
-static int meta_load(const char *dir, struct dataset *out, struct err *e)
-{
-    char *path = mem_printf("%s/meta.json", dir);
-    struct buf text = BUF_INIT;
-    int rc = file_read(path, JSON_LIMITS_FILE.bytes_max, &text, e);
-
-    if (rc == 0)
-        rc = json_parse(text.data, text.len, JSON_LIMITS_FILE, &out->meta, e);
-    if (rc == 0)
-        rc = schema_from_json(json_get(out->meta, "schema"), &out->schema, e);
-    if (rc != 0)
-        err_wrap(e, "%s", path);
-    buf_free(&text);
-    free(path);
-    return rc;
-}
-
 static int rows_load(const char *dir, const void *self, run_row_fn is_wanted, struct dataset *out,
                      struct arena *arena, struct err *e)
 {
@@ -80,7 +63,7 @@ int run_dataset_rows(const struct run_task *t, const struct run_env *env, const 
     memset(out, 0, sizeof(*out));
     if (rc != 0)
         return rc;
-    rc = meta_load(path, out, e);
+    rc = dataset_meta_load(path, out, e);
     if (rc == 0)
         rc = rows_load(path, self, is_wanted, out, arena, e);
     if (rc != 0) {

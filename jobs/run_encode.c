@@ -31,7 +31,8 @@ struct encode {
     uint64_t cut, unlabelled;
 };
 
-/* ---- inputs ----------------------------------------------------------------------------------- */
+/* ---- inputs ---------------------------------------------------------------------------------- */
+
 static int data_load(struct encode *x, struct err *e)
 {
     int n = run_input_count(x->t, "train"), rc = 0;
@@ -123,7 +124,8 @@ static int base_load(struct encode *x, struct err *e)
     return rc;
 }
 
-/* ---- template and model ----------------------------------------------------------------------- */
+/* ---- template and model ---------------------------------------------------------------------- */
+
 /* What `prepare` wrote about the data goes before the spec of this stage, since a stage may be handed data from elsewhere. */
 static void keep_read(const struct encode *x, struct template_config *cfg)
 {
@@ -159,7 +161,8 @@ static int init_save(struct encode *x, struct run_result *r, struct err *e)
     return rc;
 }
 
-/* ---- examples --------------------------------------------------------------------------------- */
+/* ---- examples -------------------------------------------------------------------------------- */
+
 static int go_on(const struct encode *x, size_t i, struct err *e)
 {
     if (x->env->heartbeat != NULL)
@@ -277,7 +280,8 @@ static int examples_make(struct encode *x, const struct data_pool *pool, struct 
     return rc;
 }
 
-/* ---- the task --------------------------------------------------------------------------------- */
+/* ---- the task -------------------------------------------------------------------------------- */
+
 static int levels_make(struct encode *x, struct data_pool *pool, struct err *e)
 {
     const struct condition_spec *c = &x->t->spec->condition;
@@ -347,7 +351,8 @@ out:
     return rc;
 }
 
-/* ---- export ----------------------------------------------------------------------------------- */
+/* ---- export ---------------------------------------------------------------------------------- */
+
 static void norm_metric(const struct model *m, struct run_result *r)
 {
     double sum = 0.0;

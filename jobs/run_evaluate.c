@@ -13,9 +13,7 @@
 #define PATH_CAP 4096
 enum { STREAM_CONTEXTS = 1, STREAM_SHUFFLE = 2 };
 
-/* ---- shared
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- shared ---------------------------------------------------------------------------------- */
 
 int evaluate_model_path(const struct run_task *t, const struct run_env *env, const char *label,
                         char *path, size_t cap, struct err *e)
@@ -222,8 +220,7 @@ int evaluate_held_open(const struct run_task *t, const struct run_env *env, stru
     return rc != 0 ? rc : dataset_load(path, out, e);
 }
 
-/* ---- the items phase
- * -------------------------------------------------------------------------------------------- */
+/* ---- the items phase ------------------------------------------------------------------------- */
 
 /* Held-out conversations as a data set of their own: a tenth to read for every range. */
 static int held_write(const struct dataset *d, const char *dir, struct err *e)

@@ -30,9 +30,7 @@ struct reduce {
     size_t losses, losses_cap;
 };
 
-/* ---- reading
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static double number_of(const cJSON *line, const char *key)
 {
@@ -142,8 +140,7 @@ static int reduce_open(struct reduce *x, struct err *e)
     return rc;
 }
 
-/* ---- what people wrote
- * ------------------------------------------------------------------------------------------ */
+/* ---- what people wrote ----------------------------------------------------------------------- */
 
 /* Held-out replies; of texts from nothing, of which none is held out, all. */
 static void humans_measure(struct reduce *x)
@@ -179,9 +176,7 @@ static void humans_measure(struct reduce *x)
     free(value);
 }
 
-/* ---- samples
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- samples --------------------------------------------------------------------------------- */
 
 /* The end of what was said before, at a character's beginning. */
 static char *prompt_text(const struct reduce *x, int64_t response)
@@ -253,9 +248,7 @@ static void samples_take(struct reduce *x)
     }
 }
 
-/* ---- writing
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static int file_put(const char *dir, const char *name, const struct buf *b, struct err *e)
 {

@@ -105,8 +105,7 @@ static int rows_open(struct rows *x, struct err *e)
     return rc;
 }
 
-/* ---- writing replies
- * -------------------------------------------------------------------------------------------- */
+/* ---- writing replies ------------------------------------------------------------------------- */
 
 static int prompt_make(struct rows *x, const struct model *m, const struct template_config *cfg,
                        size_t i, struct run_prompt *p, struct err *e)
@@ -157,9 +156,7 @@ static int replies_write(struct rows *x, int model, const struct model *m,
     return rc;
 }
 
-/* ---- losses
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- losses ---------------------------------------------------------------------------------- */
 
 /* Attributes of the other response; what is computed from the text itself stays, or the gap would
  * measure lengths. Where all attributes are computed they are all taken from it. */
@@ -325,9 +322,7 @@ static int judge_measure(struct rows *x, struct err *e)
     return run_scorer_run(x->scorer, x->env, e);
 }
 
-/* ---- lines
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- lines ----------------------------------------------------------------------------------- */
 
 static void measures_line(const struct rows *x, size_t i, struct buf *out)
 {

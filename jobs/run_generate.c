@@ -15,9 +15,7 @@
 #include "jobs/run_items.h"
 #include "jobs/run_replies.h"
 
-/* ---- items
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- items ----------------------------------------------------------------------------------- */
 
 struct settings {
     int n;
@@ -134,9 +132,7 @@ int run_generate_items(const struct run_task *t, const struct run_env *env, stru
     return rc;
 }
 
-/* ---- rows
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 static void replies_write(const struct run_reply *replies, size_t n, uint64_t first, struct buf *b)
 {
@@ -188,7 +184,8 @@ int run_generate_rows(const struct run_task *t, const struct run_env *env, struc
     if (rc == 0) {
         replies = mem_zalloc(items.n + 1, sizeof(*replies));
         rc = run_decode(
-            &m, run_decode_weights(bootstrap ? &t->spec->bootstrap.decode : &t->spec->generate.decode),
+            &m,
+            run_decode_weights(bootstrap ? &t->spec->bootstrap.decode : &t->spec->generate.decode),
             bootstrap ? NULL : &t->spec->generate.stop, t->spec->seed, prompts, items.n, env,
             replies, &rates, e);
     }
@@ -208,9 +205,7 @@ int run_generate_rows(const struct run_task *t, const struct run_env *env, struc
     return rc;
 }
 
-/* ---- reduce
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- reduce ---------------------------------------------------------------------------------- */
 
 /* Sentence ends of a text: after . ! or ? and a closing quote, at a blank or the end. Gives how many there are, and the length of the
  * text up to number `wanted`. */

@@ -11,9 +11,7 @@ enum { PICK_CONTEXTS = 1 }; /* stream of RNG_PICK */
 #define HELD_OUT                                                                                   \
     0.1 /* share of texts from nothing; texts in a context are split as the context is */
 
-/* ---- contexts
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- contexts -------------------------------------------------------------------------------- */
 
 static bool is_wanted(const struct conversation *c, const char *split)
 {
@@ -75,9 +73,7 @@ int run_contexts(const struct dataset *d, const char *split, size_t most, uint64
     return 0;
 }
 
-/* ---- the list
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- the list -------------------------------------------------------------------------------- */
 
 struct run_item *run_items_add(struct run_items *x)
 {
@@ -233,9 +229,7 @@ int run_items_dataset(const struct run_items *x, const struct run_task *t,
     return rc;
 }
 
-/* ---- prompts
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- prompts --------------------------------------------------------------------------------- */
 
 int run_policy(const struct run_task *t, const struct run_env *env, const char *key, unsigned parts,
                struct model *out, struct err *e)
@@ -305,8 +299,7 @@ int run_items_prompts(const struct run_items *x, const struct model *m, const st
     return rc;
 }
 
-/* ---- back to conversations
- * -------------------------------------------------------------------------------------- */
+/* ---- back to conversations ------------------------------------------------------------------- */
 
 void run_item_conversation(const struct run_item *item, uint64_t index, const struct dataset *d,
                            const char *text, size_t len, const struct schema *s, struct arena *a,

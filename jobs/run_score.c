@@ -143,8 +143,7 @@ size_t run_scorer_add(struct run_scorer *s, const struct conversation *c, uint32
     return s->jobs++;
 }
 
-/* ---- one model over its responses
- * ------------------------------------------------------------------------------ */
+/* ---- one model over its responses ------------------------------------------------------------ */
 
 static bool is_for(const struct run_scorer *s, const struct job *j, int k)
 {
@@ -284,8 +283,7 @@ static int model_run(struct run_scorer *s, int k, const struct run_env *env, str
     return targets_run(s, k, env, e);
 }
 
-/* ---- from sums to values
- * ---------------------------------------------------------------------------------------- */
+/* ---- from sums to values --------------------------------------------------------------------- */
 
 static float attr_value(const struct run_scorer *s, int a, const float *probs)
 {

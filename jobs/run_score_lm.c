@@ -24,9 +24,7 @@ struct reading {
     bool broken, cancelled;
 };
 
-/* ---- decoding
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- decoding -------------------------------------------------------------------------------- */
 
 static bool reading_next(void *self, struct decode_request *out)
 {
@@ -88,8 +86,7 @@ static int strings_decode(struct reading *x, uint64_t *rows, struct err *e)
     return 0;
 }
 
-/* ---- reading the probabilities
- * ------------------------------------------------------------------------------------ */
+/* ---- reading the probabilities --------------------------------------------------------------- */
 
 static size_t choices_at(const struct reading *x, const struct ids *label, size_t at, int32_t *ids)
 {

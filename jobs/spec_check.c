@@ -163,7 +163,7 @@ static void check_data_refs(const struct check *c)
         }
 }
 
-/* ---- pipelines ------------------------------------------------------------------------------------------------------- */
+/* ---- pipelines ------------------------------------------------------------------------------- */
 
 static int stage_index(const struct spec *s, const char *name, size_t n)
 {

@@ -1,4 +1,4 @@
-/* Keys whose names are the author's own: data sets, inputs, levels by attribute, models. */
+/* Keys that read and write themselves: most have names of the author's own (data sets, inputs, levels by attribute, models). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +13,7 @@ static bool map_of(const struct node *n, int max, const char *what, const char *
     return false;
 }
 
-/* ---- data ----------------------------------------------------------------------------------------------------- */
+/* ---- data ------------------------------------------------------------------------------------ */
 
 static void data_defaults(struct data_spec *d)
 {
@@ -62,7 +62,7 @@ static cJSON *data_write(const struct spec *s, const void *at)
     return out;
 }
 
-/* ---- inputs --------------------------------------------------------------------------------------------------- */
+/* ---- inputs ---------------------------------------------------------------------------------- */
 
 static bool ref_is_good(const char *ref)
 {
@@ -130,7 +130,7 @@ static cJSON *inputs_write(const struct spec *s, const void *at)
     return out;
 }
 
-/* ---- base: {init: {...}, tokenizer: ...} ------------------------------------------------------------------------- */
+/* ---- base: {init: {...}, tokenizer: ...} ----------------------------------------------------- */
 
 static void base_read(struct spec *s, void *at, const struct node *n, const char *pointer,
                       struct spec_problems *p)
@@ -169,7 +169,7 @@ static cJSON *base_write(const struct spec *s, const void *at)
     return out;
 }
 
-/* ---- levels by attribute ----------------------------------------------------------------------------------------- */
+/* ---- levels by attribute --------------------------------------------------------------------- */
 
 /* Index of the attribute a key names, or -1 after a problem. */
 static int attr_of(const struct spec *s, const struct node *key, const char *pointer,
@@ -343,7 +343,7 @@ static cJSON *where_write(const struct spec *s, const void *at)
     return out;
 }
 
-/* ---- evaluate.models ----------------------------------------------------------------------------------------------- */
+/* ---- evaluate.models ------------------------------------------------------------------------- */
 
 static void models_read(struct spec *s, void *at, const struct node *given, const char *pointer,
                         struct spec_problems *p)
@@ -384,7 +384,7 @@ static cJSON *models_write(const struct spec *s, const void *at)
     return out;
 }
 
-/* ---- evaluate.figures ---------------------------------------------------------------------------------------------- */
+/* ---- evaluate.figures ------------------------------------------------------------------------ */
 
 static void figures_read(struct spec *s, void *at, const struct node *n, const char *pointer,
                          struct spec_problems *p)
@@ -435,6 +435,36 @@ static cJSON *figures_write(const struct spec *s, const void *at)
     return out;
 }
 
+/* ---- train.optimizer.betas ------------------------------------------------------------------- */
+
+static void betas_read(struct spec *s, void *at, const struct node *n, const char *pointer,
+                       struct spec_problems *p)
+{
+    struct adamw *a = at;
+    double v[2];
+
+    (void)s;
+    if (n->type != NODE_LIST || n->n != 2) {
+        spec_problem_add(p, n, pointer, "wrong_type",
+                         "betas must be a list of two numbers, such as [0.9, 0.98]");
+        return;
+    }
+    for (int i = 0; i < 2; i++)
+        if (!node_read_real(n->item[i], pointer, 0, 0.99999, &v[i], p))
+            return;
+    a->beta1 = (float)v[0];
+    a->beta2 = (float)v[1];
+}
+
+static cJSON *betas_write(const struct spec *s, const void *at)
+{
+    const struct adamw *a = at;
+    double v[2] = {key_float_as_written(a->beta1), key_float_as_written(a->beta2)};
+
+    (void)s;
+    return cJSON_CreateDoubleArray(v, 2);
+}
+
 const struct key_custom custom_figures = {figures_read, figures_write};
 const struct key_custom custom_data = {data_read, data_write};
 const struct key_custom custom_inputs = {inputs_read, inputs_write};
@@ -443,3 +473,4 @@ const struct key_custom custom_values = {values_read, values_write};
 const struct key_custom custom_sweep = {sweep_read, sweep_write};
 const struct key_custom custom_where = {where_read, where_write};
 const struct key_custom custom_models = {models_read, models_write};
+const struct key_custom custom_betas = {betas_read, betas_write};

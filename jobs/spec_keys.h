@@ -54,6 +54,13 @@ void keys_read(const struct key *table, unsigned kind_bit, struct spec *s, void 
                const struct node *map, const char *pointer, struct spec_problems *p);
 cJSON *keys_write(const struct key *table, unsigned kind_bit, const struct spec *s,
                   const void *base);
+/* The decimal that a person wrote, not the binary float widened. */
+double key_float_as_written(float v);
+/* May the kind have it? Inner tables are of every kind. */
+static inline bool key_is_for(const struct key *k, unsigned kind_bit)
+{
+    return k->kinds == 0 || kind_bit == 0 || (k->kinds & kind_bit) != 0;
+}
 void keys_print(FILE *out); /* the reference page: key, type, bounds, default, meaning */
 
 /* Scalars, for the custom readers. False after adding a problem. */
@@ -70,6 +77,6 @@ void key_unknown(const struct node *key, const char *pointer, const char *const 
 extern const struct key_custom custom_attributes, custom_labels; /* spec_schema.c */
 extern const struct key_custom custom_stages;                    /* spec_stage.c */
 extern const struct key_custom custom_data, custom_inputs, custom_base, custom_values, custom_sweep,
-    custom_where, custom_models, custom_figures; /* spec_custom.c */
+    custom_where, custom_models, custom_figures, custom_betas; /* spec_custom.c */
 
 #endif

@@ -123,7 +123,7 @@ void spec_stages_resolve(struct node *root, spec_read_file read_file, void *self
     }
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------ */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static void gates_read(struct stage *stage, const struct node *n, const char *pointer,
                        struct spec_problems *p)

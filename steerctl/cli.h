@@ -101,7 +101,7 @@ int cli_completion(struct cli *c);
 int cli_int(const struct cli *c, enum cli_option o, int64_t min, int64_t max, int64_t fallback,
             int64_t *out);
 
-/* ---- cli_out.c --------------------------------------------------------------------------------------------------- */
+/* ---- cli_out.c ------------------------------------------------------------------------------- */
 
 /* "steerctl: what\n  try: next" on stderr; returns the code. next may be NULL: no second line. */
 int cli_fail(int code, const char *next, const char *fmt, ...)
@@ -128,7 +128,7 @@ void cli_table_add(struct cli_table *t, int columns,
                    ...); /* const char * each; the first row is the head */
 void cli_table_print(struct cli_table *t, FILE *out); /* and frees it */
 
-/* ---- cli_client.c ------------------------------------------------------------------------------------------------ */
+/* ---- cli_client.c ---------------------------------------------------------------------------- */
 
 struct cli_client;
 /* Finds the coordinator. CLI_OK, or CLI_UNREACHABLE after saying so. */
@@ -161,7 +161,7 @@ extern volatile sig_atomic_t
 void cli_catch_interrupts(void);
 void cli_state_dir(const struct cli *c, char *out, size_t cap);
 
-/* ---- cli_spec.c -------------------------------------------------------------------------------------------------- */
+/* ---- cli_spec.c ------------------------------------------------------------------------------ */
 
 struct cli_spec {
     struct spec *spec;
@@ -178,7 +178,7 @@ int cli_spec_missing(const struct cli_spec *s,
                      const char *path); /* how many of its files are not there; names them */
 char *cli_spec_path(const struct cli_spec *s, const char *file); /* gives */
 
-/* ---- the live view ------------------------------------------------------------------------------------------------ */
+/* ---- the live view --------------------------------------------------------------------------- */
 
 enum cli_view { CLI_VIEW_LIVE, CLI_VIEW_QUIET };
 /* Until the job ends: its exit code. CLI_DETACHED after Ctrl-C, CLI_TIMEOUT. id is whole. timeout_s < 0: for ever. */
@@ -186,7 +186,7 @@ int cli_watch(struct cli_client *cl, const char *id, enum cli_view view, int64_t
 bool cli_is_prepare(const cJSON *stage); /* a stage of the planner, listed first */
 int cli_state_exit(const char *state);   /* exit code of a final state; -1: not final */
 
-/* ---- verbs -------------------------------------------------------------------------------------------------------- */
+/* ---- verbs ----------------------------------------------------------------------------------- */
 
 int verb_up(struct cli *c);
 int verb_down(struct cli *c);

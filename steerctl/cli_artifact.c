@@ -78,7 +78,7 @@ out:
     return code;
 }
 
-/* ---- which one ------------------------------------------------------------------------------------------------------- */
+/* ---- which one ------------------------------------------------------------------------------- */
 
 /* The index-th digest of an output: a text or a list of texts. */
 static int output_digest(const cJSON *output, const char *name, int64_t index, struct digest *d)

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
+#include "json/json_file.h"
 #include "steerctl/cli.h"
 
 #define REPLY_MAX (64u << 20)
@@ -56,17 +56,14 @@ void cli_state_dir(const struct cli *c, char *out, size_t cap)
 static char *endpoint_read(const char *dir)
 {
     char *path = mem_printf("%s/endpoint.json", dir), *url = NULL;
-    struct buf text = BUF_INIT;
     struct err e;
     cJSON *j = NULL;
 
-    if (file_read(path, 65536, &text, &e) == 0 &&
-        json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, &e) == 0) {
+    if (json_file_read(path, 65536, JSON_LIMITS_BODY, &j, &e) == 0) {
         const char *http = json_string_or(j, "http", NULL);
         url = http != NULL ? mem_strdup(http) : NULL;
     }
     cJSON_Delete(j);
-    buf_free(&text);
     free(path);
     return url;
 }
@@ -128,7 +125,7 @@ int cli_rediscover(struct cli_client *cl)
     return CLI_OK;
 }
 
-/* ---- one request -------------------------------------------------------------------------------------------------- */
+/* ---- one request ----------------------------------------------------------------------------- */
 
 static size_t on_bytes(char *bytes, size_t size, size_t n, void *self)
 {
@@ -225,7 +222,7 @@ bool cli_call(struct cli_client *cl, const char *method, const char *path, const
     return answered;
 }
 
-/* ---- what replies mean --------------------------------------------------------------------------------------------- */
+/* ---- what replies mean ----------------------------------------------------------------------- */
 
 static void errors_print(const cJSON *problem)
 {
@@ -307,7 +304,7 @@ int cli_reachable(struct cli_client *cl)
     return rc;
 }
 
-/* ---- names to ids -------------------------------------------------------------------------------------------------- */
+/* ---- names to ids ---------------------------------------------------------------------------- */
 
 static bool is_whole_id(const char *text)
 {

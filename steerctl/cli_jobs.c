@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "steerctl/cli.h"
 
-/* ---- ls -------------------------------------------------------------------------------------------------------------- */
+/* ---- ls -------------------------------------------------------------------------------------- */
 
 static void job_row(struct cli_table *t, const cJSON *job)
 {
@@ -73,7 +73,7 @@ out:
     return code;
 }
 
-/* ---- status ----------------------------------------------------------------------------------------------------------- */
+/* ---- status ---------------------------------------------------------------------------------- */
 
 static void field_print(const char *name, const char *value)
 {
@@ -196,7 +196,7 @@ int verb_status(struct cli *c)
     return code;
 }
 
-/* ---- wait, watch, cancel, pause, resume, retry ------------------------------------------------------------------------------------------------ */
+/* ---- wait, watch, cancel, pause, resume, retry ----------------------------------------------- */
 
 static int watch(struct cli *c, enum cli_view view)
 {
@@ -282,7 +282,7 @@ int verb_retry(struct cli *c)
     return tell_jobs(c, "retry", body);
 }
 
-/* ---- logs, events --------------------------------------------------------------------------------------------------------- */
+/* ---- logs, events ---------------------------------------------------------------------------- */
 
 /* Prints the lines of one page; moves *offset behind the last. Returns how many. */
 static int logs_print(const struct cli *c, const cJSON *page, int64_t *offset)
@@ -412,7 +412,7 @@ int verb_events(struct cli *c)
     return code;
 }
 
-/* ---- workers, counters, version ------------------------------------------------------------------------------------------------------- */
+/* ---- workers, counters, version -------------------------------------------------------------- */
 
 int verb_worker_ls(struct cli *c)
 {

@@ -3,25 +3,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "jobs/scale.h"
+#include "json/json_file.h"
 #include "steerctl/cli.h"
 
 #define WORKERS_MAX 4096
 
 static int measured_load(const char *path, struct scale_measured *out)
 {
-    struct buf text = BUF_INIT;
     cJSON *j = NULL;
     struct err e = {0};
-    int rc = file_read(path, JSON_LIMITS_BODY.bytes_max, &text, &e);
+    int rc = json_file_read(path, JSON_LIMITS_BODY.bytes_max, JSON_LIMITS_BODY, &j, &e);
 
-    if (rc == 0)
-        rc = json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, &e);
     if (rc == 0)
         rc = scale_measured_read(j, out, &e);
     cJSON_Delete(j);
-    buf_free(&text);
     return rc == 0
                ? CLI_OK
                : cli_fail(rc == ERR_NOT_FOUND ? CLI_NOT_FOUND : CLI_SPEC,

@@ -47,7 +47,7 @@ void cli_spec_free(struct cli_spec *s)
     *s = (struct cli_spec){0};
 }
 
-/* ---- which files ---------------------------------------------------------------------------------------------------- */
+/* ---- which files ----------------------------------------------------------------------------- */
 
 static void file_add(struct cli_spec *s, const char *name)
 {
@@ -82,7 +82,7 @@ static void refs_collect(struct cli_spec *s, const struct spec *spec)
         refs_collect(s, spec->stage[i]->spec);
 }
 
-/* ---- reading --------------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static void problems_print(const char *path, const struct spec_problems *p)
 {
@@ -165,7 +165,7 @@ out:
     return code;
 }
 
-/* ---- validate, plan --------------------------------------------------------------------------------------------------- */
+/* ---- validate, plan -------------------------------------------------------------------------- */
 
 int verb_validate(struct cli *c)
 {

@@ -18,7 +18,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "json/json.h"
+#include "json/json_file.h"
 
 #define BACKOFF_MIN_MS 200
 #define BACKOFF_MAX_MS 10000
@@ -44,7 +44,7 @@ static char *in_dir(const char *dir, const char *name)
     return mem_printf("%s/%s", dir, name);
 }
 
-/* ---- lock ------------------------------------------------------------------------------------------------------------- */
+/* ---- lock ------------------------------------------------------------------------------------ */
 
 /* -1: somebody else holds it. */
 static int lock_take(const char *dir, struct err *e)
@@ -67,18 +67,14 @@ static int lock_take(const char *dir, struct err *e)
 static cJSON *state_read(const char *dir)
 {
     char *lock = in_dir(dir, "supervisor.lock"), *path = in_dir(dir, "supervisor.json");
-    struct buf text = BUF_INIT;
     struct err e;
     cJSON *j = NULL;
     int fd = open(lock, O_RDONLY | O_CLOEXEC);
 
-    if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK &&
-        file_read(path, 65536, &text, &e) == 0 &&
-        json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, &e) != 0)
-        j = NULL;
+    if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        json_file_read(path, 65536, JSON_LIMITS_BODY, &j, &e);
     if (fd >= 0)
         close(fd);
-    buf_free(&text);
     free(lock);
     free(path);
     return j;
@@ -127,18 +123,16 @@ static void state_write(const struct supervisor *s)
     free(path);
 }
 
-/* ---- children ---------------------------------------------------------------------------------------------------------- */
+/* ---- children -------------------------------------------------------------------------------- */
 
 /* Keeps the ports of the first start, so that nobody has to look for the coordinator again. */
 static void endpoint_remember(struct supervisor *s)
 {
     char *path = in_dir(s->config.dir, "endpoint.json");
-    struct buf text = BUF_INIT;
     struct err e;
     cJSON *j = NULL;
 
-    if (file_read(path, 65536, &text, &e) == 0 &&
-        json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, &e) == 0) {
+    if (json_file_read(path, 65536, JSON_LIMITS_BODY, &j, &e) == 0) {
         const char *http = json_string_or(j, "http", ""),
                    *control = json_string_or(j, "control", "");
         if (strncmp(http, "http://", 7) == 0) {
@@ -151,7 +145,6 @@ static void endpoint_remember(struct supervisor *s)
         }
     }
     cJSON_Delete(j);
-    buf_free(&text);
     free(path);
 }
 

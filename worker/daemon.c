@@ -21,7 +21,7 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "json/json.h"
+#include "json/json_file.h"
 #include "model/bf16.h"
 #include "model/gemm.h"
 #include "net/keys.h"
@@ -102,7 +102,6 @@ static int bytes_publish(void *self, const void *bytes, size_t len, struct diges
  * another port. */
 static int coordinator_find(const struct worker *w, char *out, size_t cap, struct err *e)
 {
-    struct buf text = BUF_INIT;
     cJSON *j = NULL;
     const char *control;
     int rc;
@@ -111,15 +110,12 @@ static int coordinator_find(const struct worker *w, char *out, size_t cap, struc
         snprintf(out, cap, "%s", w->config.coordinator);
         return 0;
     }
-    rc = file_read(w->paths.endpoint, 65536, &text, e);
-    if (rc == 0)
-        rc = json_parse(text.data, text.len, JSON_LIMITS_BODY, &j, e);
+    rc = json_file_read(w->paths.endpoint, 65536, JSON_LIMITS_BODY, &j, e);
     if (rc == 0)
         rc = json_need_string(j, "control", &control, e);
     if (rc == 0)
         snprintf(out, cap, "%s", control);
     cJSON_Delete(j);
-    buf_free(&text);
     return rc;
 }
 

@@ -21,9 +21,9 @@
 #define FETCH_DEADLINE_MS 600000
 #define CONTEXT_BYTES_MAX ((size_t)16 << 20)
 #define NICE 5
-#define ENDED_MAX 32   /* outcomes are handed over together, but no more than so many */
-#define ENDED_MS 2     /* and not later than this after the first, while short tasks are waiting */
-#define QUICK_MS 20    /* tasks that take less are not a line of the log each */
+#define ENDED_MAX 32 /* outcomes are handed over together, but no more than so many */
+#define ENDED_MS 2   /* and not later than this after the first, while short tasks are waiting */
+#define QUICK_MS 20  /* tasks that take less are not a line of the log each */
 
 struct job {
     struct job *next;
@@ -167,7 +167,7 @@ static int context_run(struct job *j, const char *scratch, struct compute *on,
     const struct control *t = j->task;
     struct context *c = &on->context;
     const struct run_env env = {
-        j,           scratch, env_fetch, env_publish, env_progress, env_cancelled, &on->heartbeat,
+        j,         scratch, env_fetch, env_publish, env_progress, env_cancelled, &on->heartbeat,
         &c->parsed};
     struct run_result result = {NULL, NULL};
     int rc;

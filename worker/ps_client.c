@@ -18,7 +18,8 @@
 #define REPEAT_MS 1000
 #define REPEAT_MOST_MS 8000
 #define REPEAT_FIRST_MS 50
-#define SLOW_BYTES_PER_MS 4000 /* a link that has not shown yet what it can is taken to be no slower */
+#define SLOW_BYTES_PER_MS                                                                          \
+    4000 /* a link that has not shown yet what it can is taken to be no slower */
 #define MESSAGE_BYTES_MAX ((size_t)4 << 20)
 
 /* A push that has not been answered. */
@@ -54,8 +55,8 @@ struct ps_client {
     bool is_shown[WIRE_HOSTS_MAX];        /* in our view; else they are copied to it */
     bool far[WIRE_HOSTS_MAX];             /* its memory could not be attached */
     uint16_t *packed;                     /* half: [chunk_elems * PARAMS_FRAMES_MAX] */
-    float *params;                 /* where chunks go; NULL outside a pull */
-    uint64_t over;                 /* 1 + the last step that a host had closed without a push */
+    float *params;                        /* where chunks go; NULL outside a pull */
+    uint64_t over; /* 1 + the last step that a host had closed without a push */
 };
 
 static uint32_t chunks_per_message(const struct ps_client *c)
@@ -69,7 +70,8 @@ static uint32_t chunks_per_message(const struct ps_client *c)
 static uint64_t patience_least(const struct ps_client *c, uint32_t host)
 {
     uint64_t chunks = c->plan.host[host].chunk_end - c->plan.host[host].chunk_begin;
-    uint64_t bytes = chunks * c->plan.chunk_elems * (c->plan.half ? sizeof(uint16_t) : sizeof(float));
+    uint64_t bytes =
+        chunks * c->plan.chunk_elems * (c->plan.half ? sizeof(uint16_t) : sizeof(float));
     uint64_t ms = REPEAT_MS + bytes / SLOW_BYTES_PER_MS;
 
     return ms < REPEAT_MOST_MS ? ms : REPEAT_MOST_MS;
@@ -213,8 +215,7 @@ static void on_region(struct ps_client *c, uint32_t host, const struct params_he
     if (c->plan.view == NULL || c->far[host])
         return;
     if (r == NULL) {
-        if (key.bytes != c->plan.params * sizeof(float) ||
-            region_attach(&key, &r, &ignored) != 0) {
+        if (key.bytes != c->plan.params * sizeof(float) || region_attach(&key, &r, &ignored) != 0) {
             c->far[host] = true; /* and is asked for bytes */
             c->asked[host] = UINT64_MAX;
             return;
@@ -596,8 +597,8 @@ bool ps_client_has(const struct ps_client *c, uint64_t version, size_t begin, si
     bool all = true;
 
     *over = false;
-    for (size_t i = begin / c->plan.chunk_elems; begin < end && i <= (end - 1) / c->plan.chunk_elems;
-         i++) {
+    for (size_t i = begin / c->plan.chunk_elems;
+         begin < end && i <= (end - 1) / c->plan.chunk_elems; i++) {
         uint64_t have = atomic_load_explicit(&c->version[i], memory_order_acquire);
         all = all && have == version;
         *over = *over || (have != UINT64_MAX && have > version);

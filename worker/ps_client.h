@@ -26,7 +26,7 @@ struct ps_client_plan {
     size_t params;
     uint32_t chunk_elems;
     uint64_t who; /* control_who() of this worker: goes with every push */
-    bool half; /* bytes travel as bf16 (ps/half.h) */
+    bool half;    /* bytes travel as bf16 (ps/half.h) */
     /* The flat vector that pulls fill, or that shows what near hosts have; NULL: no host is near.
      * Borrowed. */
     struct region *view;

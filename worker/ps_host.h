@@ -75,7 +75,8 @@ struct ps_session {
         void *self,
         struct ps_session *s); /* the host is freed; layout is not needed any more; frees s */
     void *self;
-    struct saver_job *unsaved[PS_UNSAVED_MAX]; /* of the host: what reads the shard; NULL at first */
+    struct saver_job
+        *unsaved[PS_UNSAVED_MAX]; /* of the host: what reads the shard; NULL at first */
 };
 /* host_plan.begins of a session that shows its parameters or saves them; begins_self: the session. */
 void ps_session_begins(void *session, uint64_t version);

@@ -16,7 +16,8 @@
 
 #define REPLICA_REPEAT_MS 1000
 #define REPLICA_REPEAT_MOST_MS 8000
-#define SLOW_BYTES_PER_MS 4000 /* a link that has not shown yet what it can is taken to be no slower */
+#define SLOW_BYTES_PER_MS                                                                          \
+    4000 /* a link that has not shown yet what it can is taken to be no slower */
 #define MESSAGE_BYTES_MAX ((size_t)4 << 20)
 
 static void floats_free(void *data, void *hint)

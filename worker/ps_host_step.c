@@ -106,7 +106,8 @@ void hosted_pulls_serve(struct ps_host *p, struct hosted *x)
     for (size_t i = 0; i < x->pulls;) {
         struct pull *q = &x->pull[i];
 
-        if (q->served_ms == 0 && q->at_least <= host_version(x->s->host) && pull_serve(p, x, q) == 0)
+        if (q->served_ms == 0 && q->at_least <= host_version(x->s->host) &&
+            pull_serve(p, x, q) == 0)
             q->served_ms = now;
         if (q->served_ms != 0 && (q->near || !is_under_way(q, now)))
             *q = x->pull[--x->pulls];
@@ -158,8 +159,8 @@ void hosted_pull(struct ps_host *p, struct hosted *x, const struct link_peer *pe
         q = &x->pull[x->pulls++];
     } else if (q->at_least == h->step && q->begin == h->chunk && q->end == h->chunk + h->count &&
                q->offered == (h->region.bytes != 0) &&
-               (q->served_ms == 0 || (q->version == host_version(x->s->host) &&
-                                      is_under_way(q, clock_ms())))) {
+               (q->served_ms == 0 ||
+                (q->version == host_version(x->s->host) && is_under_way(q, clock_ms())))) {
         return; /* being answered */
     }
     *q = (struct pull){.peer = *peer,
@@ -249,8 +250,8 @@ static bool push_values(struct hosted *x, const struct params_head *h,
     float *parts = x->parts;
 
     push->lent = r != NULL;
-    if (h->region.bytes != 0 && (r == NULL || h->count > x->s->plan.chunks ||
-                                 h->chunk > x->s->plan.chunks - h->count))
+    if (h->region.bytes != 0 &&
+        (r == NULL || h->count > x->s->plan.chunks || h->chunk > x->s->plan.chunks - h->count))
         return false;
     for (uint32_t i = 0; i < h->count; i++) {
         size_t at = (size_t)(h->chunk + i) * chunk_elems;

@@ -16,8 +16,8 @@ struct ps_view {
     pthread_mutex_t lock;
     pthread_cond_t pumped;
     bool pumping;
-    uint32_t needs;   /* threads that lack a part of a version... */
-    uint64_t needed;  /* ... and of which: it is asked for before any later one */
+    uint32_t needs;  /* threads that lack a part of a version... */
+    uint64_t needed; /* ... and of which: it is asked for before any later one */
 };
 
 int ps_view_new(const struct ps_client_plan *plan, struct ps_view **out, struct err *e)

@@ -21,7 +21,7 @@ struct saver_job {
     float **kept;              /* [chunks] p, m, v one after the other; NULL: not kept */
     float *part;               /* of the chunk that is being published */
     size_t *bytes;             /* [chunks] of each */
-    struct digest *digest; /* [chunks], filled */
+    struct digest *digest;     /* [chunks], filled */
     /* manifest: instead of chunks */
     struct ckpt_manifest *manifest;
     struct digest manifest_digest; /* filled */

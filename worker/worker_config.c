@@ -21,7 +21,8 @@ const char worker_config_usage[] =
     "(STEER_WORKER_DIR; default COORDINATOR-DIR/worker)\n"
     "  --threads N               compute threads, 1..256 (STEER_THREADS; default: processors)\n"
     "  --roles LIST              compute, params or both (STEER_ROLES; default compute,params)\n"
-    "  --kernels NAME            matrix products by own or plain kernels (same bits) or openblas (another numerics class)\n"
+    "  --kernels NAME            matrix products by own or plain kernels (same bits) or openblas "
+    "(another numerics class)\n"
     "                            (STEER_KERNELS; default own)\n"
     "  --listen tcp://H:P        data socket for other workers (STEER_LISTEN; default "
     "tcp://127.0.0.1:0; port 0: any)\n"
@@ -85,10 +86,10 @@ static int bf16_set(void *base, const char *option, const char *value, struct er
 static int kernels_set(void *base, const char *option, const char *value, struct err *e)
 {
     (void)base;
-    return gemm_kernels_set(value) ? 0
-                                   : err_set(e, ERR_INVALID,
-                                             "%s is \"%.40s\", must be own, plain or openblas",
-                                             option, value);
+    return gemm_kernels_set(value)
+               ? 0
+               : err_set(e, ERR_INVALID, "%s is \"%.40s\", must be own, plain or openblas", option,
+                         value);
 }
 
 #define AT(member)                                                                                 \

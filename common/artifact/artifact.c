@@ -47,7 +47,7 @@ struct artifact_client {
     struct digest_set verified, flight;
 };
 
-/* ---- sets of digests: a handful to some thousands, looked up once a task ------------------------------------------ */
+/* ---- sets of digests: a handful to some thousands, looked up once a task --------------------- */
 
 static bool set_has(const struct digest_set *s, const char *hex)
 {
@@ -77,7 +77,7 @@ static void set_remove(struct digest_set *s, const char *hex)
         }
 }
 
-/* ---- client ------------------------------------------------------------------------------------------------------- */
+/* ---- client ---------------------------------------------------------------------------------- */
 
 static void curl_begin(void)
 {
@@ -139,7 +139,7 @@ void artifact_client_set_token(struct artifact_client *c, const char *token)
     pthread_mutex_unlock(&c->lock);
 }
 
-/* ---- one HTTP exchange --------------------------------------------------------------------------------------------- */
+/* ---- one HTTP exchange ----------------------------------------------------------------------- */
 
 struct exchange {
     struct artifact_client *client;
@@ -362,7 +362,7 @@ static bool backoff(uint64_t deadline, uint64_t *wait_ms)
     return true;
 }
 
-/* ---- down ---------------------------------------------------------------------------------------------------------- */
+/* ---- down ------------------------------------------------------------------------------------ */
 
 static int blob_download(struct artifact_client *c, const char *digest, uint64_t deadline,
                          struct err *e)
@@ -517,7 +517,7 @@ int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t deadl
     return rc;
 }
 
-/* ---- up ------------------------------------------------------------------------------------------------------------ */
+/* ---- up -------------------------------------------------------------------------------------- */
 
 struct upload {
     uint64_t deadline, done;

@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-void *pages_new(size_t bytes); /* aborts on failure */
+void *pages_new(size_t bytes);          /* aborts on failure */
 void pages_free(void *p, size_t bytes); /* the same number; NULL is fine */
 
 #endif

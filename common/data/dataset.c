@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "data/arena.h"
 #include "data/lines.h"
+#include "json/json_file.h"
 
 #define ROW_LIMITS ((struct json_limits){32u << 20, 4000000, 64})
 enum { CONVERSATIONS_MAX = 1 << 28, FLUSH_BYTES = 1 << 20 };
@@ -28,7 +29,8 @@ struct store { /* what dataset.arena points to */
     size_t conversations_cap, responses_cap;
 };
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
+
 static int floats_read(const cJSON *list, int n, float *out, const char *key, struct err *e)
 {
     const cJSON *item;
@@ -211,28 +213,31 @@ static int rows_load(struct dataset *d, struct store *s, const char *path, struc
     return rc != 0 ? err_wrap(e, "%s", path) : 0;
 }
 
-int dataset_load(const char *dir, struct dataset *out, struct err *e)
+int dataset_meta_load(const char *dir, struct dataset *out, struct err *e)
 {
-    struct buf text = BUF_INIT;
     char *path = mem_printf("%s/meta.json", dir);
-    struct store *store = mem_zalloc(1, sizeof *store);
-    int rc;
+    int rc = json_file_read(path, JSON_LIMITS_FILE.bytes_max, JSON_LIMITS_FILE, &out->meta, e);
 
-    memset(out, 0, sizeof *out);
-    out->arena = store;
-    rc = file_read(path, JSON_LIMITS_FILE.bytes_max, &text, e);
-    if (rc == 0)
-        rc = json_parse(text.data, text.len, JSON_LIMITS_FILE, &out->meta, e);
     if (rc == 0)
         rc = schema_from_json(json_get(out->meta, "schema"), &out->schema, e);
     if (rc != 0)
         err_wrap(e, "%s", path);
     free(path);
-    path = mem_printf("%s/rows.jsonl", dir);
+    return rc;
+}
+
+int dataset_load(const char *dir, struct dataset *out, struct err *e)
+{
+    char *path = mem_printf("%s/rows.jsonl", dir);
+    struct store *store = mem_zalloc(1, sizeof *store);
+    int rc;
+
+    memset(out, 0, sizeof *out);
+    out->arena = store;
+    rc = dataset_meta_load(dir, out, e);
     if (rc == 0)
         rc = rows_load(out, store, path, e);
     free(path);
-    buf_free(&text);
     if (rc != 0)
         dataset_free(out);
     return rc;
@@ -262,7 +267,8 @@ void dataset_response(const struct dataset *d, size_t i, size_t *conversation, u
     *turn = s->of_turn[i];
 }
 
-/* ---- writing ---------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
+
 struct dataset_writer {
     char *dir;
     struct schema schema;

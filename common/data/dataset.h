@@ -53,6 +53,8 @@ struct dataset {
 };
 
 int dataset_load(const char *dir, struct dataset *out, struct err *e);
+/* Meta and schema only. */
+int dataset_meta_load(const char *dir, struct dataset *out, struct err *e);
 void dataset_free(struct dataset *d);
 /* Response i of [0, responses): its conversation and turn index. O(1). */
 void dataset_response(const struct dataset *d, size_t i, size_t *conversation, uint32_t *turn);

@@ -28,7 +28,8 @@ struct examples {
     struct label_table labels; /* pool borrowed from the map */
 };
 
-/* ---- opening ---------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
+
 static int bad(struct err *e, const char *what, uint64_t at)
 {
     return err_set(e, ERR_CORRUPT, "%s %llu is out of bounds", what, (unsigned long long)at);
@@ -259,7 +260,8 @@ int32_t examples_outputs(const struct examples *x)
     return (int32_t)x->head->outputs;
 }
 
-/* ---- assembling ------------------------------------------------------------------------------- */
+/* ---- assembling ------------------------------------------------------------------------------ */
+
 /* One decision for all label slots of the example: all attributes first, then each. */
 static void drop_decide(const struct examples *x, uint64_t seed, uint64_t draw,
                         const struct drop *drop, bool dropped[SCHEMA_ATTRS_MAX])

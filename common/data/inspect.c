@@ -13,7 +13,8 @@ enum { LISTED_MAX = 20, ODD_LISTED_MAX = 5 };
 #define BLUE "\x1b[34m"
 #define PLAIN "\x1b[0m"
 
-/* ---- rows as tokens --------------------------------------------------------------------------- */
+/* ---- rows as tokens -------------------------------------------------------------------------- */
+
 /* A token's text with what a terminal can't show made visible: line ends, control bytes, halves of characters. */
 static void token_print(const struct tokenizer *tok, int32_t id, FILE *out)
 {
@@ -142,7 +143,8 @@ int inspect_show(const struct dataset *d, const struct template_config *t,
     return rc;
 }
 
-/* ---- the check -------------------------------------------------------------------------------- */
+/* ---- the check ------------------------------------------------------------------------------- */
+
 static void problems_print(const struct problems *p, const struct read_counts *c, FILE *out)
 {
     fprintf(out, "rows: %" PRIu64 ", bad: %" PRIu64 ", problems: %zu\n", c->rows, c->rows_bad,

@@ -11,12 +11,18 @@
  * chars: code points. A text without words or sentences measures 0, so that nothing is ever NaN. */
 #define MEASURES(X)                                                                                \
     X(MEASURE_WORDS, "words")                                                                      \
-    X(MEASURE_CHARS, "chars") X(MEASURE_SENTENCES, "sentences") X(MEASURE_QUESTION, "question")    \
-        X(MEASURE_QUESTIONS, "questions") X(MEASURE_EXCLAMATION, "exclamation")                    \
-            X(MEASURE_WOW, "wow") X(MEASURE_DIGIT, "digit")                                        \
-                X(MEASURE_FIRST_PERSON, "first_person") X(MEASURE_RICHNESS, "richness")            \
-                    X(MEASURE_VALENCE, "valence") X(MEASURE_JOY, "joy")                            \
-                        X(MEASURE_DIALOGUE, "dialogue")
+    X(MEASURE_CHARS, "chars")                                                                      \
+    X(MEASURE_SENTENCES, "sentences")                                                              \
+    X(MEASURE_QUESTION, "question")                                                                \
+    X(MEASURE_QUESTIONS, "questions")                                                              \
+    X(MEASURE_EXCLAMATION, "exclamation")                                                          \
+    X(MEASURE_WOW, "wow")                                                                          \
+    X(MEASURE_DIGIT, "digit")                                                                      \
+    X(MEASURE_FIRST_PERSON, "first_person")                                                        \
+    X(MEASURE_RICHNESS, "richness")                                                                \
+    X(MEASURE_VALENCE, "valence")                                                                  \
+    X(MEASURE_JOY, "joy")                                                                          \
+    X(MEASURE_DIALOGUE, "dialogue")
 enum measure {
 #define X(name, text) name,
     MEASURES(X)

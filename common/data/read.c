@@ -49,7 +49,8 @@ const char *read_format_name(enum read_format f)
     return format_names[f];
 }
 
-/* ---- problems --------------------------------------------------------------------------------- */
+/* ---- problems -------------------------------------------------------------------------------- */
+
 static void problem_add(struct problems *p, const char *file, uint64_t line, const char *path,
                         const char *text)
 {
@@ -114,7 +115,8 @@ bool row_bad(struct reader *r, const char *path, const char *fmt, ...)
     return false;
 }
 
-/* ---- sets of hashes --------------------------------------------------------------------------- */
+/* ---- sets of hashes -------------------------------------------------------------------------- */
+
 uint64_t text_hash(const char *text)
 {
     struct digest d;
@@ -154,7 +156,8 @@ bool hash_set_add(struct hash_set *s, uint64_t hash)
     return true;
 }
 
-/* ---- drafts ----------------------------------------------------------------------------------- */
+/* ---- drafts ---------------------------------------------------------------------------------- */
+
 void draft_begin(struct reader *r)
 {
     arena_clear(&r->draft.arena);
@@ -344,7 +347,8 @@ bool draft_end(struct reader *r)
     return true;
 }
 
-/* ---- files ------------------------------------------------------------------------------------ */
+/* ---- files ----------------------------------------------------------------------------------- */
+
 static bool is_blank(const char *text, size_t len)
 {
     while (len > 0 && strchr(" \t\r\n", text[len - 1]) != NULL && text[len - 1] != '\0')

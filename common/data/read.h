@@ -15,9 +15,14 @@
 
 #define READ_FORMATS(X)                                                                            \
     X(READ_AUTO, "auto")                                                                           \
-    X(READ_MAP, "map") X(READ_HELPSTEER, "helpsteer") X(READ_OASST, "oasst")                       \
-        X(READ_MESSAGES, "messages") X(READ_SHAREGPT, "sharegpt") X(READ_NEMO_CHAT, "nemo-chat")   \
-            X(READ_NEMO_REGRESSION, "nemo-regression") X(READ_TEXT, "text")
+    X(READ_MAP, "map")                                                                             \
+    X(READ_HELPSTEER, "helpsteer")                                                                 \
+    X(READ_OASST, "oasst")                                                                         \
+    X(READ_MESSAGES, "messages")                                                                   \
+    X(READ_SHAREGPT, "sharegpt")                                                                   \
+    X(READ_NEMO_CHAT, "nemo-chat")                                                                 \
+    X(READ_NEMO_REGRESSION, "nemo-regression")                                                     \
+    X(READ_TEXT, "text")
 enum read_format {
 #define X(name, text) name,
     READ_FORMATS(X)

@@ -252,7 +252,8 @@ bool oasst_row(struct reader *r, const cJSON *row)
     return good && nodes_emit(r);
 }
 
-/* ---- flat messages ---------------------------------------------------------------------------- */
+/* ---- flat messages --------------------------------------------------------------------------- */
+
 struct by_id {
     const char *id;
     uint32_t index;

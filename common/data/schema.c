@@ -25,7 +25,8 @@ int schema_find_label(const struct schema *s, const char *name)
     return -1;
 }
 
-/* ---- levels ----------------------------------------------------------------------------------- */
+/* ---- levels ---------------------------------------------------------------------------------- */
+
 static int level_clamped(const struct attr *a, double level)
 {
     if (level < 0.0)
@@ -139,7 +140,8 @@ int schema_same(const struct schema *a, const struct schema *b, struct err *e)
     return 0;
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
+
 static cJSON *label_to_json(const struct label *l)
 {
     cJSON *j = cJSON_CreateObject();

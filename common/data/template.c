@@ -12,7 +12,8 @@ enum {
         SCHEMA_ATTRS_MAX * (SCHEMA_LEVELS_MAX + 1) + SCHEMA_LABELS_MAX * (SCHEMA_CLASSES_MAX + 1)
 };
 
-/* ---- new tokens ------------------------------------------------------------------------------- */
+/* ---- new tokens ------------------------------------------------------------------------------ */
+
 struct names {
     char *v[TOKENS_MAX];
     size_t n;
@@ -201,7 +202,8 @@ size_t template_stops(const struct template_config *c, const struct tokenizer *t
     return ids_sorted(ids, n);
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
+
 cJSON *template_to_json(const struct template_config *t)
 {
     cJSON *j = cJSON_CreateObject();

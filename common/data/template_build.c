@@ -66,7 +66,8 @@ void sequence_free(struct sequence *s)
     memset(s, 0, sizeof *s);
 }
 
-/* ---- text ------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
+
 /* Appends text so that it can't be read as markup: "<attr" and NeMo's marks lose their shape, and no line begins like a turn. */
 static void text_escape(const struct template_config *c, const char *text, size_t len,
                         struct buf *out)
@@ -121,7 +122,8 @@ static enum role role_of(const struct build *b, uint32_t i)
     return strcmp(t->speaker, last->speaker) == 0 ? ROLE_USER : ROLE_ASSISTANT;
 }
 
-/* ---- pieces ----------------------------------------------------------------------------------- */
+/* ---- pieces ---------------------------------------------------------------------------------- */
+
 /* Tokens from ids.v[begin] on, up to now, are worth `weight`; joins the piece before where it can. */
 static void piece_close(struct sequence *s, uint32_t begin, float weight)
 {
@@ -169,7 +171,8 @@ static int labels_say(struct build *b, const int8_t *level, struct ids *out, uin
     return 0;
 }
 
-/* ---- the turns before ------------------------------------------------------------------------- */
+/* ---- the turns before ------------------------------------------------------------------------ */
+
 /* control: "message\nmessage\n", no names: the last tokens of it are what counts. */
 static int turn_control(struct build *b, uint32_t i, struct context *x, bool nearest)
 {
@@ -402,7 +405,8 @@ static uint32_t room_left(const struct template_config *c, size_t used)
     return used < max ? (uint32_t)(max - used) : 0;
 }
 
-/* ---- policy ----------------------------------------------------------------------------------- */
+/* ---- policy ---------------------------------------------------------------------------------- */
+
 /* reply NULL: a prompt, which leaves room for max_reply_tokens, or half of the length. */
 static int policy_build(struct build *b, const int8_t *level, const struct ids *reply)
 {
@@ -510,7 +514,8 @@ int template_prompt(const struct template_config *t, const struct tokenizer *tok
     return rc;
 }
 
-/* ---- attribute models ------------------------------------------------------------------------- */
+/* ---- attribute models ------------------------------------------------------------------------ */
+
 static int32_t label_class(const struct label *l, float human)
 {
     double v = (double)human;

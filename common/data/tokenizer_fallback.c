@@ -71,7 +71,7 @@ static int char_push(const struct tokenizer *t, const char *text, size_t len, in
     return 0;
 }
 
-/* ---- characters that no merge joins ---- */
+/* ---- characters that no merge joins ---------------------------------------------------------- */
 
 static uint32_t char_code(const char *text, size_t len)
 {
@@ -129,7 +129,7 @@ void tokenizer_fallback_mark(struct tokenizer *t)
     }
 }
 
-/* ---- encoding ---- */
+/* ---- encoding -------------------------------------------------------------------------------- */
 
 struct stretch { /* what merges may join: from one cut to the next */
     char text[STRETCH_BYTES];

@@ -74,16 +74,17 @@ struct tokenizer {
     int stages;
     int32_t *added; /* ids of added tokens, in order of adding */
     size_t added_n, added_cap;
-    uint32_t added_first[8];      /* set of first bytes of added tokens */
-    uint64_t serial;              /* of this process; names it in caches of threads */
+    uint32_t added_first[8]; /* set of first bytes of added tokens */
+    uint64_t serial;         /* of this process; names it in caches of threads */
     uint32_t *joins; /* byte-fallback: which characters a merge can join (tokenizer_fallback.c);
                         NULL: any */
-    bool tied_ranks;              /* two pieces share a score, which merges in a file cannot say */
+    bool tied_ranks; /* two pieces share a score, which merges in a file cannot say */
     char *source, *source_config; /* text of the tokenizer.json and tokenizer_config.json read; NULL
                                      if made */
 };
 
-/* ---- tokenizer_pieces.c: tables ---- */
+/* ---- tokenizer_pieces.c: tables -------------------------------------------------------------- */
+
 /* Appends a piece; its id is the number of pieces before. The text is copied. */
 int32_t tokenizer_pieces_add(struct tokenizer_pieces *p, const char *text, size_t len,
                              uint8_t flags);
@@ -98,7 +99,8 @@ const struct tokenizer_pair *tokenizer_pairs_find(const struct tokenizer_pairs *
                                                   int32_t right);
 void tokenizer_added_push(struct tokenizer *t, int32_t id);
 
-/* ---- tokenizer_merge.c: the loop ---- */
+/* ---- tokenizer_merge.c: the loop ------------------------------------------------------------- */
+
 struct tokenizer_work; /* scratch of one encode, and words that were encoded before */
 struct tokenizer_work *tokenizer_work_take(void); /* the calling thread's, kept between encodes */
 void tokenizer_work_done(struct tokenizer_work *w);
@@ -115,7 +117,8 @@ void tokenizer_work_keep(struct tokenizer_work *w, const struct tokenizer *t, co
                          size_t len, const int32_t *ids, size_t n);
 uint64_t tokenizer_hash(const char *text, size_t len);
 
-/* ---- tokenizer_bytelevel.c, tokenizer_fallback.c: one text without added tokens ---- */
+/* ---- tokenizer_bytelevel.c, tokenizer_fallback.c: one text without added tokens -------------- */
+
 int tokenizer_bytelevel_encode(const struct tokenizer *t, const char *text, size_t len,
                                struct tokenizer_work *w, struct ids *out, struct err *e);
 void tokenizer_bytelevel_mark(struct tokenizer *t); /* sets PIECE_WHOLE */
@@ -130,7 +133,8 @@ int tokenizer_fallback_read(const char *path, struct tokenizer *t,
 void tokenizer_fallback_mark(struct tokenizer *t);             /* sets joins */
 size_t tokenizer_fallback_space(const char *text, size_t len); /* 3 if U+2581 stands here, else 0 */
 
-/* ---- tokenizer_pattern.c: known pre-tokenizer patterns ---- */
+/* ---- tokenizer_pattern.c: known pre-tokenizer patterns --------------------------------------- */
+
 const struct tokenizer_pattern *
 tokenizer_pattern_find(const char *regex); /* exact text, as in a tokenizer.json; NULL */
 const struct tokenizer_pattern *tokenizer_pattern_digits(bool individually); /* Digits */
@@ -139,7 +143,8 @@ const struct tokenizer_pattern *tokenizer_pattern_gpt2(void); /* ByteLevel with 
 int tokenizer_pattern_next(const struct tokenizer_pattern *p, const char *text, size_t len,
                            size_t at, size_t *end, struct err *e);
 
-/* ---- tokenizer_json.c ---- */
+/* ---- tokenizer_json.c ------------------------------------------------------------------------ */
+
 int tokenizer_json_read(const char *path, struct tokenizer *t, struct err *e);
 
 #endif

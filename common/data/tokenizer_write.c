@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "json/json_file.h"
 #include "data/tokenizer_parts.h"
 
 #define SPACE_CHAR "\xe2\x96\x81"
@@ -209,22 +210,6 @@ static void token_set(const struct tokenizer *t, cJSON *config, const char *key,
     free(text);
 }
 
-static int object_write(const char *dir, const char *name, const cJSON *object, struct err *e)
-{
-    int rc;
-    char *path = mem_printf("%s/%s", dir, name), *text = cJSON_Print(object);
-    struct buf out = BUF_INIT;
-
-    CHECK(text != NULL);
-    buf_str(&out, text);
-    buf_char(&out, '\n');
-    rc = file_write_atomic(path, out.data, out.len, e);
-    buf_free(&out);
-    cJSON_free(text);
-    free(path);
-    return rc;
-}
-
 static int config_write(const struct tokenizer *t, const char *dir, struct err *e)
 {
     int rc;
@@ -246,9 +231,9 @@ static int config_write(const struct tokenizer *t, const char *dir, struct err *
     token_set(t, map, "bos_token", t->bos);
     token_set(t, map, "eos_token", t->eos);
     token_set(t, map, "unk_token", t->unk);
-    rc = object_write(dir, "tokenizer_config.json", config, e);
+    rc = json_file_write(dir, "tokenizer_config.json", config, e);
     if (rc == 0)
-        rc = object_write(dir, "special_tokens_map.json", map, e);
+        rc = json_file_write(dir, "special_tokens_map.json", map, e);
     cJSON_Delete(config);
     cJSON_Delete(map);
     return rc;

@@ -253,9 +253,7 @@ cJSON *report_json(const struct results *r)
     return root;
 }
 
-/* ---- metrics
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- metrics --------------------------------------------------------------------------------- */
 
 struct sink {
     void (*add)(void *self, const char *name, double value);

@@ -82,9 +82,7 @@ double stats_percentile(const double *sorted, size_t n, double p)
     return sorted[i] + (at - (double)i) * (sorted[i + 1] - sorted[i]);
 }
 
-/* ---- bootstrap
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- bootstrap ------------------------------------------------------------------------------- */
 
 struct boot {
     size_t n;
@@ -260,9 +258,7 @@ struct interval stats_boot_diff(const double *a, size_t na, const double *c, siz
     return out;
 }
 
-/* ---- ranks
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- ranks ----------------------------------------------------------------------------------- */
 
 struct ranked {
     double x;
@@ -381,9 +377,7 @@ void stats_quantile_edges(double *values, size_t n, int levels, double *edge)
     }
 }
 
-/* ---- diversity
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- diversity ------------------------------------------------------------------------------- */
 
 double stats_distinct(const struct stats_text *texts, size_t count, int gram)
 {

@@ -66,9 +66,7 @@ static void picture_begin(struct buf *out, double width, double height, const ch
     text_at(out, 16, 24, "start", "font-size=\"16\" font-weight=\"600\"", title);
 }
 
-/* ---- axes
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- axes ------------------------------------------------------------------------------------ */
 
 struct axis {
     double min, max, step;
@@ -168,9 +166,7 @@ static double legend_draw(struct buf *out, const char *const *name, int n, const
 
 enum { LEGEND_MAX = 64 };
 
-/* ---- line charts
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- line charts ----------------------------------------------------------------------------- */
 
 static void panel_range(const struct svg_panel *p, struct frame *f)
 {
@@ -282,9 +278,7 @@ void svg_lines(struct buf *out, const char *title, const struct svg_panel *panel
     buf_str(out, "</svg>\n");
 }
 
-/* ---- bars
- * -------------------------------------------------------------------------------------------------------
- */
+/* ---- bars ------------------------------------------------------------------------------------ */
 
 void svg_bars(struct buf *out, const char *title, const char *y_label, const char *const *group,
               int groups, const char *const *series, int series_n, const struct interval *value)
@@ -332,9 +326,7 @@ void svg_bars(struct buf *out, const char *title, const char *y_label, const cha
     buf_str(out, "</svg>\n");
 }
 
-/* ---- heat map
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- heat map -------------------------------------------------------------------------------- */
 
 static void shade_text(char out[8], double shade)
 {

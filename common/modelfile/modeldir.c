@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "json/json_file.h"
 #include "modelfile/llama2c.h"
 #include "modelfile/modelconfig.h"
 #include "modelfile/modelsteer.h"
@@ -113,22 +114,6 @@ void model_fini(struct model *m)
     *m = (struct model){0};
 }
 
-static int json_write(const char *dir, const char *name, const cJSON *j, struct err *e)
-{
-    char *path = mem_printf("%s/%s", dir, name), *text = cJSON_Print(j);
-    struct buf out = BUF_INIT;
-    int rc;
-
-    CHECK(text != NULL);
-    buf_str(&out, text);
-    buf_char(&out, '\n');
-    rc = file_write_atomic(path, out.data, out.len, e);
-    buf_free(&out);
-    cJSON_free(text);
-    free(path);
-    return rc;
-}
-
 static int configs_write(const struct model *m, const char *dir, struct err *e)
 {
     int32_t bos = m->tokenizer != NULL ? tokenizer_bos(m->tokenizer) : -1;
@@ -139,10 +124,10 @@ static int configs_write(const struct model *m, const char *dir, struct err *e)
     int rc = 0;
 
     modelsteer_labels(&m->steer, &m->dims, config);
-    if ((rc = json_write(dir, "config.json", config, e)) == 0 && m->dims.head == HEAD_LM)
-        rc = json_write(dir, "generation_config.json", generation, e);
+    if ((rc = json_file_write(dir, "config.json", config, e)) == 0 && m->dims.head == HEAD_LM)
+        rc = json_file_write(dir, "generation_config.json", generation, e);
     if (rc == 0 && steer != NULL)
-        rc = json_write(dir, "steer_config.json", steer, e);
+        rc = json_file_write(dir, "steer_config.json", steer, e);
     cJSON_Delete(config);
     cJSON_Delete(generation);
     cJSON_Delete(steer);

@@ -4,9 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/buf.h"
 #include "base/file.h"
-#include "json/json.h"
+#include "json/json_file.h"
 #include "modelfile/safetensors.h"
 
 #define INDEX_FILE_MAX (16u << 20)
@@ -93,13 +92,10 @@ static int map_check(const struct shards *s, const cJSON *map, struct err *e)
 
 static int index_open(struct shards *s, const char *dir, const char *path, struct err *e)
 {
-    struct buf text = BUF_INIT;
     cJSON *root = NULL;
     const cJSON *map;
-    int rc = file_read(path, INDEX_FILE_MAX, &text, e);
+    int rc = json_file_read(path, INDEX_FILE_MAX, JSON_LIMITS_FILE, &root, e);
 
-    if (rc == 0)
-        rc = json_parse(text.data, text.len, JSON_LIMITS_FILE, &root, e);
     map = rc == 0 ? json_get(root, "weight_map") : NULL;
     if (rc == 0 && (!cJSON_IsObject(map) || cJSON_GetArraySize(map) > SAFETENSORS_TENSORS_MAX))
         rc = err_set(e, ERR_INVALID, "weight_map must be an object of at most %d tensors",
@@ -116,7 +112,6 @@ static int index_open(struct shards *s, const char *dir, const char *path, struc
     if (rc == 0)
         rc = map_check(s, map, e);
     cJSON_Delete(root);
-    buf_free(&text);
     return rc != 0 ? err_wrap(e, "%s", path) : 0;
 }
 

@@ -120,8 +120,7 @@ static void *map_foreign(const struct region_key *key, int *opened)
     if (fd < 0)
         return NULL;
     if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
-        st.st_size == (off_t)(HEAD_BYTES + key->bytes) &&
-        (fcntl(fd, F_GET_SEALS) & seals) == seals)
+        st.st_size == (off_t)(HEAD_BYTES + key->bytes) && (fcntl(fd, F_GET_SEALS) & seals) == seals)
         head = mmap(NULL, HEAD_BYTES + key->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (head != MAP_FAILED &&
         (head->magic != MAGIC || head->id != key->id || head->bytes != key->bytes)) {

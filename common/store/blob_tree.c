@@ -168,7 +168,7 @@ out:
     return 0;
 }
 
-/* ---- a directory in -------------------------------------------------------------------------------------------- */
+/* ---- a directory in -------------------------------------------------------------------------- */
 
 struct tree_walk {
     struct blob_store *store;
@@ -260,7 +260,7 @@ int blob_put_tree(struct blob_store *s, const char *dir, struct digest *out, str
     return rc;
 }
 
-/* ---- a directory out ------------------------------------------------------------------------------------------- */
+/* ---- a directory out ------------------------------------------------------------------------- */
 
 static int file_copy(const char *from, const char *to, struct err *e)
 {

@@ -1,6 +1,6 @@
 /*
- * control: every message between coordinator and worker, as plain nouns; wire/control.c packs and
- * unpacks them (protobuf-c, proto/control.proto), with limits. Frames stay <= 64 KiB. Strings are
+ * control: every message between coordinator and worker, as plain nouns; packed and
+ * unpacked with limits (protobuf-c, proto/control.proto). Frames stay <= 64 KiB. Strings are
  * NUL-terminated inside, UTF-8, bounded by the arrays. Each message carries protocol version,
  * cluster id and coordinator term; stale ones are refused (ERR_STALE) and counted. Who may say what
  * in which state: proto/README.md.
@@ -130,9 +130,9 @@ struct control {
     uint64_t memory_bytes;
     char build[WIRE_TEXT_MAX], fingerprint[WIRE_TEXT_MAX], blas[WIRE_TEXT_MAX];
     char fingerprint_bf16[WIRE_TEXT_MAX]; /* HELLO: "" = takes no job with numerics: bf16 */
-    uint64_t progress; /* HEARTBEAT: bumped by compute threads */
-    bool draining;     /* HEARTBEAT, HELLO */
-    uint32_t leases_n; /* HELLO, HEARTBEAT: what it holds */
+    uint64_t progress;                    /* HEARTBEAT: bumped by compute threads */
+    bool draining;                        /* HEARTBEAT, HELLO */
+    uint32_t leases_n;                    /* HELLO, HEARTBEAT: what it holds */
     struct control_lease *lease; /* [WIRE_LEASES_MAX]; this and the other lists are there for the
                                     types that carry them, else NULL */
     /* WELCOME */
@@ -147,8 +147,8 @@ struct control {
     char *result; /* TASK_DONE: JSON {"outputs":{},"metrics":{}}, heap, <= 48 KiB; SESSION_*: JSON
                      of figures */
     uint64_t busy_us; /* TASK_DONE: of a thread */
-    int32_t code; /* failures, REJECT: enum err_code */
-    char text[1024]; /* failures, REJECT, CLOSE: why; LOG: lines; WELCOME: what its operator should
+    int32_t code;     /* failures, REJECT: enum err_code */
+    char text[1024];  /* failures, REJECT, CLOSE: why; LOG: lines; WELCOME: what its operator should
                         know, "" = nothing */
     /* SESSION_* and ASSIGN */
     uint64_t session, session_attempt; /* HELLO too: the session it is in, 0 = none */
@@ -163,7 +163,7 @@ struct control {
     struct control_host *host; /* [WIRE_HOSTS_MAX] */
     uint64_t assignment;
     uint32_t slots_n;
-    struct control_slot *slot; /* [WIRE_SLOTS_MAX] */
+    struct control_slot *slot;  /* [WIRE_SLOTS_MAX] */
     double loss, grad_norm, lr; /* STATUS: of the last closed step; loss is the weighted mean */
     double tokens_per_s;
     uint64_t tokens; /* STATUS: rows processed since version 0 of this attempt's lineage */
@@ -178,7 +178,7 @@ struct control {
     uint64_t damaged;  /* pushes that came with a wrong hash, since the attempt was opened there */
     uint32_t shares_n; /* leader: of the last closed step */
     struct control_share *share; /* [WIRE_SHARES_MAX] */
-    uint64_t duplicates, stale; /* STATUS: pushes that were there already, or belonged to a closed
+    uint64_t duplicates, stale;  /* STATUS: pushes that were there already, or belonged to a closed
                                    step; over all hosts, since the attempt was opened */
     /* Handover. FREEZE: edge. FROZEN: version, figures and the tail's, roots (bits: for which of
      * its two ranges the root gradients of step `version` are complete and kept), close_*: of the
@@ -211,7 +211,7 @@ struct control {
     size_t links_bytes;          /* of the head: what all may need on the wire, at most */
 };
 
-struct control *control_new(enum control_type type); /* zeroed, proto set */
+struct control *control_new(enum control_type type);   /* zeroed, proto set */
 struct control *control_copy(const struct control *c); /* of this link only */
 void control_free(struct control *c);                  /* and of what is behind it */
 /* Puts `more`, taken, behind what head has. False, and nothing happened: it is of another type or

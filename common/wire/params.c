@@ -133,29 +133,29 @@ int params_unpack(const void *frame, size_t len, int frames, struct params_head 
         return err_set(e, ERR_INVALID, "parcel head of %zu bytes is no parcel", len);
     if (head_check(p, frames, e) != 0)
         return err_wrap(e, "parcel");
-    *out = (struct params_head){.type = (enum params_type)p->type,
-                                .session = p->session,
-                                .attempt = p->attempt,
-                                .step = p->step,
-                                .level = p->level,
-                                .index = p->index,
-                                .chunk = p->chunk,
-                                .count = p->count,
-                                .loss = p->loss,
-                                .weight = p->weight,
-                                .tokens = p->tokens,
-                                .verdict = p->verdict,
-                                .scale = p->scale,
-                                .rate = p->rate,
-                                .grad_norm = p->grad_norm,
-                                .tail_loss = p->tail_loss,
-                                .tail_steps = p->tail_steps,
-                                .freeze = p->freeze != 0,
-                                .duplicates = p->duplicates,
-                                .stale = p->stale,
-                                .who = p->who,
-                                .region = {p->region_id, p->region_bytes, p->region_pid,
-                                           p->region_fd}};
+    *out = (struct params_head){
+        .type = (enum params_type)p->type,
+        .session = p->session,
+        .attempt = p->attempt,
+        .step = p->step,
+        .level = p->level,
+        .index = p->index,
+        .chunk = p->chunk,
+        .count = p->count,
+        .loss = p->loss,
+        .weight = p->weight,
+        .tokens = p->tokens,
+        .verdict = p->verdict,
+        .scale = p->scale,
+        .rate = p->rate,
+        .grad_norm = p->grad_norm,
+        .tail_loss = p->tail_loss,
+        .tail_steps = p->tail_steps,
+        .freeze = p->freeze != 0,
+        .duplicates = p->duplicates,
+        .stale = p->stale,
+        .who = p->who,
+        .region = {p->region_id, p->region_bytes, p->region_pid, p->region_fd}};
     if (p->n_hash > 0)
         memcpy(out->hash, p->hash, p->n_hash * sizeof *p->hash);
     if (p->n_state > 0)

@@ -11,6 +11,7 @@ coordinator_more=() # more options of the coordinator
 wdir=''             # where the workers' directories are, if not below the coordinator's
 cleanup_more() { :; }
 unset STEER_TOKEN STEER_SERVER
+fail() { echo "FAIL $*"; failed=1; }
 
 cleanup() {
     for name in "${!pid[@]}"; do kill -CONT "${pid[$name]}" 2>/dev/null; kill -9 "${pid[$name]}" 2>/dev/null; done
@@ -35,6 +36,9 @@ worker() { # name [threads] [more options]
     shift; shift
     $enter "$bin/steer-worker" --coordinator-dir "$dir" --dir "${wdir:-$dir}/$name" --threads "$threads" --name "$name" "$@" >>"${wdir:-$dir}/$name.log" 2>&1 &
     pid[$name]=$!
+}
+faulty() { # fault name [threads]: a worker that is not well
+    STEER_FAULT=$1 worker "$2" "${3:-1}"
 }
 end() { # signal name
     kill "-$1" "${pid[$2]}" 2>/dev/null
@@ -72,6 +76,14 @@ step() { # waits until training has reached a step; prints it
     done
     echo "step $1 was not reached" >&2
     return 1
+}
+counter() { # name
+    "$bin/steerctl" counters -o json 2>/dev/null | grep -oE "\"$1\": ?[0-9]+" | grep -oE '[0-9]+$'
+}
+more_than() { # counter least
+    local n
+    n=$(counter "$1")
+    [ "${n:-0}" -gt "$2" ] || fail "$1 is ${n:-unknown}, must be above $2"
 }
 manifest_of() { # step: path of the blob that describes this run at that step
     grep -lr "\"format\":\"steer-checkpoint-1\".*\"step\":$1" "$dir/blobs" | head -1

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs tests and ends with one line: `N passed, N failed, N skipped`.
-# A program counts each cmocka test of its output; a script counts once (exit 77 = skipped, with its reason on the last line).
+# A program counts each cmocka test of its output; a script counts once (exit 77 = skipped, with its reason on the last line). What a
+# program skips is named, with the line that it said before.
 # Every suite has a budget of seconds (tests/lib/budgets); what each used is printed at the end, and more than that is said loudly.
 # usage: run_tests.sh NAME PROGRAM...     a program may be written label:path
 set -u
@@ -30,18 +31,23 @@ run_one() { # item: its output, then how it ended and how long it took, into fil
     mv "$work/$1.ended" "$work/$1.end"
 }
 tell() { # item: what came out of it
-    local item=${items[$1]} log=$work/$1.log program rc took suite ok bad
+    local item=${items[$1]} log=$work/$1.log program rc took suite ok bad skips
     program=${item#*:}
     read -r rc took <"$work/$1.end"
     suite=$(suite_of "$item")
     used[$suite]=$((${used[$suite]:-0} + took))
     ok=$(grep -c '^\[       OK \]' "$log")
     bad=$(grep -c '^\[  FAILED  \] [a-z_0-9]*$' "$log")
+    skips=$(awk '/^\[==========\] .* run/ {exit} /^\[  SKIPPED \] / {print $4 ": " said} {said = $0}' "$log")
     if [ "$rc" -eq 0 ]; then
-        [ "$ok" -gt 0 ] || ok=1
+        [ "$ok" -gt 0 ] || [ -n "$skips" ] || ok=1
         passed=$((passed + ok))
         printf 'ok    %-55s %4d tests %6d ms\n' "${program#"$PWD"/}" "$ok" "$took"
         grep -h '^figure:' "$log"
+        while IFS= read -r skip; do
+            skipped=$((skipped + 1))
+            printf 'skip  %-55s %s\n' "${program#"$PWD"/}" "$skip"
+        done < <(printf '%s' "${skips:+$skips$'\n'}")
     elif [ "$rc" -eq 77 ]; then
         skipped=$((skipped + 1))
         printf 'skip  %-55s %s\n' "${program#"$PWD"/}" "$(tail -n 1 "$log")"

@@ -87,7 +87,7 @@ WRAP(void, check_failed, const char *file, int line, const char *cond)
     __real_check_failed(file, line, cond);
 }
 
-/* ---- leases and commits -------------------------------------------------------------------------- */
+/* ---- leases and commits ---------------------------------------------------------------------- */
 
 /* An attempt that succeeds need not end its task: of an audited one another worker's result is wanted too. */
 static bool task_is_done(const struct sched_action *a)
@@ -286,7 +286,7 @@ void sim_check_coordinator_gone(void)
     check.batch = NULL;
 }
 
-/* ---- the scheduler's state ------------------------------------------------------------------------- */
+/* ---- the scheduler's state ------------------------------------------------------------------- */
 
 static void session_check(const struct sched *s, const struct sched_stage *st)
 {
@@ -424,7 +424,7 @@ WRAP(void, sched_step, struct sched *s, struct sched_event *event, struct sched_
         sched_check(s);
 }
 
-/* ---- submits ------------------------------------------------------------------------------------------ */
+/* ---- submits --------------------------------------------------------------------------------- */
 
 void sim_check_acknowledged(uint64_t job)
 {
@@ -452,7 +452,7 @@ WRAP(int, journal_load, struct journal *j, struct sched *s, struct err *e)
     return rc;
 }
 
-/* ---- parameters ---------------------------------------------------------------------------------------- */
+/* ---- parameters ------------------------------------------------------------------------------ */
 
 static const struct sim_expected *expected_of(const struct layout *l)
 {

@@ -392,7 +392,7 @@ void sim_core_reset(void)
     core.current = NULL;
 }
 
-/* ---- the clock, as everybody else sees it ------------------------------------------------------ */
+/* ---- the clock, as everybody else sees it ---------------------------------------------------- */
 
 WRAP(uint64_t, clock_ms, void)
 {
@@ -414,7 +414,7 @@ WRAP(void, clock_sleep_ms, uint64_t ms)
     sim_sleep_us(ms * 1000);
 }
 
-/* ---- threads ----------------------------------------------------------------------------------- */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 WRAP(int, pthread_create, pthread_t *out, const pthread_attr_t *attr, void *(*fn)(void *),
      void *arg)

@@ -30,13 +30,15 @@ struct sim_proc {
     void *self;              /* sim_world.c */
 };
 
-/* ---- chance: the only source of it ---- */
+/* ---- chance: the only source of it ----------------------------------------------------------- */
+
 void sim_seed(uint64_t seed);
 uint64_t sim_draw64(void);
 uint32_t sim_draw(uint32_t below); /* [0, below) */
 bool sim_chance(uint32_t in_thousand);
 
-/* ---- time and events ---- */
+/* ---- time and events ------------------------------------------------------------------------- */
+
 #define SIM_EPOCH_US 1000000000u /* where the clock starts: 0 often means "never" */
 uint64_t sim_now_us(void);
 uint64_t sim_now_ms(void);
@@ -45,13 +47,15 @@ void sim_at(uint64_t at_us, sim_event_fn fn, void *self, uint64_t a, uint64_t b)
 bool sim_step(void); /* the next event; false: there is none */
 uint64_t sim_events(void);
 
-/* ---- the log of a run ---- */
+/* ---- the log of a run ------------------------------------------------------------------------ */
+
 void sim_mix(uint64_t word); /* into the hash of everything that happened */
 uint64_t sim_hash(void);
 extern bool sim_tracing;
 void sim_trace(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* ---- processes and coroutines ---- */
+/* ---- processes and coroutines ---------------------------------------------------------------- */
+
 struct sim_proc *sim_proc_new(int node, void *(*main_fn)(void *), void *arg);
 void sim_proc_kill(struct sim_proc *p); /* does not return when the caller is one of its threads */
 void sim_proc_stop(struct sim_proc *p, uint64_t until_us);

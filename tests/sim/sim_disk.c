@@ -57,7 +57,7 @@ static struct {
     bool failed; /* a commit failed otherwise than for space: nobody knows what is on the disk */
 } disk;
 
-/* ---- artefacts --------------------------------------------------------------------------------- */
+/* ---- artefacts ------------------------------------------------------------------------------- */
 
 static struct blob **blob_at(const char *digest)
 {
@@ -176,7 +176,7 @@ WRAP(int, blob_read, const struct blob_store *s, const char *digest, size_t max,
     return rc;
 }
 
-/* ---- the worker's client ----------------------------------------------------------------------- */
+/* ---- the worker's client --------------------------------------------------------------------- */
 
 WRAP(int, artifact_client_new, const char *url, struct blob_store *cache, const char *checkout,
      struct artifact_client **out, struct err *e)
@@ -279,7 +279,7 @@ WRAP(int, artifact_publish, struct artifact_client *c, const char *path, uint64_
     return rc;
 }
 
-/* ---- files ------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 WRAP(int, file_read, const char *path, size_t max, struct buf *out, struct err *e)
 {
@@ -436,9 +436,9 @@ WRAP(int, sysinfo, struct sysinfo *out)
     return 0;
 }
 
-/* ---- the database ------------------------------------------------------------------------------
- * One for all runs: a run begins with empty tables. SQLite's memory is not a simulated process's.
- */
+/* ---- the database ---------------------------------------------------------------------------- */
+
+/* One for all runs: a run begins with empty tables. SQLite's memory is not a simulated process's. */
 static sqlite3 *handle; /* of disk.db */
 
 static void *kept_malloc(int bytes)

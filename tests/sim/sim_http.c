@@ -47,7 +47,7 @@ static struct {
     int all_n;
 } http;
 
-/* ---- asking ---------------------------------------------------------------------------------------- */
+/* ---- asking ---------------------------------------------------------------------------------- */
 
 static bool queue_ready(void *self)
 {
@@ -146,7 +146,7 @@ void sim_http_heal(void)
     http.loss = 0;
 }
 
-/* ---- being answered -------------------------------------------------------------------------------- */
+/* ---- being answered -------------------------------------------------------------------------- */
 
 static const char *const verbs[] = {"cancel", "retry", "pause", "resume"};
 
@@ -192,7 +192,7 @@ static void on_answer(void *self, uint64_t index, uint64_t b)
     free(a);
 }
 
-/* ---- the edge, as the reactor sees it ---------------------------------------------------------------- */
+/* ---- the edge, as the reactor sees it -------------------------------------------------------- */
 
 WRAP(int, http_start, const struct http_config *config, struct http **out, struct err *e)
 {
@@ -283,7 +283,7 @@ void sim_http_reset_all(void)
     memset(&http, 0, sizeof http);
 }
 
-/* ---- outcomes ------------------------------------------------------------------------------------------ */
+/* ---- outcomes -------------------------------------------------------------------------------- */
 
 static const struct sched_entry *entry_of(struct coordinator *c, int client)
 {

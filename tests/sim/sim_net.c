@@ -119,7 +119,7 @@ void sim_net_reset(void)
     memset(&sim_net_counts, 0, sizeof sim_net_counts);
 }
 
-/* ---- descriptors ------------------------------------------------------------------------------- */
+/* ---- descriptors ----------------------------------------------------------------------------- */
 
 int sim_fd_new(bool (*ready)(void *self), void *self)
 {
@@ -397,7 +397,7 @@ WRAP(int, link_send, void *socket, const struct link_peer *peer, const struct li
     return rc;
 }
 
-/* ---- receiving --------------------------------------------------------------------------------- */
+/* ---- receiving ------------------------------------------------------------------------------- */
 
 WRAP(int, link_recv, void *socket, struct link_peer *peer, struct link_frame *frames, int *n,
      struct err *e)
@@ -477,7 +477,7 @@ WRAP(uint32_t, link_poll, void *const *sockets, int sockets_n, const int *fds, i
     return readable(sockets, sockets_n, fds, fds_n);
 }
 
-/* ---- mailboxes --------------------------------------------------------------------------------- */
+/* ---- mailboxes ------------------------------------------------------------------------------- */
 
 struct box {
     int fd;
@@ -550,7 +550,7 @@ WRAP(int, mailbox_fd, const struct mailbox *m)
     return ((const struct box *)m)->fd;
 }
 
-/* ---- regions: a machine has one process that shares memory with itself ------------------------- */
+/* ---- regions: a machine has one process that shares memory with itself ----------------------- */
 
 WRAP(int, region_new, size_t bytes, bool shared, struct region **out, struct err *e)
 {

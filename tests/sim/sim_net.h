@@ -29,7 +29,8 @@ bool sim_net_is_cut(int from, int to);
 void sim_net_heal(void); /* no cuts, no faults */
 void sim_net_reset(void);
 
-/* ---- descriptors that only the simulator has: of mailboxes, signals, requests ---- */
+/* ---- descriptors that only the simulator has: of mailboxes, signals, requests ---------------- */
+
 int sim_fd_new(bool (*ready)(void *self), void *self);
 void sim_fd_wake(int fd); /* whoever polls it looks again */
 bool sim_fd_is_ours(int fd);

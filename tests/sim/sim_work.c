@@ -45,7 +45,7 @@ static uint64_t hash_text(const char *text)
     return h;
 }
 
-/* ---- the model ----------------------------------------------------------------------------------- */
+/* ---- the model ------------------------------------------------------------------------------- */
 
 static void params_init(float *p, size_t n, uint64_t id)
 {
@@ -87,7 +87,7 @@ WRAP(int, model_load, const char *path, unsigned parts, struct model *out, struc
     return 0;
 }
 
-/* ---- what is computed again and again ------------------------------------------------------------ */
+/* ---- what is computed again and again -------------------------------------------------------- */
 
 /* Equal bytes have equal digests: asked of SHA-256 once. */
 void __real_digest_bytes(const void *bytes, size_t len, struct digest *out);
@@ -143,7 +143,7 @@ WRAP(void, units_deal, uint64_t seed, uint64_t step, uint32_t global_batch, uint
     memcpy(out, known[at].sample, global_batch * sizeof *out);
 }
 
-/* ---- examples -------------------------------------------------------------------------------------- */
+/* ---- examples -------------------------------------------------------------------------------- */
 
 struct made_examples {
     uint64_t id;
@@ -213,7 +213,7 @@ WRAP(void, examples_append, const struct examples *x, uint32_t index, uint64_t s
     b->seq_begin[++b->seqs] = b->rows;
 }
 
-/* ---- the kernel ------------------------------------------------------------------------------------ */
+/* ---- the kernel ------------------------------------------------------------------------------ */
 
 struct made_workspace {
     uint64_t *progress;
@@ -314,7 +314,7 @@ WRAP(const char *, gemm_kernels, void)
     return "made-up";
 }
 
-/* ---- tasks ----------------------------------------------------------------------------------------- */
+/* ---- tasks ----------------------------------------------------------------------------------- */
 
 static int made_publish(const struct run_env *env, struct run_result *r, const char *name,
                         const char *text, struct err *e)
@@ -443,7 +443,7 @@ WRAP(int, run_task_execute, const char *kind, uint32_t index, uint64_t begin, ui
     return rc;
 }
 
-/* ---- the straight loop ------------------------------------------------------------------------------- */
+/* ---- the straight loop ----------------------------------------------------------------------- */
 
 struct node_sum {
     double loss, weight;

@@ -35,7 +35,7 @@ struct sim_world sim_world;
 
 static char *expected[SIM_JOBS][2]; /* by kind and class */
 
-/* ---- processes ------------------------------------------------------------------------------------- */
+/* ---- processes ------------------------------------------------------------------------------- */
 
 static void counters_take(void)
 {
@@ -192,7 +192,7 @@ uint32_t sim_world_slowness(void)
     return sim_self() != NULL ? world.node[sim_self()->node].slowness : 100;
 }
 
-/* ---- signals, logs ----------------------------------------------------------------------------------- */
+/* ---- signals, logs --------------------------------------------------------------------------- */
 
 static bool signal_ready(void *self)
 {
@@ -246,7 +246,7 @@ WRAP(void, log_event, enum log_level level, const char *event, const char *fmt, 
     sim_trace("log %s %s", event, text);
 }
 
-/* ---- failpoints: the places that the daemons name themselves ------------------------------------------- */
+/* ---- failpoints: the places that the daemons name themselves --------------------------------- */
 
 static bool strikes(void)
 {
@@ -328,7 +328,7 @@ static void on_watch(void *self, uint64_t a, uint64_t b)
     sim_at(sim_now_us() + 250000, on_watch, NULL, 0, 0);
 }
 
-/* ---- a run ----------------------------------------------------------------------------------------------- */
+/* ---- a run ----------------------------------------------------------------------------------- */
 
 /* What an installation without any settings has. */
 static void coordinator_set(void)

@@ -18,10 +18,32 @@
     X(stop_worker)                                                                                 \
     X(stop_coordinator)                                                                            \
     X(cut_control)                                                                                 \
-    X(cut_data) X(cut_one_way) X(flap) X(isolate) X(drain_signal) X(drain_api) X(join)             \
-        X(disk_full) X(slow) X(hang) X(drop) X(twice) X(late) X(reorder) X(commit_crash)           \
-            X(commit_error) X(failpoint) X(damage) X(task_fails) X(cancel) X(retry) X(pause)       \
-                X(client_loss) X(lie) X(foreign) X(flip)
+    X(cut_data)                                                                                    \
+    X(cut_one_way)                                                                                 \
+    X(flap)                                                                                        \
+    X(isolate)                                                                                     \
+    X(drain_signal)                                                                                \
+    X(drain_api)                                                                                   \
+    X(join)                                                                                        \
+    X(disk_full)                                                                                   \
+    X(slow)                                                                                        \
+    X(hang)                                                                                        \
+    X(drop)                                                                                        \
+    X(twice)                                                                                       \
+    X(late)                                                                                        \
+    X(reorder)                                                                                     \
+    X(commit_crash)                                                                                \
+    X(commit_error)                                                                                \
+    X(failpoint)                                                                                   \
+    X(damage)                                                                                      \
+    X(task_fails)                                                                                  \
+    X(cancel)                                                                                      \
+    X(retry)                                                                                       \
+    X(pause)                                                                                       \
+    X(client_loss)                                                                                 \
+    X(lie)                                                                                         \
+    X(foreign)                                                                                     \
+    X(flip)
 struct sim_results {
     uint64_t seed, hash, events, virtual_ms;
     char violation[600]; /* "" = none */
@@ -39,7 +61,8 @@ void sim_world_run(uint64_t seed, struct sim_results *out);
 /* What undisturbed jobs give; made once, before the first run. */
 void sim_world_references(void);
 
-/* ---- for the edges ---- */
+/* ---- for the edges --------------------------------------------------------------------------- */
+
 bool sim_world_coordinator_is_up(void);
 void sim_world_coordinator_crash(void); /* does not return */
 uint32_t sim_world_slowness(void);      /* of this machine, per cent */

@@ -128,9 +128,8 @@ static bool chance(struct sim *s, uint32_t in_thousand)
     return !s->healed && draw(s, 1000) < in_thousand;
 }
 
-/* ---- the network
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- the network ----------------------------------------------------------------------------- */
+
 static void post_one(struct sim *s, const struct letter *l)
 {
     for (int i = 0; i < NET_MAX; i++) {
@@ -153,9 +152,8 @@ static void post(struct sim *s, const struct letter *l)
         post_one(s, l);
 }
 
-/* ---- workers
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- workers --------------------------------------------------------------------------------- */
+
 static int index_of(const struct sim *s, const char *id)
 {
     for (int i = 0; i < WORKERS; i++) {
@@ -335,8 +333,8 @@ static void worker_faults(struct sim *s, int me)
     }
 }
 
-/* ---- the coordinator
- * -------------------------------------------------------------------------------------------- */
+/* ---- the coordinator ------------------------------------------------------------------------- */
+
 static void digest_of(struct digest *out, const char *kind, uint64_t index)
 {
     char text[96];
@@ -653,9 +651,8 @@ static void coordinator_starts(struct sim *s)
     s->coordinator_up = true;
 }
 
-/* ---- a run
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- a run ----------------------------------------------------------------------------------- */
+
 static void collect_ref(void *self, const char *ref)
 {
     struct digest d;

@@ -7,7 +7,6 @@ cd "$(dirname "$0")/../.." || exit 1
 spec=$top/bf16.yaml
 { sed "s#\.\./\.\./#$PWD/#" tests/system/bits.yaml; echo "numerics: bf16"; } >"$spec"
 
-fail() { echo "FAIL $*"; failed=1; }
 field() { sed -nE "s/.* worker\.start .* $2=([^ ]*).*/\1/p" "$dir/$1.log" | tail -n 1; } # worker key
 reference() { # file: what a straight loop makes of the job: the losses of every step into the file, the manifest into want
     "$bin/steerctl" wait "$job" --timeout 120 >>"$dir/steerctl.log" 2>&1

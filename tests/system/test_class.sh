@@ -5,7 +5,6 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 spec=tests/system/bits.yaml
 . tests/lib/cluster.sh
-fail() { echo "FAIL $*"; failed=1; }
 class_of() { # name: the class in its log, once it is up
     local class=''
     for _ in $(seq 200); do

@@ -6,8 +6,6 @@ cd "$(dirname "$0")/../.." || exit 1
 spec=tests/system/bits.yaml
 . tests/lib/cluster.sh
 
-counter() { "$bin/steerctl" counters -o json 2>/dev/null | grep -oE "\"$1\": ?[0-9]+" | grep -oE '[0-9]+$'; }
-fail() { echo "FAIL $*"; failed=1; }
 fingerprints() { "$bin/steerctl" worker ls -o json | grep -oE '"fingerprint": ?"[0-9a-f]+"' | sort -u | wc -l; }
 foreign() { worker odd 1 --kernels openblas; }
 joined() { # how many workers

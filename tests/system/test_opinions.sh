@@ -6,16 +6,6 @@ cd "$(dirname "$0")/../.." || exit 1
 spec=tests/system/bits.yaml
 . tests/lib/cluster.sh
 
-counter() { "$bin/steerctl" counters -o json 2>/dev/null | grep -oE "\"$1\": ?[0-9]+" | grep -oE '[0-9]+$'; }
-more_than() { # counter least
-    local n
-    n=$(counter "$1")
-    [ "${n:-0}" -gt "$2" ] || { echo "FAIL $1 is ${n:-unknown}, must be above $2"; failed=1; }
-}
-fail() { echo "FAIL $*"; failed=1; }
-faulty() { # fault name [threads]
-    STEER_FAULT=$1 worker "$2" "${3:-1}"
-}
 quarantined() { # name of a worker's directory: waits until it is in quarantine
     local id
     id=$(cat "$dir/$1/worker.id" 2>/dev/null || cat "$dir/$1/id" 2>/dev/null)

@@ -5,6 +5,7 @@
 # STEER_LONG=1: CUTS (default 60) cuts; short: until 30 s are over. Needs root and loop mounts. SEED=n repeats the moments.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
+. tests/lib/submits.sh
 export STEER_BIN=${STEER_BIN:-build/release/bin}
 bin=$STEER_BIN
 [ "$(id -u)" -eq 0 ] || { echo "loop mounts need root"; exit 77; }
@@ -70,17 +71,6 @@ client() { # name
         sleep 0.02
     done
 }
-body_make() {
-    local x yaml files map
-    printf x >"$top/x"
-    x=$(sha256sum <"$top/x" | cut -c1-64)
-    curl -sf -T "$top/x" "http://$http/v1/artifacts/$x" >/dev/null || return 1
-    yaml=$(sed 's/\\/\\\\/g; s/"/\\"/g; s/$/\\n/' jobs/specs/sft.yaml | tr -d '\n')
-    files=$(grep -oE 'file:[^"]*' jobs/specs/sft.yaml | sed 's/^file://' | sort -u)
-    files+=$'\n'$(sed -nE 's/^ *files: \[(.*)\]/\1/p' jobs/specs/sft.yaml)
-    map=$(sed '/^$/d' <<<"$files" | sed -E "s/.*/\"&\":\"$x\"/" | paste -sd,)
-    echo "{\"spec\":\"$yaml\",\"files\":{$map}}" >"$top/body"
-}
 complain() {
     echo "FAIL cut $cuts: $*"
     failed=1
@@ -93,7 +83,8 @@ live_run() { # a cluster on a fresh image, until the power goes
     mkdir "$top/live/state"
     coordinator "$top/live"
     worker wl
-    body_make || { complain "no upload"; return 1; }
+    x=$(byte_upload "$http" "$top") || { complain "no upload"; return 1; }
+    body_make jobs/specs/sft.yaml "$x" "$top/body"
     job=$("$bin/steerctl" submit "$spec" -o name 2>>"$top/steerctl.log") || { complain "no submit"; return 1; }
     touch "$top/acks.a" "$top/acks.b"
     client a & pid[a]=$!

@@ -4,6 +4,7 @@
 # another number; the jobs come in through the API.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
+. tests/lib/submits.sh
 bin=${STEER_BIN:-build/release/bin}
 submitter=${STEER_SUBMITTER:-$(dirname "$bin")/tests/lib/submitter}
 many=${MANY_JOBS:-10000}
@@ -21,24 +22,6 @@ cleanup() {
 }
 trap cleanup EXIT
 
-start() {
-    "$bin/steer-coordinator" --dir "$dir" --http "${http:-127.0.0.1:0}" --control "${control:-tcp://127.0.0.1:0}" >>"$dir/log" 2>&1 &
-    pid=$!
-    for _ in $(seq 3000); do
-        grep -q "\"pid\":$pid," "$dir/endpoint.json" 2>/dev/null && break
-        sleep 0.01
-    done
-    http=$(sed -E 's/.*"http":"http:\/\/([^"]*)".*/\1/' "$dir/endpoint.json")
-    control=$(sed -E 's/.*"control":"([^"]*)".*/\1/' "$dir/endpoint.json")
-}
-body() { # spec, file to write
-    local yaml files map
-    yaml=$(sed 's/\\/\\\\/g; s/"/\\"/g; s/$/\\n/' "$1" | tr -d '\n')
-    files=$(grep -oE 'file:[^",}]*' "$1" | sed 's/^file://' | sort -u)
-    files+=$'\n'$(sed -nE 's/^ *files: \[(.*)\]/\1/p' "$1")
-    map=$(echo "$files" | sed '/^$/d' | sed -E "s/.*/\"&\":\"$x\"/" | paste -sd,)
-    echo "{\"spec\":\"$yaml\",\"files\":{$map}}" >"$2"
-}
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
 cpu_ticks() { awk '{print $14 + $15}' "/proc/$pid/stat"; }
 count() { curl -sf "http://$http/metrics" | sed -n "s/^steer_jobs{state=\"$1\"} //p"; }
@@ -46,11 +29,9 @@ check() { [ "$1" "$2" "$3" ] || { echo "FAIL $4: $1 is not $2 $3"; failed=1; }; 
 
 http='' control=''
 start
-printf x >"$dir/x"
-x=$(sha256sum <"$dir/x" | cut -c1-64)
-curl -sf -T "$dir/x" "http://$http/v1/artifacts/$x" >/dev/null || exit 1
-body jobs/specs/sft.yaml "$dir/one"
-body jobs/specs/smoke.yaml "$dir/pipeline"
+x=$(byte_upload "$http" "$dir") || exit 1
+body_make jobs/specs/sft.yaml "$x" "$dir/one"
+body_make jobs/specs/smoke.yaml "$x" "$dir/pipeline"
 began=$(now_ms)
 "$submitter" "$http" "$dir/pipeline" p 8 $((many / 40)) "$dir/stop" >"$dir/acks" || failed=1
 "$submitter" "$http" "$dir/one" s 8 $((many / 10)) "$dir/stop" >>"$dir/acks" || failed=1

@@ -7,6 +7,7 @@
 # With STEER_RESULTS each batch is a line there, and batches that are there for this commit are not run again.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
+. tests/lib/submits.sh
 bin=${STEER_BIN:-build/release/bin}
 submitter=${STEER_SUBMITTER:-$(dirname "$bin")/tests/lib/submitter}
 kills_wanted=${SUBMITS_KILLS:-100}
@@ -28,29 +29,6 @@ cleanup() {
 }
 trap cleanup EXIT
 
-start() {
-    "$bin/steer-coordinator" --dir "$dir" --http "${http:-127.0.0.1:0}" --control "${control:-tcp://127.0.0.1:0}" >>"$dir/log" 2>&1 &
-    pid=$!
-    for _ in $(seq 500); do
-        grep -q "\"pid\":$pid," "$dir/endpoint.json" 2>/dev/null && break
-        sleep 0.01
-    done
-    http=$(sed -E 's/.*"http":"http:\/\/([^"]*)".*/\1/' "$dir/endpoint.json")
-    control=$(sed -E 's/.*"control":"([^"]*)".*/\1/' "$dir/endpoint.json")
-}
-
-body_make() {
-    local x yaml files map
-    printf x >"$dir/x"
-    x=$(sha256sum <"$dir/x" | cut -c1-64)
-    curl -sf -T "$dir/x" "http://$http/v1/artifacts/$x" >/dev/null || { echo "no upload"; exit 1; }
-    yaml=$(sed 's/\\/\\\\/g; s/"/\\"/g; s/$/\\n/' jobs/specs/sft.yaml | tr -d '\n')
-    files=$(grep -oE 'file:[^"]*' jobs/specs/sft.yaml | sed 's/^file://' | sort -u)
-    files+=$'\n'$(sed -nE 's/^ *files: \[(.*)\]/\1/p' jobs/specs/sft.yaml)
-    map=$(echo "$files" | sed '/^$/d' | sed -E "s/.*/\"&\":\"$x\"/" | paste -sd,)
-    echo "{\"spec\":\"$yaml\",\"files\":{$map}}" >"$dir/body"
-}
-
 # What the database holds after the last restart, against what was acknowledged.
 jobs_list() {
     local token='' page
@@ -70,7 +48,8 @@ batch_run() { # seed: sets kills acks ambiguous lost doubled seconds
     http='' control=''
     RANDOM=$1
     start
-    body_make
+    x=$(byte_upload "$http" "$dir") || { echo "no upload"; exit 1; }
+    body_make jobs/specs/sft.yaml "$x" "$dir/body"
     "$submitter" "$http" "$dir/body" "s$1" 6 0 "$dir/stop" 5 >"$dir/acks" 2>>"$dir/log" &
     load=$!
     kills=0

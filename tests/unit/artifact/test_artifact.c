@@ -198,8 +198,9 @@ static void test_a_full_disk_and_a_key(void **state)
     assert_int_equal(artifact_publish(client, at("f"), 2000, &d, NULL, NULL, &err), ERR_NO_SPACE);
 }
 
-/* ---- a wire that breaks: forwards, and cuts the first `cuts` connections after `after` bytes of answer -------------- */
+/* ---- a wire that breaks ---------------------------------------------------------------------- */
 
+/* Forwards, and cuts the first `cuts` connections after `after` bytes of the answer. */
 struct wire {
     int listen_fd, cuts, connections;
     size_t after;

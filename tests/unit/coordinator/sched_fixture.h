@@ -128,6 +128,25 @@ static inline void fixture_up(struct fixture *f, const char *id, uint32_t thread
     fixture_step(f, &ev);
 }
 
+/* A job of smoke.yaml, and worker "a" of one thread, who has its first task. */
+static inline struct sched_job *fixture_started(struct fixture *f)
+{
+    struct sched_job *j = NULL;
+
+    fixture_open(f);
+    j = fixture_submit(f, fixture_smoke());
+    fixture_up(f, "a", 1, 3, "c");
+    return j;
+}
+
+static inline struct sched_stage *fixture_stage(struct sched_job *j, const char *name)
+{
+    int i = sched_stage_of(j, name);
+
+    assert_true(i >= 0);
+    return &j->stage[i];
+}
+
 static inline void fixture_mark(struct fixture *f, enum sched_event_type type, const char *id,
                                 bool crashed)
 {
@@ -210,6 +229,30 @@ static inline void fixture_session(struct fixture *f, const struct sched_stage *
     snprintf(ev.worker, sizeof ev.worker, "%s",
              st->session->hosts_n > 0 ? st->session->host[0].worker : "a");
     fixture_step(f, &ev);
+}
+
+/* From an open fixture up to the session of a job of smoke.yaml; w0, w1... have both roles. */
+static inline struct sched_stage *fixture_train(struct fixture *f, int workers, uint32_t threads)
+{
+    char id[SCHED_WORKER_MAX];
+    struct sched_job *j = fixture_submit(f, fixture_smoke());
+    struct sched_stage *st = fixture_stage(j, "attribute-model");
+
+    for (int i = 0; i < workers; i++) {
+        snprintf(id, sizeof id, "w%d", i);
+        fixture_up(f, id, threads, 3, "c");
+    }
+    fixture_done(f, &j->stage[0].task[0], 1);
+    fixture_done(f, &st->task[0], 1);
+    assert_non_null(st->session);
+    assert_true(st->session->open);
+    return st;
+}
+
+static inline struct sched_stage *fixture_training(struct fixture *f, int workers, uint32_t threads)
+{
+    fixture_open(f);
+    return fixture_train(f, workers, threads);
 }
 
 /* Answers every lease and closes every session until the job is over or nothing moves. */

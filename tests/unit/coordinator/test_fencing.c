@@ -9,14 +9,11 @@ static void test_a_heartbeat_with_an_old_epoch_renews_nothing(void **state)
     struct sched_event beat = {
         .type = SCHED_HEARTBEAT, .worker = "a", .lease = &lease, .leases_n = 1};
     struct fixture f;
-    struct sched_job *j = NULL;
+    struct sched_job *j = fixture_started(&f);
     struct sched_task *t = NULL;
     uint64_t until;
 
     (void)state;
-    fixture_open(&f);
-    j = fixture_submit(&f, fixture_smoke());
-    fixture_up(&f, "a", 1, 3, "c");
     t = &j->stage[0].task[0];
     fixture_tick(&f, 10001);
     assert_int_equal(t->epoch, 2);
@@ -155,14 +152,10 @@ static void test_a_lease_behind_a_hung_thread_is_done_elsewhere(void **state)
     struct sched_event beat = {
         .type = SCHED_HEARTBEAT, .worker = "a", .lease = &lease, .leases_n = 1};
     struct fixture f;
-    struct sched_job *j = NULL;
-    struct sched_task *t = NULL;
+    struct sched_job *j = fixture_started(&f);
+    struct sched_task *t = &j->stage[0].task[0];
 
     (void)state;
-    fixture_open(&f);
-    j = fixture_submit(&f, fixture_smoke());
-    fixture_up(&f, "a", 1, 3, "c");
-    t = &j->stage[0].task[0];
     assert_string_equal(t->worker, "a");
     fixture_up(&f, "b", 1, 3, "c");
     beat.progress_ms = f.now_ms; /* as it stays */

@@ -11,24 +11,14 @@
 
 static struct sched_stage *training(struct fixture *f, int workers, uint32_t threads)
 {
-    struct sched_job *j = NULL;
     struct sched_stage *st = NULL;
-    char id[SCHED_WORKER_MAX];
 
     fixture_open(f);
     f->sched.config.replicate = true;
     f->sched.config.freeze_ms = 5000;
     f->sched.config.first_ms = 60000;
     f->sched.config.respread_ms = 1000;
-    j = fixture_submit(f, fixture_smoke());
-    st = &j->stage[1];
-    for (int i = 0; i < workers; i++) {
-        snprintf(id, sizeof id, "w%d", i);
-        fixture_up(f, id, threads, 3, "c");
-    }
-    fixture_done(f, &j->stage[0].task[0], 1);
-    fixture_done(f, &st->task[0], 1);
-    assert_non_null(st->session);
+    st = fixture_train(f, workers, threads);
     assert_int_equal(st->session->hosts_n, workers);
     return st;
 }
@@ -348,8 +338,8 @@ static void test_frozen_of_another_attempt_is_stale(void **state)
     fixture_close(&f);
 }
 
-/* ---- restarts: the row is written, and read into a session as a new process would
- * ----------------- */
+/* ---- restarts: the row is written, and read into a session as a new process would ------------ */
+
 static void restart(struct fixture *f, struct sched_stage *st)
 {
     while (f->sched.workers_n > 0) { /* the new process knows nobody */
@@ -479,7 +469,8 @@ static void test_after_a_restart_a_new_session_waits_for_its_workers(void **stat
     fixture_close(&f);
 }
 
-/* ---- gradients that are not finite, or contradict each other too late ------------------------- */
+/* ---- gradients that are not finite, or contradict each other too late ------------------------ */
+
 static void failed(struct fixture *f, struct sched_stage *st, const char *worker, int code,
                    const char *text)
 {
@@ -561,8 +552,8 @@ static void test_a_late_conflict_goes_back_and_names_both(void **state)
     fixture_close(&f);
 }
 
-/* ---- checkpoints that are damaged
- * ------------------------------------------------------------------------ */
+/* ---- checkpoints that are damaged ------------------------------------------------------------ */
+
 static void damaged(struct fixture *f, struct sched_stage *st, int code, const char *digest)
 {
     char text[200];

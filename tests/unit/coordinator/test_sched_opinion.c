@@ -2,24 +2,6 @@
 #include "sched_fixture.h"
 #include "wire/control.h"
 
-static struct sched_stage *to_training(struct fixture *f, struct sched_job **job, int workers)
-{
-    char id[16];
-    struct sched_stage *st = NULL;
-
-    fixture_open(f);
-    *job = fixture_submit(f, fixture_smoke());
-    st = &(*job)->stage[sched_stage_of(*job, "attribute-model")];
-    for (int i = 0; i < workers; i++) {
-        snprintf(id, sizeof id, "w%d", i);
-        fixture_up(f, id, 2, 3, "c");
-    }
-    fixture_done(f, &(*job)->stage[0].task[0], 1);
-    fixture_done(f, &st->task[0], 1);
-    assert_true(st->session->open);
-    return st;
-}
-
 struct said {
     const char *worker;
     uint64_t hash;
@@ -62,8 +44,7 @@ static const struct sched_slot *asked(const struct sched_stage *st)
 static void test_a_worker_that_has_not_spoken_is_asked(void **state)
 {
     struct fixture f;
-    struct sched_job *j = NULL;
-    struct sched_stage *st = to_training(&f, &j, 3);
+    struct sched_stage *st = fixture_training(&f, 3, 2);
     const struct said one[] = {{"w0", 1}}, two[] = {{"w0", 1}, {"w1", 2}};
 
     (void)state;
@@ -90,8 +71,7 @@ static void test_a_worker_that_has_not_spoken_is_asked(void **state)
 static void test_an_audit_is_waived_when_there_is_nobody_to_ask(void **state)
 {
     struct fixture f;
-    struct sched_job *j = NULL;
-    struct sched_stage *st = to_training(&f, &j, 1);
+    struct sched_stage *st = fixture_training(&f, 1, 2);
     const struct said one[] = {{"w0", 1}};
 
     (void)state;
@@ -104,8 +84,8 @@ static void test_an_audit_is_waived_when_there_is_nobody_to_ask(void **state)
 static void test_the_outvoted_worker_is_quarantined_until_it_is_released(void **state)
 {
     struct fixture f;
-    struct sched_job *j = NULL;
-    struct sched_stage *st = to_training(&f, &j, 3);
+    struct sched_stage *st = fixture_training(&f, 3, 2);
+    struct sched_job *j = st->job;
     const struct said all[] = {{"w0", 1}, {"w2", 9}, {"w1", 1}};
     uint64_t attempt = st->session->attempt;
 
@@ -133,8 +113,8 @@ static void test_the_outvoted_worker_is_quarantined_until_it_is_released(void **
 static void test_a_tainted_step_is_started_again(void **state)
 {
     struct fixture f;
-    struct sched_job *j = NULL;
-    struct sched_stage *st = to_training(&f, &j, 3);
+    struct sched_stage *st = fixture_training(&f, 3, 2);
+    struct sched_job *j = st->job;
     const struct said all[] = {{"w2", 9}, {"w0", 1}, {"w1", 1}};
 
     (void)state;
@@ -152,8 +132,8 @@ static void
 test_two_that_disagree_are_asked_again_and_then_the_job_fails_and_names_them(void **state)
 {
     struct fixture f;
-    struct sched_job *j = NULL;
-    struct sched_stage *st = to_training(&f, &j, 2);
+    struct sched_stage *st = fixture_training(&f, 2, 2);
+    struct sched_job *j = st->job;
     const struct said two[] = {{"w0", 1}, {"w1", 2}};
     bool w0 = false, w1 = false;
     int asks = 0;
@@ -179,8 +159,8 @@ test_two_that_disagree_are_asked_again_and_then_the_job_fails_and_names_them(voi
 static void test_another_class_is_told_once_and_any_takes_all(void **state)
 {
     struct fixture f;
-    struct sched_job *j = NULL;
-    struct sched_stage *st = to_training(&f, &j, 2);
+    struct sched_stage *st = fixture_training(&f, 2, 2);
+    struct sched_job *j = st->job;
     struct spec *any = fixture_smoke();
 
     (void)state;

@@ -228,9 +228,10 @@ static void test_flags_and_added_tokens(void **state)
  * table of joins, so that its texts are one word each. */
 static void test_cuts_and_kept_words_change_nothing(void **state)
 {
-    static const char *const part[] = {"the ", "a",  " ",    "  ",   "once upon", ".", "\"",  "\n",
-                                       "e",    "th", "\xc3\xa9", "\xe2\x96\x81", "\xf0\x9f\x98\x80",
-                                       "I'm ", "S",  "1999", "ing ", ", "};
+    static const char *const part[] = {
+        "the ", "a",  " ",        "  ",           "once upon",        ".",    "\"", "\n",
+        "e",    "th", "\xc3\xa9", "\xe2\x96\x81", "\xf0\x9f\x98\x80", "I'm ", "S",  "1999",
+        "ing ", ", "};
     struct tokenizer *t = load(STORIES), *whole = load(STORIES);
     struct err e = {0};
     size_t cut = 0;

@@ -269,7 +269,7 @@ static void test_write_and_read_again(void **state)
     }
 }
 
-/* ---- files that are no good ---- */
+/* ---- files that are no good ------------------------------------------------------------------ */
 
 #define BL "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"
 #define VOCAB "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2}"

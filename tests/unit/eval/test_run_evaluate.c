@@ -43,9 +43,7 @@ static struct world w;
             fail_msg("%s", e.msg);                                                                 \
     } while (0)
 
-/* ---- a store
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- a store --------------------------------------------------------------------------------- */
 
 static int store_fetch(void *self, const char *digest, char *path, size_t cap, struct err *e)
 {
@@ -79,8 +77,7 @@ static void input_add(const char *key, const char *hex)
     cJSON_AddItemToArray(list, cJSON_CreateString(hex));
 }
 
-/* ---- data and models
- * -------------------------------------------------------------------------------------------- */
+/* ---- data and models ------------------------------------------------------------------------- */
 
 static void schema_fill(struct schema *s)
 {
@@ -230,9 +227,7 @@ static int world_end(void **state)
     return 0;
 }
 
-/* ---- running
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static int execute(const char *kind, uint64_t begin, uint64_t end, const cJSON *phases,
                    struct run_result *out, struct err *e)
@@ -240,7 +235,8 @@ static int execute(const char *kind, uint64_t begin, uint64_t end, const cJSON *
     char scratch[300];
     struct buf text = BUF_INIT;
     cJSON *context = cJSON_CreateObject();
-    struct run_env env = {NULL, scratch, store_fetch, store_publish, NULL, stop_wanted, &w.beats, NULL};
+    struct run_env env = {NULL, scratch,     store_fetch, store_publish,
+                          NULL, stop_wanted, &w.beats,    NULL};
     int rc;
 
     snprintf(scratch, sizeof scratch, "%s/scratch", w.dir);

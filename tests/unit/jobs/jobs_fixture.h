@@ -85,7 +85,7 @@ static inline struct world *world_new(void)
     free(path);
     snprintf(w->scratch, sizeof(w->scratch), "%s/scratch", w->dir);
     w->env = (struct run_env){
-        w, w->scratch, world_fetch, world_publish, world_progress, world_cancelled, &w->heartbeat,
+        w,   w->scratch, world_fetch, world_publish, world_progress, world_cancelled, &w->heartbeat,
         NULL};
     w->inputs = cJSON_CreateObject();
     w->phases = cJSON_CreateObject();
@@ -133,6 +133,17 @@ static inline int world_task(struct world *w, const struct spec *s, const char *
     free(text);
     cJSON_Delete(context);
     return rc;
+}
+
+/* The task fails with this code, and its message has these words. */
+static inline void world_fails(struct world *w, const struct spec *s, const char *kind,
+                               uint64_t begin, uint64_t end, int code, const char *words)
+{
+    struct run_result r;
+    int rc = world_task(w, s, kind, 0, begin, end, &r);
+
+    if (rc != code || strstr(w->e.msg, words) == NULL)
+        fail_msg("%d \"%s\" does not say \"%s\"", rc, w->e.msg, words);
 }
 
 /* Runs a phase of `rows` in ranges (0: one task) and files it under its name. Fails the test when a
@@ -192,8 +203,7 @@ static inline void world_output(struct world *w, const char *phase, struct datas
         fail_msg("%s", w->e.msg);
 }
 
-/* ---- models and data
- * ---------------------------------------------------------------------------------------------- */
+/* ---- models and data ------------------------------------------------------------------------- */
 
 /* curious (a class, 3 bins), quality (a scale 0..4), verbosity (words, 3 bins). */
 static inline struct schema fixture_schema(void)

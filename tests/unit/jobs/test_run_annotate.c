@@ -377,17 +377,6 @@ static void test_without_a_model_only_computed_attributes_are_filled(void **stat
     world_free(w);
 }
 
-static void expect_failure(struct world *w, const struct spec *s, const char *kind, uint64_t begin,
-                           uint64_t end, int code, const char *words)
-{
-    struct run_result r;
-    int rc = world_task(w, s, kind, 0, begin, end, &r);
-
-    assert_int_equal(rc, code);
-    if (strstr(w->e.msg, words) == NULL)
-        fail_msg("\"%s\" does not say \"%s\"", w->e.msg, words);
-}
-
 static void test_refusals_name_what_is_wrong(void **state)
 {
     struct spec *s = fixture_spec(KIND_ANNOTATE, "data model");
@@ -396,33 +385,33 @@ static void test_refusals_name_what_is_wrong(void **state)
     cJSON *phase, *list;
 
     (void)state;
-    expect_failure(w, s, "annotate.rows", 0, 5, ERR_INVALID, "keep.max_reply_tokens is 40");
+    world_fails(w, s, "annotate.rows", 0, 5, ERR_INVALID, "keep.max_reply_tokens is 40");
     world_input(w, "base", "models/stories260K");
-    expect_failure(w, s, "annotate.rows", 5, 31, ERR_INVALID, "rows 5..31");
+    world_fails(w, s, "annotate.rows", 5, 31, ERR_INVALID, "rows 5..31");
     world_phase(w, s, "annotate.rows", FIXTURE_CONVERSATIONS, 10);
     phase = cJSON_GetObjectItemCaseSensitive(w->phases, "annotate.rows");
     list = cJSON_GetObjectItemCaseSensitive(phase, "parts");
     cJSON_AddItemToArray(list, cJSON_DetachItemFromArray(list, 0)); /* parts out of order */
-    expect_failure(w, s, "annotate.reduce", 0, 0, ERR_CORRUPT, "conversation 10, 0 was expected");
+    world_fails(w, s, "annotate.reduce", 0, 0, ERR_CORRUPT, "conversation 10, 0 was expected");
     cJSON_DeleteItemFromArray(list, 2);
-    expect_failure(w, s, "annotate.reduce", 0, 0, ERR_CORRUPT, "conversation 10, 0 was expected");
+    world_fails(w, s, "annotate.reduce", 0, 0, ERR_CORRUPT, "conversation 10, 0 was expected");
     cJSON_DeleteItemFromArray(list, 0);
     cJSON_DeleteItemFromArray(list, 0);
-    expect_failure(w, s, "annotate.reduce", 0, 0, ERR_CORRUPT, "0 of 30 conversations");
+    world_fails(w, s, "annotate.reduce", 0, 0, ERR_CORRUPT, "0 of 30 conversations");
     world_input(w, "model", "models/stories260K");
-    expect_failure(w, s, "annotate.rows", 0, 5, ERR_INVALID, "no attribute model");
+    world_fails(w, s, "annotate.rows", 0, 5, ERR_INVALID, "no attribute model");
     world_free(w);
 
     w = chat_world(0, TEMPLATE_HEAD_CLASSES, 40);
     snprintf(path, sizeof(path), "%s/policy", w->dir);
     fixture_model(path, TEMPLATE_POLICY, 3);
     world_input(w, "model", path);
-    expect_failure(w, s, "annotate.rows", 0, 5, ERR_INVALID, "says policy");
+    world_fails(w, s, "annotate.rows", 0, 5, ERR_INVALID, "says policy");
     world_free(w);
 
     w = chat_world(1, TEMPLATE_HEAD_CLASSES, 40);
     w->cancel = true;
-    expect_failure(w, s, "annotate.rows", 0, 5, ERR_CANCELLED, "asked to stop");
+    world_fails(w, s, "annotate.rows", 0, 5, ERR_CANCELLED, "asked to stop");
     world_free(w);
     spec_free(s);
 }

@@ -167,16 +167,6 @@ static void test_a_rerun_gives_the_same_data_set(void **state)
     world_free(w);
 }
 
-static void expect_failure(struct world *w, const struct spec *s, const char *kind, uint64_t begin,
-                           uint64_t end, int code, const char *words)
-{
-    struct run_result r;
-    int rc = world_task(w, s, kind, 0, begin, end, &r);
-
-    if (rc != code || strstr(w->e.msg, words) == NULL)
-        fail_msg("%d \"%s\" does not say \"%s\"", rc, w->e.msg, words);
-}
-
 /* Makes `where` ask for three levels that no training response has together. */
 static void unseen_combination(struct world *w, struct spec *s)
 {
@@ -210,16 +200,15 @@ static void test_refusals_name_what_is_wrong(void **state)
 
     (void)state;
     unseen_combination(w, s);
-    expect_failure(w, s, "bootstrap.items", 0, 0, ERR_INVALID,
-                   "bootstrap.where: none of 96 kept training responses");
+    world_fails(w, s, "bootstrap.items", 0, 0, ERR_INVALID,
+                "bootstrap.where: none of 96 kept training responses");
     s->bootstrap.where_n = 1;
     s->bootstrap.where[0] = s->bootstrap.where[2];
     snprintf(s->schema.attr[2].name, SCHEMA_NAME_MAX,
              "length"); /* the spec names what the data does not have */
     snprintf(s->bootstrap.where[0].attr, SCHEMA_NAME_MAX, "length");
     snprintf(s->bootstrap.keep[0].attr, SCHEMA_NAME_MAX, "length");
-    expect_failure(w, s, "bootstrap.items", 0, 0, ERR_INVALID,
-                   "the data has no attribute \"length\"");
+    world_fails(w, s, "bootstrap.items", 0, 0, ERR_INVALID, "the data has no attribute \"length\"");
     spec_free(s);
     s = fixture_spec(KIND_BOOTSTRAP, "model judge data");
     world_free(w);
@@ -227,17 +216,17 @@ static void test_refusals_name_what_is_wrong(void **state)
     w = annotated_world(s);
     world_phase(w, s, "bootstrap.items", 0, 0);
     world_phase(w, s, "bootstrap.sample", 90, 40);
-    expect_failure(w, s, "bootstrap.score", 80, 130, ERR_INVALID, "items 80..130");
+    world_fails(w, s, "bootstrap.score", 80, 130, ERR_INVALID, "items 80..130");
     world_phase(w, s, "bootstrap.score", 80, 40);
-    expect_failure(w, s, "bootstrap.reduce", 0, 0, ERR_CORRUPT, "80 scores for 90 items");
+    world_fails(w, s, "bootstrap.reduce", 0, 0, ERR_CORRUPT, "80 scores for 90 items");
     world_phase(w, s, "bootstrap.score", 90, 40);
     s->bootstrap.keep[0] = (struct attr_where){"quality", CMP_EQ, 0};
-    expect_failure(w, s, "bootstrap.reduce", 0, 0, ERR_INVALID,
-                   "bootstrap.keep: none of 90 replies is left");
+    world_fails(w, s, "bootstrap.reduce", 0, 0, ERR_INVALID,
+                "bootstrap.keep: none of 90 replies is left");
     snprintf(path, sizeof(path), "%s/chat", w->dir); /* not annotated */
     cJSON_DeleteItemFromObjectCaseSensitive(w->inputs, "data");
     world_input(w, "data", path);
-    expect_failure(w, s, "bootstrap.items", 0, 0, ERR_INVALID, "is the data annotated?");
+    world_fails(w, s, "bootstrap.items", 0, 0, ERR_INVALID, "is the data annotated?");
     spec_free(s);
     world_free(w);
 }

@@ -208,16 +208,6 @@ static void test_a_plain_model_writes_from_nothing(void **state)
     world_free(w);
 }
 
-static void expect_failure(struct world *w, const struct spec *s, const char *kind, uint64_t begin,
-                           uint64_t end, int code, const char *words)
-{
-    struct run_result r;
-    int rc = world_task(w, s, kind, 0, begin, end, &r);
-
-    if (rc != code || strstr(w->e.msg, words) == NULL)
-        fail_msg("%d \"%s\" does not say \"%s\"", rc, w->e.msg, words);
-}
-
 static void test_refusals_name_what_is_wrong(void **state)
 {
     struct world *w = policy_world(false);
@@ -226,17 +216,17 @@ static void test_refusals_name_what_is_wrong(void **state)
 
     (void)state;
     world_phase(w, s, "generate.items", 0, 0);
-    expect_failure(w, s, "generate.rows", 40, 60, ERR_INVALID, "items 40..60 of 48");
+    world_fails(w, s, "generate.rows", 40, 60, ERR_INVALID, "items 40..60 of 48");
     world_phase(w, s, "generate.rows", 32, 16); /* a part is missing */
-    expect_failure(w, s, "generate.reduce", 0, 0, ERR_CORRUPT, "32 replies for 48 items");
+    world_fails(w, s, "generate.reduce", 0, 0, ERR_CORRUPT, "32 replies for 48 items");
     w->cancel = true;
-    expect_failure(w, s, "generate.rows", 0, 16, ERR_CANCELLED, "of 16 replies");
+    world_fails(w, s, "generate.rows", 0, 16, ERR_CANCELLED, "of 16 replies");
     w->cancel = false;
     s->generate.sweep[1].levels.v[1] = 7;
     s->schema.attr[1].max = 8; /* the spec's scale is longer than the model's */
     s->schema.attr[1].levels = 9;
-    expect_failure(w, s, "generate.items", 0, 0, ERR_INVALID,
-                   "level 7 of attribute \"quality\", must be in 0..4");
+    world_fails(w, s, "generate.items", 0, 0, ERR_INVALID,
+                "level 7 of attribute \"quality\", must be in 0..4");
     s->generate.sweep[1].levels.v[1] = 2;
     snprintf(s->generate.split, sizeof(s->generate.split), "train");
     s->generate.n = 1000;
@@ -246,15 +236,15 @@ static void test_refusals_name_what_is_wrong(void **state)
     world_free(w);
 
     w = policy_world(true);
-    expect_failure(w, s, "generate.items", 0, 0, ERR_INVALID,
-                   "the model has no attribute \"verbosity\"");
+    world_fails(w, s, "generate.items", 0, 0, ERR_INVALID,
+                "the model has no attribute \"verbosity\"");
     world_free(w);
 
     w = world_new();
     snprintf(path, sizeof(path), "%s/judge", w->dir);
     fixture_model(path, TEMPLATE_HEAD_CLASSES, 5);
     world_input(w, "model", path);
-    expect_failure(w, s, "generate.items", 0, 0, ERR_INVALID, "is an attribute model");
+    world_fails(w, s, "generate.items", 0, 0, ERR_INVALID, "is an attribute model");
     world_free(w);
     spec_free(s);
 }

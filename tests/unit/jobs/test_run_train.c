@@ -450,8 +450,10 @@ static void test_bf16_has_bits_of_its_own(void **state)
     struct world w;
 
     (void)state;
-    if (bf16_how() == BF16_NONE)
+    if (bf16_how() == BF16_NONE) {
+        print_message("skipped: this machine multiplies no bfloat16 (it has no AVX2 and FMA)\n");
         skip();
+    }
     params = straight_run(7, fp32);
     f.arithmetic = GEMM_BF16;
     for (int threads = 1; threads <= THREADS_MAX; threads++) {

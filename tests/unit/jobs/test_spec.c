@@ -19,7 +19,8 @@
 #define PIPELINE                                                                                   \
     "apiVersion: steerlm/v1\nkind: pipeline\nname: x\n" ATTRS "data: {d: {files: [a.jsonl]}}\n"
 #define TRAINING                                                                                   \
-    "- {name: t, kind: sft, inputs: {base: \"file:m\", train: \"data:d\"}, train: {max_steps: 1}}\n"
+    "- {name: t, kind: sft, inputs: {base: \"file:m\", train: \"data:d\"}, train: {max_steps: "    \
+    "1}}\n"
 
 static struct spec *parse(const char *yaml, struct spec_problems *p)
 {

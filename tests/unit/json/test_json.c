@@ -2,11 +2,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <stdlib.h>
 #include <cmocka.h>
 
-#include "json/json.h"
+#include "base/file.h"
+#include "json/json_file.h"
 
 static void test_accepts_what_is_json(void **state)
 {
@@ -127,6 +129,31 @@ static void test_need_names_key_value_and_bound(void **state)
     cJSON_Delete(j);
 }
 
+static void test_files_come_back_as_they_went(void **state)
+{
+    char dir[] = "/tmp/test_json.XXXXXX", path[64];
+    cJSON *j = cJSON_CreateObject(), *back = NULL;
+    struct err e = {0};
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/a.json", dir);
+    assert_int_equal(json_file_read(path, 100, JSON_LIMITS_BODY, &back, &e), ERR_NOT_FOUND);
+    assert_null(back);
+    cJSON_AddStringToObject(j, "name", "\xc3\xa9");
+    assert_int_equal(json_file_write(dir, "a.json", j, &e), 0);
+    assert_int_equal(json_file_read(path, 100, JSON_LIMITS_BODY, &back, &e), 0);
+    assert_true(cJSON_Compare(j, back, true));
+    cJSON_Delete(back);
+    assert_int_equal(json_file_read(path, 5, JSON_LIMITS_BODY, &back, &e), ERR_LIMIT);
+    assert_null(back);
+    assert_int_equal(file_write_atomic(path, "{\"name\":}", 9, &e), 0);
+    assert_int_equal(json_file_read(path, 100, JSON_LIMITS_BODY, &back, &e), ERR_INVALID);
+    assert_null(back);
+    cJSON_Delete(j);
+    assert_int_equal(file_remove_tree(dir, &e), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -135,6 +162,7 @@ int main(void)
         cmocka_unit_test(test_limits_hold_before_building),
         cmocka_unit_test(test_canonical_is_one_text),
         cmocka_unit_test(test_need_names_key_value_and_bound),
+        cmocka_unit_test(test_files_come_back_as_they_went),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,28 +14,13 @@
 
 #include "base/buf.h"
 #include "base/rng.h"
+#include "tests/lib/float_bits.h"
 
 #ifdef __x86_64__
 #include <immintrin.h>
 #endif
 
 static void *work;
-
-static uint32_t bits_of(float x)
-{
-    uint32_t v;
-
-    memcpy(&v, &x, sizeof v);
-    return v;
-}
-
-static float float_of(uint32_t v)
-{
-    float x;
-
-    memcpy(&x, &v, sizeof x);
-    return x;
-}
 
 static float widened(uint16_t v)
 {
@@ -161,7 +146,7 @@ static void products(enum bf16_how how)
 {
     bf16_limit(how);
     if (bf16_how() != how) {
-        print_message("not on this machine: %s\n", bf16_how_name(how));
+        print_message("skipped: not on this machine: %s\n", bf16_how_name(how));
         bf16_limit(BF16_CPU);
         skip();
     }

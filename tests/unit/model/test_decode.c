@@ -146,8 +146,7 @@ static void assert_same_answers(const struct script *a, const struct script *b)
 
 static const struct decode_vocab no_words = {0};
 
-/* ---- the numbers
- * ---------------------------------------------------------------------------------------------- */
+/* ---- the numbers ----------------------------------------------------------------------------- */
 
 static void test_greedy_text_of_a_real_model(void **state)
 {
@@ -222,8 +221,7 @@ static void test_a_grammar_forces_its_ids_and_ends(void **state)
     buf_free(&text);
 }
 
-/* ---- nothing but seed, key, sample and model
- * ------------------------------------------------------------------- */
+/* ---- nothing but seed, key, sample and model ------------------------------------------------- */
 
 static void check_invariance(const struct dims *d, const float *params)
 {
@@ -348,9 +346,7 @@ static void test_guidance_of_equal_prompts_is_plain(void **state)
     free(b);
 }
 
-/* ---- ends
- * -----------------------------------------------------------------------------------------------------
- */
+/* ---- ends ------------------------------------------------------------------------------------ */
 
 static const char *letters[512];
 static uint32_t letters_len[512];

@@ -211,7 +211,7 @@ static void test_a_team_changes_no_bit(void **state)
     check_team(DECODE_INT8);
 }
 
-/* ---- forced tokens ---- */
+/* ---- forced tokens --------------------------------------------------------------------------- */
 
 /* Places 3, 7, 11 ... are free choices among 40 ids, the others forced; 26 tokens in all. With
  * `plain` a second id is allowed where one is forced, which has been made impossible (BAD). */
@@ -272,7 +272,7 @@ static void test_forced_tokens_are_read_in_stretches(void **state)
     free(s[1]);
 }
 
-/* ---- how exact int8 is ---- */
+/* ---- how exact int8 is ----------------------------------------------------------------------- */
 
 /* Texts as the model writes them: what its perplexity is least flattering on. */
 static struct script *own_texts(void)

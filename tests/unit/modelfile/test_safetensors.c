@@ -246,7 +246,7 @@ static void test_mutations(void **state)
     buf_free(&file);
 }
 
-/* ---- directories ---- */
+/* ---- directories ----------------------------------------------------------------------------- */
 
 static const struct dims tiny = {.vocab = 3,
                                  .width = 2,

@@ -11,33 +11,18 @@
 #include "ps/fold.h"
 #include "ps/half.h"
 #include "ps/shard.h"
-
-static float from_bits(uint32_t u)
-{
-    float x;
-
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
-static uint32_t to_bits(float x)
-{
-    uint32_t u;
-
-    memcpy(&u, &x, sizeof u);
-    return u;
-}
+#include "tests/lib/float_bits.h"
 
 /* The nearest of the two neighbours, the even one when both are as near; in double. */
 static float slow_round(float x)
 {
-    uint32_t low = to_bits(x) & 0xffff0000u;
-    double down = (double)from_bits(low), up;
+    uint32_t low = bits_of(x) & 0xffff0000u;
+    double down = (double)float_of(low), up;
 
-    if (!isfinite(x) || to_bits(x) == low)
+    if (!isfinite(x) || bits_of(x) == low)
         return x;
     up = (low & 0x7fff0000u) == 0x7f7f0000u ? copysign(ldexp(1, 128), (double)x)
-                                            : (double)from_bits(low + 0x10000u);
+                                            : (double)float_of(low + 0x10000u);
     if (fabs((double)x - down) != fabs(up - (double)x))
         return fabs((double)x - down) < fabs(up - (double)x) ? (float)down : (float)up;
     return (low >> 16) % 2 == 0 ? (float)down : (float)up;
@@ -51,18 +36,18 @@ static void test_rounds_to_nearest_even(void **state)
     for (int i = 0; i < 2000000; i++) {
         float x, want;
         h = h * 1664525u + 1013904223u;
-        x = from_bits(i % 4 == 0 ? (h & 0xffff0000u) | 0x8000u : h ^ (h >> 13)); /* ties too */
+        x = float_of(i % 4 == 0 ? (h & 0xffff0000u) | 0x8000u : h ^ (h >> 13)); /* ties too */
         if (isnan(x))
             continue;
         want = slow_round(x);
         half_round(&x, 1);
-        assert_int_equal(to_bits(x), to_bits(want));
+        assert_int_equal(bits_of(x), bits_of(want));
     }
 }
 
 static void test_nan_stays_and_infinity_too(void **state)
 {
-    float x[4] = {from_bits(0x7f800001u), from_bits(0xffffffffu), INFINITY, -INFINITY};
+    float x[4] = {float_of(0x7f800001u), float_of(0xffffffffu), INFINITY, -INFINITY};
 
     (void)state;
     half_round(x, 4);
@@ -88,8 +73,11 @@ static void test_packing_what_is_rounded_loses_nothing(void **state)
 static void test_a_sum_does_not_depend_on_who_added_what(void **state)
 {
     static const struct tree_node ways[][5] = {
-        {{0, 0}, {0, 1}, {0, 2}, {0, 3}, {0, 4}}, {{1, 0}, {1, 1}, {0, 4}}, {{2, 0}, {2, 1}},
-        {{0, 4}, {0, 3}, {1, 0}, {0, 2}},         {{3, 0}},
+        {{0, 0}, {0, 1}, {0, 2}, {0, 3}, {0, 4}},
+        {{1, 0}, {1, 1}, {0, 4}},
+        {{2, 0}, {2, 1}},
+        {{0, 4}, {0, 3}, {1, 0}, {0, 2}},
+        {{3, 0}},
     };
     static const int counts[] = {5, 3, 2, 4, 1};
     float unit[5][8], first[8];
@@ -107,7 +95,8 @@ static void test_a_sum_does_not_depend_on_who_added_what(void **state)
             struct tree_span leaves = tree_leaves(5, ways[w][k]);
             float pair[2][8], sum[8];
             memcpy(sum, unit[leaves.begin], sizeof sum);
-            for (uint32_t u = leaves.begin + 1; u < leaves.end && leaves.end - leaves.begin <= 2; u++)
+            for (uint32_t u = leaves.begin + 1; u < leaves.end && leaves.end - leaves.begin <= 2;
+                 u++)
                 half_add(sum, unit[u], 8);
             if (leaves.end - leaves.begin >= 4) { /* two pairs, and the fifth above them */
                 memcpy(pair[0], unit[0], sizeof pair[0]);

@@ -505,7 +505,7 @@ static void test_a_coordinator_that_comes_back_is_found(void **state)
     assert_non_null(strstr(errs, "does not answer; waiting"));
 }
 
-/* ---- up and down, with stand-in daemons ----------------------------------------------------------------------------- */
+/* ---- up and down, with stand-in daemons ------------------------------------------------------ */
 
 static int pid_of(const char *name)
 {

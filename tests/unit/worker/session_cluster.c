@@ -483,9 +483,11 @@ static void step_push(struct thread *t, struct ps_client *client, const float *p
         node_gradient(params, step, node[i], grad[i], &sums);
         if (step == t->c->poison_step && t->index == 0)
             grad[i][CHUNK] = NAN;
-        rc = ps_client_push(client, step, node[i], chunks / 2, chunks, grad[i], t->lent[i], NULL, check, &e);
+        rc = ps_client_push(client, step, node[i], chunks / 2, chunks, grad[i], t->lent[i], NULL,
+                            check, &e);
         if (rc == 0)
-            rc = ps_client_push(client, step, node[i], 0, chunks / 2, grad[i], t->lent[i], &sums, check, &e);
+            rc = ps_client_push(client, step, node[i], 0, chunks / 2, grad[i], t->lent[i], &sums,
+                                check, &e);
         if (rc == 0 && t->c->with_duplicates && (step + (uint64_t)t->index) % 3 == 0)
             rc = ps_client_push(client, step, node[i], 0, chunks, grad[i], NULL, &sums, check, &e);
         if (rc != 0 && rc != ERR_CANCELLED)

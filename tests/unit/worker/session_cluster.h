@@ -63,7 +63,7 @@ struct cluster {
     char failed_text[512];
     pthread_cond_t changed;
     bool with_duplicates, with_overlap;
-    bool no_regions; /* everything travels as bytes */
+    bool no_regions;      /* everything travels as bytes */
     uint64_t poison_step; /* a thread pushes a NaN at this step */
     atomic_bool halt;
     atomic_int errors;
