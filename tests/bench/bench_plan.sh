@@ -3,7 +3,7 @@
 # workers compute, more wait a fixed time a unit instead (worker.compute.skip and .slow). Every prediction must be within BOUND (20 %).
 # Needs root, iproute2, nftables; addresses exist in namespaces that this script makes, and nowhere else.
 # A machine has QUEUE (20 ms) of buffer in front of its link in each direction, as a switch's port has, and TCP gives way where packets
-# are lost: cubic as Debian has it, or reno where cubic may not be chosen. Links of more than 1 Gb/s are tried with a raw connection first.
+# are lost: cubic as Debian has it, or reno where cubic may not be chosen. SPEEDS=FILE: speeds that were measured before. Links of more than 1 Gb/s are tried with a raw connection first.
 # usage: tests/bench/bench_plan.sh [--json FILE] [RATE:WORKERS ...]   default: 100Mb/s, 1Gb/s and 10Gb/s; exit 77: cannot be done here
 set -u
 cd "$(dirname "$0")/../.." || exit 1
