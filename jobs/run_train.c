@@ -35,8 +35,8 @@ struct train {
     struct err *e;
     int rc; /* of a wait or a push inside the forward and backward */
     const float *params;
-    float *dirty;      /* the gradient of the first unit, not zeroed yet */
-    bool whole;        /* all parameters of the step have been waited for */
+    float *dirty; /* the gradient of the first unit, not zeroed yet */
+    bool whole;   /* all parameters of the step have been waited for */
     struct batch batch;
     struct workspace *workspace;
     struct param_source source;
@@ -120,8 +120,8 @@ static void train_init(struct train *t, const struct train_task *task, const str
     if (task->dims->head == HEAD_REGRESSION)
         scores = targets * task->dims->head_out;
     batch_init(&t->batch, rows, seqs, targets, scores);
-    t->workspace = (task->recompute ? workspace_new_lean : workspace_new)(task->dims, rows, seqs,
-                                                                          targets);
+    t->workspace =
+        (task->recompute ? workspace_new_lean : workspace_new)(task->dims, rows, seqs, targets);
     if (task->arithmetic != GEMM_F32)
         workspace_set_gemm(t->workspace, task->arithmetic);
     workspace_set_progress(t->workspace, env->progress);
