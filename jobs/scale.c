@@ -6,8 +6,11 @@
 
 #include "types/tree.h"
 
-/* Of 1,538 bytes that a full Ethernet frame takes on the wire 1,448 are payload of TCP with time stamps. */
-#define PAYLOAD (1448.0 / 1538.0)
+/* Of 1,538 bytes that a full Ethernet frame takes on the wire 1,448 are payload of TCP with time stamps; and every second frame is
+ * acknowledged by one of 90 that needs the other direction, where as much is sent at the same time. */
+#define PAYLOAD (1448.0 / (1538.0 + 90.0 / 2))
+/* What a connection that was idle sends before anything is acknowledged (RFC 6928); it doubles each round (RFC 5681). */
+#define FIRST_WINDOW (10 * 1448.0)
 /* Messages that wait for each other: the last gradient, its ROOTS and APPLY, the first parameters; with a copy also the root and
  * its acknowledgement. */
 #define WAITS 4
@@ -152,6 +155,15 @@ static double larger(double a, double b)
     return a > b ? a : b;
 }
 
+/* What a link loses while connections that were idle find out what it takes: rounds until they fill it, less what they carry
+ * meanwhile. Nothing in a room, a tenth of a second and more between cities. */
+static double ramp_s(double rate, double latency_s, uint32_t connections)
+{
+    double fills = rate * 2 * latency_s, first = connections * FIRST_WINDOW;
+
+    return fills <= first ? 0 : 2 * latency_s * (log2(fills / first) - 1 + first / fills);
+}
+
 void scale_predict(const struct scale_measured *m, const struct scale_plan *p,
                    const struct scale_link *l, struct scale_step *out)
 {
@@ -166,8 +178,9 @@ void scale_predict(const struct scale_measured *m, const struct scale_plan *p,
     spread_make(m, p, &s);
     copies = p->replicate && s.hosts >= 2;
     away = s.hosts >= 2 ? 1.0 - s.share : 0.0; /* of what a host's own worker moves */
-    if (l->encrypted && rate > m->crypt_bytes_s)
-        rate = m->crypt_bytes_s;
+    /* One thread of a process encrypts what leaves it and decrypts what comes, and both happen at once. */
+    if (l->encrypted && rate > m->crypt_bytes_s / 2)
+        rate = m->crypt_bytes_s / 2;
     *out = (struct scale_step){.hosts = s.hosts, .units_most = s.most};
     /* A host takes in what all others push of its share; a worker sends what is not its own host's. */
     out->push_bytes = wire * larger(s.share * (s.nodes_all - s.nodes_here), away * s.nodes_one);
@@ -175,8 +188,8 @@ void scale_predict(const struct scale_measured *m, const struct scale_plan *p,
     out->part_s[SCALE_COMPUTE] = s.most * unit_s;
     hidden = unit_s * m->backward;
     push_s = out->push_bytes / rate;
-    /* Of the push, the early share may travel while the backward runs; but who computes on all cores
-     * pays for its encryption, out and in. */
+    /* Of the push, the early share may travel while the backward runs, and of the pull the later share while the forward does; but who
+     * computes on all cores pays for the encryption of both, out and in. */
     push_s -= push_s * m->early < hidden ? push_s * m->early : hidden;
     if (l->encrypted)
         push_s = larger(push_s, 2.0 * out->push_bytes / m->crypt_bytes_s / p->threads);
@@ -186,11 +199,17 @@ void scale_predict(const struct scale_measured *m, const struct scale_plan *p,
     out->part_s[SCALE_FOLD] = larger(0, fold_s - push_s);
     out->part_s[SCALE_APPLY] = (double)m->params * s.share * (copies ? 2 : 1) / m->apply_params_s;
     pull_s = out->pull_bytes / rate;
-    ahead = unit_s * m->forward; /* the last layers may come while the first compute */
-    out->part_s[SCALE_PULL] = pull_s - (pull_s * m->later < ahead ? pull_s * m->later : ahead);
+    ahead = unit_s * m->forward;
+    pull_s -= pull_s * m->later < ahead ? pull_s * m->later : ahead;
+    if (l->encrypted)
+        pull_s = larger(pull_s, 2.0 * out->pull_bytes / m->crypt_bytes_s / p->threads);
+    out->part_s[SCALE_PULL] = pull_s;
     out->part_s[SCALE_REPLICA] = copies ? bytes * s.share / rate : 0;
-    out->part_s[SCALE_LATENCY] =
-        p->workers > 1 ? l->latency_s * (WAITS + (copies ? WAITS_REPLICA : 0)) : 0;
+    out->part_s[SCALE_LATENCY] = p->workers > 1
+                                     ? l->latency_s * (WAITS + (copies ? WAITS_REPLICA : 0)) +
+                                           ramp_s(rate, l->latency_s, s.hosts) * 2 +
+                                           (copies ? ramp_s(rate, l->latency_s, 1) : 0)
+                                     : 0;
     for (int b = 0; b < SCALE_BOUNDS; b++) {
         out->step_s += out->part_s[b];
         if (out->part_s[b] > most) {

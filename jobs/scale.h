@@ -14,9 +14,12 @@
  *   pull      as push, the other way, once a process, less what comes while the first layers compute
  *             (both in half the bytes where train.wire is bf16; folding and copies stay fp32)
  *   replica   root gradients to the neighbour, where there are two hosts or more
- *   latency   messages of a step that wait for each other x one-way latency
+ *   latency   messages of a step that wait for each other x one-way latency, and what push, copies and pull lose until
+ *             connections that were idle fill the link (slow start)
  *
- * Rate of a wire: line rate x share of a full frame that is payload, or what one core encrypts, whichever is less.
+ * Rate of a wire: line rate x share of frames and acknowledgements that is payload, or half of what one core encrypts (it decrypts as
+ * much), whichever is less. Not in it: how unequally TCP shares a link among a machine's connections, whose slowest ends a step;
+ * with four workers and more that has cost a tenth, with deep queues in front of links a fifth.
  * Pure. Tests: tests/unit/jobs/test_scale.c; against real daemons on shaped links: tests/bench/bench_plan.sh.
  */
 #ifndef JOBS_SCALE_H

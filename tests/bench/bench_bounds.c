@@ -7,6 +7,7 @@
  */
 #include <fcntl.h>
 #include <math.h>
+#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -128,6 +129,47 @@ static double loopback_rate(int threads)
     return (double)got / (double)(clock_ns() - start);
 }
 
+/* The same between two processes, of two machines or two places of one: GB/s that come to `address`, once. */
+#define WIRE_PORT 7799
+
+static int wire_socket(const char *address, struct sockaddr_in *at)
+{
+    *at = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(WIRE_PORT)};
+    CHECK(inet_pton(AF_INET, address, &at->sin_addr) == 1);
+    return socket(AF_INET, SOCK_STREAM, 0);
+}
+
+static double wire_listen(const char *address)
+{
+    struct sockaddr_in at;
+    int listener = wire_socket(address, &at), in;
+    char *part = mem_alloc(LOOPBACK_PART);
+    uint64_t start;
+    size_t got = 0;
+    ssize_t n;
+
+    CHECK(bind(listener, (struct sockaddr *)&at, sizeof at) == 0 && listen(listener, 1) == 0);
+    in = accept(listener, NULL, NULL);
+    CHECK(in >= 0);
+    start = clock_ns();
+    while ((n = read(in, part, LOOPBACK_PART)) > 0)
+        got += (size_t)n;
+    close(in);
+    close(listener);
+    free(part);
+    return (double)got / (double)(clock_ns() - start);
+}
+
+static void wire_send(const char *address)
+{
+    struct sockaddr_in at;
+    int out = wire_socket(address, &at);
+
+    CHECK(connect(out, (struct sockaddr *)&at, sizeof at) == 0);
+    sender(&out);
+    close(out);
+}
+
 static const struct bound {
     const char *name, *unit, *what;
     double (*measure)(int threads);
@@ -157,6 +199,14 @@ static void bound_say(const struct bound *b, int threads)
 int main(int argc, char **argv)
 {
     argc = bench_args(argc, argv);
+    if (argc == 3 && strcmp(argv[1], "listen") == 0) {
+        printf("%.6g\n", wire_listen(argv[2]));
+        return 0;
+    }
+    if (argc == 3 && strcmp(argv[1], "send") == 0) {
+        wire_send(argv[2]);
+        return 0;
+    }
     for (size_t i = 0; i < sizeof bounds / sizeof bounds[0]; i++) {
         const struct bound *b = &bounds[i];
         if (argc > 1 && strcmp(argv[1], b->name) == 0) {

@@ -7,6 +7,7 @@ declare -A pid=()
 failed=0
 enter=''            # what a daemon is started with, such as "nsenter ...": of one network or the other
 address=127.0.0.1   # where the coordinator listens
+coordinator_more=() # more options of the coordinator
 wdir=''             # where the workers' directories are, if not below the coordinator's
 cleanup_more() { :; }
 unset STEER_TOKEN STEER_SERVER
@@ -21,7 +22,7 @@ cleanup() {
 trap cleanup EXIT
 
 coordinator() {
-    $enter "$bin/steer-coordinator" --dir "$dir" --http "${http:-$address:0}" --control "${control:-tcp://$address:0}" >>"$dir/coordinator.log" 2>&1 &
+    $enter "$bin/steer-coordinator" --dir "$dir" --http "${http:-$address:0}" --control "${control:-tcp://$address:0}" "${coordinator_more[@]}" >>"$dir/coordinator.log" 2>&1 &
     pid[c]=$!
     for _ in $(seq 100); do
         [ -s "$dir/endpoint.json" ] && grep -q "\"pid\":${pid[c]}," "$dir/endpoint.json" && break
