@@ -146,8 +146,8 @@ static void train_init(struct train *t, const struct train_task *task, const str
     if (task->dims->head == HEAD_REGRESSION)
         scores = targets * task->dims->head_out;
     batch_init(&t->batch, rows, seqs, targets, scores);
-    t->workspace = (task->recompute ? workspace_new_lean : workspace_new)(task->dims, rows, seqs,
-                                                                          targets);
+    t->workspace =
+        (task->recompute ? workspace_new_lean : workspace_new)(task->dims, rows, seqs, targets);
     if (task->arithmetic != GEMM_F32)
         workspace_set_gemm(t->workspace, task->arithmetic);
     if (env->team != NULL || t->join > 1)

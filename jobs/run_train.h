@@ -30,7 +30,7 @@ struct train_task {
     struct drop drop;
     uint64_t seed, steps;
     uint32_t global_batch, units, chunk_elems;
-    bool half; /* gradients are rounded to bf16 at every node of the tree (ps/half.h) */
+    bool half;      /* gradients are rounded to bf16 at every node of the tree (ps/half.h) */
     bool recompute; /* in less memory (workspace_new_lean()); the same bits */
     enum gemm_kind arithmetic; /* of the matrix products */
     uint32_t join; /* units computed at once, 1, 2, 4 or 8; 0: as many as pay. The same bits */

@@ -35,7 +35,7 @@
     X(KIND_GENERATE, "generate")                                                                   \
     X(KIND_BOOTSTRAP, "bootstrap")                                                                 \
     X(KIND_EVALUATE, "evaluate")                                                                   \
-    X(KIND_PROBE, "probe") /* tasks that do nothing: of the fleet, not of a model */                \
+    X(KIND_PROBE, "probe") /* tasks that do nothing: of the fleet, not of a model */               \
     X(KIND_PIPELINE, "pipeline")
 enum job_kind {
 #define X(name, text) name,

@@ -142,8 +142,8 @@ static void *hand_main(void *arg)
 
     memset(sum, 0, b->model.layout.count * sizeof *sum);
     batch_make(b, &batch);
-    w = (b->spec->train.recompute ? workspace_new_lean : workspace_new)(
-        &b->model.dims, batch.rows, batch.seqs, batch.targets);
+    w = (b->spec->train.recompute ? workspace_new_lean : workspace_new)(&b->model.dims, batch.rows,
+                                                                        batch.seqs, batch.targets);
     workspace_set_gemm(w, strcmp(b->spec->numerics, "bf16") == 0 ? GEMM_BF16 : GEMM_F32);
     workspace_set_source(w, &source);
     for (h->runs = 0; h->runs < RUNS_MAX; h->runs++) {

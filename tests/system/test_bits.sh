@@ -11,6 +11,7 @@ start three-workers 3; finish three-workers
 start seven-workers 7; finish seven-workers
 start two-threads-and-three 2; worker more 3; finish two-threads-and-three
 begin layers-computed-again; worker w1 1; worker w2 2; gathered 2; submit --set train.recompute=true; finish layers-computed-again
+begin pinned; worker w1 1 --pin auto; worker w2 1 --pin auto; worker w3 1 --pin auto; gathered 3; submit; finish pinned
 start join-and-drain 1; step 30 >/dev/null; worker late 1; step 60 >/dev/null; end TERM w1; finish join-and-drain
 start worker-killed 3; step 20 >/dev/null; end KILL w2; finish worker-killed
 start every-worker-killed-in-turn 3
