@@ -20,6 +20,7 @@
 #include "base/fault.h"
 #include "ps/half.h"
 #include "ps/units.h"
+#include "ps/values.h"
 
 #define PUSH_BYTES_MIN ((size_t)512 << 10) /* smaller pieces of a gradient wait for more */
 #define PIECE_BYTES ((size_t)2 << 20) /* merged, checked and hashed while a cache still has it */
@@ -201,24 +202,6 @@ static void buffer_drop(struct train *t, const float *g)
 
 /* ---- one node -------------------------------------------------------------------------------- */
 
-static void values_add(float *restrict into, const float *restrict from, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        into[i] += from[i];
-}
-
-static bool is_finite(const float *x, size_t n)
-{
-    uint32_t bad = 0;
-
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        bad |= (bits & 0x7f800000u) == 0x7f800000u;
-    }
-    return bad == 0;
-}
-
 /* What damaged memory does; the value stays finite. */
 static void bit_flip(float *x)
 {
@@ -255,7 +238,7 @@ static int piece_close(struct train *t, size_t at, size_t to, float **sum)
         top = t->stack[i].grad;
     }
     *sum = top;
-    if (!is_finite(top + at, to - at) && is_still(t)) {
+    if (!values_finite(top + at, to - at) && is_still(t)) {
         struct tree_span units = tree_leaves(t->task->units, t->node);
         return err_set(t->e, ERR_NUMERIC,
                        "step %" PRIu64

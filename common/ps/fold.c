@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "ps/floats.h"
 #include "ps/half.h"
+#include "ps/values.h"
 
 enum slot_state { SLOT_EMPTY, SLOT_HELD, SLOT_SPENT };
 
@@ -176,12 +177,6 @@ static void spend_below(struct fold *f, uint32_t chunk, struct tree_node node)
                 slot_spend(f, s);
         }
     }
-}
-
-static void values_add(float *restrict into, const float *restrict values, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        into[i] += values[i];
 }
 
 /* Moves filled slots up as far as they go. */
