@@ -1,5 +1,5 @@
 # Sourced by tests that train on real daemons: starts, kills and stops them, and compares the manifest of a run with what a straight loop
-# (tests/lib/ref_train) makes of it. Expects: spec, a training spec of 120 steps. Sets: failed, dir, http, job, want and got (manifests).
+# (tests/lib/ref_train) makes of it. Expects: spec, a training spec of 120 steps (or last_step). Sets: failed, dir, http, job, want and got (manifests).
 bin=${STEER_BIN:-build/release/bin}
 ref=${STEER_REF:-$(dirname "$bin")/tests/lib/ref_train}
 top=$(mktemp -d /tmp/steer-bits.XXXXXX)
@@ -106,7 +106,7 @@ finish() { # name of the scenario [kept: the daemons go on]
     "$bin/steerctl" wait "$job" --timeout 120 >>"$dir/steerctl.log" 2>&1
     local rc=$?
     local manifest
-    manifest=$(manifest_of 120)
+    manifest=$(manifest_of "${last_step:-120}")
     got=${manifest#"$dir"/blobs/}
     got=${got//\//}
     if [ $rc -ne 0 ] || [ -z "$got" ]; then
