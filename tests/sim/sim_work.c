@@ -273,7 +273,7 @@ static void compute_for(uint64_t us, uint64_t *progress)
         (*progress)++;
 }
 
-WRAP(void, transformer_train, const struct dims *d, const real *params, const struct batch *b,
+WRAP(void, transformer_train_set, const struct dims *d, const real *params, const struct batch *b,
      real *grad, const struct grad_sink *sink, struct workspace *w, struct loss_out *out)
 {
     const struct param_source *source = ((const struct made_workspace *)w)->source;
@@ -286,6 +286,7 @@ WRAP(void, transformer_train, const struct dims *d, const real *params, const st
     sim_work_counts.units++;
     compute_for(1 + sim_draw(2 * sim_work_faults.unit_us),
                 ((const struct made_workspace *)w)->progress);
+    memset(grad, 0, n * sizeof *grad);
     unit_gradient(sim_world_class(), params, n, b->token, b->rows, grad, out);
     if (sim_world_lies()) {
         sim_trace("a wrong gradient");
