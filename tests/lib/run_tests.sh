@@ -59,16 +59,21 @@ tell() { # item: what came out of it
         sed 's/^/      /' "$log" | tail -n 60
     fi
 }
-# Programs run as many at once as there are cores; scripts, which start daemons and watch clocks, one by one.
-items=("$@")
+# As many at once as there are cores; scripts that start daemons and watch clocks then one by one, but for those whose head says that they
+# may run beside others.
+is_alone() { [[ $1 == *.sh ]] && ! head -n 20 "${1#*:}" | grep -q '^# May run beside others'; }
+items=() alone=()
+for item in "$@"; do if is_alone "$item"; then alone+=("$item"); else items+=("$item"); fi; done
+beside=${#items[@]}
+items+=("${alone[@]}")
 for ((n = 0, told = 0; n < ${#items[@]}; n++)); do
-    case ${items[n]} in
-    *.sh) wait; run_one $n ;;
-    *)
+    if [ "$n" -ge "$beside" ]; then
+        wait
+        run_one $n
+    else
         [ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n
         run_one $n &
-        ;;
-    esac
+    fi
     while [ -e "$work/$told.end" ]; do tell $((told++)); done
 done
 wait

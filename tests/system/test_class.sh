@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Our kernels are one numerics class, with AVX-512 and without. OpenBLAS is another, and another one again with another OPENBLAS_CORETYPE: their fingerprints
 # differ, and a strict job never uses them. A job whose only worker of its class is killed waits, says why, and ends with its own bits when one of its class comes back.
+# May run beside others: it mostly waits.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 spec=tests/system/bits.yaml

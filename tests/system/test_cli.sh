@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The command line against the real daemons on loopback, in a directory of its own: exit codes, what errors say, that a second
 # coordinator is refused, that a kill of the coordinator loses nothing.
+# May run beside others: it mostly waits.
 set -u
 cd "$(dirname "$0")/../.."
 bin=${STEER_BIN:?the folder of the three programs}

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The coordinator's disk fills while a job trains: submits are refused by name, the job is parked, nothing torn is visible; when space
 # returns the job goes on by itself and ends, and the refused submit is taken. Needs root (a small tmpfs).
+# May run beside others: it mostly waits.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 bin=${STEER_BIN:-build/release/bin}

@@ -3,6 +3,7 @@
 # a short write, an interrupted write (tests/lib/io_fault.c). After EIO or a failed fsync it must be gone, having acknowledged nothing more;
 # started again it finds a legal state: the submit once, the job ends with the rows of the undisturbed run. Short and interrupted writes and a
 # full disk are no harm. Short form: CASES of them at random (SEED=n); STEER_LONG=1: every mode, n = 1, 2, ... until nothing is left to strike.
+# May run beside others: it mostly waits.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 export STEER_BIN=${STEER_BIN:-build/release/bin}

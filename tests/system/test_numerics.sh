@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Numerics classes: a worker whose arithmetic differs (--kernels openblas) has another fingerprint, gets no work of a strict job, and
 # is told why; with `numerics: any` it works, and the result says so.
+# May run beside others: it mostly waits.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 spec=tests/system/bits.yaml

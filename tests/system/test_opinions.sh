@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Second opinions: a worker whose gradients are wrong is found by the audit, named and put in quarantine; the run ends with the manifest
 # that a straight loop computes. It is turned away with the reason, also by a coordinator that was started again, until it is released.
+# May run beside others: it mostly waits.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 spec=tests/system/bits.yaml

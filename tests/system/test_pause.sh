@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A job that is paused in the middle of training, over a restart of the coordinator, and one that is cancelled and tried again, end
 # with the bits of the straight loop. While it is paused its workers do another job. What cannot be answers 409 with words.
+# May run beside others: it mostly waits.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 spec=tests/system/bits.yaml

@@ -3,6 +3,7 @@
 # stopped and the image is copied. The copy lacks what was not synced, as after a power cut. A second cluster starts on it: every
 # acknowledged submit is there, none twice, every visible blob is whole, and the job ends with the bits of the undisturbed run.
 # STEER_LONG=1: CUTS (default 60) cuts; short: until 30 s are over. Needs root and loop mounts. SEED=n repeats the moments.
+# May run beside others: it mostly waits.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/submits.sh

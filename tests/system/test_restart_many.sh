@@ -2,6 +2,7 @@
 # A coordinator with 10,000 jobs in its database (most pending, a fifth of them pipelines, some cancelled, some paused) is ready within 2 s
 # after a kill: it answers and takes a submit. It keeps little memory, is idle while the jobs wait, and its lists are right. MANY_JOBS for
 # another number; the jobs come in through the API.
+# May run beside others: it mostly waits.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/submits.sh

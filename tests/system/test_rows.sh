@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Generated text is the same bytes on one thread, on two, on several workers, with a worker killed in the middle, and after a restart of
 # everything: the digest of the data set tells.
+# May run beside others: it mostly waits.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 bin=${STEER_BIN:-build/release/bin}

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A wire of bf16 has bits of its own, and is as strict as any: whoever computes, whoever is killed, the manifest is that of a straight
 # loop which rounds at the same places; and it is not that of fp32.
+# May run beside others: it mostly waits.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 spec=tests/system/wire.yaml
