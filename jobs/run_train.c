@@ -12,12 +12,14 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/fault.h"
+#include "base/team.h"
 #include "ps/half.h"
 #include "ps/units.h"
 #include "ps/values.h"
@@ -226,19 +228,38 @@ static bool is_still(const struct train *t)
     return t->env->params_still == NULL || t->env->params_still(t->env->self, t->step);
 }
 
-/* Merges elements [at, to) of the closing node through the stack and checks them. */
-static int piece_close(struct train *t, size_t at, size_t to, float **sum)
+struct closing {
+    struct train *t;
+    size_t at, to;
+    atomic_bool finite; /* all of it */
+};
+
+/* A part of a piece: merged through the stack and checked while a cache has it. */
+static void piece_part(void *self, size_t part, size_t parts)
 {
+    struct closing *p = self;
+    const struct train *t = p->t;
+    size_t n = p->to - p->at, at = p->at + n * part / parts, len = p->at + n * (part + 1) / parts - at;
     float *top = t->last;
 
     if (t->task->half)
-        half_round(top + at, to - at);
+        half_round(top + at, len);
     for (uint32_t i = t->depth; i-- > 0;) {
-        values_merge(t, t->stack[i].grad + at, top + at, to - at);
+        values_merge(t, t->stack[i].grad + at, top + at, len);
         top = t->stack[i].grad;
     }
-    *sum = top;
-    if (!values_finite(top + at, to - at) && is_still(t)) {
+    if (!values_finite(top + at, len))
+        atomic_store_explicit(&p->finite, false, memory_order_relaxed);
+}
+
+/* Merges elements [at, to) of the closing node and checks them. */
+static int piece_close(struct train *t, size_t at, size_t to, float **sum)
+{
+    struct closing p = {.t = t, .at = at, .to = to, .finite = true};
+
+    *sum = t->depth > 0 ? t->stack[0].grad : t->last;
+    team_run(t->env->team, piece_part, &p);
+    if (!p.finite && is_still(t)) {
         struct tree_span units = tree_leaves(t->task->units, t->node);
         return err_set(t->e, ERR_NUMERIC,
                        "step %" PRIu64

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/team.h"
 #include "net/link.h"
 #include "ps/half.h"
 #include "ps/host.h" /* enum host_verdict */
@@ -345,14 +346,28 @@ static void region_let_go(void *data, void *hint)
     region_release(hint);
 }
 
-/* Hashes what p pushes. */
-static void pending_hash(const struct ps_client *c, struct pending *p)
+struct hashing {
+    const struct ps_client *c;
+    struct pending *p;
+};
+
+static void hash_part(void *self, size_t part, size_t parts)
 {
-    for (uint32_t i = 0; i < p->count; i++) {
-        uint32_t chunk = p->begin + i;
+    const struct hashing *x = self;
+    const struct ps_client *c = x->c;
+    struct pending *p = x->p;
+
+    for (size_t i = p->count * part / parts; i < p->count * (part + 1) / parts; i++) {
+        uint32_t chunk = p->begin + (uint32_t)i;
         p->hash[i] = fold_hash(p->grad + (size_t)chunk * c->plan.chunk_elems, chunk_len(c, chunk),
                                chunk == 0 ? &p->sums : NULL);
     }
+}
+
+/* Hashes what p pushes. */
+static void pending_hash(const struct ps_client *c, struct pending *p)
+{
+    team_run(c->plan.team, hash_part, &(struct hashing){c, p});
 }
 
 /* The raw frames of p: without a copy where the gradient can be held. */

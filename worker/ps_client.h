@@ -21,6 +21,8 @@
 #include "types/tree.h"
 #include "wire/control.h"
 
+struct team;
+
 struct ps_client_plan {
     uint64_t session, attempt;
     size_t params;
@@ -33,6 +35,7 @@ struct ps_client_plan {
     /* [WIRE_HOSTS_MAX] which hosts are near: found out by who pulls into a view, read by who
      * pushes. NULL: none. Borrowed. */
     atomic_bool *near;
+    struct team *team; /* shares the hashing of what is pushed; NULL: none. Borrowed. */
     uint32_t hosts_n;
     struct {
         char endpoint[WIRE_TEXT_MAX];    /* tcp://... or inproc://... of this process's own host */

@@ -165,12 +165,13 @@ static void client_plan(const struct session *s, struct ps_client_plan *plan)
     }
 }
 
-static int client_make(struct member *m, struct err *e)
+static int client_make(struct member *m, struct team *team, struct err *e)
 {
     struct ps_client_plan plan;
 
     client_plan(m->s, &plan);
     plan.near = ps_view_near(m->s->view);
+    plan.team = team;
     return ps_client_new(&plan, &m->client, e);
 }
 
@@ -213,7 +214,7 @@ static void *member_main(void *self)
         env.team = team_make(m->s);
     else
         cores_pin(m->s->env.cores, m->index);
-    rc = client_make(m, &e);
+    rc = client_make(m, env.team, &e);
     if (rc == 0)
         rc = run_train(&m->s->task, m->s->open->version, &env, &e);
     if (rc != 0 && rc != ERR_CANCELLED)

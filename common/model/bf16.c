@@ -106,9 +106,24 @@ static void tile_prefetch(const float *c, size_t ldc, size_t rows)
             __builtin_prefetch(c + i * ldc + j, 1);
 }
 
+/* A share of what panel j will be packed from: weights come from memory, and that can wait for it beside a tile. */
+static void panel_prefetch(const struct block *s, size_t j, size_t share, size_t shares)
+{
+    const size_t line = 64 / sizeof(float);
+    size_t columns = least(BF16_COLUMNS, s->n - j);
+    size_t rows = s->b->k_strided ? s->k : columns, length = s->b->k_strided ? columns : s->k;
+    const float *p = at(s->b, j, s->k0);
+
+    for (size_t i = rows * share / shares; i < rows * (share + 1) / shares; i++)
+        for (size_t x = 0; x < length; x += line)
+            __builtin_prefetch(p + i * s->b->ld + x, 0, 2);
+}
+
 /* Rows [i0, i0 + rows) of c, whose a is packed. */
 static void rows_make(const struct block *s, size_t i0, size_t rows)
 {
+    size_t tiles = (rows + BF16_ROWS - 1) / BF16_ROWS;
+
     for (size_t j = 0; j < s->n; j += BF16_COLUMNS) {
         uint32_t *panel = s->pack_b + (s->keep_b ? j * s->pairs : 0);
         size_t columns = least(BF16_COLUMNS, s->n - j);
@@ -119,6 +134,8 @@ static void rows_make(const struct block *s, size_t i0, size_t rows)
         for (size_t i = 0; i < rows; i += BF16_ROWS) {
             if (i + 2 * BF16_ROWS <= rows)
                 tile_prefetch(c + (i + BF16_ROWS) * s->ldc, s->ldc, BF16_ROWS);
+            if (!s->keep_b && j + BF16_COLUMNS < s->n)
+                panel_prefetch(s, j + BF16_COLUMNS, i / BF16_ROWS, tiles);
             s->way->tile(s->pack_a + i * s->pairs, panel, s->pairs, c + i * s->ldc, s->ldc,
                          least(BF16_ROWS, rows - i), columns, s->load);
         }
