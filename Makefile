@@ -153,7 +153,7 @@ $(B)/tests/lib/submitter: $(B)/tests/lib/submitter.o
 	@$(CC) $(LDFLAGS) $< -lcurl -lpthread -o $@
 TEST_TOOLS := $(B)/tests/lib/ref_train $(B)/tests/lib/submitter
 
-.PHONY: unit sim sim-long system lint check smoke bench bench-peers fuzz fmt cover deps demo demo-full demo-stories install clean golden
+.PHONY: unit sim sim-long system lint check smoke bench bench-peers fmt deps demo demo-full demo-stories install clean golden
 unit: $(UNIT_BIN) $(GRAD_BIN) ## unit tests, gradient checks and golden values
 	@tests/lib/run_tests.sh unit $(UNIT_BIN) $(GRAD_BIN)
 sim: $(SIM_BIN) $(B)/tests/sim/steer_sim ## the daemons and their pure cores in a hostile, simulated cluster
@@ -184,15 +184,15 @@ deps: ## install the Debian packages that building and testing need
 	@deploy/deps.sh
 demo: deps ## the whole loop on real data: packages, build, two workers, report (about 6 minutes)
 	@$(MAKE) --no-print-directory -j$$(nproc) all
-	@deploy/demo.sh jobs/specs/demo.yaml build/demo
+	@STEER_BIN=$(abspath $(B)/bin) deploy/demo.sh jobs/specs/demo.yaml build/demo
 demo-full: deps ## the long form: three seeds with controls, guidance strengths, bootstrap, ablation
 	@$(MAKE) --no-print-directory -j$$(nproc) all
-	@deploy/demo.sh jobs/specs/demo-full.yaml build/demo-full
+	@STEER_BIN=$(abspath $(B)/bin) deploy/demo.sh jobs/specs/demo-full.yaml build/demo-full
 demo-stories: deps ## the second demo: stories steered by length, richness, joy and dialogue
 	@$(MAKE) --no-print-directory -j$$(nproc) all
-	@deploy/demo.sh jobs/specs/stories.yaml build/demo-stories
+	@STEER_BIN=$(abspath $(B)/bin) deploy/demo.sh jobs/specs/stories.yaml build/demo-stories
 smoke: all ## the whole loop on a small slice of the data, in about a minute
-	@deploy/demo.sh jobs/specs/smoke.yaml build/smoke
+	@STEER_BIN=$(abspath $(B)/bin) deploy/demo.sh jobs/specs/smoke.yaml build/smoke
 bench: all $(BENCH_BIN) ## speeds beside the peers that are installed, and docs/performance.md; on a quiet machine (QUESTIONS="decode plan": some)
 	@STEER_BIN=$(abspath $(B)/bin) tests/bench/run $(QUESTIONS)
 bench-peers: ## install what the benches are compared with into build/peers (PyTorch, llama.cpp, gearmand; slow; the product needs none)

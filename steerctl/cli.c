@@ -27,7 +27,7 @@ const struct cli_verb cli_verbs[] = {
          OPT_BIT(OPT_TIMEOUT),
      verb_submit, "check a spec, upload its files, start the job",
      "steerctl submit jobs/specs/demo.yaml --follow", "files"},
-    {"validate", "FILE", 1, CLI_POS_MAX, OUT | OPT_BIT(OPT_SET), verb_validate,
+    {"validate", "FILE", 1, CLI_POS_MAX, OPT_BIT(OPT_SET), verb_validate,
      "check specs; sends nothing", "steerctl validate job.yaml", "files"},
     {"plan", "FILE", 1, 1,
      OUT | OPT_BIT(OPT_SET) | OPT_BIT(OPT_WORKERS) | OPT_BIT(OPT_THREADS) | OPT_BIT(OPT_MEASURED) |

@@ -39,9 +39,10 @@ enum cli_exit { /* scripts rely on these */
     X(OPT_DIR, "dir", 'd', "DIR", false,                                                           \
       "state directory; else $STEER_DIR, else $XDG_STATE_HOME/steer")                              \
     X(OPT_OUTPUT, "output", 'o', "FORMAT", false, "table (default), json or name")                 \
-    X(OPT_WORKERS, "workers", 'w', "N", false, "worker processes (default: 2, or 1 on one core)")  \
+    X(OPT_WORKERS, "workers", 'w', "N", false,                                                     \
+      "worker processes (up: 2, or 1 on one core; plan: 1)")                                       \
     X(OPT_THREADS, "threads", 't', "N", false,                                                     \
-      "compute threads of each worker (default: cores / workers)")                                 \
+      "compute threads of each worker (up: cores / workers; plan: as measured)")                   \
     X(OPT_HTTP, "http", 0, "PORT", false, "HTTP port (default: 7780; 0: a free one)")              \
     X(OPT_SET, "set", 's', "KEY=VALUE", true, "change a key of the spec, such as train.lr=1e-3")   \
     X(OPT_FOLLOW, "follow", 'f', NULL, false, "stay and show what comes")                          \
@@ -146,6 +147,8 @@ bool cli_call(struct cli_client *cl, const char *method, const char *path, const
               const char *key, uint64_t max_ms, struct cli_reply *r);
 /* GET with one attempt, an object or list back in *out, or an exit code with everything said. */
 int cli_get(struct cli_client *cl, const char *path, cJSON **out);
+/* The same of a list, page after page, as one; path has a query. */
+int cli_get_all(struct cli_client *cl, const char *path, cJSON **out);
 /* Says what a refused or absent reply means. `what`: "job steer". */
 int cli_reply_fail(struct cli_client *cl, const struct cli_reply *r, const char *what);
 /* Id, unique prefix of one, or unique name -> id. */

@@ -47,7 +47,7 @@ int verb_artifact_ls(struct cli *c)
     int code = cli_client_open(c, &cl);
 
     if (code == CLI_OK)
-        code = cli_get(cl, "/v1/artifacts", &list);
+        code = cli_get(cl, "/v1/artifacts?limit=1000", &list);
     if (code != CLI_OK)
         goto out;
     if (c->json) {
@@ -153,7 +153,7 @@ static int digest_find(struct cli_client *cl, const char *text, struct digest *d
         snprintf(d->hex, sizeof d->hex, "%s", hex);
         return CLI_OK;
     }
-    code = cli_get(cl, "/v1/artifacts", &list);
+    code = cli_get(cl, "/v1/artifacts?limit=1000", &list);
     if (code != CLI_OK)
         return code;
     cJSON_ArrayForEach(item, json_get(list, "items"))
@@ -169,7 +169,8 @@ static int digest_find(struct cli_client *cl, const char *text, struct digest *d
     if (hits == 1)
         return CLI_OK;
     return cli_fail(hits == 0 ? CLI_NOT_FOUND : CLI_USAGE, "steerctl artifact ls",
-                    hits == 0 ? "no artefact \"%.80s\" (a digest, or JOB/STAGE/NAME)"
+                    hits == 0 ? "no artefact \"%.80s\" among the newest 1,000; a whole digest, or "
+                                "JOB/STAGE/NAME, finds older ones"
                               : "\"%.80s\" is the begin of several digests",
                     text);
 }

@@ -293,6 +293,41 @@ int cli_get(struct cli_client *cl, const char *path, cJSON **out)
     return rc;
 }
 
+/* Moves the items of a page behind those of the pages before it. */
+static void page_join(cJSON *all, cJSON *page)
+{
+    cJSON *items = cJSON_GetObjectItemCaseSensitive(all, "items");
+    cJSON *more = cJSON_GetObjectItemCaseSensitive(page, "items");
+    cJSON *next = cJSON_DetachItemFromObjectCaseSensitive(page, "next_page_token");
+
+    while (more != NULL && more->child != NULL)
+        cJSON_AddItemToArray(items, cJSON_DetachItemFromArray(more, 0));
+    cJSON_DeleteItemFromObjectCaseSensitive(all, "next_page_token");
+    cJSON_AddItemToObject(all, "next_page_token", next != NULL ? next : cJSON_CreateNull());
+}
+
+int cli_get_all(struct cli_client *cl, const char *path, cJSON **out)
+{
+    const char *next;
+    int rc = cli_get(cl, path, out);
+
+    while (rc == CLI_OK && (next = json_string_or(*out, "next_page_token", ""))[0] != '\0') {
+        char *page = mem_printf("%s&page_token=%s", path, next);
+        cJSON *more;
+
+        rc = cli_get(cl, page, &more);
+        free(page);
+        if (rc == CLI_OK)
+            page_join(*out, more);
+        cJSON_Delete(more);
+    }
+    if (rc != CLI_OK) {
+        cJSON_Delete(*out);
+        *out = NULL;
+    }
+    return rc;
+}
+
 int cli_reachable(struct cli_client *cl)
 {
     struct cli_reply r;
@@ -330,7 +365,7 @@ int cli_job_id(struct cli_client *cl, const char *text, char id[32])
     }
     if (text[0] == '\0')
         return cli_fail(CLI_USAGE, "steerctl ls", "an empty text names no job");
-    rc = cli_get(cl, "/v1/jobs?limit=1000", &list);
+    rc = cli_get_all(cl, "/v1/jobs?limit=1000", &list);
     if (rc != CLI_OK)
         return rc;
     for (int pass = 0; pass < 2 && hits == 0;

@@ -334,18 +334,18 @@ int cli_watch(struct cli_client *cl, const char *id, enum cli_view kind, int64_t
         char path[160];
         if (cli_interrupted)
             return detached(id);
-        if (spent >= left)
+        if (spent >= left && version >= 0) /* it was asked at least once */
             return cli_fail(CLI_TIMEOUT, "the same command with a longer --timeout",
                             "job %s has not ended after %" PRId64 " s", id, timeout_s);
-        if (left - spent < wait_s * 1000)
-            wait_s = (left - spent) / 1000;
+        if (spent >= left || left - spent < wait_s * 1000)
+            wait_s = spent >= left ? 0 : (left - spent) / 1000;
         if (version < 0)
             snprintf(path, sizeof path, "/v1/jobs/%s", id);
         else
             snprintf(path, sizeof path, "/v1/jobs/%s?since=%" PRId64 "&wait=%" PRIu64 "s", id,
                      version, wait_s);
         if (!cli_call(cl, "GET", path, NULL, NULL, 20000, &r) || r.status == 503) {
-            if (!cli_interrupted && !reconnect(cl, &v, &gone_since))
+            if (!cli_interrupted && (spent >= left || !reconnect(cl, &v, &gone_since)))
                 code = cli_reply_fail(cl, &r, id);
         } else if (r.status == 200 && r.json != NULL) {
             gone_since = 0;
@@ -357,6 +357,7 @@ int cli_watch(struct cli_client *cl, const char *id, enum cli_view kind, int64_t
                 interruptible_sleep(200); /* at most five pictures a second */
         } else if (r.status == 304) {
             gone_since = 0;
+            interruptible_sleep(200); /* answered at once where the time is nearly up, or too many wait */
         } else {
             code = cli_reply_fail(cl, &r, id);
         }

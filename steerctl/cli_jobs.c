@@ -284,7 +284,7 @@ int verb_retry(struct cli *c)
 
 /* ---- logs, events ---------------------------------------------------------------------------- */
 
-/* Prints the lines of one page; moves *offset behind the last. Returns how many. */
+/* Prints the lines of one page; moves *offset, in bytes, behind the last. Returns how many. */
 static int logs_print(const struct cli *c, const cJSON *page, int64_t *offset)
 {
     const cJSON *item;
@@ -293,9 +293,7 @@ static int logs_print(const struct cli *c, const cJSON *page, int64_t *offset)
     cJSON_ArrayForEach(item, json_get(page, "items"))
     {
         char when[40], worker[80], text[2048];
-        int64_t at = json_int_or(item, "offset", *offset);
         n++;
-        *offset = at + 1 > *offset ? at + 1 : *offset;
         if (c->json) {
             char *line = cJSON_PrintUnformatted(item);
             CHECK(line != NULL);
@@ -308,6 +306,7 @@ static int logs_print(const struct cli *c, const cJSON *page, int64_t *offset)
                cli_safe(json_string_or(item, "text", ""), text, sizeof text));
     }
     fflush(stdout);
+    *offset = json_int_or(page, "next_offset", *offset);
     return n;
 }
 
@@ -328,21 +327,21 @@ int verb_logs(struct cli *c)
 {
     struct cli_client *cl = NULL;
     char id[32], path[128];
-    int64_t offset = 0, limit;
+    bool follow = c->opt[OPT_FOLLOW] != NULL;
+    int64_t offset = 0, left;
     int gone = 0;
-    int code = cli_int(c, OPT_LIMIT, 1, 100000, 1000, &limit);
+    int code = cli_int(c, OPT_LIMIT, 1, INT32_MAX, INT32_MAX, &left);
 
     if (code == CLI_OK)
         code = job_open(c, &cl, id);
-    if (code == CLI_OK && c->opt[OPT_FOLLOW] != NULL)
+    if (code == CLI_OK && follow)
         cli_catch_interrupts();
-    while (code == CLI_OK) {
+    while (code == CLI_OK && left > 0) {
         struct cli_reply r;
         int n = 0;
-        bool ended = c->opt[OPT_FOLLOW] != NULL &&
-                     job_has_ended(cl, id); /* asked before the lines, so that none is lost */
+        bool ended = follow && job_has_ended(cl, id); /* asked before the lines, so that none is lost */
         snprintf(path, sizeof path, "/v1/jobs/%s/logs?offset=%" PRId64 "&limit=%" PRId64, id,
-                 offset, limit);
+                 offset, left < 1000 ? left : 1000);
         if (cli_interrupted) {
             code = CLI_DETACHED;
             break;
@@ -350,17 +349,17 @@ int verb_logs(struct cli *c)
         if (cli_call(cl, "GET", path, NULL, NULL, 30000, &r) && r.status == 200) {
             n = logs_print(c, r.json, &offset);
             gone = 0;
-        } else if (c->opt[OPT_FOLLOW] == NULL || (r.status != 0 && r.status != 503) ||
-                   ++gone > 240) {
+        } else if (!follow || (r.status != 0 && r.status != 503) || ++gone > 240) {
             code = cli_reply_fail(cl, &r, id);
         } else {
             (void)cli_rediscover(cl);
         }
         cli_reply_free(&r);
-        if (c->opt[OPT_FOLLOW] == NULL || (n == 0 && ended))
+        if (n == 0 && (!follow || ended))
             break;
         if (n == 0)
             clock_sleep_ms(500);
+        left -= n;
     }
     cli_client_close(cl);
     return code;
@@ -395,13 +394,14 @@ int verb_events(struct cli *c)
     cJSON *list = NULL;
     char id[32], path[96];
     int64_t limit;
-    int code = cli_int(c, OPT_LIMIT, 1, 1000, 1000, &limit);
+    int code = cli_int(c, OPT_LIMIT, 1, 1000, 0, &limit);
 
     if (code == CLI_OK)
         code = job_open(c, &cl, id);
     if (code == CLI_OK) {
-        snprintf(path, sizeof path, "/v1/jobs/%s/events?limit=%" PRId64, id, limit);
-        code = cli_get(cl, path, &list);
+        snprintf(path, sizeof path, "/v1/jobs/%s/events?limit=%" PRId64, id,
+                 limit > 0 ? limit : 1000);
+        code = limit > 0 ? cli_get(cl, path, &list) : cli_get_all(cl, path, &list);
     }
     if (code == CLI_OK && c->json)
         cli_print_json(list);

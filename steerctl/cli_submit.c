@@ -120,15 +120,12 @@ static bool post(struct cli_client *cl, const char *body, const char *key, struc
     }
 }
 
-static int submitted(struct cli *c, struct cli_client *cl, const struct cli_reply *r)
+static int submitted(struct cli *c, struct cli_client *cl, const struct cli_reply *r,
+                     int64_t timeout)
 {
     const char *id = json_string_or(r->json, "id", NULL);
     char whole[32];
-    int64_t timeout;
-    int rc = cli_int(c, OPT_TIMEOUT, 0, 100000000, -1, &timeout);
 
-    if (rc != CLI_OK)
-        return rc;
     if (id == NULL || strlen(id) >= sizeof whole)
         return cli_fail(CLI_UNEXPECTED, "steerctl ls", "the coordinator's answer has no job id");
     snprintf(whole, sizeof whole, "%s", id);
@@ -159,8 +156,11 @@ int verb_submit(struct cli *c)
     struct cli_reply r = {0};
     cJSON *files = cJSON_CreateObject();
     char fresh[40], *body = NULL;
-    int code = cli_spec_read(c, c->pos[0], &s);
+    int64_t timeout;
+    int code = cli_int(c, OPT_TIMEOUT, 0, 100000000, -1, &timeout);
 
+    if (code == CLI_OK)
+        code = cli_spec_read(c, c->pos[0], &s);
     if (code == CLI_OK && cli_spec_missing(&s, c->pos[0]) > 0)
         code = cli_fail(CLI_SPEC, "steerctl plan FILE   (shows what a spec names)",
                         "nothing was submitted");
@@ -176,7 +176,7 @@ int verb_submit(struct cli *c)
         goto out;
     body = body_make(c, &s, &files);
     if (post(cl, body, key_of(c, fresh), &r) && (r.status == 200 || r.status == 201))
-        code = submitted(c, cl, &r);
+        code = submitted(c, cl, &r, timeout);
     else
         code = cli_reply_fail(cl, &r, c->pos[0]);
 out:

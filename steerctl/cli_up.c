@@ -82,8 +82,14 @@ static int joined_count(struct cli *c, char *url, size_t cap, cJSON **workers)
     endpoint = mem_printf("%s/endpoint.json", dir);
     if (file_exists(endpoint) && cli_client_open(c, &cl) == CLI_OK &&
         cli_call(cl, "GET", "/readyz", NULL, NULL, 2000, &r) && r.status == 200) {
+        bool ours;
+
         cli_reply_free(&r);
-        if (cli_call(cl, "GET", "/v1/workers", NULL, NULL, 2000, &r) && r.status == 200) {
+        /* A file that a crash has left may name somebody else's port. */
+        ours = cli_call(cl, "GET", "/v1/info", NULL, NULL, 2000, &r) && r.status == 200 &&
+               strcmp(json_string_or(r.json, "state_dir", ""), dir) == 0;
+        cli_reply_free(&r);
+        if (ours && cli_call(cl, "GET", "/v1/workers", NULL, NULL, 2000, &r) && r.status == 200) {
             n = 0;
             cJSON_ArrayForEach(item, json_get(r.json, "items"))
             {
@@ -161,10 +167,14 @@ static int up_wait(struct cli *c, const char *dir, int64_t workers)
                     failing);
 }
 
-/* STEER_SERVER names another coordinator; up and down are about this machine. */
+/* Variables that are about other machines; up and down are about this one. */
 static void here_only(struct cli *c)
 {
-    unsetenv("STEER_SERVER");
+    static const char *const elsewhere[] = {"STEER_SERVER", "STEER_COORDINATOR", "STEER_ADVERTISE",
+                                            "STEER_LISTEN", "STEER_ADVERTISE_DATA"};
+
+    for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++)
+        unsetenv(elsewhere[i]);
     c->opt[OPT_SERVER] = NULL;
 }
 

@@ -568,11 +568,13 @@ static int signals_open(struct worker *w, struct err *e)
 static void endpoint_choose(struct worker *w, const char *bound)
 {
     const char *port = strrchr(bound, ':');
+    char host[121] = "";
 
     if (w->config.advertise[0] != '\0')
         snprintf(w->endpoint, sizeof w->endpoint, "%s", w->config.advertise);
-    else if (strncmp(bound, "tcp://0.0.0.0:", 14) == 0 && port != NULL)
-        snprintf(w->endpoint, sizeof w->endpoint, "tcp://%.120s%s", w->config.name, port);
+    else if (strncmp(bound, "tcp://0.0.0.0:", 14) == 0 && port != NULL &&
+             gethostname(host, sizeof host - 1) == 0)
+        snprintf(w->endpoint, sizeof w->endpoint, "tcp://%s%s", host, port);
     else
         snprintf(w->endpoint, sizeof w->endpoint, "%s", bound);
 }

@@ -11,7 +11,9 @@ slice=${STEER_SIM_SLICE:-20000}
 commit=$("$sim" --version)
 bad=0
 touch "$results"
-done_to=$(sed -nE "s/^suite=sim commit=$commit seeds=[0-9]+\.\.([0-9]+) .*/\1/p" "$results" | sort -n | tail -n 1)
+# The end of what was run without a gap; a slice with violations is run again.
+done_to=$(sed -nE "s/^suite=sim commit=$commit seeds=([0-9]+)\.\.([0-9]+) violations=0 .*/\1 \2/p" "$results" | sort -n |
+    awk '$1 <= to + 1 && $2 > to {to = $2} END {print to + 0}')
 for ((from = ${done_to:-0} + 1; from <= last; from += slice)); do
     to=$((from + slice - 1 < last ? from + slice - 1 : last))
     "$sim" --seeds "$from..$to" --jobs "$(nproc)" --results "$results" || bad=1

@@ -62,6 +62,27 @@ static void job_print(struct buf *b, const char *id)
                fake.job_state);
 }
 
+/* A file of two lines, one a page; offsets are bytes. What is not the begin of a line comes back as
+ * a line of its own, as from the real one. */
+static void logs_ask(const struct api_request *q, struct api_response *r)
+{
+    static const char file[] = "t0\tw1\tone\nt1\tw1\ttwo \\u001b[31m\n";
+    const char *offset = strstr(q->query, "offset="), *line, *end;
+
+    assert_non_null(offset);
+    line = file + strtoul(offset + 7, NULL, 10);
+    end = strchr(line, '\n');
+    if (end == NULL) {
+        buf_printf(&r->body, "{\"items\":[],\"next_offset\":%zu}", (size_t)(line - file));
+        return;
+    }
+    buf_printf(&r->body,
+               "{\"items\":[{\"offset\":%zu,\"time\":\"%.2s\",\"worker\":\"w1\",\"text\":\"%.*s\"}],"
+               "\"next_offset\":%zu}",
+               (size_t)(line - file), line, (int)(end - line - 6), line + 6,
+               (size_t)(end + 1 - file));
+}
+
 static void job_ask(const struct api_request *q, struct api_response *r)
 {
     if (strstr(q->path, ID) == NULL) {
@@ -76,12 +97,7 @@ static void job_ask(const struct api_request *q, struct api_response *r)
         snprintf(fake.job_state, sizeof fake.job_state, "CANCELLED");
     }
     if (strstr(q->path, "/logs") != NULL) {
-        buf_str(
-            &r->body,
-            strstr(q->query, "offset=0") != NULL
-                ? "{\"items\":[{\"offset\":0,\"time\":\"t0\",\"worker\":\"w1\",\"text\":\"one\"},"
-                  "{\"offset\":1,\"time\":\"t1\",\"worker\":\"w1\",\"text\":\"two \\u001b[31m\"}]}"
-                : "{\"items\":[]}");
+        logs_ask(q, r);
         return;
     }
     fake.polls++;
@@ -111,13 +127,15 @@ static void answer(const struct api_request *q, struct api_response *r)
     r->status = 200;
     if (strcmp(q->path, "/v1/jobs") == 0 && strcmp(q->method, "POST") == 0) {
         submit_ask(q, r);
+    } else if (strstr(q->query, "page_token=job_00000000000zz") != NULL) {
+        buf_str(&r->body, "{\"items\":[{\"id\":\"job_00000000000zy\",\"name\":\"twin\","
+                          "\"state\":\"PENDING\"}],\"next_page_token\":null}");
     } else if (strcmp(q->path, "/v1/jobs") == 0) {
         buf_str(&r->body, "{\"items\":[");
         job_print(&r->body, ID);
         buf_str(&r->body, ",{\"id\":\"" ID2 "\",\"name\":\"tw\\u001bin\",\"state\":\"PENDING\"},{"
                           "\"id\":\"job_00000000000zz\",\"name\":\"twin\","
-                          "\"state\":\"PENDING\"},{\"id\":\"job_00000000000zy\",\"name\":\"twin\","
-                          "\"state\":\"PENDING\"}],\"next_page_token\":null}");
+                          "\"state\":\"PENDING\"}],\"next_page_token\":\"job_00000000000zz\"}");
     } else if (strncmp(q->path, "/v1/jobs/", 9) == 0) {
         job_ask(q, r);
     } else if (strcmp(q->path, "/v1/workers") == 0) {
@@ -128,6 +146,8 @@ static void answer(const struct api_request *q, struct api_response *r)
                 "%s{\"id\":\"w%d\",\"name\":\"worker-%d\",\"state\":\"READY\",\"threads\":1}",
                 i > 0 ? "," : "", i, i);
         buf_str(&r->body, "]}");
+    } else if (strcmp(q->path, "/v1/info") == 0) {
+        buf_printf(&r->body, "{\"state_dir\":\"%s\"}", state_dir);
     } else if (strcmp(q->path, "/v1/artifacts") == 0) {
         buf_str(&r->body, "{\"items\":[]}");
     } else {
@@ -378,8 +398,15 @@ static void test_looking_works(void **state)
     assert_int_equal(cli("status job_000000000000x"), CLI_NOT_FOUND);
     assert_non_null(strstr(errs, "try: "));
     assert_int_equal(cli("logs steer"), CLI_OK);
-    assert_non_null(strstr(out, "t0 w1 one\n"));
+    assert_non_null(strstr(out, "t0 w1 one\nt1 w1 two "));
     assert_null(strchr(out, '\033'));
+    assert_int_equal(cli("logs steer -n 1"), CLI_OK);
+    assert_string_equal(out, "t0 w1 one\n");
+    snprintf(fake.job_state, sizeof fake.job_state, "SUCCEEDED");
+    assert_int_equal(cli("logs steer -f"), CLI_OK);
+    assert_int_equal(strncmp(out, "t0 w1 one\nt1 w1 two ", 20), 0);
+    assert_ptr_equal(strchr(strchr(out, '\n') + 1, '\n') + 1, out + strlen(out)); /* two lines */
+    snprintf(fake.job_state, sizeof fake.job_state, "RUNNING");
     assert_int_equal(cli("worker ls"), CLI_OK);
     assert_int_equal(cli("artifact ls"), CLI_OK);
     assert_int_equal(cli("artifact get steer/steer/model x"), CLI_NOT_FOUND);
@@ -392,6 +419,8 @@ static void test_submit_uploads_and_prints_only_the_id(void **state)
     struct digest d;
 
     (void)state;
+    assert_int_equal(cli("submit job.yaml --timeout abc"), CLI_USAGE);
+    assert_int_equal(fake.posts, 0);
     assert_int_equal(cli("submit job.yaml --set seed=7"), CLI_OK);
     assert_string_equal(out, ID "\n");
     assert_non_null(strstr(errs, "steerctl watch " ID));
@@ -457,6 +486,10 @@ static void test_waiting_tells_how_it_ended(void **state)
     }
     snprintf(fake.job_state, sizeof fake.job_state, "RUNNING");
     assert_int_equal(cli("wait steer --timeout 1"), CLI_TIMEOUT);
+    assert_int_equal(cli("wait steer --timeout 0"), CLI_TIMEOUT);
+    snprintf(fake.job_state, sizeof fake.job_state, "SUCCEEDED");
+    assert_int_equal(cli("wait steer --timeout 0"), CLI_OK); /* it is looked at once */
+    snprintf(fake.job_state, sizeof fake.job_state, "RUNNING");
     fake.polls = 0;
     fake.polls_to_end = 4;
     assert_int_equal(cli("submit job.yaml --follow"), CLI_OK);
