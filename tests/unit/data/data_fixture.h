@@ -82,4 +82,18 @@ static inline char *temp_file(const char *dir, const char *name, const void *byt
     return path;
 }
 
+/* Everything is read into the training side, and any share of problems is tolerated. */
+static inline struct read_config read_config_of(const struct schema *s,
+                                                int (*emit)(void *self,
+                                                            const struct conversation *c,
+                                                            struct err *e))
+{
+    struct read_config c = {
+        .schema = s, .held_out = 0.0, .seed = 1, .problems_max = 1.0, .limits = LINES_LIMITS};
+
+    c.map.conversation = c.map.id = c.map.text = c.map.speaker = c.map.prompt = c.map.response = "";
+    c.emit = emit;
+    return c;
+}
+
 #endif

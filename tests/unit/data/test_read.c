@@ -31,16 +31,6 @@ static int emit(void *self, const struct conversation *c, struct err *e)
     return 0;
 }
 
-static struct read_config config(const struct schema *s)
-{
-    struct read_config c = {
-        .schema = s, .held_out = 0.0, .seed = 1, .problems_max = 1.0, .limits = LINES_LIMITS};
-
-    c.map.conversation = c.map.id = c.map.text = c.map.speaker = c.map.prompt = c.map.response = "";
-    c.emit = emit;
-    return c;
-}
-
 static void run_with(struct run *r, struct read_config *c, const char *text)
 {
     char *dir = temp_dir(), *path = temp_file(dir, "x", text, strlen(text));
@@ -64,7 +54,7 @@ static void run_end(struct run *r)
 static void expect(const struct schema *s, enum read_format format, const char *text,
                    const char *out)
 {
-    struct read_config c = config(s);
+    struct read_config c = read_config_of(s, emit);
     struct run r;
 
     c.format = format;
@@ -81,7 +71,7 @@ static void expect(const struct schema *s, enum read_format format, const char *
 static void expect_problem(const struct schema *s, const char *bad, const char *good,
                            const char *path, const char *words)
 {
-    struct read_config c = config(s);
+    struct read_config c = read_config_of(s, emit);
     struct buf text = BUF_INIT;
     struct run r;
 
@@ -195,7 +185,7 @@ static void test_text_rows(void **state)
 static void test_map(void **state)
 {
     struct schema s = schema_of(SCHEMA_CHAT);
-    struct read_config c = config(&s);
+    struct read_config c = read_config_of(&s, emit);
     struct run r;
 
     (void)state;
@@ -267,7 +257,7 @@ static void test_oasst_tree(void **state)
 static void test_oasst_flat_in_any_order(void **state)
 {
     struct schema s = schema_of(SCHEMA_HELP);
-    struct read_config c = config(&s);
+    struct read_config c = read_config_of(&s, emit);
     struct run r;
 
     (void)state;
@@ -423,7 +413,7 @@ static void test_bad_rows_are_named_and_passed_over(void **state)
 static void test_duplicate_ids_and_long_lines(void **state)
 {
     struct schema s = schema_of(SCHEMA_HELP);
-    struct read_config c = config(&s);
+    struct read_config c = read_config_of(&s, emit);
     struct run r;
 
     (void)state;
@@ -445,7 +435,7 @@ static void test_duplicate_ids_and_long_lines(void **state)
 static void test_too_many_problems_fail_with_the_list(void **state)
 {
     struct schema s = schema_of(SCHEMA_HELP);
-    struct read_config c = config(&s);
+    struct read_config c = read_config_of(&s, emit);
     struct run r;
 
     (void)state;
@@ -471,7 +461,7 @@ static void test_too_many_problems_fail_with_the_list(void **state)
 static void test_problems_are_counted_beyond_the_list(void **state)
 {
     struct schema s = schema_of(SCHEMA_HELP);
-    struct read_config c = config(&s);
+    struct read_config c = read_config_of(&s, emit);
     struct buf text = BUF_INIT;
     struct run r;
 
@@ -510,7 +500,7 @@ static void test_mutated_rows(void **state)
 
     (void)state;
     for (size_t k = 0; k < sizeof seeds / sizeof seeds[0]; k++) {
-        struct read_config c = config(&s);
+        struct read_config c = read_config_of(&s, emit);
         struct buf text = BUF_INIT;
         struct run r = {.schema = &s};
         char *path;
@@ -548,114 +538,11 @@ static void test_mutated_rows(void **state)
     temp_free(dir);
 }
 
-/* ---- splits ---------------------------------------------------------------------------------- */
-
-struct placed {
-    char side[2000];
-    uint32_t fold[2000];
-};
-
-static int place(void *self, const struct conversation *c, struct err *e)
-{
-    struct placed *p = self;
-    int i = atoi(c->id + 1);
-
-    (void)e;
-    p->side[i] = c->split == SPLIT_HELD_OUT ? 'h' : 't';
-    p->fold[i] = c->fold;
-    return 0;
-}
-
-static void place_rows(const struct schema *s, bool backwards, uint64_t seed, struct placed *out)
-{
-    struct read_config c = config(s);
-    struct buf text = BUF_INIT;
-    struct problems problems = {0};
-    struct read_counts counts;
-    struct err e = {0};
-    char *dir = temp_dir(), *path;
-    const char *paths[1], *names[1] = {"f"};
-
-    for (int i = 0; i < 2000; i++)
-        buf_printf(&text, "{\"id\":\"k%d\",\"text\":\"x\"}\n", backwards ? 1999 - i : i);
-    path = temp_file(dir, "x", text.data, text.len);
-    paths[0] = path;
-    c.held_out = 0.1;
-    c.seed = seed;
-    c.self = out;
-    c.emit = place;
-    assert_int_equal(read_files(&c, paths, names, 1, &problems, &counts, &e), 0);
-    assert_int_equal(counts.conversations[0] + counts.conversations[1], 2000);
-    free(path);
-    temp_free(dir);
-    buf_free(&text);
-}
-
-static void test_split_goes_by_id_not_by_order(void **state)
-{
-    struct schema s = schema_of(SCHEMA_HELP);
-    static struct placed one, two, three;
-    int held = 0, odd = 0, same = 0;
-
-    (void)state;
-    place_rows(&s, false, 1, &one);
-    place_rows(&s, true, 1, &two);
-    place_rows(&s, false, 2, &three);
-    assert_memory_equal(&one, &two, sizeof one);
-    for (int i = 0; i < 2000; i++) {
-        held += one.side[i] == 'h';
-        odd += one.fold[i] % 2 == 1;
-        same += one.side[i] == three.side[i];
-    }
-    assert_in_range(held, 160, 240);
-    assert_in_range(odd, 900, 1100);
-    assert_in_range(same, 1500,
-                    1750); /* another seed, another split: 0.82 of 2000 agree by chance */
-}
-
-static int place_prompt(void *self, const struct conversation *c, struct err *e)
-{
-    int *sides = self;
-
-    (void)e;
-    sides[atoi(c->turn[0].text)] |= c->split == SPLIT_HELD_OUT ? 2 : 1;
-    return 0;
-}
-
-static void test_no_prompt_on_both_sides(void **state)
-{
-    struct schema s = schema_of(SCHEMA_HELP);
-    struct read_config c = config(&s);
-    struct buf text = BUF_INIT;
-    struct problems problems = {0};
-    struct read_counts counts;
-    struct err e = {0};
-    int sides[200] = {0};
-    char *dir = temp_dir(), *path;
-    const char *paths[1], *names[1] = {"f"};
-
-    (void)state;
-    for (int i = 0; i < 600; i++)
-        buf_printf(&text, "{\"prompt\":\"%d\",\"response\":\"%d\"}\n", i % 200, i);
-    path = temp_file(dir, "x", text.data, text.len);
-    paths[0] = path;
-    c.held_out = 0.5;
-    c.self = sides;
-    c.emit = place_prompt;
-    assert_int_equal(read_files(&c, paths, names, 1, &problems, &counts, &e), 0);
-    for (int i = 0; i < 200; i++)
-        assert_int_not_equal(sides[i], 3);
-    assert_true(counts.conversations[1] > 200);
-    free(path);
-    temp_free(dir);
-    buf_free(&text);
-}
-
 /* The chat data that comes with the project. */
 static void test_shipped_data(void **state)
 {
     struct schema s = schema_of(SCHEMA_CHAT);
-    struct read_config c = config(&s);
+    struct read_config c = read_config_of(&s, emit);
     struct problems problems = {0};
     struct read_counts counts;
     struct run r = {.schema = &s};
@@ -694,8 +581,6 @@ int main(void)
         cmocka_unit_test(test_too_many_problems_fail_with_the_list),
         cmocka_unit_test(test_problems_are_counted_beyond_the_list),
         cmocka_unit_test(test_mutated_rows),
-        cmocka_unit_test(test_split_goes_by_id_not_by_order),
-        cmocka_unit_test(test_no_prompt_on_both_sides),
         cmocka_unit_test(test_shipped_data),
     };
 
