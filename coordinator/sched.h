@@ -45,7 +45,7 @@
 #define SCHED_WORKERS_MAX 1024
 #define SCHED_ANY_CLASS "any"
 #define SCHED_CKPTS_MAX 8
-#define SCHED_LEASES_MAX 64 /* of a worker, with those that wait there */
+#define SCHED_LEASES_MAX 64 /* of a worker, with those that wait there; or one a thread */
 
 #define RUN_STATES(X)                                                                              \
     X(RUN_PENDING, "PENDING")                                                                      \

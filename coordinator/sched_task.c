@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "wire/control.h" /* control_who() */
+#include "wire/control.h" /* control_who(), WIRE_LEASES_MAX */
 
 #define AHEAD_US 20000.0 /* of work that may wait at a worker for a thread */
 
@@ -22,6 +22,8 @@ static uint32_t room_of(const struct sched_worker *w, uint32_t depth)
         return 0;
     if (most > SCHED_LEASES_MAX)
         most = w->threads > SCHED_LEASES_MAX ? w->threads : SCHED_LEASES_MAX;
+    if (most > WIRE_LEASES_MAX) /* it could not name more of them in a heartbeat */
+        most = WIRE_LEASES_MAX;
     return most > w->running ? most - w->running : 0;
 }
 
