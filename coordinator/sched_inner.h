@@ -67,6 +67,8 @@ void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool wh
                           struct sched_actions *a);
 /* Whatever it alone has made, in phases that are open, is made again. */
 void sched_tasks_again(struct sched *s, const char *worker, struct sched_actions *a);
+/* The same of a job that was not in memory when workers were put in quarantine. */
+void sched_tasks_distrust(struct sched *s, struct sched_job *j, struct sched_actions *a);
 /* True: nothing can follow from it but that another task is given out. */
 bool sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_actions *a);
 void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_actions *a);

@@ -239,15 +239,25 @@ static void results_drop(struct sched *s, struct sched_stage *st, const char *wo
                    worker);
 }
 
+static void job_results_drop(struct sched *s, struct sched_job *j, const char *worker,
+                             struct sched_actions *a)
+{
+    for (int k = 0; k < j->stages_n && !run_state_is_final(j->state); k++) {
+        if (!run_state_is_final(j->stage[k].state))
+            results_drop(s, &j->stage[k], worker, a);
+    }
+}
+
 void sched_tasks_again(struct sched *s, const char *worker, struct sched_actions *a)
 {
-    for (int i = 0; i < s->jobs_n; i++) {
-        struct sched_job *j = s->job[i];
+    for (int i = 0; i < s->jobs_n; i++)
+        job_results_drop(s, s->job[i], worker, a);
+}
 
-        for (int k = 0; k < j->stages_n && !run_state_is_final(j->state); k++)
-            if (!run_state_is_final(j->stage[k].state))
-                results_drop(s, &j->stage[k], worker, a);
-    }
+void sched_tasks_distrust(struct sched *s, struct sched_job *j, struct sched_actions *a)
+{
+    for (int i = 0; i < s->quarantine_n; i++)
+        job_results_drop(s, j, s->quarantine[i].worker, a);
 }
 
 static const struct sched_lease *lease_of(const struct sched_event *ev, uint64_t task,
