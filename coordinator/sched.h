@@ -281,6 +281,7 @@ struct sched_stage {
     uint32_t phases_done;
     double cost_done, cost_total; /* of all phases, as far as the planner can tell now */
     struct digest context;
+    bool context_kept; /* the store was given it; not known of a phase that was restored */
     struct sched_task *task;
     uint32_t tasks_n, tasks_done;
     uint64_t rows_done;      /* of tasks that are DONE; a task without rows counts as one */

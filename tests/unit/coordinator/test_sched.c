@@ -301,6 +301,25 @@ static void test_bf16_has_a_class_of_its_own(void **state)
     fixture_close(&f);
 }
 
+/* A newer build may say more in it than the one that opened the phase. */
+static void test_the_context_of_a_restored_phase_is_stored_again(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_stored(&f, RUN_RUNNING);
+    sched_restore(&f.sched, j);
+    sched_restored(&f.sched, f.now_ms);
+    fixture_up(&f, "b", 1, 3, "c");
+    assert_int_equal(fixture_count(&f, SCHED_CONTEXT), 1);
+    assert_int_equal(fixture_count(&f, SCHED_SEND_TASK), 1);
+    fixture_up(&f, "d", 1, 3, "c");
+    assert_int_equal(fixture_count(&f, SCHED_CONTEXT), 0);
+    fixture_close(&f);
+}
+
 static void test_reuse_is_asked_once_and_taken(void **state)
 {
     struct fixture f;
@@ -401,6 +420,7 @@ int main(void)
         cmocka_unit_test(test_cancel_stops_what_runs),
         cmocka_unit_test(test_max_parallel_and_classes),
         cmocka_unit_test(test_bf16_has_a_class_of_its_own),
+        cmocka_unit_test(test_the_context_of_a_restored_phase_is_stored_again),
         cmocka_unit_test(test_reuse_is_asked_once_and_taken),
         cmocka_unit_test(test_reuse_keeps_to_one_class),
         cmocka_unit_test(test_a_gate_that_does_not_hold_fails_the_stage),
