@@ -1,5 +1,6 @@
 /* The API on a real coordinator: routes, submits, lists, waits. */
 #include "api_fixture.h"
+#include "coordinator/journal_inner.h"
 
 static void test_a_key_makes_one_job(void **state)
 {
@@ -223,6 +224,44 @@ static void test_jobs_survive_the_process(void **state)
     }
 }
 
+static void assert_state(struct bench *b, const char *id, const char *state, const char *reason)
+{
+    char path[96];
+    cJSON *o = NULL;
+
+    snprintf(path, sizeof path, "/v1/jobs/%s", id);
+    o = asked(b, "GET", path, "", "", "", 200);
+    assert_string_equal(json_string_or(o, "state", ""), state);
+    assert_string_equal(json_string_or(o, "reason", ""), reason);
+    cJSON_Delete(o);
+}
+
+static void test_rows_that_do_not_fit_fail_their_job_alone(void **state)
+{
+    struct bench *b = *state;
+    char id[2][32];
+    struct err e = {0};
+    uint64_t job[2];
+
+    for (int i = 0; i < 2; i++) {
+        submit(b, "", 201, id[i]);
+        assert_true(job_id_parse(id[i], &job[i]));
+    }
+    assert_true(coordinator_flush(b->c));
+    assert_int_equal(db_run(b->c->journal->db, &e, "UPDATE tasks SET idx=999 WHERE job=?1", "i",
+                            (int64_t)job[0]),
+                     0);
+    assert_int_equal(db_run(b->c->journal->db, &e, /* of when the phase was cut otherwise */
+                            "INSERT INTO tasks SELECT -id, job, stage, phase, 99, 0, 0, 'DONE', 1, "
+                            "'w', 0, 0, '', NULL, 0, '' FROM tasks WHERE job=?1",
+                            "i", (int64_t)job[1]),
+                     0);
+    coordinator_close(b->c);
+    start(b);
+    assert_state(b, id[1], "STARTING", "");
+    assert_state(b, id[0], "FAILED", "RowsUnreadable");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +274,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_unknown_things, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_full_disk_refuses_submits_only, setup, teardown),
         cmocka_unit_test_setup_teardown(test_jobs_survive_the_process, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_rows_that_do_not_fit_fail_their_job_alone, setup,
+                                        teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
