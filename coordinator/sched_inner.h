@@ -17,6 +17,8 @@ void sched_move_job(struct sched *s, struct sched_job *j, enum run_state to, con
                     struct sched_actions *a);
 void sched_fail(struct sched *s, struct sched_stage *st, const struct sched_failure *why,
                 struct sched_actions *a);
+/* Blobs that the text names leave the store if they are damaged. */
+void sched_mend(struct sched_actions *a, struct sched_stage *st, const char *text);
 void sched_discard(struct sched *s, void *p); /* freed by sched_collect() */
 bool sched_code_is_loss(int code);
 uint64_t sched_backoff(const struct sched *s, uint32_t failures);

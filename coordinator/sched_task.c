@@ -463,6 +463,8 @@ void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_
         t->code = ev->code;
         return;
     }
+    if (ev->code == ERR_CORRUPT) /* what it read may be damaged here already */
+        sched_mend(a, st, why);
     t->faults++;
     t->code = ev->code;
     snprintf(t->text, sizeof t->text, "%.*s", (int)sizeof t->text - 1, why);

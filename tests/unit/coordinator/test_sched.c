@@ -103,6 +103,20 @@ static void test_faults_are_retried_then_quarantined_and_named(void **state)
     fixture_close(&f);
 }
 
+static void test_what_a_task_finds_damaged_is_looked_at(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = fixture_started(&f);
+
+    (void)state;
+    fixture_failed(&f, &j->stage[0].task[0], ERR_CORRUPT);
+    assert_int_equal(fixture_count(&f, SCHED_MEND), 1);
+    fixture_tick(&f, 2000);
+    fixture_failed(&f, &j->stage[0].task[0], ERR_INVALID);
+    assert_int_equal(fixture_count(&f, SCHED_MEND), 0);
+    fixture_close(&f);
+}
+
 static void test_losses_have_a_budget_of_their_own(void **state)
 {
     struct fixture f;
@@ -413,6 +427,7 @@ int main(void)
         cmocka_unit_test(test_a_stale_result_changes_nothing_and_is_acknowledged),
         cmocka_unit_test(test_results_nobody_waits_for_are_only_acknowledged),
         cmocka_unit_test(test_faults_are_retried_then_quarantined_and_named),
+        cmocka_unit_test(test_what_a_task_finds_damaged_is_looked_at),
         cmocka_unit_test(test_losses_have_a_budget_of_their_own),
         cmocka_unit_test(test_a_task_that_crashes_three_workers_is_quarantined),
         cmocka_unit_test(test_suspects_and_drainers_get_nothing_new),
