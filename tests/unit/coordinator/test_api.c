@@ -262,6 +262,31 @@ static void test_rows_that_do_not_fit_fail_their_job_alone(void **state)
     assert_state(b, id[0], "FAILED", "RowsUnreadable");
 }
 
+static void test_artifacts_are_listed_with_their_type(void **state)
+{
+    static const char tree[] = "{\"files\":[],\"type\":\"tree\"}";
+    struct bench *b = *state;
+    char id[32];
+    uint64_t job;
+    struct digest d;
+    struct err e = {0};
+    cJSON *o = NULL;
+
+    submit(b, "", 201, id);
+    assert_true(job_id_parse(id, &job));
+    assert_int_equal(blob_put_bytes(b->c->blobs, tree, strlen(tree), &d, &e), 0);
+    for (int i = 0; i < 2; i++) /* the second is of a task that gave no output */
+        assert_int_equal(db_run(b->c->journal->db, &e,
+                                "INSERT INTO artifacts VALUES(?1, 'train', 'model', ?2, ?3, ?2)",
+                                "iit", (int64_t)job, (int64_t)i, i == 0 ? d.hex : ""),
+                         0);
+    o = asked(b, "GET", "/v1/artifacts", "", "", "", 200);
+    assert_int_equal(cJSON_GetArraySize(json_get(o, "items")), 1);
+    assert_string_equal(json_string_or(json_get(o, "items")->child, "digest", ""), d.hex);
+    assert_string_equal(json_string_or(json_get(o, "items")->child, "type", ""), "tree");
+    cJSON_Delete(o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -274,6 +299,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_unknown_things, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_full_disk_refuses_submits_only, setup, teardown),
         cmocka_unit_test_setup_teardown(test_jobs_survive_the_process, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_artifacts_are_listed_with_their_type, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rows_that_do_not_fit_fail_their_job_alone, setup,
                                         teardown),
     };
