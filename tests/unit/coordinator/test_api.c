@@ -45,6 +45,8 @@ static void test_bad_submits_are_refused_with_the_place(void **state)
         {"{\"spec\": \"kind: sft\", \"files\": []}", 400},
         {"{\"spec\": \"kind: sft\", \"files\": {\"a\": \"b\"}}", 400},
         {"{\"spec\": \"kind: sft\", \"set\": [1]}", 400},
+        {"{\"spec\": \"kind: sft\", \"set\": \"train.lr=1\"}", 400},
+        {"{\"spec\": \"kind: sft\", \"set\": {\"train\": \"train.lr=1\"}}", 400},
         {missing, 422},
     };
     struct bench *b = *state;
