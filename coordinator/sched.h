@@ -600,6 +600,5 @@ void sched_quarantine_restore(struct sched *s, const char *worker, const char *r
 struct sched_worker *sched_find_worker(const struct sched *s, const char *id);
 /* The context document of the open phase (jobs/run.h), canonical. */
 void sched_context(const struct sched_stage *st, struct buf *out);
-int sched_stage_of(const struct sched_job *j, const char *name); /* index or -1 */
 
 #endif
