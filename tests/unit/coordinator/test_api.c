@@ -289,6 +289,53 @@ static void test_artifacts_are_listed_with_their_type(void **state)
     cJSON_Delete(o);
 }
 
+/* Puts a blob and then other bytes in its place. */
+static void put_damaged(struct bench *b, const char *bytes, const char *other, struct digest *d)
+{
+    char path[700];
+    struct err e = {0};
+
+    assert_int_equal(blob_put_bytes(b->c->blobs, bytes, strlen(bytes), d, &e), 0);
+    blob_path(b->c->blobs, d->hex, path, sizeof path);
+    assert_int_equal(file_write_atomic(path, other, strlen(other), &e), 0);
+}
+
+static void test_damaged_blobs_leave_the_store(void **state)
+{
+    struct bench *b = *state;
+    struct sched_action act = {.type = SCHED_ASK_REUSE};
+    struct tree_file file = {.path = "model.bin", .size = 5};
+    struct digest tree, other;
+    struct buf text = BUF_INIT;
+    struct err e = {0};
+    char id[32], outputs[160];
+
+    submit(b, "", 201, id);
+    act.job = b->c->sched.job[0];
+    act.stage = &act.job->stage[0];
+    put_damaged(b, "hello", "hell", &file.digest);
+    blob_tree_print(&file, 1, &text);
+    assert_int_equal(blob_put_bytes(b->c->blobs, text.data, text.len, &tree, &e), 0);
+    snprintf(outputs, sizeof outputs, "{\"model\":[\"%s\"]}", tree.hex);
+    act.digest = tree; /* any name will do as the key */
+    assert_int_equal(db_run(b->c->journal->db, &e,
+                            "INSERT INTO reusable(key, outputs, metrics, job) VALUES(?1, ?2, '{}', "
+                            "?3)",
+                            "tti", act.digest.hex, outputs, (int64_t)act.job->id),
+                     0);
+    dispatch_action(b->c, &act);
+    assert_false(blob_has(b->c->blobs, file.digest.hex)); /* it can be written again */
+    assert_true(blob_has(b->c->blobs, tree.hex));
+    put_damaged(b, "other", "othre", &other);
+    buf_clear(&text);
+    buf_printf(&text, "%s, %s", other.hex, tree.hex);
+    act = (struct sched_action){.type = SCHED_MEND, .blob = text.data, .blob_len = text.len};
+    dispatch_action(b->c, &act);
+    assert_false(blob_has(b->c->blobs, other.hex));
+    assert_true(blob_has(b->c->blobs, tree.hex));
+    buf_free(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -302,6 +349,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_full_disk_refuses_submits_only, setup, teardown),
         cmocka_unit_test_setup_teardown(test_jobs_survive_the_process, setup, teardown),
         cmocka_unit_test_setup_teardown(test_artifacts_are_listed_with_their_type, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_blobs_leave_the_store, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rows_that_do_not_fit_fail_their_job_alone, setup,
                                         teardown),
     };
