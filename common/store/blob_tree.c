@@ -421,9 +421,8 @@ static int file_check(const struct blob_store *s, const struct tree_file *f, str
     blob_path(s, f->digest.hex, path, sizeof path);
     rc = file_size(path, &size, e);
     if (rc == 0 && size != f->size)
-        rc = err_set(e, ERR_CORRUPT,
-                     "blob %s has %" PRIu64 " bytes, the manifest says %" PRIu64, f->digest.hex,
-                     size, f->size);
+        rc = err_set(e, ERR_CORRUPT, "blob %s has %" PRIu64 " bytes, the manifest says %" PRIu64,
+                     f->digest.hex, size, f->size);
     return rc == 0 ? 0 : err_wrap(e, "%s", f->path);
 }
 

@@ -307,9 +307,8 @@ static void test_rows_of_a_job_that_was_not_in_memory_are_done_again_as_well(voi
     (void)state;
     for (int i = 0; i < 2; i++) {
         struct fixture f;
-        struct sched_event ev = {.type = i == 0 ? SCHED_LOADED : SCHED_RETRY,
-                                 .job_id = 7,
-                                 .stage_index = -1};
+        struct sched_event ev = {
+            .type = i == 0 ? SCHED_LOADED : SCHED_RETRY, .job_id = 7, .stage_index = -1};
         const struct sched_stage *st = NULL;
 
         fixture_open(&f);
