@@ -28,19 +28,16 @@ void api_json(struct api_response *r, int status, cJSON *value)
 
 void api_problem(struct api_response *r, int status, const char *code, const char *fmt, ...)
 {
-    static uint64_t counter;
-    char detail[1200], id[32];
+    char detail[1200];
     cJSON *o = cJSON_CreateObject();
     va_list args;
 
     va_start(args, fmt);
     vsnprintf(detail, sizeof detail, fmt, args);
     va_end(args);
-    snprintf(id, sizeof id, "req_%08" PRIx64, __atomic_add_fetch(&counter, 1, __ATOMIC_RELAXED));
     cJSON_AddStringToObject(o, "code", code);
     cJSON_AddStringToObject(o, "detail", detail);
     cJSON_AddNumberToObject(o, "status", status);
-    cJSON_AddStringToObject(o, "request_id", id);
     cJSON_AddStringToObject(o, "title", code);
     buf_clear(&r->body);
     api_json(r, status, o);

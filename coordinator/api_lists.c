@@ -169,9 +169,11 @@ void api_artifacts(struct coordinator *c, const struct api_request *q, struct ap
                    *name = strtok_r(NULL, "\t", &inner);
         const char *digest = strtok_r(NULL, "\t", &inner);
         uint64_t size = 0;
-        struct buf head = BUF_INIT;
 
-        CHECK(digest != NULL); /* names are checked when a result comes in: no tabs, not empty */
+        if (!digest_is_valid(digest)) { /* an output that its tasks did not make */
+            cJSON_Delete(item);
+            continue;
+        }
         job_id_format(strtoull(job, NULL, 10), id);
         cJSON_AddStringToObject(item, "digest", digest);
         cJSON_AddStringToObject(item, "job", id);
@@ -182,12 +184,7 @@ void api_artifacts(struct coordinator *c, const struct api_request *q, struct ap
             cJSON_AddNumberToObject(item, "size", (double)size);
         else
             cJSON_AddNullToObject(item, "size");
-        cJSON_AddStringToObject(item, "type",
-                                size < (4u << 20) && file_read(path, 4u << 20, &head, &e) == 0 &&
-                                        blob_text_is_tree(head.data, head.len)
-                                    ? "tree"
-                                    : "file");
-        buf_free(&head);
+        cJSON_AddStringToObject(item, "type", blob_is_tree(c->blobs, digest) ? "tree" : "file");
         cJSON_AddItemToArray(items, item);
     }
     buf_free(&rows);

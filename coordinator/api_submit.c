@@ -64,9 +64,24 @@ static int files_take(struct submission *s, const cJSON *files)
     return 0;
 }
 
-static int body_take(struct submission *s, const struct api_request *q)
+static int sets_take(struct submission *s, const cJSON *sets)
 {
     const cJSON *item = NULL;
+    bool fits = sets == NULL || (cJSON_IsArray(sets) && cJSON_GetArraySize(sets) <= SETS_MAX);
+
+    cJSON_ArrayForEach(item, sets)
+    {
+        fits = fits && cJSON_IsString(item);
+        if (fits)
+            s->set[s->sets_n++] = item->valuestring;
+    }
+    return fits ? 0
+                : err_set(&s->e, ERR_INVALID,
+                          "set must be a list of at most %d texts \"key=value\"", SETS_MAX);
+}
+
+static int body_take(struct submission *s, const struct api_request *q)
+{
     int rc = 0;
 
     if (strstr(q->content_type, "yaml") != NULL) {
@@ -83,14 +98,8 @@ static int body_take(struct submission *s, const struct api_request *q)
     s->yaml_len = strlen(s->yaml);
     if (json_get(s->body, "files") != NULL && !cJSON_IsObject(json_get(s->body, "files")))
         return err_set(&s->e, ERR_INVALID, "files must be an object of path: digest");
-    cJSON_ArrayForEach(item, json_get(s->body, "set"))
-    {
-        if (s->sets_n == SETS_MAX || !cJSON_IsString(item))
-            return err_set(&s->e, ERR_INVALID,
-                           "set must be a list of at most %d texts \"key=value\"", SETS_MAX);
-        s->set[s->sets_n++] = item->valuestring;
-    }
-    return files_take(s, json_get(s->body, "files"));
+    rc = sets_take(s, json_get(s->body, "set"));
+    return rc != 0 ? rc : files_take(s, json_get(s->body, "files"));
 }
 
 /* ---- references ------------------------------------------------------------------------------ */

@@ -408,6 +408,13 @@ static int net_open(struct coordinator *c, struct err *e)
         return rc;
     snprintf(c->http_base, sizeof c->http_base, "%s",
              c->config.advertise[0] != '\0' ? c->config.advertise : http_url(c->http));
+    if (c->config.advertise[0] == '\0' && !coord_config_is_loopback(c->config.control) &&
+        (strncmp(c->http_base, "http://127.", 11) == 0 ||
+         strncmp(c->http_base, "http://[::1]:", 13) == 0))
+        log_warn("http.advertise",
+                 "http=%s text=\"workers of other machines cannot reach this for artefacts: give "
+                 "--advertise\"",
+                 c->http_base);
     return endpoint_write(c, e);
 }
 

@@ -42,6 +42,12 @@ struct coordinator_submit { /* in the open transaction: not acknowledged, not sc
     struct sched_job *job; /* owned; NULL: the same key came twice, job `id` comes before */
 };
 
+#define COORDINATOR_SOUND_MAX 8
+struct coordinator_sound { /* a blob that was said to be damaged, and is not */
+    struct digest digest;
+    uint64_t at_ms; /* when it was read */
+};
+
 struct coordinator_counters {
     uint64_t frames_bad, stale_term, send_refused, events, commits;
 };
@@ -71,6 +77,8 @@ struct coordinator {
     bool parked;
     uint64_t parked_try_ms, tick_ms;
     uint64_t next_job;
+    uint32_t sound_next;
+    struct coordinator_sound sound[COORDINATOR_SOUND_MAX]; /* the last ones, a ring */
     struct coordinator_counters counters;
     int exit_code; /* set with stop */
     bool stop;

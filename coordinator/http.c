@@ -164,12 +164,15 @@ enum MHD_Result http_send_prepared(struct http_request *r, unsigned status, stru
 static void problem_add_id(struct http_request *r)
 {
     struct buf *b = &r->response.body;
+    size_t len = b->len;
 
-    if (strcmp(r->response.content_type, "application/problem+json") != 0 || b->len < 3 ||
-        b->data[b->len - 1] != '}')
+    while (len > 0 && b->data[len - 1] == '\n') /* bodies of the API end with one */
+        len--;
+    if (strcmp(r->response.content_type, "application/problem+json") != 0 || len < 3 ||
+        b->data[len - 1] != '}')
         return;
-    b->len--;
-    buf_printf(b, ",\"request_id\":\"%s\"}", r->id);
+    b->len = len - 1;
+    buf_printf(b, ",\"request_id\":\"%s\"}\n", r->id);
 }
 
 enum MHD_Result http_send(struct http_request *r)

@@ -46,7 +46,8 @@ int journal_commit(struct journal *j, const struct sched_actions *a, uint64_t wa
  * that they are there (all bodies, if the scheduler is to keep them in memory). */
 int journal_load(struct journal *j, struct sched *s, struct err *e);
 /* The body of a job, for SCHED_LOADED; with retry, of one that failed or was cancelled, as it stood,
- * for SCHED_RETRY. Its state is FAILED, and it has no spec, if this build cannot read it. */
+ * for SCHED_RETRY. Its state is FAILED, and it has no spec, if this build cannot read that or its rows
+ * do not fit together. */
 int journal_load_job(struct journal *j, struct sched *s, uint64_t id, bool retry,
                      struct sched_job **out, struct err *e);
 /* A job as its rows say, without spec, tasks and sessions: for people. ERR_NOT_FOUND. */

@@ -107,6 +107,16 @@ static int job_build(const struct db_row *row, struct sched_job **out, struct er
     return rc;
 }
 
+/* It ends, with what there is to see of it, rather than be lost. */
+static void job_fail(struct sched_job *job, const char *reason, const struct err *why)
+{
+    job->state = RUN_FAILED;
+    snprintf(job->reason, sizeof job->reason, "%s", reason);
+    job->failure = (struct sched_failure){.code = (int)why->code};
+    snprintf(job->failure.class_name, sizeof job->failure.class_name, "internal");
+    snprintf(job->failure.message, sizeof job->failure.message, "%.700s", why->msg);
+}
+
 static int on_job(void *self, const struct db_row *row, struct err *e)
 {
     struct load *l = self;
@@ -137,13 +147,8 @@ static int on_job(void *self, const struct db_row *row, struct err *e)
     job->finished_wall_ms = (uint64_t)db_int(row, 11);
     job->version = (uint64_t)db_int(row, 14);
     job->paused_wall_ms = (uint64_t)db_int(row, 15);
-    if (why.code != 0) { /* this build cannot read its spec any more: say so, rather than lose it */
-        job->state = RUN_FAILED;
-        snprintf(job->reason, sizeof job->reason, "SpecUnreadable");
-        snprintf(job->failure.class_name, sizeof job->failure.class_name, "internal");
-        job->failure.code = (int)why.code;
-        snprintf(job->failure.message, sizeof job->failure.message, "%.700s", why.msg);
-    }
+    if (why.code != 0) /* this build cannot read its spec any more */
+        job_fail(job, "SpecUnreadable", &why);
     l->job = job;
     return 0;
 }
@@ -249,6 +254,17 @@ static int on_task(void *self, const struct db_row *row, struct err *e)
     return 0;
 }
 
+/* All are there, and their ids are consecutive: by these a task is found (sched_open.c). */
+static int tasks_check(const struct sched_stage *st, struct err *e)
+{
+    for (uint32_t i = 0; i < st->tasks_n; i++) {
+        if (st->task[i].id == 0 || st->task[i].id != st->task[0].id + i)
+            return err_set(e, ERR_CORRUPT, "stage %s has no task %u of %u of phase %s", st->name, i,
+                           st->tasks_n, st->phase.name);
+    }
+    return 0;
+}
+
 static int on_max(void *self, const struct db_row *row, struct err *e)
 {
     uint64_t *max = self;
@@ -288,8 +304,13 @@ static int load_job(struct load *l, uint64_t id, struct err *e)
                           "code, text,"
                           " max(epoch, coalesce((SELECT max(a.epoch) FROM attempts a WHERE "
                           "a.task=tasks.id), 0)) FROM tasks"
-                          " WHERE job=?1 AND stage=?2 AND phase=?3 ORDER BY idx",
+                          " WHERE job=?1 AND stage=?2 AND phase=?3"
+                          " AND id >= (SELECT max(b.id) FROM tasks b WHERE b.job=?1 AND b.stage=?2 "
+                          "AND b.phase=?3 AND b.idx=0)"
+                          " ORDER BY idx", /* a phase that had to be opened again has older tasks */
                           "iit", (int64_t)id, (int64_t)i, st->phase.name);
+        if (rc == 0)
+            rc = tasks_check(st, e);
     }
     if (rc != 0) {
         sched_job_free(l->job);
@@ -299,11 +320,28 @@ static int load_job(struct load *l, uint64_t id, struct err *e)
     return 0;
 }
 
+/* A job whose rows do not fit together fails alone, and all others go on. */
+static int load_or_fail(struct load *l, uint64_t id, struct err *e)
+{
+    struct load rows = {.j = l->j, .how = ROWS};
+    struct err why = {0};
+    int rc = load_job(l, id, e);
+
+    if (rc != ERR_CORRUPT)
+        return rc;
+    why = *e;
+    rc = load_job(&rows, id, e);
+    l->job = rows.job;
+    if (rc == 0)
+        job_fail(l->job, "RowsUnreadable", &why);
+    return rc;
+}
+
 int journal_load_job(struct journal *j, struct sched *s, uint64_t id, bool retry,
                      struct sched_job **out, struct err *e)
 {
     struct load l = {.j = j, .s = s, .how = retry ? RETRY : RUN};
-    int rc = load_job(&l, id, e);
+    int rc = load_or_fail(&l, id, e);
 
     *out = l.job;
     return rc;
@@ -323,7 +361,7 @@ static int load_running(struct load *l, struct sched_actions *broken, const stru
                         struct err *e)
 {
     uint64_t least = (l->j->term - 1) << 20;
-    int rc = load_job(l, f->id, e);
+    int rc = load_or_fail(l, f->id, e);
 
     if (rc != 0)
         return rc;

@@ -66,6 +66,19 @@ static bool id_is_valid(const char *id)
     return n > 0 && n < ROSTER_ID_MAX && id[n] == '\0';
 }
 
+/* Who has been gone longest; -1: all are here. */
+static int longest_gone(const struct roster *r)
+{
+    int at = -1;
+
+    for (int i = 0; i < r->n; i++) {
+        if (!roster_is_here(r->worker[i]) &&
+            (at < 0 || r->worker[i]->heard_ms < r->worker[at]->heard_ms))
+            at = i;
+    }
+    return at;
+}
+
 static const char *refusal(const struct roster *r, const struct roster_event *ev)
 {
     const struct roster_worker *h = ev->hello;
@@ -76,15 +89,23 @@ static const char *refusal(const struct roster *r, const struct roster_event *ev
         return "threads must be 1..1024";
     if ((h->roles & 3u) == 0 || (h->roles & ~3u) != 0)
         return "roles must be compute, params or both";
-    if (find(r, h->id) == NULL && r->n >= ROSTER_WORKERS_MAX)
+    if (find(r, h->id) == NULL && r->n >= ROSTER_WORKERS_MAX && longest_gone(r) < 0)
         return "there are 1024 workers already";
     return NULL;
+}
+
+static void forget(struct roster *r, int at)
+{
+    free(r->worker[at]);
+    r->worker[at] = r->worker[--r->n];
 }
 
 static struct roster_worker *add(struct roster *r, const char *id)
 {
     struct roster_worker *w = mem_zalloc(1, sizeof *w);
 
+    if (r->n >= ROSTER_WORKERS_MAX)
+        forget(r, longest_gone(r));
     if (r->n == r->cap) {
         r->cap = r->cap * 2 + 16;
         r->worker = mem_grow(r->worker, (size_t)r->cap, sizeof(struct roster_worker *));
@@ -176,10 +197,8 @@ static void on_tick(struct roster *r, const struct roster_event *ev, struct rost
         uint64_t silent = ev->now_ms > w->heard_ms ? ev->now_ms - w->heard_ms : 0;
 
         if (!roster_is_here(w)) {
-            if (silent > r->config.forget_ms) {
-                free(w);
-                r->worker[i--] = r->worker[--r->n];
-            }
+            if (silent > r->config.forget_ms)
+                forget(r, i--);
         } else if (silent >= r->config.lost_ms) {
             w->state = ROSTER_LOST;
             w->losses++;

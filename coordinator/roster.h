@@ -36,7 +36,8 @@ struct roster_worker {
 
 struct roster_config {
     uint32_t suspect_ms, lost_ms; /* 1500, 2500 */
-    uint32_t forget_ms;           /* 3600000: lost and left ones are shown this long */
+    uint32_t forget_ms; /* 3600000: lost and left ones are shown this long, or until one that comes
+                           needs the place */
 };
 
 struct roster {

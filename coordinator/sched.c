@@ -116,6 +116,14 @@ void sched_note(struct sched_actions *a, struct sched_job *j, struct sched_stage
     j->version++;
 }
 
+void sched_mend(struct sched_actions *a, struct sched_stage *st, const char *text)
+{
+    struct sched_action *act = sched_act(a, SCHED_MEND, st->job, st);
+
+    act->blob = mem_strdup(text);
+    act->blob_len = strlen(text);
+}
+
 void sched_discard(struct sched *s, void *p)
 {
     if (p == NULL)

@@ -45,7 +45,7 @@
 #define SCHED_WORKERS_MAX 1024
 #define SCHED_ANY_CLASS "any"
 #define SCHED_CKPTS_MAX 8
-#define SCHED_LEASES_MAX 64 /* of a worker, with those that wait there */
+#define SCHED_LEASES_MAX 64 /* of a worker, with those that wait there; or one a thread */
 
 #define RUN_STATES(X)                                                                              \
     X(RUN_PENDING, "PENDING")                                                                      \
@@ -281,6 +281,7 @@ struct sched_stage {
     uint32_t phases_done;
     double cost_done, cost_total; /* of all phases, as far as the planner can tell now */
     struct digest context;
+    bool context_kept; /* the store was given it; not known of a phase that was restored */
     struct sched_task *task;
     uint32_t tasks_n, tasks_done;
     uint64_t rows_done;      /* of tasks that are DONE; a task without rows counts as one */
@@ -599,6 +600,5 @@ void sched_quarantine_restore(struct sched *s, const char *worker, const char *r
 struct sched_worker *sched_find_worker(const struct sched *s, const char *id);
 /* The context document of the open phase (jobs/run.h), canonical. */
 void sched_context(const struct sched_stage *st, struct buf *out);
-int sched_stage_of(const struct sched_job *j, const char *name); /* index or -1 */
 
 #endif

@@ -17,6 +17,8 @@ void sched_move_job(struct sched *s, struct sched_job *j, enum run_state to, con
                     struct sched_actions *a);
 void sched_fail(struct sched *s, struct sched_stage *st, const struct sched_failure *why,
                 struct sched_actions *a);
+/* Blobs that the text names leave the store if they are damaged. */
+void sched_mend(struct sched_actions *a, struct sched_stage *st, const char *text);
 void sched_discard(struct sched *s, void *p); /* freed by sched_collect() */
 bool sched_code_is_loss(int code);
 uint64_t sched_backoff(const struct sched *s, uint32_t failures);
@@ -67,6 +69,8 @@ void sched_tasks_reattach(struct sched *s, const struct sched_event *ev, bool wh
                           struct sched_actions *a);
 /* Whatever it alone has made, in phases that are open, is made again. */
 void sched_tasks_again(struct sched *s, const char *worker, struct sched_actions *a);
+/* The same of a job that was not in memory when workers were put in quarantine. */
+void sched_tasks_distrust(struct sched *s, struct sched_job *j, struct sched_actions *a);
 /* True: nothing can follow from it but that another task is given out. */
 bool sched_on_task_done(struct sched *s, struct sched_event *ev, struct sched_actions *a);
 void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_actions *a);

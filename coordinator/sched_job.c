@@ -72,15 +72,6 @@ void sched_job_free(struct sched_job *j)
     free(j);
 }
 
-int sched_stage_of(const struct sched_job *j, const char *name)
-{
-    for (int i = 0; i < j->stages_n; i++) {
-        if (strcmp(j->stage[i].name, name) == 0)
-            return i;
-    }
-    return -1;
-}
-
 void sched_renew(struct sched *s, uint64_t now_ms)
 {
     s->now_ms = now_ms;

@@ -249,6 +249,7 @@ void sched_queue_loaded(struct sched *s, struct sched_job *j, struct sched_actio
         e->state = j->state;
         sched_act(a, SCHED_SAVE_JOB, j, NULL);
     }
+    sched_tasks_distrust(s, j, a);
     e->asked = false;
     if (asked) {
         s->active_n--;

@@ -197,10 +197,8 @@ static void fall_back(struct sched *s, struct sched_stage *st, const struct sche
 {
     struct sched_session *ss = st->session;
     const struct sched_ckpt bad = ss->ckpt[ss->ckpts_n - 1];
-    struct sched_action *act = sched_act(a, SCHED_MEND, st->job, st);
 
-    act->blob = mem_strdup(ev->text);
-    act->blob_len = strlen(ev->text);
+    sched_mend(a, st, ev->text);
     ckpt_drop(ss, ss->ckpts_n - 1);
     s->counters.fallback++;
     sched_note(a, st->job, st, "session.fallback",

@@ -251,22 +251,30 @@ void sched_stage_estimate(struct sched *s, struct sched_stage *st)
     cJSON_Delete(done);
 }
 
+/* The document that workers read of the open phase, and its name. */
+static void context_put(struct sched_stage *st, struct sched_actions *a)
+{
+    struct sched_action *act = sched_act(a, SCHED_CONTEXT, st->job, st);
+    struct buf text = BUF_INIT;
+
+    sched_context(st, &text);
+    digest_bytes(text.data, text.len, &st->context);
+    act->digest = st->context;
+    act->blob_len = text.len;
+    act->blob = buf_take(&text);
+    st->context_kept = true;
+}
+
 static void phase_open(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
     struct sched_action *act;
-    struct buf text = BUF_INIT;
 
     st->phase_open = true;
     sched_open_changed(s);
     st->phase_started_ms = s->now_ms;
     st->phase_started_done = 0;
     sched_stage_estimate(s, st);
-    sched_context(st, &text);
-    digest_bytes(text.data, text.len, &st->context);
-    act = sched_act(a, SCHED_CONTEXT, st->job, st);
-    act->digest = st->context;
-    act->blob_len = text.len;
-    act->blob = buf_take(&text);
+    context_put(st, a);
     if (st->phase.type == PHASE_TASKS) {
         tasks_make(st);
         for (uint32_t i = 0; i < st->tasks_n; i++)
@@ -498,6 +506,8 @@ void sched_stage_advance(struct sched *s, struct sched_stage *st, struct sched_a
         return;
     if (st->state == RUN_PENDING && !stage_start(s, st, a))
         return;
+    if (st->phase_open && !st->context_kept) /* restored, perhaps by a build that says more in it */
+        context_put(st, a);
     if (!st->reuse_missed && st->phases_done == 0 && !st->phase_open) {
         if (!st->reuse_asked) {
             st->reuse_asked = true;

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "wire/control.h" /* control_who() */
+#include "wire/control.h" /* control_who(), WIRE_LEASES_MAX */
 
 #define AHEAD_US 20000.0 /* of work that may wait at a worker for a thread */
 
@@ -22,6 +22,8 @@ static uint32_t room_of(const struct sched_worker *w, uint32_t depth)
         return 0;
     if (most > SCHED_LEASES_MAX)
         most = w->threads > SCHED_LEASES_MAX ? w->threads : SCHED_LEASES_MAX;
+    if (most > WIRE_LEASES_MAX) /* it could not name more of them in a heartbeat */
+        most = WIRE_LEASES_MAX;
     return most > w->running ? most - w->running : 0;
 }
 
@@ -237,15 +239,25 @@ static void results_drop(struct sched *s, struct sched_stage *st, const char *wo
                    worker);
 }
 
+static void job_results_drop(struct sched *s, struct sched_job *j, const char *worker,
+                             struct sched_actions *a)
+{
+    for (int k = 0; k < j->stages_n && !run_state_is_final(j->state); k++) {
+        if (!run_state_is_final(j->stage[k].state))
+            results_drop(s, &j->stage[k], worker, a);
+    }
+}
+
 void sched_tasks_again(struct sched *s, const char *worker, struct sched_actions *a)
 {
-    for (int i = 0; i < s->jobs_n; i++) {
-        struct sched_job *j = s->job[i];
+    for (int i = 0; i < s->jobs_n; i++)
+        job_results_drop(s, s->job[i], worker, a);
+}
 
-        for (int k = 0; k < j->stages_n && !run_state_is_final(j->state); k++)
-            if (!run_state_is_final(j->stage[k].state))
-                results_drop(s, &j->stage[k], worker, a);
-    }
+void sched_tasks_distrust(struct sched *s, struct sched_job *j, struct sched_actions *a)
+{
+    for (int i = 0; i < s->quarantine_n; i++)
+        job_results_drop(s, j, s->quarantine[i].worker, a);
 }
 
 static const struct sched_lease *lease_of(const struct sched_event *ev, uint64_t task,
@@ -451,6 +463,8 @@ void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_
         t->code = ev->code;
         return;
     }
+    if (ev->code == ERR_CORRUPT) /* what it read may be damaged here already */
+        sched_mend(a, st, why);
     t->faults++;
     t->code = ev->code;
     snprintf(t->text, sizeof t->text, "%.*s", (int)sizeof t->text - 1, why);

@@ -153,6 +153,7 @@ void sched_on_retry(struct sched *s, struct sched_event *ev, struct sched_action
     sched_note(a, j, NULL, "job.retry", "asked for; it was %s", run_state_name(from));
     snprintf(j->reason, sizeof j->reason, "Retried");
     j->state = RUN_PENDING; /* not by the table, as above */
+    sched_tasks_distrust(s, j, a);
     sched_queue_moved(s, j, from);
     sched_act(a, SCHED_SAVE_JOB, j, NULL);
 }

@@ -47,11 +47,17 @@ struct tree_file {
     uint64_t size;
 };
 bool blob_text_is_tree(const char *text, size_t len);
+bool blob_is_tree(const struct blob_store *s,
+                  const char *digest); /* by how it begins and ends; false if it is not there */
 /* Hostile manifests are refused: names that leave the directory, unsorted or duplicate names, a file that is also a directory. */
 int blob_tree_parse(const char *text, size_t len, struct tree_file **files, size_t *n,
                     struct err *e); /* gives files: free() */
 void blob_tree_print(const struct tree_file *files, size_t n,
                      struct buf *out); /* files sorted by path; the canonical text */
+/* Are all files of a tree there, with the sizes that it says? The manifest is verified; the files are not read. On
+ * ERR_CORRUPT *bad is the blob that has not what it should. */
+int blob_tree_check(const struct blob_store *s, const char *digest, struct digest *bad,
+                    struct err *e);
 /* Makes dir hold the tree's files (hard links to blobs where possible, else copies). All its blobs must be in the store. */
 int blob_tree_checkout(struct blob_store *s, const char *digest, const char *dir, struct err *e);
 

@@ -34,6 +34,28 @@ bool blob_text_is_tree(const char *text, size_t len)
            memcmp(text + len - ne, tree_end, ne) == 0;
 }
 
+bool blob_is_tree(const struct blob_store *s, const char *digest)
+{
+    char path[PATH_BYTES], text[sizeof tree_begin + sizeof tree_end];
+    size_t nb = sizeof tree_begin - 1, ne = sizeof tree_end - 1;
+    struct stat st;
+    bool is = false;
+    int fd = -1;
+
+    if (!digest_is_valid(digest))
+        return false;
+    blob_path(s, digest, path, sizeof path);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    is = fstat(fd, &st) == 0 && st.st_size >= (off_t)(nb + ne) &&
+         pread(fd, text, nb, 0) == (ssize_t)nb &&
+         pread(fd, text + nb, ne, st.st_size - (off_t)ne) == (ssize_t)ne &&
+         blob_text_is_tree(text, nb + ne);
+    close(fd);
+    return is;
+}
+
 /* Why a path must not be in a manifest, or NULL. */
 static const char *path_fault(const char *path)
 {
@@ -386,4 +408,42 @@ int blob_tree_checkout(struct blob_store *s, const char *digest, const char *dir
     free(files);
     buf_free(&text);
     return rc;
+}
+
+/* ---- is it whole? ---------------------------------------------------------------------------- */
+
+static int file_check(const struct blob_store *s, const struct tree_file *f, struct err *e)
+{
+    char path[PATH_BYTES];
+    uint64_t size = 0;
+    int rc;
+
+    blob_path(s, f->digest.hex, path, sizeof path);
+    rc = file_size(path, &size, e);
+    if (rc == 0 && size != f->size)
+        rc = err_set(e, ERR_CORRUPT, "blob %s has %" PRIu64 " bytes, the manifest says %" PRIu64,
+                     f->digest.hex, size, f->size);
+    return rc == 0 ? 0 : err_wrap(e, "%s", f->path);
+}
+
+int blob_tree_check(const struct blob_store *s, const char *digest, struct digest *bad,
+                    struct err *e)
+{
+    struct buf text = BUF_INIT;
+    struct tree_file *files = NULL;
+    size_t n = 0;
+    int rc = blob_read(s, digest, TREE_TEXT_MAX, &text, e);
+
+    if (rc == ERR_CORRUPT)
+        snprintf(bad->hex, sizeof bad->hex, "%s", digest);
+    if (rc == 0)
+        rc = blob_tree_parse(text.data, text.len, &files, &n, e);
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        rc = file_check(s, &files[i], e);
+        if (rc == ERR_CORRUPT)
+            *bad = files[i].digest;
+    }
+    free(files);
+    buf_free(&text);
+    return rc == 0 ? 0 : err_wrap(e, "tree %.12s", digest);
 }

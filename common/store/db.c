@@ -297,11 +297,6 @@ bool db_in_transaction(const struct db *d)
     return sqlite3_get_autocommit(d->handle) == 0;
 }
 
-int64_t db_last_rowid(const struct db *d)
-{
-    return sqlite3_last_insert_rowid(d->handle);
-}
-
 int64_t db_changes(const struct db *d)
 {
     return sqlite3_changes64(d->handle);

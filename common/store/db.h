@@ -35,7 +35,6 @@ typedef int (*db_row_fn)(void *self, const struct db_row *row,
                          struct err *e); /* non-zero stops the query and is its result */
 int db_query(struct db *d, struct err *e, db_row_fn fn, void *self, const char *sql,
              const char *letters, ...);
-int64_t db_last_rowid(const struct db *d);
 int64_t db_changes(const struct db *d);
 
 int64_t db_int(const struct db_row *row, int column);

@@ -22,8 +22,8 @@
 
 #define WIRE_PROTO 3u
 #define WIRE_FRAME_MAX (64u << 10)
-#define WIRE_LEASES_MAX 64
-#define WIRE_BATCH_MAX 256 /* tasks that one frame speaks of */
+#define WIRE_LEASES_MAX 256 /* that a worker holds: as many as it may have threads */
+#define WIRE_BATCH_MAX 256  /* tasks that one frame speaks of */
 #define WIRE_HOSTS_MAX 64
 #define WIRE_SLOTS_MAX 256
 #define WIRE_OPINIONS_MAX 8

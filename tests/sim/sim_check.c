@@ -342,7 +342,7 @@ static void sched_check(const struct sched *s)
 
         if (w->in != NULL && w->running > 0)
             sim_violation("%s is in a session and runs %u tasks", w->id, w->running);
-        if (w->running > SCHED_LEASES_MAX)
+        if (w->running > (w->threads > SCHED_LEASES_MAX ? w->threads : SCHED_LEASES_MAX))
             sim_violation("%s holds %u leases", w->id, w->running);
     }
 }

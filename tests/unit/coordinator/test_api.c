@@ -1,5 +1,6 @@
 /* The API on a real coordinator: routes, submits, lists, waits. */
 #include "api_fixture.h"
+#include "coordinator/journal_inner.h"
 
 static void test_a_key_makes_one_job(void **state)
 {
@@ -44,6 +45,8 @@ static void test_bad_submits_are_refused_with_the_place(void **state)
         {"{\"spec\": \"kind: sft\", \"files\": []}", 400},
         {"{\"spec\": \"kind: sft\", \"files\": {\"a\": \"b\"}}", 400},
         {"{\"spec\": \"kind: sft\", \"set\": [1]}", 400},
+        {"{\"spec\": \"kind: sft\", \"set\": \"train.lr=1\"}", 400},
+        {"{\"spec\": \"kind: sft\", \"set\": {\"train\": \"train.lr=1\"}}", 400},
         {missing, 422},
     };
     struct bench *b = *state;
@@ -223,6 +226,116 @@ static void test_jobs_survive_the_process(void **state)
     }
 }
 
+static void assert_state(struct bench *b, const char *id, const char *state, const char *reason)
+{
+    char path[96];
+    cJSON *o = NULL;
+
+    snprintf(path, sizeof path, "/v1/jobs/%s", id);
+    o = asked(b, "GET", path, "", "", "", 200);
+    assert_string_equal(json_string_or(o, "state", ""), state);
+    assert_string_equal(json_string_or(o, "reason", ""), reason);
+    cJSON_Delete(o);
+}
+
+static void test_rows_that_do_not_fit_fail_their_job_alone(void **state)
+{
+    struct bench *b = *state;
+    char id[2][32];
+    struct err e = {0};
+    uint64_t job[2];
+
+    for (int i = 0; i < 2; i++) {
+        submit(b, "", 201, id[i]);
+        assert_true(job_id_parse(id[i], &job[i]));
+    }
+    assert_true(coordinator_flush(b->c));
+    assert_int_equal(db_run(b->c->journal->db, &e, "UPDATE tasks SET idx=999 WHERE job=?1", "i",
+                            (int64_t)job[0]),
+                     0);
+    assert_int_equal(db_run(b->c->journal->db, &e, /* of when the phase was cut otherwise */
+                            "INSERT INTO tasks SELECT -id, job, stage, phase, 99, 0, 0, 'DONE', 1, "
+                            "'w', 0, 0, '', NULL, 0, '' FROM tasks WHERE job=?1",
+                            "i", (int64_t)job[1]),
+                     0);
+    coordinator_close(b->c);
+    start(b);
+    assert_state(b, id[1], "STARTING", "");
+    assert_state(b, id[0], "FAILED", "RowsUnreadable");
+}
+
+static void test_artifacts_are_listed_with_their_type(void **state)
+{
+    static const char tree[] = "{\"files\":[],\"type\":\"tree\"}";
+    struct bench *b = *state;
+    char id[32];
+    uint64_t job;
+    struct digest d;
+    struct err e = {0};
+    cJSON *o = NULL;
+
+    submit(b, "", 201, id);
+    assert_true(job_id_parse(id, &job));
+    assert_int_equal(blob_put_bytes(b->c->blobs, tree, strlen(tree), &d, &e), 0);
+    for (int i = 0; i < 2; i++) /* the second is of a task that gave no output */
+        assert_int_equal(db_run(b->c->journal->db, &e,
+                                "INSERT INTO artifacts VALUES(?1, 'train', 'model', ?2, ?3, ?2)",
+                                "iit", (int64_t)job, (int64_t)i, i == 0 ? d.hex : ""),
+                         0);
+    o = asked(b, "GET", "/v1/artifacts", "", "", "", 200);
+    assert_int_equal(cJSON_GetArraySize(json_get(o, "items")), 1);
+    assert_string_equal(json_string_or(json_get(o, "items")->child, "digest", ""), d.hex);
+    assert_string_equal(json_string_or(json_get(o, "items")->child, "type", ""), "tree");
+    cJSON_Delete(o);
+}
+
+/* Puts a blob and then other bytes in its place. */
+static void put_damaged(struct bench *b, const char *bytes, const char *other, struct digest *d)
+{
+    char path[700];
+    struct err e = {0};
+
+    assert_int_equal(blob_put_bytes(b->c->blobs, bytes, strlen(bytes), d, &e), 0);
+    blob_path(b->c->blobs, d->hex, path, sizeof path);
+    assert_int_equal(file_write_atomic(path, other, strlen(other), &e), 0);
+}
+
+static void test_damaged_blobs_leave_the_store(void **state)
+{
+    struct bench *b = *state;
+    struct sched_action act = {.type = SCHED_ASK_REUSE};
+    struct tree_file file = {.path = "model.bin", .size = 5};
+    struct digest tree, other;
+    struct buf text = BUF_INIT;
+    struct err e = {0};
+    char id[32], outputs[160];
+
+    submit(b, "", 201, id);
+    act.job = b->c->sched.job[0];
+    act.stage = &act.job->stage[0];
+    put_damaged(b, "hello", "hell", &file.digest);
+    blob_tree_print(&file, 1, &text);
+    assert_int_equal(blob_put_bytes(b->c->blobs, text.data, text.len, &tree, &e), 0);
+    snprintf(outputs, sizeof outputs, "{\"model\":[\"%s\"]}", tree.hex);
+    act.digest = tree; /* any name will do as the key */
+    assert_int_equal(db_run(b->c->journal->db, &e,
+                            "INSERT INTO reusable(key, outputs, metrics, job) VALUES(?1, ?2, '{}', "
+                            "?3)",
+                            "tti", act.digest.hex, outputs, (int64_t)act.job->id),
+                     0);
+    dispatch_action(b->c, &act);
+    assert_false(blob_has(b->c->blobs, file.digest.hex)); /* it can be written again */
+    assert_true(blob_has(b->c->blobs, tree.hex));
+    put_damaged(b, "other", "othre", &other);
+    buf_clear(&text);
+    buf_printf(&text, "%s, %s", other.hex, tree.hex);
+    act = (struct sched_action){.type = SCHED_MEND, .blob = text.data, .blob_len = text.len};
+    dispatch_action(b->c, &act);
+    assert_false(blob_has(b->c->blobs, other.hex));
+    assert_true(blob_has(b->c->blobs, tree.hex));
+    buf_free(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +348,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_unknown_things, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_full_disk_refuses_submits_only, setup, teardown),
         cmocka_unit_test_setup_teardown(test_jobs_survive_the_process, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_artifacts_are_listed_with_their_type, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_blobs_leave_the_store, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_rows_that_do_not_fit_fail_their_job_alone, setup,
+                                        teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

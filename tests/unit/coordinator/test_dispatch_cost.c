@@ -1,6 +1,7 @@
 /* What a result costs the scheduler, counted in things looked at: it depends neither on how many
  * jobs wait nor on how many tasks a phase has. And leases ahead: when, and how many. */
 #include "sched_fixture.h"
+#include "wire/control.h" /* WIRE_LEASES_MAX */
 
 #define RESULTS 3000
 
@@ -135,6 +136,21 @@ static void test_long_tasks_are_not(void **state)
     fixture_close(&f);
 }
 
+/* What a worker does not name in its heartbeats runs out: it gets no more than a frame can name. */
+static void test_a_worker_gets_no_more_leases_than_it_can_name(void **state)
+{
+    struct fixture f;
+
+    (void)state;
+    fixture_open(&f);
+    probe(&f, 1000);
+    fixture_up(&f, "a", 200, 3, "c");
+    assert_int_equal(leases_of(&f, "a"), 200);
+    fixture_up(&f, "b", 500, 3, "c");
+    assert_int_equal(leases_of(&f, "b"), WIRE_LEASES_MAX);
+    fixture_close(&f);
+}
+
 /* What is leased ahead and never run goes back like any lease. */
 static void test_leases_ahead_of_a_worker_that_dies_are_given_out_again(void **state)
 {
@@ -167,6 +183,7 @@ int main(void)
         cmocka_unit_test(test_a_result_costs_the_same_however_many_tasks_a_phase_has),
         cmocka_unit_test(test_short_tasks_are_leased_ahead),
         cmocka_unit_test(test_long_tasks_are_not),
+        cmocka_unit_test(test_a_worker_gets_no_more_leases_than_it_can_name),
         cmocka_unit_test(test_leases_ahead_of_a_worker_that_dies_are_given_out_again),
     };
 

@@ -158,6 +158,7 @@ static void test_nonsense_is_rejected(void **state)
 static void test_there_is_a_bound(void **state)
 {
     struct roster r = fresh();
+    struct roster_worker late;
     char id[16];
 
     (void)state;
@@ -169,6 +170,18 @@ static void test_there_is_a_bound(void **state)
         hello(&r, &w, 0);
         expect(i < ROSTER_WORKERS_MAX ? ROSTER_IS_UP : ROSTER_REJECTED);
     }
+    happen(&r, ROSTER_BYE, "w8", 10);
+    happen(&r, ROSTER_BYE, "w7", 20);
+    late = who("late", 1);
+    hello(&r, &late, 30);
+    expect(ROSTER_IS_UP);
+    assert_null(roster_find(&r, "w8")); /* it was gone longest */
+    assert_non_null(roster_find(&r, "w7"));
+    late = who("w8", 1);
+    hello(&r, &late, 40);
+    expect(ROSTER_IS_UP);
+    hello(&r, &(struct roster_worker){.id = "more", .threads = 1, .roles = 1}, 50);
+    expect(ROSTER_REJECTED);
     happen(&r, ROSTER_TICK, "", 100000); /* all at once */
     assert_int_equal(acts.n, ROSTER_WORKERS_MAX);
     roster_fini(&r);

@@ -103,6 +103,20 @@ static void test_faults_are_retried_then_quarantined_and_named(void **state)
     fixture_close(&f);
 }
 
+static void test_what_a_task_finds_damaged_is_looked_at(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = fixture_started(&f);
+
+    (void)state;
+    fixture_failed(&f, &j->stage[0].task[0], ERR_CORRUPT);
+    assert_int_equal(fixture_count(&f, SCHED_MEND), 1);
+    fixture_tick(&f, 2000);
+    fixture_failed(&f, &j->stage[0].task[0], ERR_INVALID);
+    assert_int_equal(fixture_count(&f, SCHED_MEND), 0);
+    fixture_close(&f);
+}
+
 static void test_losses_have_a_budget_of_their_own(void **state)
 {
     struct fixture f;
@@ -301,6 +315,25 @@ static void test_bf16_has_a_class_of_its_own(void **state)
     fixture_close(&f);
 }
 
+/* A newer build may say more in it than the one that opened the phase. */
+static void test_the_context_of_a_restored_phase_is_stored_again(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_stored(&f, RUN_RUNNING);
+    sched_restore(&f.sched, j);
+    sched_restored(&f.sched, f.now_ms);
+    fixture_up(&f, "b", 1, 3, "c");
+    assert_int_equal(fixture_count(&f, SCHED_CONTEXT), 1);
+    assert_int_equal(fixture_count(&f, SCHED_SEND_TASK), 1);
+    fixture_up(&f, "d", 1, 3, "c");
+    assert_int_equal(fixture_count(&f, SCHED_CONTEXT), 0);
+    fixture_close(&f);
+}
+
 static void test_reuse_is_asked_once_and_taken(void **state)
 {
     struct fixture f;
@@ -394,6 +427,7 @@ int main(void)
         cmocka_unit_test(test_a_stale_result_changes_nothing_and_is_acknowledged),
         cmocka_unit_test(test_results_nobody_waits_for_are_only_acknowledged),
         cmocka_unit_test(test_faults_are_retried_then_quarantined_and_named),
+        cmocka_unit_test(test_what_a_task_finds_damaged_is_looked_at),
         cmocka_unit_test(test_losses_have_a_budget_of_their_own),
         cmocka_unit_test(test_a_task_that_crashes_three_workers_is_quarantined),
         cmocka_unit_test(test_suspects_and_drainers_get_nothing_new),
@@ -401,6 +435,7 @@ int main(void)
         cmocka_unit_test(test_cancel_stops_what_runs),
         cmocka_unit_test(test_max_parallel_and_classes),
         cmocka_unit_test(test_bf16_has_a_class_of_its_own),
+        cmocka_unit_test(test_the_context_of_a_restored_phase_is_stored_again),
         cmocka_unit_test(test_reuse_is_asked_once_and_taken),
         cmocka_unit_test(test_reuse_keeps_to_one_class),
         cmocka_unit_test(test_a_gate_that_does_not_hold_fails_the_stage),

@@ -300,6 +300,30 @@ static void test_rows_of_who_is_quarantined_are_done_again(void **state)
     fixture_close(&f);
 }
 
+static void test_rows_of_a_job_that_was_not_in_memory_are_done_again_as_well(void **state)
+{
+    static const enum run_state states[] = {RUN_PAUSED, RUN_FAILED};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct fixture f;
+        struct sched_event ev = {
+            .type = i == 0 ? SCHED_LOADED : SCHED_RETRY, .job_id = 7, .stage_index = -1};
+        const struct sched_stage *st = NULL;
+
+        fixture_open(&f);
+        sched_restore_entry(&f.sched, 7, states[i]);
+        sched_quarantine_restore(&f.sched, "a", "outvoted", 1);
+        ev.job = fixture_stored(&f, states[i]);
+        st = &ev.job->stage[0];
+        fixture_step(&f, &ev);
+        assert_int_equal(st->tasks_done, 0);
+        assert_int_equal(st->task[3].state, TASK_PENDING);
+        assert_int_equal(f.sched.counters.recomputed, 4);
+        fixture_close(&f);
+    }
+}
+
 static void test_an_audit_of_rows_is_waived_or_the_job_names_both(void **state)
 {
     struct fixture f;
@@ -339,6 +363,7 @@ int main(void)
         cmocka_unit_test(test_an_audited_range_counts_when_two_workers_agree),
         cmocka_unit_test(test_who_makes_other_rows_is_quarantined),
         cmocka_unit_test(test_rows_of_who_is_quarantined_are_done_again),
+        cmocka_unit_test(test_rows_of_a_job_that_was_not_in_memory_are_done_again_as_well),
         cmocka_unit_test(test_an_audit_of_rows_is_waived_or_the_job_names_both),
         cmocka_unit_test(test_another_class_is_told_once_and_any_takes_all),
     };

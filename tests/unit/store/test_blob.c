@@ -256,6 +256,29 @@ static void test_a_checkout_that_fails_leaves_no_directory(void **state)
     assert_false(file_exists(at("out")));
 }
 
+static void test_a_tree_is_whole_if_its_files_have_their_sizes(void **state)
+{
+    struct digest d, bad;
+    char path[512];
+
+    (void)state;
+    tree_make(&d);
+    assert_true(blob_is_tree(store, d.hex));
+    assert_false(blob_is_tree(store, HELLO_SHA));
+    assert_int_equal(blob_tree_check(store, d.hex, &bad, &err), 0);
+    blob_path(store, HELLO_SHA, path, sizeof path);
+    assert_int_equal(file_write_atomic(path, "hell", 4, &err), 0);
+    assert_int_equal(blob_tree_check(store, d.hex, &bad, &err), ERR_CORRUPT);
+    assert_string_equal(bad.hex, HELLO_SHA);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(blob_tree_check(store, d.hex, &bad, &err), ERR_NOT_FOUND);
+    blob_path(store, d.hex, path, sizeof path);
+    assert_int_equal(file_write_atomic(path, "{}", 2, &err), 0);
+    assert_int_equal(blob_tree_check(store, d.hex, &bad, &err), ERR_CORRUPT);
+    assert_string_equal(bad.hex, d.hex);
+    assert_false(blob_is_tree(store, d.hex));
+}
+
 static void test_a_directory_with_odd_things_is_refused_by_name(void **state)
 {
     struct digest d;
@@ -420,6 +443,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_checkout_repairs_what_is_there, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_checkout_that_fails_leaves_no_directory, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_tree_is_whole_if_its_files_have_their_sizes, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_directory_with_odd_things_is_refused_by_name, setup,
                                         teardown),

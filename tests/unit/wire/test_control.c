@@ -106,6 +106,12 @@ static void test_hello_keeps_every_field(void **state)
     back = there_and_back(c);
     assert_same(back, c);
     control_free(back);
+    for (c->leases_n = 0; c->leases_n < WIRE_LEASES_MAX; c->leases_n++) /* a full one */
+        c->lease[c->leases_n] =
+            (struct control_lease){UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX};
+    back = there_and_back(c);
+    assert_same(back, c);
+    control_free(back);
     control_free(c);
 }
 
