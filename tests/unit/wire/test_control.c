@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -383,6 +384,24 @@ static void test_bad_texts_are_refused(void **state)
     }
 }
 
+static void test_a_text_cut_inside_a_letter_is_mended(void **state)
+{
+    struct control *c = control_new(CONTROL_TASK_FAILED), *back;
+
+    (void)state;
+    snprintf(c->text, sizeof c->text, "no \"%.5s\" here\x80", "\xd0\x9d\xd0\xb0\xd1\x81");
+    assert_false(text_is_utf8((const uint8_t *)c->text, strlen(c->text)));
+    text_mend(c->text);
+    assert_string_equal(c->text, "no \"\xd0\x9d\xd0\xb0?\" here?");
+    back = there_and_back(c);
+    assert_string_equal(back->text, c->text);
+    control_free(back);
+    strcpy(c->text, "\xe2\x82\xac\xf0\x9f\x98\x80 \xed\xa0\x80\xc0");
+    text_mend(c->text);
+    assert_string_equal(c->text, "\xe2\x82\xac\xf0\x9f\x98\x80 ????");
+    control_free(c);
+}
+
 static void test_bad_digest_and_backward_ranges_are_refused(void **state)
 {
     Steer__Envelope v = STEER__ENVELOPE__INIT;
@@ -507,6 +526,7 @@ int main(void)
         cmocka_unit_test(test_outcomes_belong_to_tasks),
         cmocka_unit_test(test_missing_parts_wrong_versions_and_types_are_named),
         cmocka_unit_test(test_bad_texts_are_refused),
+        cmocka_unit_test(test_a_text_cut_inside_a_letter_is_mended),
         cmocka_unit_test(test_bad_digest_and_backward_ranges_are_refused),
         cmocka_unit_test(test_amplification_stops_at_the_budget),
         cmocka_unit_test(test_cut_and_flipped_frames_never_crash),
