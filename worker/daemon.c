@@ -95,6 +95,8 @@ static int bytes_publish(void *self, const void *bytes, size_t len, struct diges
     close(fd);
     if (rc == 0)
         rc = artifact_publish(w->artifacts, path, PUBLISH_DEADLINE_MS, out, NULL, NULL, e);
+    if (rc == 0)
+        artifact_forget(w->artifacts, out->hex); /* read again after a roll-back only */
     unlink(path);
     return rc;
 }
