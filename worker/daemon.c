@@ -371,20 +371,23 @@ static void event_do(struct worker *w, struct duty_event event)
 static void socket_drain(struct worker *w)
 {
     struct link_frame frames[LINK_FRAMES_MAX];
-    struct err e;
+    struct err e = {0};
     int n = 1;
 
     while (w->socket != NULL && n > 0 && !w->stop) {
         struct control *m = NULL;
+        int rc;
         if (link_recv(w->socket, NULL, frames, &n, &e) != 0 || n == 0)
             return;
-        if (n == 1 && control_unpack(frames[0].data, frames[0].len, &m, &e) == 0 &&
-            control_from_coordinator(m->type))
-            for (const struct control *at = m; at != NULL; at = at->next)
-                event_do(w, (struct duty_event){.type = DUTY_HEARD, .message = at});
-        else
-            log_warn("control.bad_message", "frames=%d error=\"%s\"", n,
-                     m == NULL ? e.msg : "not the coordinator's to say");
+        rc = n == 1 ? control_unpack(frames[0].data, frames[0].len, &m, &e)
+                    : err_set(&e, ERR_INVALID, "a message of %d frames, must be 1", n);
+        if (rc == 0 && !control_from_coordinator(m->type))
+            rc = err_set(&e, ERR_INVALID, "%s is not the coordinator's to say",
+                         control_type_name(m->type));
+        if (rc != 0)
+            log_warn("control.bad_message", "error=\"%s\"", e.msg);
+        for (const struct control *at = m; rc == 0 && at != NULL; at = at->next)
+            event_do(w, (struct duty_event){.type = DUTY_HEARD, .message = at});
         control_free(m);
         link_frames_release(frames, n);
     }

@@ -351,6 +351,23 @@ static void test_missing_parts_wrong_versions_and_types_are_named(void **state)
     assert_int_equal(unpack_envelope(&v, &e), ERR_UNSUPPORTED);
 }
 
+/* A refusal is said in the version of who must read it. */
+static void test_a_message_may_be_of_the_peers_version(void **state)
+{
+    struct control *c = control_new(CONTROL_REJECT), *back = NULL;
+    struct buf frame = BUF_INIT;
+    struct err e;
+
+    (void)state;
+    c->proto = WIRE_PROTO + 1;
+    control_pack(c, &frame);
+    assert_int_equal(control_unpack(frame.data, frame.len, &back, &e), ERR_UNSUPPORTED);
+    assert_int_equal(back->proto, WIRE_PROTO + 1);
+    buf_free(&frame);
+    control_free(back);
+    control_free(c);
+}
+
 static void test_bad_texts_are_refused(void **state)
 {
     static const struct {
@@ -525,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_a_chain_ends_where_the_frame_does),
         cmocka_unit_test(test_outcomes_belong_to_tasks),
         cmocka_unit_test(test_missing_parts_wrong_versions_and_types_are_named),
+        cmocka_unit_test(test_a_message_may_be_of_the_peers_version),
         cmocka_unit_test(test_bad_texts_are_refused),
         cmocka_unit_test(test_a_text_cut_inside_a_letter_is_mended),
         cmocka_unit_test(test_bad_digest_and_backward_ranges_are_refused),
