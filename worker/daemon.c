@@ -37,6 +37,7 @@
 #define TICK_MS 50
 #define PUBLISH_DEADLINE_MS 600000
 #define STATUS_SAY_MS 2000
+#define STOP_MS 5000
 
 struct worker {
     struct worker_config config;
@@ -574,6 +575,19 @@ static int signals_open(struct worker *w, struct err *e)
     return w->signal_fd < 0 ? err_sys(e, "signalfd") : 0;
 }
 
+/* Nobody reads the descriptor any more: the next signal ends the process at once. */
+static void signals_release(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
 /* The endpoint that others dial. */
 static void endpoint_choose(struct worker *w, const char *bound)
 {
@@ -644,9 +658,14 @@ static void worker_close(struct worker *w)
 {
     struct control *m;
 
+    signals_release();
     session_end(w, 0);
-    executor_stop(w->executor);
-    if (!session_wait_all(5000)) { /* a thread that hangs would come back to what is freed here */
+    /* A thread that hangs would come back to what is freed here. */
+    if (!executor_stop(w->executor, STOP_MS)) {
+        log_warn("thread.stuck", "worker=%s", w->id);
+        _exit(w->exit_code != 0);
+    }
+    if (!session_wait_all(STOP_MS)) {
         log_warn("session.stuck", "worker=%s", w->id);
         _exit(w->exit_code != 0);
     }
