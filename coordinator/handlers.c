@@ -638,6 +638,17 @@ static bool admitted(struct message *q)
     return true;
 }
 
+/* In the version of the peer, or it could not read why. */
+static void reject_version(const struct message *q, const char *text)
+{
+    struct control *no = control_new(CONTROL_REJECT);
+
+    no->proto = q->m->proto;
+    no->code = ERR_UNSUPPORTED;
+    snprintf(no->text, sizeof no->text, "%s", text);
+    send_to(q->c, q->peer, no);
+}
+
 void handlers_message(struct coordinator *c, const struct link_peer *peer, const void *frame,
                       size_t len)
 {
@@ -646,7 +657,7 @@ void handlers_message(struct coordinator *c, const struct link_peer *peer, const
     int rc = control_unpack(frame, len, &q.m, &e);
 
     if (rc == ERR_UNSUPPORTED)
-        reject(c, peer, ERR_UNSUPPORTED, e.msg);
+        reject_version(&q, e.msg);
     if (rc != 0) {
         c->counters.frames_bad++;
         log_warn("frame.bad", "error=\"%s\"", e.msg);

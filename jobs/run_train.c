@@ -92,6 +92,8 @@ void run_train_bounds(const struct train_task *task, int32_t *rows, int32_t *seq
     *rows = most > 0 ? (int32_t)most : 1;
     *seqs = (int32_t)task->global_batch;
     most = (uint64_t)task->global_batch * examples_targets_max(task->examples);
+    if (most > 2 * (uint64_t)*rows) /* a row has at most one of its text and one of the list */
+        most = 2 * (uint64_t)*rows;
     CHECK(most <= INT32_MAX);
     *targets = most > 0 ? (int32_t)most : 1;
 }
@@ -145,6 +147,7 @@ static void train_init(struct train *t, const struct train_task *task, const str
         all.units = 1;
         run_train_bounds(&all, &step_rows, &seqs, &targets);
         rows = rows < step_rows / (int32_t)t->join ? rows * (int32_t)t->join : step_rows;
+        targets = targets < 2 * rows ? targets : 2 * rows;
     }
     if (task->dims->head == HEAD_REGRESSION)
         scores = targets * task->dims->head_out;

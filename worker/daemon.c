@@ -26,6 +26,7 @@
 #include "model/gemm.h"
 #include "net/keys.h"
 #include "net/link.h"
+#include "wire/text.h"
 #include "worker/cores.h"
 #include "worker/duty.h"
 #include "worker/executor.h"
@@ -36,6 +37,7 @@
 #define TICK_MS 50
 #define PUBLISH_DEADLINE_MS 600000
 #define STATUS_SAY_MS 2000
+#define STOP_MS 5000
 
 struct worker {
     struct worker_config config;
@@ -94,6 +96,8 @@ static int bytes_publish(void *self, const void *bytes, size_t len, struct diges
     close(fd);
     if (rc == 0)
         rc = artifact_publish(w->artifacts, path, PUBLISH_DEADLINE_MS, out, NULL, NULL, e);
+    if (rc == 0)
+        artifact_forget(w->artifacts, out->hex); /* read again after a roll-back only */
     unlink(path);
     return rc;
 }
@@ -156,6 +160,10 @@ static bool frame_send(struct worker *w, struct control *m)
     bool sent;
 
     said_fault(m->type, true);
+    for (struct control *at = m; at != NULL; at = at->next) {
+        text_mend(at->text); /* cut by bytes, it would be refused, and repeated for ever */
+        text_mend(at->name);
+    }
     control_pack(m, &frame);
     f = (struct link_frame){.data = frame.data, .len = frame.len};
     sent = w->socket != NULL && link_send(w->socket, NULL, &f, 1, &e) == 0;
@@ -364,20 +372,23 @@ static void event_do(struct worker *w, struct duty_event event)
 static void socket_drain(struct worker *w)
 {
     struct link_frame frames[LINK_FRAMES_MAX];
-    struct err e;
+    struct err e = {0};
     int n = 1;
 
     while (w->socket != NULL && n > 0 && !w->stop) {
         struct control *m = NULL;
+        int rc;
         if (link_recv(w->socket, NULL, frames, &n, &e) != 0 || n == 0)
             return;
-        if (n == 1 && control_unpack(frames[0].data, frames[0].len, &m, &e) == 0 &&
-            control_from_coordinator(m->type))
-            for (const struct control *at = m; at != NULL; at = at->next)
-                event_do(w, (struct duty_event){.type = DUTY_HEARD, .message = at});
-        else
-            log_warn("control.bad_message", "frames=%d error=\"%s\"", n,
-                     m == NULL ? e.msg : "not the coordinator's to say");
+        rc = n == 1 ? control_unpack(frames[0].data, frames[0].len, &m, &e)
+                    : err_set(&e, ERR_INVALID, "a message of %d frames, must be 1", n);
+        if (rc == 0 && !control_from_coordinator(m->type))
+            rc = err_set(&e, ERR_INVALID, "%s is not the coordinator's to say",
+                         control_type_name(m->type));
+        if (rc != 0)
+            log_warn("control.bad_message", "error=\"%s\"", e.msg);
+        for (const struct control *at = m; rc == 0 && at != NULL; at = at->next)
+            event_do(w, (struct duty_event){.type = DUTY_HEARD, .message = at});
         control_free(m);
         link_frames_release(frames, n);
     }
@@ -564,6 +575,19 @@ static int signals_open(struct worker *w, struct err *e)
     return w->signal_fd < 0 ? err_sys(e, "signalfd") : 0;
 }
 
+/* Nobody reads the descriptor any more: the next signal ends the process at once. */
+static void signals_release(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
 /* The endpoint that others dial. */
 static void endpoint_choose(struct worker *w, const char *bound)
 {
@@ -636,9 +660,14 @@ static void worker_close(struct worker *w)
 {
     struct control *m;
 
+    signals_release();
     session_end(w, 0);
-    executor_stop(w->executor);
-    if (!session_wait_all(5000)) { /* a thread that hangs would come back to what is freed here */
+    /* A thread that hangs would come back to what is freed here. */
+    if (!executor_stop(w->executor, STOP_MS)) {
+        log_warn("thread.stuck", "worker=%s", w->id);
+        _exit(w->exit_code != 0);
+    }
+    if (!session_wait_all(STOP_MS)) {
         log_warn("session.stuck", "worker=%s", w->id);
         _exit(w->exit_code != 0);
     }

@@ -60,6 +60,7 @@ struct executor {
     struct control *ended;     /* outcomes that are not handed over yet, a chain */
     uint64_t ended_ms;         /* since when */
     bool stop;
+    atomic_uint alive; /* threads that have not come to their end */
     uint32_t threads;
     struct compute compute[];
 };
@@ -319,6 +320,7 @@ static void *compute_main(void *self)
     pthread_mutex_unlock(&x->lock);
     buf_free(&c->context.text);
     run_cache_fini(&c->context.parsed);
+    atomic_fetch_sub(&x->alive, 1);
     return NULL;
 }
 
@@ -330,6 +332,7 @@ struct executor *executor_start(uint32_t threads, const struct executor_env *env
     x = mem_zalloc(1, sizeof *x + threads * sizeof x->compute[0]);
     x->env = *env;
     x->threads = threads;
+    atomic_init(&x->alive, threads);
     x->last = &x->first;
     pthread_mutex_init(&x->lock, NULL);
     pthread_cond_init(&x->work, NULL);
@@ -340,16 +343,22 @@ struct executor *executor_start(uint32_t threads, const struct executor_env *env
     return x;
 }
 
-void executor_stop(struct executor *x)
+bool executor_stop(struct executor *x, uint64_t deadline_ms)
 {
+    uint64_t end = clock_ms() + deadline_ms;
+
     if (x == NULL)
-        return;
+        return true;
     pthread_mutex_lock(&x->lock);
     x->stop = true;
     for (struct job *j = x->first; j != NULL; j = j->next)
         atomic_store(&j->cancel, true);
     pthread_cond_broadcast(&x->work);
     pthread_mutex_unlock(&x->lock);
+    while (atomic_load(&x->alive) > 0 && clock_ms() < end)
+        clock_sleep_ms(5);
+    if (atomic_load(&x->alive) > 0)
+        return false;
     for (uint32_t i = 0; i < x->threads; i++)
         pthread_join(x->compute[i].thread, NULL);
     while (x->first != NULL)
@@ -357,6 +366,7 @@ void executor_stop(struct executor *x)
     pthread_cond_destroy(&x->work);
     pthread_mutex_destroy(&x->lock);
     free(x);
+    return true;
 }
 
 void executor_task(struct executor *x, const struct control *task)

@@ -6,6 +6,7 @@
 #ifndef WORKER_EXECUTOR_H
 #define WORKER_EXECUTOR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "artifact/artifact.h"
@@ -26,7 +27,9 @@ struct executor_env {
 
 struct executor;
 struct executor *executor_start(uint32_t threads, const struct executor_env *env);
-void executor_stop(struct executor *x); /* cancels what runs, joins */
+/* Cancels what runs, and joins. False: a thread has not come to its end in time, at a call that
+ * cannot be broken off; all stays as it is, and the process must not go on. */
+bool executor_stop(struct executor *x, uint64_t deadline_ms);
 void executor_task(struct executor *x,
                    const struct control *task); /* copied; queued until a thread is free */
 /* A queued task is forgotten, a running one is told and ends in its own time. */

@@ -186,13 +186,22 @@ static void chunk_put(struct ps_client *c, uint32_t chunk, const void *data)
         memcpy(to, data, chunk_bytes(c, chunk));
 }
 
-static void chunk_note(struct ps_client *c, uint32_t chunk, uint64_t version)
+/* Before floats of a version are written over those of an older one: who sees any of them sees this
+ * too, in ps_client_still(). */
+static void newest_raise(struct ps_client *c, uint64_t version)
 {
     uint64_t newest = atomic_load_explicit(&c->newest, memory_order_relaxed);
 
+    if (newest != UINT64_MAX && version <= newest)
+        return;
+    atomic_store(&c->newest, version);
+    atomic_thread_fence(memory_order_seq_cst);
+}
+
+static void chunk_note(struct ps_client *c, uint32_t chunk, uint64_t version)
+{
+    newest_raise(c, version); /* floats that are shown were not written here */
     atomic_store_explicit(&c->version[chunk], version, memory_order_release);
-    if (newest == UINT64_MAX || version > newest)
-        atomic_store(&c->newest, version);
 }
 
 /* Newer than what we have, which repeated questions do not give. */
@@ -226,8 +235,10 @@ static void on_region(struct ps_client *c, uint32_t host, const struct params_he
             region_show(c->plan.view, r, at * sizeof(float), (to - at) * sizeof(float));
         atomic_store(&c->plan.near[host], true);
     }
-    if (region_stamped(r) == h->step && !c->is_shown[host])
+    if (region_stamped(r) == h->step && !c->is_shown[host]) {
+        newest_raise(c, h->step);
         memcpy(c->params + at, (const float *)region_data(r) + at, (to - at) * sizeof(float));
+    }
     if (region_stamped(r) != h->step) {
         c->asked[host] = UINT64_MAX; /* it has gone on: ask again */
         return;
@@ -254,6 +265,7 @@ static void on_chunks(struct ps_client *c, uint32_t host, const struct params_he
     for (uint32_t i = 0; i < h->count; i++) {
         if (!is_news(c, h->chunk + i, h->step))
             continue; /* a late answer to a repeated question */
+        newest_raise(c, h->step);
         chunk_put(c, h->chunk + i, frames[i].data);
         chunk_note(c, h->chunk + i, h->step);
     }
@@ -623,8 +635,10 @@ bool ps_client_has(const struct ps_client *c, uint64_t version, size_t begin, si
 
 bool ps_client_still(const struct ps_client *c, uint64_t version)
 {
-    uint64_t newest = atomic_load(&c->newest);
+    uint64_t newest;
 
+    atomic_thread_fence(memory_order_acquire); /* what was read came before this look */
+    newest = atomic_load(&c->newest);
     if (newest != UINT64_MAX && newest > version)
         return false;
     for (uint32_t i = 0; c->plan.near != NULL && i < c->plan.hosts_n; i++)

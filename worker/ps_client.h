@@ -62,13 +62,13 @@ int ps_client_pull(struct ps_client *c, uint64_t at_least, float *params, uint64
  * what has come, waiting timeout_ms for something. */
 int ps_client_pump(struct ps_client *c, uint64_t at_least, float *params, int timeout_ms,
                    struct err *e);
-uint64_t ps_client_newest(const struct ps_client *c); /* of any chunk; UINT64_MAX: nothing came. Any
-                                                         thread */
+/* Of any chunk, be it one that is being written; UINT64_MAX: nothing came. Any thread. */
+uint64_t ps_client_newest(const struct ps_client *c);
 /* Elements [begin, end) are there at this version. over: some are newer. Any thread. */
 bool ps_client_has(const struct ps_client *c, uint64_t version, size_t begin, size_t end,
                    bool *over);
-/* No near host has begun to write a later version where we read, and no chunk of one came. Any
- * thread. */
+/* No near host has begun to write a later version where we read, and no chunk of one came or
+ * began to be written. Any thread. */
 bool ps_client_still(const struct ps_client *c, uint64_t version);
 /* Chunks [begin, end) of a node; grad is the flat vector and stays as it is until the next
  * successful pull, unless region is given: the one that it lies at the beginning of; then near hosts

@@ -163,7 +163,7 @@ static void hosted_free(struct hosted *x)
     host_free(s->host);
     s->host = NULL;
     for (uint32_t i = 0; i < x->lenders; i++)
-        region_release(x->lender[i]);
+        region_release(x->lender[i].region);
     free(x->parts);
     free(x->packed);
     free(x);

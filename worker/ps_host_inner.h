@@ -21,6 +21,7 @@
 #define COLLECT_MAX 4   /* checkpoints of one session that are being collected at the same time */
 
 #define LENDERS_MAX 1024 /* regions of one session that gradients are lent in */
+#define LENDER_STEPS 16  /* one that was not named for so long is let go: its owner may be gone */
 
 struct pull {
     struct link_peer peer;
@@ -50,7 +51,10 @@ struct hosted {
     uint64_t duplicates, stale; /* pushes */
     struct pull *pull;
     size_t pulls, pulls_cap;
-    struct region *lender[LENDERS_MAX];
+    struct {
+        struct region *region;
+        uint64_t named; /* the version that we had when it was named last */
+    } lender[LENDERS_MAX];
     uint32_t lenders;
     float *parts; /* half: what was pushed, unpacked; [PARAMS_FRAMES_MAX * chunk_elems] */
     uint16_t *packed;

@@ -123,14 +123,32 @@ static struct region *lender_find(struct hosted *x, const struct params_head *h)
     struct err ignored;
 
     for (uint32_t i = 0; i < x->lenders; i++) {
-        const struct region_key has = region_key(x->lender[i]);
-        if (has.id == key.id && has.bytes == key.bytes)
-            return x->lender[i];
+        const struct region_key has = region_key(x->lender[i].region);
+        if (has.id == key.id && has.bytes == key.bytes) {
+            x->lender[i].named = host_version(x->s->host);
+            return x->lender[i].region;
+        }
     }
     if (key.bytes != x->s->plan.layout->count * sizeof(float) || x->lenders == LENDERS_MAX ||
-        region_attach(&key, &x->lender[x->lenders], &ignored) != 0)
+        region_attach(&key, &x->lender[x->lenders].region, &ignored) != 0)
         return NULL;
-    return x->lender[x->lenders++];
+    x->lender[x->lenders].named = host_version(x->s->host);
+    return x->lender[x->lenders++].region;
+}
+
+/* After a step: nothing is lent beyond it, and who names a region again has it attached again. */
+static void lenders_release(struct hosted *x)
+{
+    uint64_t version = host_version(x->s->host);
+
+    for (uint32_t i = 0; i < x->lenders;) {
+        if (version - x->lender[i].named < LENDER_STEPS) {
+            i++;
+            continue;
+        }
+        region_release(x->lender[i].region);
+        x->lender[i] = x->lender[--x->lenders];
+    }
 }
 
 void hosted_pull(struct ps_host *p, struct hosted *x, const struct link_peer *peer,
@@ -225,6 +243,7 @@ void hosted_events(struct ps_host *p, struct hosted *x, unsigned events)
     if ((events & HOST_VERSION) != 0) {
         x->roots_due = false;
         hosted_shares_close(x);
+        lenders_release(x);
         memset(x->replica_ms, 0,
                (x->s->plan.chunk_end - x->s->plan.chunk_begin) * sizeof *x->replica_ms);
         fault_hit(FAULT_PS_CHUNKS_BEFORE);

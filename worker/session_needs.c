@@ -4,6 +4,7 @@
 
 #include "json/json_file.h"
 #include "model/bf16.h"
+#include "ps/ckpt.h"
 #include "worker/session_inner.h"
 
 #define FETCH_DEADLINE_MS 600000
@@ -37,13 +38,16 @@ static int spec_fetch(struct session *s, struct err *e)
 static int open_check(const struct session *s, struct err *e)
 {
     const struct control *o = s->open;
-    uint32_t chunks = (uint32_t)((o->params + o->chunk_elems - 1) / o->chunk_elems);
+    uint64_t chunks = (o->params + o->chunk_elems - 1) / o->chunk_elems;
     uint32_t at = 0;
 
     if (o->params != s->model.layout.count)
         return err_set(e, ERR_INVALID,
                        "the session has %" PRIu64 " parameters, its initial model %zu", o->params,
                        s->model.layout.count);
+    if (chunks > CKPT_CHUNKS_MAX) /* nobody could read its checkpoints */
+        return err_set(e, ERR_LIMIT, "%" PRIu64 " chunks, the limit is %u: raise chunk_elems",
+                       chunks, CKPT_CHUNKS_MAX);
     for (uint32_t i = 0; i < o->hosts_n; i++) {
         if (o->host[i].chunk_begin != at || o->host[i].chunk_end <= at)
             return err_set(e, ERR_INVALID,
@@ -52,7 +56,7 @@ static int open_check(const struct session *s, struct err *e)
         at = o->host[i].chunk_end;
     }
     if (at != chunks)
-        return err_set(e, ERR_INVALID, "hosts have %u of %u chunks", at, chunks);
+        return err_set(e, ERR_INVALID, "hosts have %u of %" PRIu64 " chunks", at, chunks);
     return 0;
 }
 

@@ -1,6 +1,7 @@
 /*
  * How it works. A download goes straight into a blob writer, which hashes; when the connection breaks the next attempt asks
- * for the rest by Range and the writer goes on, so no byte is loaded or hashed twice. An upload puts the file into the local
+ * for the rest by Range and the writer goes on, so no byte is loaded or hashed twice; and while bytes come, the caller's
+ * patience begins anew, so that size alone never ends a download. An upload puts the file into the local
  * cache first (that names it), asks HEAD whether the coordinator has it, and sends it if not. Curl handles are kept in a
  * small pool with their connections.
  *
@@ -45,6 +46,7 @@ struct artifact_client {
     CURL *pool[POOL_MAX];
     int pool_n;
     struct digest_set verified, flight;
+    struct digest_set laid; /* trees, by this process: what an earlier one left may have rotted */
 };
 
 /* ---- sets of digests: a handful to some thousands, looked up once a task --------------------- */
@@ -120,6 +122,7 @@ void artifact_client_free(struct artifact_client *c)
     free(c->checkout_dir);
     free(c->verified.v);
     free(c->flight.v);
+    free(c->laid.v);
     free(c);
 }
 
@@ -364,13 +367,14 @@ static bool backoff(uint64_t deadline, uint64_t *wait_ms)
 
 /* ---- down ------------------------------------------------------------------------------------ */
 
-static int blob_download(struct artifact_client *c, const char *digest, uint64_t deadline,
+static int blob_download(struct artifact_client *c, const char *digest, uint64_t patience_ms,
                          struct err *e)
 {
-    struct exchange x = {.client = c, .digest = digest, .deadline = deadline, .fd = -1, .e = e};
+    struct exchange x = {.client = c, .digest = digest, .fd = -1, .e = e};
     uint64_t wait_ms = BACKOFF_FIRST_MS, got_before;
     int rc, mismatches = 0;
 
+    x.deadline = clock_ms() + patience_ms;
     for (;;) {
         long status = 0;
         rc = x.writer == NULL ? blob_write_begin(c->cache, &x.writer, e) : 0;
@@ -394,9 +398,11 @@ static int blob_download(struct artifact_client *c, const char *digest, uint64_t
                      ? err_set(e, ERR_UNREACHABLE, "artefact %s ends before byte %" PRIu64, digest,
                                got_before)
                      : status_to_err(&x, status);
-        if (x.got > got_before)
-            wait_ms = BACKOFF_FIRST_MS; /* it moved: not the server's refusal, but a broken wire */
-        if (rc != ERR_UNREACHABLE || !backoff(deadline, &wait_ms))
+        if (x.got > got_before) { /* it moved: no refusal, but a slow or broken wire */
+            wait_ms = BACKOFF_FIRST_MS;
+            x.deadline = clock_ms() + patience_ms;
+        }
+        if (rc != ERR_UNREACHABLE || !backoff(x.deadline, &wait_ms))
             break;
         log_debug("artifact.retry", "digest=%s got=%" PRIu64 " why=\"%s\"", digest, x.got, e->msg);
     }
@@ -405,7 +411,7 @@ static int blob_download(struct artifact_client *c, const char *digest, uint64_t
 }
 
 /* In the cache and verified in this process. */
-static int blob_ensure(struct artifact_client *c, const char *digest, uint64_t deadline,
+static int blob_ensure(struct artifact_client *c, const char *digest, uint64_t patience_ms,
                        struct err *e)
 {
     bool known;
@@ -421,7 +427,7 @@ static int blob_ensure(struct artifact_client *c, const char *digest, uint64_t d
     if (known)
         return 0;
     if (!blob_has(c->cache, digest) || blob_verify(c->cache, digest, e) != 0)
-        rc = blob_download(c, digest, deadline, e);
+        rc = blob_download(c, digest, patience_ms, e);
     pthread_mutex_lock(&c->lock);
     set_remove(&c->flight, digest);
     if (rc == 0)
@@ -458,7 +464,7 @@ static int manifest_read(struct artifact_client *c, const char *digest, struct b
 }
 
 static int tree_ensure(struct artifact_client *c, const char *digest, const struct buf *text,
-                       uint64_t deadline, const char *dir, struct err *e)
+                       uint64_t patience_ms, const char *dir, struct err *e)
 {
     struct tree_file *files = NULL;
     size_t n = 0;
@@ -466,7 +472,7 @@ static int tree_ensure(struct artifact_client *c, const char *digest, const stru
     int rc = blob_tree_parse(text->data, text->len, &files, &n, e);
 
     for (size_t i = 0; rc == 0 && i < n; i++) {
-        rc = blob_ensure(c, files[i].digest.hex, deadline, e);
+        rc = blob_ensure(c, files[i].digest.hex, patience_ms, e);
         if (rc != 0)
             err_wrap(e, "%s", files[i].path);
     }
@@ -476,7 +482,7 @@ static int tree_ensure(struct artifact_client *c, const char *digest, const stru
     pthread_mutex_lock(&c->lock);
     while (set_has(&c->flight, digest))
         pthread_cond_wait(&c->flight_done, &c->lock);
-    known = file_is_dir(dir); /* appears whole or not at all */
+    known = set_has(&c->laid, digest) && file_is_dir(dir);
     if (!known)
         set_add(&c->flight, digest);
     pthread_mutex_unlock(&c->lock);
@@ -485,15 +491,16 @@ static int tree_ensure(struct artifact_client *c, const char *digest, const stru
     rc = blob_tree_checkout(c->cache, digest, dir, e);
     pthread_mutex_lock(&c->lock);
     set_remove(&c->flight, digest);
+    if (rc == 0)
+        set_add(&c->laid, digest);
     pthread_cond_broadcast(&c->flight_done);
     pthread_mutex_unlock(&c->lock);
     return rc;
 }
 
-int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t deadline_ms, char *path,
+int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t patience_ms, char *path,
                    size_t cap, struct err *e)
 {
-    uint64_t deadline = clock_ms() + deadline_ms;
     struct buf text = BUF_INIT;
     bool is_tree = false;
     int n, rc;
@@ -501,13 +508,13 @@ int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t deadl
     if (!digest_is_valid(digest))
         return err_set(e, ERR_INVALID,
                        "\"%.80s\" is not a sha256 digest: 64 lower-case hex digits are", digest);
-    rc = blob_ensure(c, digest, deadline, e);
+    rc = blob_ensure(c, digest, patience_ms, e);
     if (rc == 0)
         rc = manifest_read(c, digest, &text, &is_tree, e);
     if (rc == 0 && is_tree) {
         n = snprintf(path, cap, "%s/%s", c->checkout_dir, digest);
         CHECK(n > 0 && (size_t)n < cap);
-        rc = tree_ensure(c, digest, &text, deadline, path, e);
+        rc = tree_ensure(c, digest, &text, patience_ms, path, e);
     } else if (rc == 0) {
         blob_path(c->cache, digest, path, cap);
     }
@@ -519,8 +526,10 @@ int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t deadl
 
 /* ---- up -------------------------------------------------------------------------------------- */
 
+#define UPLOAD_BYTES_PER_MS 100 /* at least: an upload that is cut begins anew, and must end once */
+
 struct upload {
-    uint64_t deadline, done;
+    uint64_t patience_ms, done;
     void (*sent)(void *self, uint64_t bytes);
     void *self;
 };
@@ -528,13 +537,14 @@ struct upload {
 static int blob_upload(struct artifact_client *c, const char *digest, struct upload *up,
                        struct err *e)
 {
-    struct exchange x = {.client = c, .digest = digest, .deadline = up->deadline, .fd = -1, .e = e};
+    struct exchange x = {.client = c, .digest = digest, .fd = -1, .e = e};
     uint64_t wait_ms = BACKOFF_FIRST_MS, size = 0;
     char path[PATH_BYTES];
     int rc;
 
     blob_path(c->cache, digest, path, sizeof path);
     rc = file_size(path, &size, e);
+    x.deadline = clock_ms() + up->patience_ms + size / UPLOAD_BYTES_PER_MS;
     while (rc == 0) {
         long status = 0;
         rc = exchange_once(&x, "HEAD", 0, &status);
@@ -553,7 +563,7 @@ static int blob_upload(struct artifact_client *c, const char *digest, struct upl
             break;
         if (rc == 0)
             rc = status_to_err(&x, status);
-        if (rc != ERR_UNREACHABLE || !backoff(up->deadline, &wait_ms))
+        if (rc != ERR_UNREACHABLE || !backoff(x.deadline, &wait_ms))
             break;
         rc = 0;
     }
@@ -587,11 +597,11 @@ static int tree_upload(struct artifact_client *c, const char *digest, struct upl
                : blob_upload(c, digest, up, e); /* the manifest last: who sees it can have it all */
 }
 
-int artifact_publish(struct artifact_client *c, const char *path, uint64_t deadline_ms,
+int artifact_publish(struct artifact_client *c, const char *path, uint64_t patience_ms,
                      struct digest *out, void (*sent)(void *self, uint64_t bytes), void *self,
                      struct err *e)
 {
-    struct upload up = {.deadline = clock_ms() + deadline_ms, .sent = sent, .self = self};
+    struct upload up = {.patience_ms = patience_ms, .sent = sent, .self = self};
     bool is_dir = file_is_dir(path);
     struct digest d;
     int rc = is_dir ? blob_put_tree(c->cache, path, &d, e) : blob_put_file(c->cache, path, &d, e);
@@ -605,4 +615,17 @@ int artifact_publish(struct artifact_client *c, const char *path, uint64_t deadl
     pthread_mutex_unlock(&c->lock);
     *out = d;
     return 0;
+}
+
+void artifact_forget(struct artifact_client *c, const char *digest)
+{
+    char path[PATH_BYTES];
+
+    blob_path(c->cache, digest, path, sizeof path);
+    pthread_mutex_lock(&c->lock);
+    if (!set_has(&c->flight, digest)) { /* else somebody wants it just now */
+        set_remove(&c->verified, digest);
+        unlink(path);
+    }
+    pthread_mutex_unlock(&c->lock);
 }

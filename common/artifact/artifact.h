@@ -21,15 +21,17 @@ void artifact_client_set_token(
     struct artifact_client *c,
     const char *token); /* bearer key; NULL: none; STEER_TOKEN at first */
 /* A file or a laid-out tree, verified once a process; path of it (read only: it may be a link to the cache). Two threads that
- * want the same artefact load it once. Retries with back-off for deadline_ms from now.
- * ERR_NOT_FOUND, ERR_UNREACHABLE, ERR_CORRUPT, ERR_DENIED, ERR_NO_SPACE (here). */
-int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t deadline_ms, char *path,
+ * want the same artefact load it once. Retries with back-off until nothing has
+ * come of a blob for patience_ms. ERR_NOT_FOUND, ERR_UNREACHABLE, ERR_CORRUPT, ERR_DENIED, ERR_NO_SPACE (here). */
+int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t patience_ms, char *path,
                    size_t cap, struct err *e);
 /* Uploads a file or a directory (tree); blobs that the coordinator already has are not sent again. Durable there on return.
- * ERR_NO_SPACE when the coordinator's disk is full (507). sent: progress, bytes of this call so far (may step back when a
+ * Each blob may take patience_ms, and as much more as its size needs at 100 kB/s. ERR_NO_SPACE when the coordinator's disk is full (507). sent: progress, bytes of this call so far (may step back when a
  * transfer is repeated); may be NULL. */
-int artifact_publish(struct artifact_client *c, const char *path, uint64_t deadline_ms,
+int artifact_publish(struct artifact_client *c, const char *path, uint64_t patience_ms,
                      struct digest *out, void (*sent)(void *self, uint64_t bytes), void *self,
                      struct err *e);
+/* The cache need not keep a published blob that the coordinator has; whoever wants it fetches it again. */
+void artifact_forget(struct artifact_client *c, const char *digest);
 
 #endif

@@ -25,8 +25,9 @@ struct link_options {
     int64_t frame_bytes_max; /* MAXMSGSIZE */
     int linger_ms;
 };
-#define LINK_CONTROL ((struct link_options){1000, 64 << 10, 500})
-#define LINK_DATA ((struct link_options){64, 16 << 20, 0})
+#define LINK_SEALED 64 /* ZeroMQ counts what CURVE adds to a frame, 33 bytes, as a part of it */
+#define LINK_CONTROL ((struct link_options){1000, (64 << 10) + LINK_SEALED, 500})
+#define LINK_DATA ((struct link_options){64, (16 << 20) + LINK_SEALED, 0})
 
 /* tcp://host:port (port 0 or *: any) or inproc://name. endpoint (may be NULL): what was bound, port
  * filled in. NULL on error: ERR_INVALID (not an address), ERR_CONFLICT (in use), ERR_SYSTEM. */

@@ -43,6 +43,21 @@ bool text_is_utf8(const uint8_t *bytes, size_t len)
     return true;
 }
 
+void text_mend(char *text)
+{
+    size_t left = strlen(text);
+
+    while (left > 0) {
+        size_t step = sequence_len((const uint8_t *)text, left);
+        if (step == 0) {
+            *text = '?';
+            step = 1;
+        }
+        text += step;
+        left -= step;
+    }
+}
+
 int text_take(const char *name, const uint8_t *bytes, size_t len, char *out, size_t cap,
               struct err *e)
 {

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -160,6 +161,48 @@ static void test_damage_in_the_cache_is_replaced(void **state)
     assert_ok(blob_verify(here, d.hex, &err));
 }
 
+static void test_what_was_published_can_be_forgotten_and_fetched_again(void **state)
+{
+    struct digest d;
+
+    (void)state;
+    write_file("part", "hello", 5);
+    assert_ok(artifact_publish(client, at("part"), 2000, &d, NULL, NULL, &err));
+    artifact_forget(client, d.hex);
+    assert_false(blob_has(here, d.hex));
+    assert_true(blob_has(there, d.hex));
+    assert_ok(artifact_fetch(client, d.hex, 2000, path, sizeof path, &err));
+    assert_ok(blob_verify(here, d.hex, &err));
+}
+
+/* The copy of a process that is gone is damaged, in the cache and with it in the tree. */
+static void test_a_damaged_file_of_a_tree_is_replaced(void **state)
+{
+    struct digest tree, file;
+    struct buf b = BUF_INIT;
+    char name[5100];
+    FILE *f;
+
+    (void)state;
+    write_file("m/config", "hello", 5);
+    assert_ok(blob_put_tree(there, at("m"), &tree, &err));
+    digest_bytes("hello", 5, &file);
+    assert_ok(artifact_fetch(client, tree.hex, 2000, path, sizeof path, &err));
+    artifact_client_free(client);
+    assert_ok(artifact_client_new(http_url(http), here, at("trees"), &client, &err));
+    blob_path(here, file.hex, name, sizeof name);
+    assert_int_equal(chmod(name, 0644), 0);
+    f = fopen(name, "r+"); /* in place: all links show it */
+    assert_non_null(f);
+    assert_int_equal(fwrite("j", 1, 1, f), 1);
+    fclose(f);
+    assert_ok(artifact_fetch(client, tree.hex, 2000, path, sizeof path, &err));
+    snprintf(name, sizeof name, "%s/config", path);
+    assert_ok(file_read(name, 10, &b, &err));
+    assert_string_equal(b.data, "hello");
+    buf_free(&b);
+}
+
 static void test_what_cannot_be_had_is_named(void **state)
 {
     struct digest d;
@@ -200,9 +243,10 @@ static void test_a_full_disk_and_a_key(void **state)
 
 /* ---- a wire that breaks ---------------------------------------------------------------------- */
 
-/* Forwards, and cuts the first `cuts` connections after `after` bytes of the answer. */
+/* Forwards, and cuts the first `cuts` connections after `after` bytes of the answer; waits slow_ms
+ * before each 16 KiB. */
 struct wire {
-    int listen_fd, cuts, connections;
+    int listen_fd, cuts, connections, slow_ms;
     size_t after;
     uint16_t port;
     bool stop;
@@ -223,6 +267,7 @@ static void pump(struct wire *w, int from, int to)
         for (int i = 0; i < 2; i++) {
             if (p[i].revents == 0)
                 continue;
+            clock_sleep_ms((uint64_t)w->slow_ms);
             n = recv(p[i].fd, block, sizeof block, 0);
             if (n <= 0 || send(i == 0 ? to : from, block, (size_t)n, MSG_NOSIGNAL) != n)
                 return;
@@ -264,33 +309,53 @@ static void *wire_main(void *arg)
     return NULL;
 }
 
+/* Fetches by way of the wire, which is over then. */
+static void wire_fetch(struct wire *w, const struct digest *d, uint64_t patience_ms)
+{
+    struct sockaddr_in a;
+    socklen_t len = sizeof a;
+    char url[64];
+
+    w->listen_fd = tcp(0, true);
+    getsockname(w->listen_fd, (struct sockaddr *)&a, &len);
+    snprintf(url, sizeof url, "http://127.0.0.1:%u", ntohs(a.sin_port));
+    assert_int_equal(pthread_create(&w->thread, NULL, wire_main, w), 0);
+    artifact_client_set_url(client, url);
+    assert_ok(artifact_fetch(client, d->hex, patience_ms, path, sizeof path, &err));
+    artifact_client_free(client); /* closes kept connections, which ends the pump */
+    client = NULL;
+    __atomic_store_n(&w->stop, true, __ATOMIC_RELEASE);
+    pthread_join(w->thread, NULL);
+    close(w->listen_fd);
+    assert_ok(blob_verify(here, d->hex, &err));
+}
+
 static void test_a_broken_download_goes_on_where_it_stopped(void **state)
 {
     struct wire w = {.cuts = 3, .after = 600000};
-    struct sockaddr_in a;
-    socklen_t len = sizeof a;
-    struct digest d;
     struct http_counters n;
-    char url[64];
+    struct digest d;
 
     (void)state;
     assert_ok(blob_put_bytes(there, big, BIG, &d, &err));
-    w.listen_fd = tcp(0, true);
-    assert_int_equal(getsockname(w.listen_fd, (struct sockaddr *)&a, &len), 0);
-    snprintf(url, sizeof url, "http://127.0.0.1:%u", ntohs(a.sin_port));
-    assert_int_equal(pthread_create(&w.thread, NULL, wire_main, &w), 0);
-    artifact_client_set_url(client, url);
-    assert_ok(artifact_fetch(client, d.hex, 8000, path, sizeof path, &err));
-    artifact_client_free(client); /* closes kept connections, which ends the pump */
-    client = NULL;
-    __atomic_store_n(&w.stop, true, __ATOMIC_RELEASE);
-    pthread_join(w.thread, NULL);
-    close(w.listen_fd);
-    assert_ok(blob_verify(here, d.hex, &err));
+    wire_fetch(&w, &d, 8000);
     assert_int_equal(w.connections, 4);
     http_counters(http, &n);
     /* Offered, by ranges: the whole, then what was missing three times; whole files four times would be 4 BIG. */
     assert_true(n.artifact_bytes_out < (uint64_t)BIG * 4 - 3 * 600000);
+}
+
+static void test_a_slow_download_outlasts_the_patience_while_bytes_come(void **state)
+{
+    struct wire w = {.slow_ms = 5};
+    uint64_t start = clock_ms();
+    struct digest d;
+
+    (void)state;
+    assert_ok(blob_put_bytes(there, big, BIG, &d, &err));
+    wire_fetch(&w, &d, 400);
+    assert_true(clock_ms() - start > 400);
+    assert_true(w.connections > 1);
 }
 
 struct fetcher {
@@ -337,10 +402,15 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_file_travels_there_and_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_tree_travels_and_is_laid_out_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damage_in_the_cache_is_replaced, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_was_published_can_be_forgotten_and_fetched_again,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_damaged_file_of_a_tree_is_replaced, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_cannot_be_had_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_full_disk_and_a_key, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_broken_download_goes_on_where_it_stopped, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_a_slow_download_outlasts_the_patience_while_bytes_come,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_threads_that_want_the_same_load_it_once, setup,
                                         teardown),
     };

@@ -182,6 +182,7 @@ static float *straight_run(uint32_t units, double *loss)
     r.params = mem_alloc(f.layout.count * sizeof(float));
     initial(r.params);
     run_train_bounds(&r.task, &rows, &seqs, &targets);
+    assert_true(targets <= 2 * rows); /* the head has memory for so many */
     batch_init(&r.batch, rows, seqs, targets, 0);
     r.work = workspace_new(&f.dims, rows, seqs, targets);
     workspace_set_gemm(r.work, f.arithmetic);

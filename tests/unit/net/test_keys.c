@@ -95,6 +95,33 @@ static void test_a_peer_with_the_secret_is_heard(void **state)
     link_close(dealer);
 }
 
+/* 16 MiB of floats are a frame of the data plane, sealed or not. */
+static void test_a_sealed_frame_may_be_as_long_as_a_bare_one(void **state)
+{
+    struct link_frame out = {.len = 16 << 20}, in[LINK_FRAMES_MAX];
+    struct link_peer peer;
+    char where[256];
+    struct err e;
+    void *host = link_router(LINK_DATA, "tcp://127.0.0.1:0", where, sizeof where, &e);
+    void *dealer = link_dealer(LINK_DATA, where, &e);
+    int n = 0;
+
+    (void)state;
+    out.data = mem_zalloc(1, out.len);
+    for (int i = 0; i < 250 && link_send(dealer, NULL, &out, 1, &e) != 0; i++)
+        clock_sleep_ms(20);
+    for (int i = 0; i < 250 && n == 0; i++) {
+        link_poll(&host, 1, NULL, 0, 20);
+        assert_int_equal(link_recv(host, &peer, in, &n, &e), 0);
+    }
+    assert_int_equal(n, 1);
+    assert_int_equal(in[0].len, out.len);
+    link_frames_release(in, n);
+    free(out.data);
+    link_close(dealer);
+    link_close(host);
+}
+
 static void test_a_peer_without_keys_is_not_heard(void **state)
 {
     void *context = zmq_ctx_new();
@@ -212,6 +239,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_peer_with_the_secret_is_heard),
+        cmocka_unit_test(test_a_sealed_frame_may_be_as_long_as_a_bare_one),
         cmocka_unit_test(test_a_peer_without_keys_is_not_heard),
         cmocka_unit_test(test_a_peer_with_foreign_keys_is_not_heard),
         cmocka_unit_test(test_the_right_pair_from_another_context_is_heard),

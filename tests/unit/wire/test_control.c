@@ -2,6 +2,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -356,6 +357,23 @@ static void test_missing_parts_wrong_versions_and_types_are_named(void **state)
     assert_int_equal(unpack_envelope(&v, &e), ERR_UNSUPPORTED);
 }
 
+/* A refusal is said in the version of who must read it. */
+static void test_a_message_may_be_of_the_peers_version(void **state)
+{
+    struct control *c = control_new(CONTROL_REJECT), *back = NULL;
+    struct buf frame = BUF_INIT;
+    struct err e;
+
+    (void)state;
+    c->proto = WIRE_PROTO + 1;
+    control_pack(c, &frame);
+    assert_int_equal(control_unpack(frame.data, frame.len, &back, &e), ERR_UNSUPPORTED);
+    assert_int_equal(back->proto, WIRE_PROTO + 1);
+    buf_free(&frame);
+    control_free(back);
+    control_free(c);
+}
+
 static void test_bad_texts_are_refused(void **state)
 {
     static const struct {
@@ -387,6 +405,24 @@ static void test_bad_texts_are_refused(void **state)
         v.cluster.len = cases[i].len;
         assert_int_equal(unpack_envelope(&v, &e), cases[i].rc);
     }
+}
+
+static void test_a_text_cut_inside_a_letter_is_mended(void **state)
+{
+    struct control *c = control_new(CONTROL_TASK_FAILED), *back;
+
+    (void)state;
+    snprintf(c->text, sizeof c->text, "no \"%.5s\" here\x80", "\xd0\x9d\xd0\xb0\xd1\x81");
+    assert_false(text_is_utf8((const uint8_t *)c->text, strlen(c->text)));
+    text_mend(c->text);
+    assert_string_equal(c->text, "no \"\xd0\x9d\xd0\xb0?\" here?");
+    back = there_and_back(c);
+    assert_string_equal(back->text, c->text);
+    control_free(back);
+    strcpy(c->text, "\xe2\x82\xac\xf0\x9f\x98\x80 \xed\xa0\x80\xc0");
+    text_mend(c->text);
+    assert_string_equal(c->text, "\xe2\x82\xac\xf0\x9f\x98\x80 ????");
+    control_free(c);
 }
 
 static void test_bad_digest_and_backward_ranges_are_refused(void **state)
@@ -512,7 +548,9 @@ int main(void)
         cmocka_unit_test(test_a_chain_ends_where_the_frame_does),
         cmocka_unit_test(test_outcomes_belong_to_tasks),
         cmocka_unit_test(test_missing_parts_wrong_versions_and_types_are_named),
+        cmocka_unit_test(test_a_message_may_be_of_the_peers_version),
         cmocka_unit_test(test_bad_texts_are_refused),
+        cmocka_unit_test(test_a_text_cut_inside_a_letter_is_mended),
         cmocka_unit_test(test_bad_digest_and_backward_ranges_are_refused),
         cmocka_unit_test(test_amplification_stops_at_the_budget),
         cmocka_unit_test(test_cut_and_flipped_frames_never_crash),
