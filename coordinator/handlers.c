@@ -32,6 +32,7 @@ static void send_to(struct coordinator *c, const struct link_peer *peer, struct 
 
     snprintf(m->cluster, sizeof m->cluster, "%s", journal_cluster(c->journal));
     m->term = journal_term(c->journal);
+    control_mend(m);
     control_pack(m, &out);
     frame = (struct link_frame){.data = out.data, .len = out.len};
     if (link_send(c->router, peer, &frame, 1, &e) != 0) {

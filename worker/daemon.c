@@ -26,7 +26,6 @@
 #include "model/gemm.h"
 #include "net/keys.h"
 #include "net/link.h"
-#include "wire/text.h"
 #include "worker/cores.h"
 #include "worker/duty.h"
 #include "worker/executor.h"
@@ -160,10 +159,7 @@ static bool frame_send(struct worker *w, struct control *m)
     bool sent;
 
     said_fault(m->type, true);
-    for (struct control *at = m; at != NULL; at = at->next) {
-        text_mend(at->text); /* cut by bytes, it would be refused, and repeated for ever */
-        text_mend(at->name);
-    }
+    control_mend(m);
     control_pack(m, &frame);
     f = (struct link_frame){.data = frame.data, .len = frame.len};
     sent = w->socket != NULL && link_send(w->socket, NULL, &f, 1, &e) == 0;

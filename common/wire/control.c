@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "wire/control_inner.h"
+#include "wire/text.h"
 
 static const struct control_kind types[] = {
     {CONTROL_HELLO, "hello", G_MACHINE | G_PULSE | G_SESSION, SIDE_WORKER},
@@ -134,6 +135,14 @@ struct control *control_copy(const struct control *c)
     copy->links_n = 0;
     copy->links_bytes = 0;
     return copy;
+}
+
+void control_mend(struct control *c)
+{
+    for (; c != NULL; c = c->next) {
+        text_mend(c->text);
+        text_mend(c->name);
+    }
 }
 
 void control_free(struct control *c)

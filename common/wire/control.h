@@ -214,6 +214,8 @@ struct control {
 struct control *control_new(enum control_type type);   /* zeroed, proto set */
 struct control *control_copy(const struct control *c); /* of this link only */
 void control_free(struct control *c);                  /* and of what is behind it */
+/* Before packing: texts for people that were cut by bytes, which the other side would refuse whole, and of what is behind. */
+void control_mend(struct control *c);
 /* Puts `more`, taken, behind what head has. False, and nothing happened: it is of another type or
  * not said of a task, or the frame is full. */
 bool control_join(struct control *head, struct control *more);
