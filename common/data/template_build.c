@@ -229,7 +229,7 @@ static int turn_nemo(struct build *b, uint32_t i, struct context *x, struct part
     if (rc != 0)
         return rc;
     p->head_end = (uint32_t)x->ids.n;
-    if (role == ROLE_ASSISTANT && labelled)
+    if (role == ROLE_ASSISTANT && labelled && t->level != NULL)
         p->turn = (int32_t)i;
     buf_clear(&b->text);
     text_escape(b->cfg, t->text, t->text_len, &b->text);
