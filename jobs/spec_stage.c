@@ -239,18 +239,31 @@ static void stages_read(struct spec *s, void *at, const struct node *n, const ch
     }
 }
 
+/* Leaves out what comes down from the pipeline anyway; a stage may have data, labels and attributes of its own. */
+static void inherited_drop(cJSON *stage, const cJSON *pipeline)
+{
+    const cJSON *item;
+
+    cJSON_ArrayForEach(item, pipeline)
+    {
+        if (cJSON_Compare(json_get(stage, item->string), item, true))
+            cJSON_DeleteItemFromObject(stage, item->string);
+    }
+}
+
 static cJSON *stages_write(const struct spec *s, const void *at)
 {
-    cJSON *out = cJSON_CreateArray();
+    cJSON *out = cJSON_CreateArray(), *inherited = cJSON_CreateObject();
 
     (void)at;
+    cJSON_AddItemToObject(inherited, "labels", custom_labels.write(s, &s->schema));
+    cJSON_AddItemToObject(inherited, "attributes", custom_attributes.write(s, &s->schema));
+    cJSON_AddItemToObject(inherited, "data", custom_data.write(s, &s->data_n));
     for (int i = 0; i < s->stages_n; i++) {
         const struct stage *stage = s->stage[i];
         cJSON *o = spec_to_json(stage->spec);
         cJSON_DeleteItemFromObject(o, "apiVersion");
-        cJSON_DeleteItemFromObject(o, "labels");
-        cJSON_DeleteItemFromObject(o, "attributes");
-        cJSON_DeleteItemFromObject(o, "data");
+        inherited_drop(o, inherited);
         if (stage->needs.n > 0) {
             cJSON *a = cJSON_AddArrayToObject(o, "needs");
             for (int k = 0; k < stage->needs.n; k++)
@@ -270,6 +283,7 @@ static cJSON *stages_write(const struct spec *s, const void *at)
         }
         cJSON_AddItemToArray(out, o);
     }
+    cJSON_Delete(inherited);
     return out;
 }
 

@@ -250,6 +250,38 @@ static void test_demo_reads_back_the_same_from_its_json(void **state)
     buf_free(&two);
 }
 
+static void test_what_is_a_stages_own_is_kept_in_its_json(void **state)
+{
+    struct spec_problems p = {0};
+    struct spec *back = NULL,
+                *s = parse(PIPELINE "stages:\n" TRAINING
+                                    "- {name: own, kind: sft, data: {d: {files: [b.jsonl]}}, "
+                                    "attributes: {depth: {type: integer}}, inputs: {base: "
+                                    "\"file:m\", train: \"data:d\"}, train: {max_steps: 1}}\n",
+                           &p);
+    struct err e = {0};
+    cJSON *j;
+
+    (void)state;
+    assert_non_null(s);
+    j = spec_to_json(s);
+    assert_null(json_get(cJSON_GetArrayItem(json_get(j, "stages"), 0), "data"));
+    if (spec_from_json(j, &back, &e) != 0)
+        fail_msg("%s", e.msg);
+    for (int i = 0; i < 2; i++) {
+        cJSON *one = spec_to_json(s->stage[i]->spec), *two = spec_to_json(back->stage[i]->spec);
+        assert_true(cJSON_Compare(one, two, true));
+        cJSON_Delete(one);
+        cJSON_Delete(two);
+    }
+    assert_string_equal(back->stage[0]->spec->data[0].files.v[0], "a.jsonl");
+    assert_string_equal(back->stage[1]->spec->data[0].files.v[0], "b.jsonl");
+    assert_string_equal(back->stage[1]->spec->schema.attr[0].name, "depth");
+    cJSON_Delete(j);
+    spec_free(s);
+    spec_free(back);
+}
+
 /* JSON objects have no order; attributes do: quality first, as the author wrote. */
 static void test_attributes_keep_their_order(void **state)
 {
@@ -351,6 +383,7 @@ int main(void)
         cmocka_unit_test(test_all_problems_are_listed),
         cmocka_unit_test(test_bombs_end_quickly),
         cmocka_unit_test(test_demo_reads_back_the_same_from_its_json),
+        cmocka_unit_test(test_what_is_a_stages_own_is_kept_in_its_json),
         cmocka_unit_test(test_attributes_keep_their_order),
         cmocka_unit_test(test_sets_reach_keys_and_stages_by_name),
         cmocka_unit_test(test_every_example_is_valid),
