@@ -22,7 +22,7 @@ int run_model(const struct run_task *t, const struct run_env *env, const char *k
               struct model *out, struct err *e);
 
 /* Does steer_config.json fit the model beside it: head, number of scores, ids within the
- * vocabulary? A model directory may come from anywhere, and the numerics trust their indices. */
+ * vocabulary, marks in the tokenizer? A model directory may come from anywhere, and the numerics trust their indices. */
 int run_steer_check(const struct model *m, struct err *e);
 
 /* What a data set says about which responses are used (meta.json "keep"); zeros if it says nothing.

@@ -323,6 +323,7 @@ static void test_a_model_whose_config_does_not_fit_is_refused(void **state)
         {"\"head\":", "\"head\": \"regression\", \"z\":", "do not fit"},
         {"\"head\":", "\"head\": \"policy\", \"z\":", "do not fit"},
         {"\"role\":", "\"role\": \"policy\", \"z\":", "do not fit"},
+        {"\"max\":", "\"max\": 1e300, \"z\":", "has a scale 0..1e+300, at most 16"},
     };
     struct spec *s = fixture_spec(KIND_ANNOTATE, "data model");
 
