@@ -304,6 +304,25 @@ static void test_attributes_keep_their_order(void **state)
     spec_free(back);
 }
 
+/* A class that is named later goes before the catch-all, whose attributes go on meaning it. */
+static void test_attributes_of_the_catch_all_keep_their_class(void **state)
+{
+    struct spec_problems p = {0};
+    struct spec *s =
+        parse(HEAD "attributes: {sad: {type: categorical, from: mood, class: Sad}, rest: {type: "
+                   "categorical, from: mood, class: other}, glad: {type: categorical, from: mood, "
+                   "class: Glad}}\n" BODY "train: {max_steps: 1}\n",
+              &p);
+    static const char *const says[] = {"Sad", "other", "Glad"};
+
+    (void)state;
+    assert_non_null(s);
+    for (int i = 0; i < 3; i++)
+        assert_string_equal(s->schema.label[0].class_name[s->schema.attr[i].class_index], says[i]);
+    assert_int_equal(s->schema.label[0].other, 2);
+    spec_free(s);
+}
+
 static void test_sets_reach_keys_and_stages_by_name(void **state)
 {
     struct buf yaml = BUF_INIT;
@@ -385,6 +404,7 @@ int main(void)
         cmocka_unit_test(test_demo_reads_back_the_same_from_its_json),
         cmocka_unit_test(test_what_is_a_stages_own_is_kept_in_its_json),
         cmocka_unit_test(test_attributes_keep_their_order),
+        cmocka_unit_test(test_attributes_of_the_catch_all_keep_their_class),
         cmocka_unit_test(test_sets_reach_keys_and_stages_by_name),
         cmocka_unit_test(test_every_example_is_valid),
         cmocka_unit_test(test_mutations_never_crash),
