@@ -352,7 +352,7 @@ int run_annotate_reduce(const struct run_task *t, const struct run_env *env, str
         goto out;
     x.predicted =
         mem_zalloc(x.data.responses * (size_t)x.data.schema.labels + 1, sizeof(*x.predicted));
-    rc = run_lines(t, env, "annotate.rows", NULL, &x, line_take, e);
+    rc = run_lines(t, env, "annotate.rows", &x, line_take, e);
     if (rc == 0 && (x.next != x.data.conversations || x.response != x.data.responses))
         rc =
             err_set(e, ERR_CORRUPT, "the parts hold %zu of %zu conversations, %zu of %zu responses",

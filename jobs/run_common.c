@@ -242,21 +242,10 @@ int run_lines_of_parts(const struct run_task *t, const struct run_env *env, cons
     return rc;
 }
 
-int run_lines(const struct run_task *t, const struct run_env *env, const char *phase,
-              const char *name, void *self, run_line_fn each, struct err *e)
+int run_lines(const struct run_task *t, const struct run_env *env, const char *phase, void *self,
+              run_line_fn each, struct err *e)
 {
-    char path[4096];
-    int rc;
-
-    if (name == NULL)
-        return run_lines_of_parts(t, env, phase, 0, run_phase_parts(t, phase), self, each, e);
-    rc = run_phase_output(t, env, phase, name, path, sizeof(path), e);
-    if (rc == 0) {
-        rc = file_lines(path, self, each, e);
-        if (rc != 0)
-            err_wrap(e, "output %s of phase %s", name, phase);
-    }
-    return rc;
+    return run_lines_of_parts(t, env, phase, 0, run_phase_parts(t, phase), self, each, e);
 }
 
 void run_beat(const struct run_env *env)

@@ -38,11 +38,11 @@ int run_part_publish(const struct run_task *t, const struct run_env *env, struct
                      const struct buf *lines, struct err *e);
 void run_number(struct buf *b, double v); /* %.9g, or null */
 
-/* All lines of all parts of a phase in order, or of one output file (name not NULL). each() borrows
- * the line's object; ERR_CORRUPT when a line is no object. Stops at the first error. */
+/* All lines of all parts of a phase in order. each() borrows the line's object; ERR_CORRUPT when a
+ * line is no object. Stops at the first error. */
 typedef int (*run_line_fn)(void *self, const cJSON *line, struct err *e);
-int run_lines(const struct run_task *t, const struct run_env *env, const char *phase,
-              const char *name, void *self, run_line_fn each, struct err *e);
+int run_lines(const struct run_task *t, const struct run_env *env, const char *phase, void *self,
+              run_line_fn each, struct err *e);
 /* Lines of parts [begin, end) of a phase. */
 int run_lines_of_parts(const struct run_task *t, const struct run_env *env, const char *phase,
                        int begin, int end, void *self, run_line_fn each, struct err *e);
