@@ -150,6 +150,7 @@ static bool is_for(const struct run_scorer *s, const struct job *j, int k)
     return j->fold < 0 || j->fold % s->models == k;
 }
 
+/* Head lm reads a turn as if it had no label: room must be left for any string. */
 static int job_sequence(const struct model *m, const struct job *j, struct sequence *out,
                         struct err *e)
 {
@@ -157,7 +158,10 @@ static int job_sequence(const struct model *m, const struct job *j, struct seque
     int rc;
 
     sequence_clear(out);
-    if (j->reply != NULL)
+    if (j->reply == NULL && c->head == TEMPLATE_HEAD_LM)
+        rc = template_score_text(c, m->tokenizer, j->c, j->turn, j->c->turn[j->turn].text,
+                                 j->c->turn[j->turn].text_len, out, e);
+    else if (j->reply != NULL)
         rc = template_score_text(c, m->tokenizer, j->c, j->turn, j->reply, j->len, out, e);
     else
         rc = template_score(c, m->tokenizer, j->c, j->turn, out, e);
