@@ -202,6 +202,34 @@ static void test_bombs_end_quickly(void **state)
     free(deep);
 }
 
+/* Copies of copies: a list that is too long is not resolved, and what `like` copies is bounded. */
+static void test_likes_do_not_multiply(void **state)
+{
+    static const int stages[] = {1500, 64};
+    static const char *const says[] = {"must be a list of 1..64 stages", "more than 32768"};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct spec_problems p = {0};
+        struct buf yaml = BUF_INIT;
+        bool said = false;
+        buf_str(&yaml, PIPELINE "stages:\n- {name: s0, kind: sft, needs: [");
+        for (int k = 0; k < 10000; k++)
+            buf_str(&yaml, k > 0 ? ",a" : "a");
+        buf_str(&yaml, "]}\n");
+        for (int k = 1; k < stages[i]; k++)
+            buf_printf(&yaml, "- {name: s%d, like: s%d}\n", k, i == 0 ? k - 1 : 0);
+        assert_true(yaml.len < SPEC_YAML_MAX);
+        assert_null(parse(yaml.data, &p));
+        for (int k = 0; k < p.n; k++)
+            said = said || strstr(p.v[k].text, says[i]) != NULL;
+        assert_true(said);
+        assert_true(p.n < 200);
+        spec_problems_free(&p);
+        buf_free(&yaml);
+    }
+}
+
 static void read_spec_file(const char *path, struct buf *out)
 {
     struct err e = {0};
@@ -401,6 +429,7 @@ int main(void)
         cmocka_unit_test(test_bf16_is_for_the_stages_that_train),
         cmocka_unit_test(test_all_problems_are_listed),
         cmocka_unit_test(test_bombs_end_quickly),
+        cmocka_unit_test(test_likes_do_not_multiply),
         cmocka_unit_test(test_demo_reads_back_the_same_from_its_json),
         cmocka_unit_test(test_what_is_a_stages_own_is_kept_in_its_json),
         cmocka_unit_test(test_attributes_keep_their_order),
