@@ -10,6 +10,8 @@
 #include "jobs/run_score_lm.h"
 #include "model/gemm.h"
 
+enum { OVER_LENGTH_MAX = 64 }; /* a layout whose fixed parts alone exceed max_length is longer */
+
 struct job {
     const struct conversation *c;
     uint32_t turn;
@@ -200,8 +202,9 @@ static int targets_run(struct run_scorer *s, int k, const struct run_env *env, s
 {
     const struct model *m = &s->model[k];
     struct sequence *sequence = mem_zalloc(1, sizeof(*sequence));
+    size_t longest = score_sequence_max(m, OVER_LENGTH_MAX);
     struct score_batch *batch =
-        score_batch_new(m, RUN_SCORE_ROWS, widest_label(s->schema), env->heartbeat, s, job_take);
+        score_batch_new(m, longest, widest_label(s->schema), env->heartbeat, s, job_take);
     int rc = 0;
 
     for (size_t i = 0; i < s->jobs && rc == 0; i++) {
@@ -212,7 +215,7 @@ static int targets_run(struct run_scorer *s, int k, const struct run_env *env, s
         if (rc != 0)
             break;
         j->truncated |= sequence->truncated;
-        if (sequence->ids.n <= (size_t)m->dims.context && sequence->targets > 0) {
+        if (sequence->ids.n <= longest && sequence->targets > 0) {
             score_batch_add(batch, i, sequence->ids.v, sequence->ids.n, sequence->target,
                             sequence->targets);
             j->scored++;
@@ -253,7 +256,7 @@ static int strings_run(struct run_scorer *s, int k, const struct run_env *env, s
         j->truncated |= sequence->truncated;
         s->done++;
         if (rc != 0 || sequence->pieces < 1 ||
-            sequence->piece[0].end + room > (size_t)m->dims.context) {
+            sequence->piece[0].end + room > score_sequence_max(m, OVER_LENGTH_MAX + room)) {
             j->truncated = true;
             continue;
         }
