@@ -89,7 +89,8 @@ static bool label_is_known(const struct schema *model, const struct schema *data
     for (int i = 0; a->type == LABEL_CLASSES && i < a->classes; i++)
         if (strcmp(a->class_name[i], b->class_name[i]) != 0)
             return false;
-    return a->type == LABEL_CLASSES || (rint(a->min) == rint(b->min) && rint(a->max) == rint(b->max));
+    return a->type == LABEL_CLASSES ||
+           (rint(a->min) == rint(b->min) && rint(a->max) == rint(b->max));
 }
 
 static void values_write(struct annotate *a, const struct turn *turn,

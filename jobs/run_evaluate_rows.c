@@ -252,8 +252,7 @@ static int base_measure(struct rows *x, struct err *e)
 
     memset(none, -1, sizeof none);
     if (rc == 0 && m.dims.head != HEAD_LM)
-        rc = err_set(e, ERR_INVALID,
-                     "input base is a regression model: it has no loss of a text");
+        rc = err_set(e, ERR_INVALID, "input base is a regression model: it has no loss of a text");
     if (rc == 0)
         cfg = evaluate_reading(&m, 0);
     for (size_t i = 0; i < x->n && rc == 0; i++) {

@@ -647,7 +647,7 @@ int main(void)
                                        cmocka_unit_test(test_too_long),
                                        cmocka_unit_test(test_every_length),
                                        cmocka_unit_test(test_any_label_string_has_room),
-        cmocka_unit_test(test_tokens_are_found_again),
+                                       cmocka_unit_test(test_tokens_are_found_again),
                                        cmocka_unit_test(test_grammar)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

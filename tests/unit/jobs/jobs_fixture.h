@@ -305,13 +305,12 @@ static inline void fixture_model_named(const char *dir, enum template_name name,
     if (model_load("models/stories260K", MODEL_ALL, &m, &e) != 0)
         fail_msg("%s", e.msg);
     m.steer.role = head == TEMPLATE_POLICY ? STEER_POLICY : STEER_ATTRIBUTE_MODEL;
-    m.steer.template_config = (struct template_config){
-        .name = name,
-        .head = head,
-        .schema = fixture_schema(),
-        .context_tokens = 16,
-        .max_reply_tokens = 60,
-        .max_length = 160};
+    m.steer.template_config = (struct template_config){.name = name,
+                                                       .head = head,
+                                                       .schema = fixture_schema(),
+                                                       .context_tokens = 16,
+                                                       .max_reply_tokens = 60,
+                                                       .max_length = 160};
     if (template_prepare(&m.steer.template_config, m.tokenizer, &e) != 0)
         fail_msg("%s", e.msg);
     model_grow_vocab(&m, tokenizer_vocab(m.tokenizer), seed);
