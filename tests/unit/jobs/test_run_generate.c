@@ -251,6 +251,20 @@ static void test_a_plain_model_writes_from_nothing(void **state)
     world_free(w);
 }
 
+/* The tokenizer that the model began with, which has no marks. */
+static void tokenizer_swap(const char *dir)
+{
+    struct buf text = BUF_INIT;
+    char path[160];
+
+    snprintf(path, sizeof(path), "%s/tokenizer.json", dir);
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof(path), "%s/tokenizer.bin", dir);
+    assert_int_equal(file_read("models/stories260K/tokenizer.bin", 1u << 20, &text, NULL), 0);
+    assert_int_equal(file_write_atomic(path, text.data, text.len, NULL), 0);
+    buf_free(&text);
+}
+
 static void test_refusals_name_what_is_wrong(void **state)
 {
     struct world *w = policy_world(false);
@@ -288,6 +302,14 @@ static void test_refusals_name_what_is_wrong(void **state)
     fixture_model(path, TEMPLATE_HEAD_CLASSES, 5);
     world_input(w, "model", path);
     world_fails(w, s, "generate.items", 0, 0, ERR_INVALID, "is an attribute model");
+    world_free(w);
+
+    w = world_new();
+    snprintf(path, sizeof(path), "%s/policy", w->dir);
+    fixture_model_named(path, TEMPLATE_PAPER, TEMPLATE_POLICY, 5);
+    tokenizer_swap(path);
+    world_input(w, "model", path);
+    world_fails(w, s, "generate.items", 0, 0, ERR_INVALID, "the tokenizer has no <extra_id_0>");
     world_free(w);
     spec_free(s);
 }
