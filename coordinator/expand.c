@@ -186,6 +186,38 @@ static int ref_resolve(struct build *b, int stage, struct expand_input *in, cons
                    ref);
 }
 
+static struct spec *data_spec_of(const struct build *b, const struct spec *user,
+                                 const struct data_spec *data)
+{
+    struct spec *s = spec_new();
+
+    s->kind = KIND_PREPARE;
+    snprintf(s->name, sizeof s->name, "%s", data->name);
+    snprintf(s->project, sizeof s->project, "%s", b->top->project);
+    s->seed = user->seed;
+    s->schema = user->schema;
+    spec_data_copy(spec_data_add(s), data);
+    return s;
+}
+
+/* Would preparing for this user give other rows? Its seed has no part in them. */
+static bool data_differs(const struct build *b, const struct expand_stage *made,
+                         const struct spec *user, const struct data_spec *data)
+{
+    struct spec *mine = data_spec_of(b, user, data);
+    cJSON *x, *y;
+    bool differs;
+
+    mine->seed = made->spec->seed;
+    x = spec_to_json(mine);
+    y = spec_to_json(made->spec);
+    differs = !cJSON_Compare(x, y, true);
+    cJSON_Delete(x);
+    cJSON_Delete(y);
+    spec_free(mine);
+    return differs;
+}
+
 static int data_stage(struct build *b, const struct spec *user, const char *name, int *index,
                       struct err *e)
 {
@@ -201,20 +233,18 @@ static int data_stage(struct build *b, const struct spec *user, const char *name
     snprintf(full, sizeof full, "data/%s", name);
     *index = expand_find(b->x, full);
     if (*index >= 0)
-        return 0;
+        return data_differs(b, &b->x->stage[*index], user, data)
+                   ? err_set(e, ERR_INVALID,
+                             "data:%s: two stages define it differently; give one another name",
+                             name)
+                   : 0;
     if (b->x->stages_n == EXPAND_STAGES_MAX)
         return err_set(e, ERR_LIMIT, "%d stages and data sets, more than %d", b->x->stages_n + 1,
                        EXPAND_STAGES_MAX);
     *index = b->x->stages_n++;
     s = &b->x->stage[*index];
     snprintf(s->name, sizeof s->name, "%s", full);
-    s->owned = spec_new();
-    s->owned->kind = KIND_PREPARE;
-    snprintf(s->owned->name, sizeof s->owned->name, "%s", name);
-    snprintf(s->owned->project, sizeof s->owned->project, "%s", b->top->project);
-    s->owned->seed = user->seed;
-    s->owned->schema = user->schema;
-    spec_data_copy(spec_data_add(s->owned), data);
+    s->owned = data_spec_of(b, user, data);
     s->spec = s->owned;
     in = input_add(s, "files");
     for (int i = 0; i < data->files.n; i++) {

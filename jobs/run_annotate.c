@@ -6,6 +6,7 @@
  */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -77,6 +78,21 @@ static int range_score(struct annotate *a, const struct run_task *t, const struc
     return run_scorer_run(a->scorer, env, e);
 }
 
+/* Has the model's label the data's classes? Otherwise its probabilities say nothing of the data's labels. */
+static bool label_is_known(const struct schema *model, const struct schema *data, int label)
+{
+    const struct label *a = &model->label[label], *b = &data->label[label];
+
+    if (label >= model->labels || strcmp(a->name, b->name) != 0 || a->type != b->type ||
+        a->classes != b->classes)
+        return false;
+    for (int i = 0; a->type == LABEL_CLASSES && i < a->classes; i++)
+        if (strcmp(a->class_name[i], b->class_name[i]) != 0)
+            return false;
+    return a->type == LABEL_CLASSES ||
+           (rint(a->min) == rint(b->min) && rint(a->max) == rint(b->max));
+}
+
 static void values_write(struct annotate *a, const struct turn *turn,
                          const struct run_scored *scored)
 {
@@ -99,7 +115,9 @@ static void values_write(struct annotate *a, const struct turn *turn,
         return;
     buf_str(&a->lines, ",\"p\":[");
     for (int label = 0; label < s->labels; label++) {
-        int begin, n = run_scorer_probs(a->scorer, label, &begin);
+        int begin = 0, n = 0;
+        if (label_is_known(run_scorer_schema(a->scorer), s, label))
+            n = run_scorer_probs(a->scorer, label, &begin);
         buf_str(&a->lines, label > 0 ? ",[" : "[");
         for (int k = 0; k < n; k++) {
             if (k > 0)

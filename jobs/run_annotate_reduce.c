@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "data/template.h"
 #include "eval/stats.h"
 #include "jobs/run_common.h"
 
@@ -36,6 +37,14 @@ static int values_take(const struct schema *s, const cJSON *list, struct turn *t
     return 0;
 }
 
+/* Classes of a label as the classes head counts them; 0: more than it can have. */
+static int label_classes(const struct label *l)
+{
+    if (l->type == LABEL_SCALE && !(rint(l->max) - rint(l->min) < (double)SCHEMA_CLASSES_MAX))
+        return 0;
+    return template_label_classes(l);
+}
+
 static void classes_take(struct reduce *x, const cJSON *lists)
 {
     int labels = x->data.schema.labels, label = 0;
@@ -55,8 +64,11 @@ static void classes_take(struct reduce *x, const cJSON *lists)
             }
             i++;
         }
-        if (label < labels)
-            x->predicted[x->response * (size_t)labels + (size_t)label++] = (int8_t)best;
+        if (label == labels)
+            break;
+        if (i != label_classes(&x->data.schema.label[label]))
+            best = -1; /* the model's classes are not the data's: there is nothing to compare */
+        x->predicted[x->response * (size_t)labels + (size_t)label++] = (int8_t)best;
         x->has_probs |= best >= 0;
     }
 }
@@ -183,13 +195,14 @@ static void label_metrics(const struct reduce *x, struct run_result *r, int labe
                           const char *rows)
 {
     const struct label *l = &x->data.schema.label[label];
-    int k = l->type == LABEL_CLASSES ? l->classes : (int)(rint(l->max) - rint(l->min)) + 1;
-    int *truth = mem_zalloc(x->data.responses + 1, sizeof(int)),
-        *guess = mem_zalloc(x->data.responses + 1, sizeof(int));
+    int k = label_classes(l), *truth, *guess;
     double count[SCHEMA_CLASSES_MAX * SCHEMA_CLASSES_MAX], most = 0.0, all = 0.0;
     size_t n = 0;
 
-    CHECK(k <= SCHEMA_CLASSES_MAX); /* the classes head has no more, and only it gives classes */
+    if (k < 1)
+        return; /* the classes head has no such label, and only it gives classes */
+    truth = mem_zalloc(x->data.responses + 1, sizeof(int));
+    guess = mem_zalloc(x->data.responses + 1, sizeof(int));
     for (size_t i = 0; i < x->data.responses; i++) {
         enum split split;
         const struct turn *turn = turn_at(x, i, &split);
@@ -339,7 +352,7 @@ int run_annotate_reduce(const struct run_task *t, const struct run_env *env, str
         goto out;
     x.predicted =
         mem_zalloc(x.data.responses * (size_t)x.data.schema.labels + 1, sizeof(*x.predicted));
-    rc = run_lines(t, env, "annotate.rows", NULL, &x, line_take, e);
+    rc = run_lines(t, env, "annotate.rows", &x, line_take, e);
     if (rc == 0 && (x.next != x.data.conversations || x.response != x.data.responses))
         rc =
             err_set(e, ERR_CORRUPT, "the parts hold %zu of %zu conversations, %zu of %zu responses",

@@ -212,7 +212,7 @@ static int inputs_load(struct reduce *x, const struct run_task *t, const struct 
         return rc;
     x->scored = mem_zalloc(x->items.n + 1, sizeof(*x->scored));
     x->is_kept = mem_zalloc(x->items.n + 1, sizeof(*x->is_kept));
-    rc = run_lines(t, env, "bootstrap.score", NULL, x, score_take, e);
+    rc = run_lines(t, env, "bootstrap.score", x, score_take, e);
     if (rc == 0 && x->next != x->items.n)
         rc = err_set(e, ERR_CORRUPT, "phase bootstrap.score has %zu scores for %zu items", x->next,
                      x->items.n);

@@ -94,12 +94,47 @@ static bool is_within(int32_t first, int64_t count, int32_t vocab)
     return count == 0 || (first >= 0 && first + count <= vocab);
 }
 
+/* What layouts are made of must be in the tokenizer, where there is one. */
+static int marks_check(const struct template_config *c, const struct tokenizer *t, struct err *e)
+{
+    static const char *const marks[] = {"<extra_id_0>", "<extra_id_1>", "<extra_id_2>"};
+
+    if (t == NULL || c->head == TEMPLATE_HEAD_CLASSES)
+        return 0;
+    if (tokenizer_eos(t) < 0)
+        return err_set(e, ERR_INVALID, "steer_config.json: the tokenizer has no end token");
+    if (c->name != TEMPLATE_NEMO && c->name != TEMPLATE_PAPER)
+        return 0;
+    for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++)
+        if (tokenizer_id(t, marks[i]) < 0)
+            return err_set(e, ERR_INVALID, "steer_config.json: the tokenizer has no %s", marks[i]);
+    return 0;
+}
+
+/* Class tokens of every label that has some: the head's, or those that a policy must not write. */
+static int classes_check(const struct template_config *c, int32_t vocab, bool *fits, struct err *e)
+{
+    for (int i = 0; i < c->schema.labels; i++) {
+        const struct label *l = &c->schema.label[i];
+        if (c->head != TEMPLATE_HEAD_CLASSES && c->class_first[i] < 0)
+            continue;
+        if (l->type == LABEL_SCALE && !(l->max - l->min < (double)SCHEMA_CLASSES_MAX))
+            return err_set(e, ERR_INVALID,
+                           "steer_config.json: label \"%s\" has a scale %g..%g, at most %d whole "
+                           "numbers are classes",
+                           l->name, l->min, l->max, SCHEMA_CLASSES_MAX);
+        *fits = *fits && is_within(c->class_first[i], template_label_classes(l), vocab);
+    }
+    return 0;
+}
+
 int run_steer_check(const struct model *m, struct err *e)
 {
     const struct template_config *c = &m->steer.template_config;
     const struct schema *s = &c->schema;
     bool regression = m->dims.head == HEAD_REGRESSION, fits = true;
     int64_t levels = 0;
+    int rc;
 
     if (m->steer.role == STEER_NONE)
         return 0;
@@ -114,9 +149,9 @@ int run_steer_check(const struct model *m, struct err *e)
         levels += s->attr[a].levels + 1;
     if (c->head == TEMPLATE_POLICY && c->name == TEMPLATE_CONTROL)
         fits = is_within(c->control_first, levels, m->dims.vocab);
-    for (int i = 0; c->head == TEMPLATE_HEAD_CLASSES && i < s->labels; i++)
-        fits = fits &&
-               is_within(c->class_first[i], template_label_classes(&s->label[i]), m->dims.vocab);
+    if ((rc = classes_check(c, m->dims.vocab, &fits, e)) != 0 ||
+        (rc = marks_check(c, m->tokenizer, e)) != 0)
+        return rc;
     if (c->head == TEMPLATE_HEAD_CLASSES)
         fits = fits && is_within(c->query_first, s->labels, m->dims.vocab);
     return fits ? 0
@@ -207,21 +242,10 @@ int run_lines_of_parts(const struct run_task *t, const struct run_env *env, cons
     return rc;
 }
 
-int run_lines(const struct run_task *t, const struct run_env *env, const char *phase,
-              const char *name, void *self, run_line_fn each, struct err *e)
+int run_lines(const struct run_task *t, const struct run_env *env, const char *phase, void *self,
+              run_line_fn each, struct err *e)
 {
-    char path[4096];
-    int rc;
-
-    if (name == NULL)
-        return run_lines_of_parts(t, env, phase, 0, run_phase_parts(t, phase), self, each, e);
-    rc = run_phase_output(t, env, phase, name, path, sizeof(path), e);
-    if (rc == 0) {
-        rc = file_lines(path, self, each, e);
-        if (rc != 0)
-            err_wrap(e, "output %s of phase %s", name, phase);
-    }
-    return rc;
+    return run_lines_of_parts(t, env, phase, 0, run_phase_parts(t, phase), self, each, e);
 }
 
 void run_beat(const struct run_env *env)

@@ -22,7 +22,7 @@ int run_model(const struct run_task *t, const struct run_env *env, const char *k
               struct model *out, struct err *e);
 
 /* Does steer_config.json fit the model beside it: head, number of scores, ids within the
- * vocabulary? A model directory may come from anywhere, and the numerics trust their indices. */
+ * vocabulary, marks in the tokenizer? A model directory may come from anywhere, and the numerics trust their indices. */
 int run_steer_check(const struct model *m, struct err *e);
 
 /* What a data set says about which responses are used (meta.json "keep"); zeros if it says nothing.
@@ -38,11 +38,11 @@ int run_part_publish(const struct run_task *t, const struct run_env *env, struct
                      const struct buf *lines, struct err *e);
 void run_number(struct buf *b, double v); /* %.9g, or null */
 
-/* All lines of all parts of a phase in order, or of one output file (name not NULL). each() borrows
- * the line's object; ERR_CORRUPT when a line is no object. Stops at the first error. */
+/* All lines of all parts of a phase in order. each() borrows the line's object; ERR_CORRUPT when a
+ * line is no object. Stops at the first error. */
 typedef int (*run_line_fn)(void *self, const cJSON *line, struct err *e);
-int run_lines(const struct run_task *t, const struct run_env *env, const char *phase,
-              const char *name, void *self, run_line_fn each, struct err *e);
+int run_lines(const struct run_task *t, const struct run_env *env, const char *phase, void *self,
+              run_line_fn each, struct err *e);
 /* Lines of parts [begin, end) of a phase. */
 int run_lines_of_parts(const struct run_task *t, const struct run_env *env, const char *phase,
                        int begin, int end, void *self, run_line_fn each, struct err *e);

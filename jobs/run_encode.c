@@ -14,6 +14,7 @@
 #include "jobs/data_pool.h"
 #include "jobs/run.h"
 #include "modelfile/modeldir.h"
+#include "modelfile/weights.h"
 #include "ps/ckpt.h"
 
 enum { PATH_BYTES = 4096, DATASETS_MAX = 16, FOLDS_MAX = 16, ASK_EVERY = 64 };
@@ -78,6 +79,19 @@ static int tokenizer_named(const struct encode *x, char *path, size_t cap, struc
     return rc;
 }
 
+/* Dimensions within their bounds may still need more memory than there is. */
+static int memory_check(const struct dims *d, struct err *e)
+{
+    size_t weights = dims_params(d);
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    float *p = NULL;
+
+    if (pages > 0 && page > 0 && weights / ((size_t)page / sizeof *p) < (size_t)pages)
+        p = weights_alloc(weights);
+    free(p);
+    return p != NULL ? 0 : err_set(e, ERR_LIMIT, "base.init: no memory for %zu weights", weights);
+}
+
 /* base: {init} starts from nothing, with a tokenizer of its own. */
 static int model_new(struct encode *x, struct err *e)
 {
@@ -99,6 +113,8 @@ static int model_new(struct encode *x, struct err *e)
     if (d.vocab < tokenizer_vocab(tok))
         d.vocab = tokenizer_vocab(tok);
     rc = dims_check(&d, e);
+    if (rc == 0)
+        rc = memory_check(&d, e);
     if (rc != 0) {
         tokenizer_free(tok);
         return rc;

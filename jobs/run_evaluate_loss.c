@@ -141,7 +141,7 @@ void evaluate_losses(const struct model *m, struct evaluate_tail *tail, size_t n
     }
     batch_init(&p.batch, (int32_t)rows, LOSS_SEQS, (int32_t)rows, 0);
     p.batch.seq_begin[0] = 0;
-    p.work = workspace_new(&m->dims, (int32_t)rows, LOSS_SEQS, (int32_t)rows);
+    p.work = workspace_new_lean(&m->dims, (int32_t)rows, LOSS_SEQS, (int32_t)rows);
     workspace_set_progress(p.work, heartbeat);
     p.loss = mem_zalloc(rows, sizeof *p.loss);
     for (size_t i = 0; i < n; i++)

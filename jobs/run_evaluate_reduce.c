@@ -135,7 +135,7 @@ static int reduce_open(struct reduce *x, struct err *e)
     if (rc == 0)
         rc = evaluate_design(x->t, &x->held.schema, has_judge ? judge : NULL, x->r, e);
     if (rc == 0)
-        rc = run_lines(x->t, x->env, "evaluate.rows", NULL, x, line_take, e);
+        rc = run_lines(x->t, x->env, "evaluate.rows", x, line_take, e);
     free(judge);
     return rc;
 }

@@ -251,6 +251,8 @@ static int base_measure(struct rows *x, struct err *e)
     int rc = run_model(x->t, x->env, "base", MODEL_ALL, &m, e);
 
     memset(none, -1, sizeof none);
+    if (rc == 0 && m.dims.head != HEAD_LM)
+        rc = err_set(e, ERR_INVALID, "input base is a regression model: it has no loss of a text");
     if (rc == 0)
         cfg = evaluate_reading(&m, 0);
     for (size_t i = 0; i < x->n && rc == 0; i++) {
@@ -287,6 +289,8 @@ static int model_measure(struct rows *x, int model, struct err *e)
     rc = evaluate_model_path(x->t, x->env, x->design->model[model], path, sizeof path, e);
     if (rc == 0)
         rc = model_load(path, MODEL_ALL, &m, e);
+    if (rc == 0)
+        rc = run_steer_check(&m, e);
     if (rc == 0 && (m.steer.role == STEER_ATTRIBUTE_MODEL || m.dims.head != HEAD_LM))
         rc = err_set(e, ERR_INVALID, "is an attribute model: it writes no replies");
     if (rc == 0 && m.steer.role == STEER_POLICY)

@@ -158,6 +158,18 @@ static void rates_set(struct run_result *r, const struct run_rates *rates)
     run_metric(r, "slots_used", rates->slots_used);
 }
 
+/* Levels of the turns before are said only where they mean what the model's own levels mean. */
+static void levels_keep(const struct model *m, struct dataset *d)
+{
+    struct err ignored = {0};
+
+    if (schema_same(&m->steer.template_config.schema, &d->schema, &ignored) == 0)
+        return;
+    for (size_t i = 0; i < d->conversations; i++)
+        for (uint32_t k = 0; k < d->conversation[i].turns; k++)
+            d->conversation[i].turn[k].level = NULL;
+}
+
 int run_generate_rows(const struct run_task *t, const struct run_env *env, struct run_result *r,
                       struct err *e)
 {
@@ -179,8 +191,10 @@ int run_generate_rows(const struct run_task *t, const struct run_env *env, struc
                             m.steer.template_config.schema.attrs, t->begin, t->end, &items, e);
     if (rc == 0)
         rc = run_items_dataset(&items, t, env, bootstrap ? "data" : "prompts", &d, &arena, e);
-    if (rc == 0)
+    if (rc == 0) {
+        levels_keep(&m, &d);
         rc = run_items_prompts(&items, &m, &d, s, &prompts, e);
+    }
     if (rc == 0) {
         replies = mem_zalloc(items.n + 1, sizeof(*replies));
         rc = run_decode(

@@ -121,13 +121,7 @@ int run_items_publish(const struct run_items *x, int attrs, const struct run_env
     return rc;
 }
 
-struct loading {
-    struct run_items *items;
-    int attrs;
-    uint64_t begin, end, next;
-};
-
-static int item_read(const struct loading *l, const cJSON *j, struct err *e)
+static int item_read(struct run_items *items, int attrs, const cJSON *j, struct err *e)
 {
     const cJSON *levels = json_get(j, "level"), *v;
     int64_t key, sample, c, turn;
@@ -139,10 +133,10 @@ static int item_read(const struct loading *l, const cJSON *j, struct err *e)
         (rc = json_need_int(j, "c", -1, INT32_MAX, &c, e)) != 0 ||
         (rc = json_need_int(j, "turn", 0, INT32_MAX, &turn, e)) != 0)
         return rc;
-    if (cJSON_GetArraySize(levels) != l->attrs)
+    if (cJSON_GetArraySize(levels) != attrs)
         return err_set(e, ERR_CORRUPT, "%d levels for %d attributes", cJSON_GetArraySize(levels),
-                       l->attrs);
-    item = run_items_add(l->items);
+                       attrs);
+    item = run_items_add(items);
     item->key = (uint64_t)key;
     item->sample = (uint32_t)sample;
     item->has_context = c >= 0;
@@ -157,30 +151,59 @@ static int item_read(const struct loading *l, const cJSON *j, struct err *e)
     return 0;
 }
 
-static int item_take(void *self, const cJSON *line, struct err *e)
+static int item_take(struct run_items *items, int attrs, const struct line *line, struct err *e)
 {
-    struct loading *l = self;
-    uint64_t i = l->next++;
+    cJSON *j = NULL;
+    int rc;
 
-    if (i < l->begin || (l->end > 0 && i >= l->end))
-        return 0;
-    if (i > RUN_ITEMS_MAX)
+    if (line->number > RUN_ITEMS_MAX)
         return err_set(e, ERR_LIMIT, "more than %u items", RUN_ITEMS_MAX);
-    return item_read(l, line, e);
+    if (line->too_long)
+        return err_set(e, ERR_LIMIT, "longer than %zu bytes", LINES_LIMITS.line_max);
+    rc = json_parse(line->text, line->len, JSON_LIMITS_LINE, &j, e);
+    if (rc == 0)
+        rc = item_read(items, attrs, j, e);
+    cJSON_Delete(j);
+    return rc;
+}
+
+/* Only lines of the range are parsed: parsing is most of what a short task of a long list would do. */
+static int items_read(const char *path, int attrs, uint64_t begin, uint64_t end,
+                      struct run_items *out, struct err *e)
+{
+    struct lines *lines = NULL;
+    struct line line;
+    uint64_t at = 0;
+    bool more = true;
+    int rc = lines_open(path, LINES_LIMITS, &lines, e);
+
+    while (rc == 0 && (end == 0 || at < end)) {
+        rc = lines_next(lines, &line, &more, e);
+        if (rc != 0 || !more)
+            break;
+        if (at++ < begin)
+            continue;
+        rc = item_take(out, attrs, &line, e);
+        if (rc != 0)
+            err_wrap(e, "line %llu", (unsigned long long)line.number);
+    }
+    lines_close(lines);
+    if (rc == 0 && (begin > at || end > at))
+        rc = err_set(e, ERR_INVALID, "items %llu..%llu of %llu", (unsigned long long)begin,
+                     (unsigned long long)end, (unsigned long long)at);
+    return rc;
 }
 
 int run_items_load(const struct run_task *t, const struct run_env *env, const char *phase,
                    int attrs, uint64_t begin, uint64_t end, struct run_items *out, struct err *e)
 {
-    struct loading l = {.items = out, .attrs = attrs, .begin = begin, .end = end};
-    int rc;
+    char path[4096];
+    int rc = run_phase_output(t, env, phase, "items", path, sizeof(path), e);
 
     *out = (struct run_items){.first = begin};
-    rc = run_lines(t, env, phase, "items", &l, item_take, e);
-    if (rc == 0 && (begin > l.next || end > l.next))
-        rc = err_set(e, ERR_INVALID, "items %llu..%llu of %llu", (unsigned long long)begin,
-                     (unsigned long long)end, (unsigned long long)l.next);
-    return rc;
+    if (rc == 0)
+        rc = items_read(path, attrs, begin, end, out, e);
+    return rc != 0 ? err_wrap(e, "output items of phase %s", phase) : 0;
 }
 
 struct wanted {

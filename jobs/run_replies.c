@@ -66,7 +66,7 @@ int run_replies_load(const struct run_task *t, const struct run_env *env, const 
     int rc;
 
     *out = (struct run_replies){0};
-    rc = run_lines(t, env, phase, NULL, &x, reply_take, e);
+    rc = run_lines(t, env, phase, &x, reply_take, e);
     if (rc == 0 && x.next != n)
         rc = err_set(e, ERR_CORRUPT, "phase %s has %llu replies for %zu items", phase,
                      (unsigned long long)x.next, n);

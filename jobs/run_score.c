@@ -10,6 +10,8 @@
 #include "jobs/run_score_lm.h"
 #include "model/gemm.h"
 
+enum { OVER_LENGTH_MAX = 64 }; /* a layout whose fixed parts alone exceed max_length is longer */
+
 struct job {
     const struct conversation *c;
     uint32_t turn;
@@ -150,6 +152,7 @@ static bool is_for(const struct run_scorer *s, const struct job *j, int k)
     return j->fold < 0 || j->fold % s->models == k;
 }
 
+/* Head lm reads a turn as if it had no label: room must be left for any string. */
 static int job_sequence(const struct model *m, const struct job *j, struct sequence *out,
                         struct err *e)
 {
@@ -157,7 +160,10 @@ static int job_sequence(const struct model *m, const struct job *j, struct seque
     int rc;
 
     sequence_clear(out);
-    if (j->reply != NULL)
+    if (j->reply == NULL && c->head == TEMPLATE_HEAD_LM)
+        rc = template_score_text(c, m->tokenizer, j->c, j->turn, j->c->turn[j->turn].text,
+                                 j->c->turn[j->turn].text_len, out, e);
+    else if (j->reply != NULL)
         rc = template_score_text(c, m->tokenizer, j->c, j->turn, j->reply, j->len, out, e);
     else
         rc = template_score(c, m->tokenizer, j->c, j->turn, out, e);
@@ -196,8 +202,9 @@ static int targets_run(struct run_scorer *s, int k, const struct run_env *env, s
 {
     const struct model *m = &s->model[k];
     struct sequence *sequence = mem_zalloc(1, sizeof(*sequence));
+    size_t longest = score_sequence_max(m, OVER_LENGTH_MAX);
     struct score_batch *batch =
-        score_batch_new(m, RUN_SCORE_ROWS, widest_label(s->schema), env->heartbeat, s, job_take);
+        score_batch_new(m, longest, widest_label(s->schema), env->heartbeat, s, job_take);
     int rc = 0;
 
     for (size_t i = 0; i < s->jobs && rc == 0; i++) {
@@ -208,7 +215,7 @@ static int targets_run(struct run_scorer *s, int k, const struct run_env *env, s
         if (rc != 0)
             break;
         j->truncated |= sequence->truncated;
-        if (sequence->ids.n <= (size_t)m->dims.context && sequence->targets > 0) {
+        if (sequence->ids.n <= longest && sequence->targets > 0) {
             score_batch_add(batch, i, sequence->ids.v, sequence->ids.n, sequence->target,
                             sequence->targets);
             j->scored++;
@@ -249,7 +256,7 @@ static int strings_run(struct run_scorer *s, int k, const struct run_env *env, s
         j->truncated |= sequence->truncated;
         s->done++;
         if (rc != 0 || sequence->pieces < 1 ||
-            sequence->piece[0].end + room > (size_t)m->dims.context) {
+            sequence->piece[0].end + room > score_sequence_max(m, OVER_LENGTH_MAX + room)) {
             j->truncated = true;
             continue;
         }

@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "jobs/run_score.h"
 #include "model/transformer.h"
 
 enum { SEQS_MAX = 512 };
@@ -27,11 +28,21 @@ struct score_batch {
     uint64_t rows;
 };
 
-struct score_batch *score_batch_new(const struct model *m, int32_t rows, size_t stride,
+size_t score_sequence_max(const struct model *m, size_t more)
+{
+    size_t most = (size_t)m->dims.context, length = (size_t)m->steer.template_config.max_length;
+
+    if (m->steer.template_config.max_length > 0 && length + more < most)
+        most = length + more;
+    return most < SCORE_ROWS_MAX ? most : SCORE_ROWS_MAX;
+}
+
+struct score_batch *score_batch_new(const struct model *m, size_t longest, size_t stride,
                                     uint64_t *heartbeat, void *self, score_fn fn)
 {
     struct score_batch *b = mem_zalloc(1, sizeof(*b));
     int32_t targets = SEQS_MAX * SCHEMA_LABELS_MAX;
+    int32_t rows = longest > RUN_SCORE_ROWS ? (int32_t)longest : RUN_SCORE_ROWS;
 
     if (m->dims.head == HEAD_REGRESSION)
         stride = (size_t)m->dims.head_out;
@@ -39,16 +50,14 @@ struct score_batch *score_batch_new(const struct model *m, int32_t rows, size_t 
         targets = (int32_t)(ANSWERS_MAX / stride);
     if (targets < SCORE_TARGETS_MAX)
         targets = SCORE_TARGETS_MAX;
-
-    if (rows < m->dims.context && m->dims.context <= 1 << 16)
-        rows = m->dims.context; /* so that any sequence fits */
+    CHECK(longest <= SCORE_ROWS_MAX);
     b->model = m;
     b->self = self;
     b->fn = fn;
     b->stride = stride;
     batch_init(&b->batch, rows, SEQS_MAX, targets,
                m->dims.head == HEAD_REGRESSION ? SEQS_MAX * m->dims.head_out : 0);
-    b->work = workspace_new(&m->dims, rows, SEQS_MAX, targets);
+    b->work = workspace_new_lean(&m->dims, rows, SEQS_MAX, targets);
     workspace_set_progress(b->work, heartbeat);
     b->note = mem_zalloc((size_t)targets, sizeof(*b->note));
     b->out = mem_zalloc((size_t)targets * b->stride, sizeof(*b->out));

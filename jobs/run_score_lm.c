@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "jobs/run_decode.h"
 #include "jobs/run_score.h"
 #include "jobs/run_score_batch.h"
 #include "model/decode.h"
@@ -61,6 +62,23 @@ static bool reading_cancelled(void *self)
     return x->cancelled;
 }
 
+/* Strings do not depend on it: fewer where the cache of long prompts would be large. */
+static int slots_needed(const struct reading *x, int32_t context, int32_t *slots, struct err *e)
+{
+    const struct dims *d = &x->model->dims;
+    size_t bytes;
+
+    *slots = SLOTS;
+    while (*slots > 1 && decoder_bytes(d, *slots, context, DECODE_FP32) > RUN_DECODE_BYTES)
+        *slots /= 2;
+    bytes = decoder_bytes(d, *slots, context, DECODE_FP32);
+    if (bytes <= RUN_DECODE_BYTES_MAX)
+        return 0;
+    return err_set(e, ERR_LIMIT,
+                   "decoding label strings behind %d tokens needs %zu bytes, the bound is %zu",
+                   (int)context, bytes, RUN_DECODE_BYTES_MAX);
+}
+
 static int strings_decode(struct reading *x, uint64_t *rows, struct err *e)
 {
     struct decode_source source = {x, reading_next, reading_done, reading_cancelled};
@@ -69,12 +87,15 @@ static int strings_decode(struct reading *x, uint64_t *rows, struct err *e)
     struct decode_stats stats;
     struct decoder *decoder;
     size_t longest = 0;
+    int32_t context, slots;
+    int rc;
 
     for (size_t i = 0; i < x->n; i++)
         longest = x->prompts[i].n > longest ? x->prompts[i].n : longest;
-    decoder =
-        decoder_new(&x->model->dims, SLOTS,
-                    (int32_t)(longest + template_grammar_longest(x->grammar) + 1), DECODE_FP32);
+    context = (int32_t)(longest + template_grammar_longest(x->grammar) + 1);
+    if ((rc = slots_needed(x, context, &slots, e)) != 0)
+        return rc;
+    decoder = decoder_new(&x->model->dims, slots, context, DECODE_FP32);
     decoder_set_progress(decoder, x->env->heartbeat);
     decode_run(decoder, x->model->params, &none, &grammar, 0, &source, &stats);
     decoder_free(decoder);
@@ -188,11 +209,15 @@ static void strings_read(struct reading *x, uint64_t *rows)
     struct template_target target[SCORE_TARGETS_MAX];
     struct score_batch *batch;
     struct ids all = {0};
+    size_t longest = 0;
 
     x->stride = 1;
-    for (size_t i = 0; i < x->n; i++)
+    for (size_t i = 0; i < x->n; i++) {
+        size_t n = x->prompts[i].n + x->label[i].n;
         (void)targets_make(x, i, target);
-    batch = score_batch_new(x->model, RUN_SCORE_ROWS, x->stride, x->env->heartbeat, x, choice_take);
+        longest = n > longest ? n : longest;
+    }
+    batch = score_batch_new(x->model, longest, x->stride, x->env->heartbeat, x, choice_take);
     for (size_t i = 0; i < x->n; i++) {
         int targets = targets_make(x, i, target);
         all.n = 0;

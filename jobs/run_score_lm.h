@@ -13,7 +13,7 @@
 
 /* prompts: up to where the string begins, each with room for it in the model's context.
  * value[n][attrs] in the attributes' units; NaN for computed ones. rows: how many were computed,
- * added to. ERR_CANCELLED, ERR_NUMERIC, template_grammar_new()'s. */
+ * added to. ERR_CANCELLED, ERR_NUMERIC, ERR_LIMIT, template_grammar_new()'s. */
 int run_score_lm(const struct model *m, const struct ids *prompts, size_t n,
                  const struct run_env *env, float *value, uint64_t *rows, struct err *e);
 /* Tokens of the longest label string: what a prompt must leave room for. */

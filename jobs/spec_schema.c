@@ -235,6 +235,15 @@ static void attr_integer_read(struct schema *schema, struct attr *a, const struc
                          "label \"%s\" has classes; an integer attribute needs a scale", name);
 }
 
+/* A class came in at `at`, the last before the catch-all: attributes of the catch-all move with it. */
+static void classes_moved(struct schema *schema, int label, int at)
+{
+    for (int i = 0; i < schema->attrs; i++)
+        if (schema->attr[i].type == ATTR_CATEGORICAL && schema->attr[i].label == label &&
+            schema->attr[i].class_index >= at)
+            schema->attr[i].class_index++;
+}
+
 static void attr_categorical_read(struct schema *schema, struct attr *a, const struct node *n,
                                   const char *pointer, struct spec_problems *p)
 {
@@ -244,6 +253,7 @@ static void attr_categorical_read(struct schema *schema, struct attr *a, const s
     bool exactly = false;
     bool declared;
     struct label *l;
+    int other;
 
     if (from == NULL || class == NULL) {
         spec_problem_add(p, n, pointer, "missing",
@@ -268,7 +278,10 @@ static void attr_categorical_read(struct schema *schema, struct attr *a, const s
         return;
     }
     l->exact = l->exact || exactly;
+    other = l->other;
     a->class_index = label_class(l, class_name, !declared);
+    if (l->other != other)
+        classes_moved(schema, a->label, a->class_index);
     if (a->class_index < 0)
         spec_problem_add(p, class, pointer, "bad_reference", "label \"%s\" has no class \"%s\"",
                          name, class_name);

@@ -9,6 +9,18 @@
 #include "jobs/spec_keys.h"
 #include "jobs/spec_stage.h"
 
+/* What all `like:` of a spec may copy, keys and values: a few bytes of YAML are a node of a hundred, 64 times. */
+#define LIKE_NODES_MAX 32768
+
+static int node_count(const struct node *n)
+{
+    int all = 1;
+
+    for (int i = 0; i < n->n; i++)
+        all += node_count(n->item[i]) + (n->key != NULL);
+    return all;
+}
+
 static void sets_apply(struct node *stage, const char *pointer, struct spec_problems *p)
 {
     const struct node *set = node_get(stage, "set");
@@ -79,7 +91,7 @@ static void stage_from_file(struct node **stage, const char *pointer, spec_read_
     *stage = merged;
 }
 
-static void stage_like(struct node **stages, int n, int i, const char *pointer,
+static void stage_like(struct node **stages, int n, int i, int *nodes, const char *pointer,
                        struct spec_problems *p)
 {
     const struct node *like = node_get(stages[i], "like");
@@ -97,6 +109,12 @@ static void stage_like(struct node **stages, int n, int i, const char *pointer,
                              "like: \"%s\" must stand before this stage", like->text);
             return;
         }
+        *nodes += node_count(stages[k]);
+        if (*nodes > LIKE_NODES_MAX) {
+            spec_problem_add(p, like, pointer, "too_long",
+                             "like: the copies have more than %d keys and values", LIKE_NODES_MAX);
+            return;
+        }
         merged = node_overlay(stages[k], stages[i]);
         node_remove(merged, "like");
         node_free(stages[i]);
@@ -112,13 +130,16 @@ void spec_stages_resolve(struct node *root, spec_read_file read_file, void *self
 {
     struct node *list = node_get(root, "stages");
     char pointer[64];
+    int nodes = 0;
 
-    for (int i = 0; list != NULL && list->type == NODE_LIST && i < list->n; i++) {
+    if (list == NULL || list->type != NODE_LIST || list->n > SPEC_STAGES_MAX)
+        return; /* refused when it is read; until then copies of stages must not multiply */
+    for (int i = 0; i < list->n; i++) {
         snprintf(pointer, sizeof pointer, "/stages/%d", i);
         if (list->item[i]->type != NODE_MAP)
             continue; /* complained about when it is read */
         stage_from_file(&list->item[i], pointer, read_file, self, p);
-        stage_like(list->item, list->n, i, pointer, p);
+        stage_like(list->item, list->n, i, &nodes, pointer, p);
         sets_apply(list->item[i], pointer, p);
     }
 }
@@ -239,18 +260,31 @@ static void stages_read(struct spec *s, void *at, const struct node *n, const ch
     }
 }
 
+/* Leaves out what comes down from the pipeline anyway; a stage may have data, labels and attributes of its own. */
+static void inherited_drop(cJSON *stage, const cJSON *pipeline)
+{
+    const cJSON *item;
+
+    cJSON_ArrayForEach(item, pipeline)
+    {
+        if (cJSON_Compare(json_get(stage, item->string), item, true))
+            cJSON_DeleteItemFromObject(stage, item->string);
+    }
+}
+
 static cJSON *stages_write(const struct spec *s, const void *at)
 {
-    cJSON *out = cJSON_CreateArray();
+    cJSON *out = cJSON_CreateArray(), *inherited = cJSON_CreateObject();
 
     (void)at;
+    cJSON_AddItemToObject(inherited, "labels", custom_labels.write(s, &s->schema));
+    cJSON_AddItemToObject(inherited, "attributes", custom_attributes.write(s, &s->schema));
+    cJSON_AddItemToObject(inherited, "data", custom_data.write(s, &s->data_n));
     for (int i = 0; i < s->stages_n; i++) {
         const struct stage *stage = s->stage[i];
         cJSON *o = spec_to_json(stage->spec);
         cJSON_DeleteItemFromObject(o, "apiVersion");
-        cJSON_DeleteItemFromObject(o, "labels");
-        cJSON_DeleteItemFromObject(o, "attributes");
-        cJSON_DeleteItemFromObject(o, "data");
+        inherited_drop(o, inherited);
         if (stage->needs.n > 0) {
             cJSON *a = cJSON_AddArrayToObject(o, "needs");
             for (int k = 0; k < stage->needs.n; k++)
@@ -270,6 +304,7 @@ static cJSON *stages_write(const struct spec *s, const void *at)
         }
         cJSON_AddItemToArray(out, o);
     }
+    cJSON_Delete(inherited);
     return out;
 }
 

@@ -32,7 +32,8 @@ struct turn {
     float *human;    /* [schema.labels] class index or number; NaN = missing */
     float *
         value; /* [schema.attrs] predicted probability or number, or computed measure; NaN = missing */
-    int8_t *level; /* [schema.attrs] conditioning level; -1 = missing */
+    int8_t
+        *level; /* [schema.attrs] conditioning level; -1 = missing; NULL: nothing is said of it */
 };
 
 struct conversation {

@@ -102,7 +102,7 @@ int template_score_text(const struct template_config *t, const struct tokenizer 
  *   classes     one target a label, at its query token; lo..hi are its class tokens
  *   regression  one target at the last row; score[attrs], and id 0, or -1 when no score is there; outputs = schema.attrs
  *   lm          no targets: piece 0 is the prompt up to where the label string begins, piece 1 the string to be learnt (absent
- *               when no label is there) */
+ *               when no label is there; then the prompt leaves room in max_length for the longest string and its end) */
 
 /* Head lm: which ids may follow when the label string is decoded: "name:level" of every attribute that is no computed one, in the
  * schema's order, then the end. allowed() has the form of struct decode_grammar's function. Made once, read by all threads. */

@@ -229,7 +229,7 @@ static int turn_nemo(struct build *b, uint32_t i, struct context *x, struct part
     if (rc != 0)
         return rc;
     p->head_end = (uint32_t)x->ids.n;
-    if (role == ROLE_ASSISTANT && labelled)
+    if (role == ROLE_ASSISTANT && labelled && t->level != NULL)
         p->turn = (int32_t)i;
     buf_clear(&b->text);
     text_escape(b->cfg, t->text, t->text_len, &b->text);
@@ -577,19 +577,24 @@ static void score_target(struct build *b, const float *human)
     }
 }
 
-/* Appends what opens the label string to `prompt`, and the rest of the string to `tail`, if there is a label at all. */
-static int label_split(struct build *b, const float *human, struct ids *prompt, struct ids *tail)
+/* Appends what opens the label string to `prompt`, and the rest of the string to `tail`, if there is a label at all. room: tokens
+ * that come behind the prompt; without a label as many as the longest string and its end, which is to be decoded there. */
+static int label_split(struct build *b, const float *human, struct ids *prompt, struct ids *tail,
+                       uint32_t *room)
 {
     const struct schema *schema = &b->cfg->schema;
     struct label_table table;
     struct ids all = {NULL, 0, 0};
     int8_t level[SCHEMA_ATTRS_MAX];
+    bool labelled = false;
     uint32_t open;
     int rc;
 
-    for (int a = 0; a < schema->attrs; a++)
+    for (int a = 0; a < schema->attrs; a++) {
         level[a] = (int8_t)schema_human_level(schema, a, human);
-    rc = label_table_build(b->cfg, b->tok, level, &table, b->e);
+        labelled = labelled || level[a] >= 0;
+    }
+    rc = label_table_build(b->cfg, b->tok, labelled ? level : NULL, &table, b->e);
     if (rc != 0)
         return rc;
     label_table_say(&table, level, &all);
@@ -602,6 +607,7 @@ static int label_split(struct build *b, const float *human, struct ids *prompt, 
         mark_push(b, "<extra_id_1>", tail);
     else if (all.n > 0)
         ids_push(tail, tokenizer_eos(b->tok));
+    *room = labelled ? (uint32_t)tail->n : label_table_longest(&table) + 1;
     ids_free(&all);
     label_table_free(&table);
     return 0;
@@ -613,21 +619,21 @@ static int reader_build(struct build *b, const char *reply, size_t len, const fl
     const struct template_config *c = b->cfg;
     struct sequence *s = b->out;
     struct ids header = {NULL, 0, 0}, text = {NULL, 0, 0}, end = {NULL, 0, 0}, tail = {NULL, 0, 0};
-    uint32_t room, begin = 0;
+    uint32_t room, begin = 0, labels = 0;
     size_t n;
     int rc = header_encode(b, &header);
 
     if (rc == 0)
         rc = reply_encode(b, reply, len, &text);
     if (rc == 0 && c->head == TEMPLATE_HEAD_LM)
-        rc = label_split(b, human, &end, &tail);
+        rc = label_split(b, human, &end, &tail, &labels);
     else if (rc == 0 && is_nemo(c))
         mark_push(b, "<extra_id_2>", &end);
     else if (rc == 0)
         ids_push(&end, tokenizer_eos(b->tok));
     if (rc != 0)
         goto out;
-    room = room_left(c, header.n + end.n + tail.n + 1);
+    room = room_left(c, header.n + end.n + labels + 1);
     n = text.n < room ? text.n : room;
     s->truncated = n < text.n;
     rc = before_put(b, room - (uint32_t)n, false, 0.0f);

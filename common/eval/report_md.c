@@ -394,8 +394,9 @@ static void method_section(const struct results *r, struct buf *out)
                "* Rulers and attribute model read the same text and share cues; where they "
                "disagree, believe the rulers.\n",
                r->contexts, (unsigned long long)r->seed, r->temperature, r->max_new_tokens,
-               strcmp(r->others, "middle") == 0
-                   ? "at their middle level"
+               strcmp(r->others, "middle") == 0 ? "at their middle level"
+               : strcmp(r->others, "all_missing") == 0
+                   ? "missing"
                    : "missing, but computed ones are at their middle level",
                STATS_RESAMPLES);
 }

@@ -97,8 +97,9 @@ static int index_open(struct shards *s, const char *dir, const char *path, struc
     int rc = json_file_read(path, INDEX_FILE_MAX, JSON_LIMITS_FILE, &root, e);
 
     map = rc == 0 ? json_get(root, "weight_map") : NULL;
-    if (rc == 0 && (!cJSON_IsObject(map) || cJSON_GetArraySize(map) > SAFETENSORS_TENSORS_MAX))
-        rc = err_set(e, ERR_INVALID, "weight_map must be an object of at most %d tensors",
+    if (rc == 0 && (!cJSON_IsObject(map) || cJSON_GetArraySize(map) < 1 ||
+                    cJSON_GetArraySize(map) > SAFETENSORS_TENSORS_MAX))
+        rc = err_set(e, ERR_INVALID, "weight_map must be an object of 1..%d tensors",
                      SAFETENSORS_TENSORS_MAX);
     for (const cJSON *m = rc == 0 ? map->child : NULL; rc == 0 && m != NULL; m = m->next) {
         if (!cJSON_IsString(m) || !is_plain_name(m->valuestring))

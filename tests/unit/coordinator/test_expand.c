@@ -135,6 +135,31 @@ static void test_jobs_and_digests_as_inputs(void **state)
     spec_free(spec);
 }
 
+static void test_one_name_is_one_data_set(void **state)
+{
+    struct spec *spec = fixture_smoke();
+    cJSON *resolved = fixture_resolved(spec);
+    struct expansion *x = NULL;
+    struct err e = {0};
+    struct spec *first = spec->stage[0]->spec, *second = spec->stage[1]->spec;
+
+    (void)state;
+    assert_string_equal(input_of(first, "train")->refs.v[0], "data:chat");
+    snprintf(input_of(second, "data")->refs.v[0], SPEC_TEXT_MAX, "data:chat");
+    second->seed++; /* has no part in the rows */
+    assert_int_equal(expand_spec(spec, resolved, &x, &e), 0);
+    expand_free(x);
+    x = NULL;
+    second->data[0].split.held_out = 0.5;
+    assert_int_equal(expand_spec(spec, resolved, &x, &e), ERR_INVALID);
+    assert_non_null(strstr(e.msg, "data:chat: two stages define it differently"));
+    second->data[0].split.held_out = first->data[0].split.held_out;
+    second->schema.label[0].exact = !second->schema.label[0].exact;
+    assert_int_equal(expand_spec(spec, resolved, &x, &e), ERR_INVALID);
+    cJSON_Delete(resolved);
+    spec_free(spec);
+}
+
 static void test_each_ref_finds_files_of_data_and_models(void **state)
 {
     struct spec *spec = fixture_smoke();
@@ -157,6 +182,7 @@ int main(void)
         cmocka_unit_test(test_references_to_nothing_are_named),
         cmocka_unit_test(test_what_was_resolved_must_be_digests),
         cmocka_unit_test(test_jobs_and_digests_as_inputs),
+        cmocka_unit_test(test_one_name_is_one_data_set),
         cmocka_unit_test(test_each_ref_finds_files_of_data_and_models),
     };
 

@@ -537,6 +537,33 @@ static void test_every_length(void **state)
     }
 }
 
+/* Head lm without a label: however long the conversation, the string that will be decoded has room. */
+static void test_any_label_string_has_room(void **state)
+{
+    static const char *const texts[] = {"the cat sat on the end of the day", "one day in the sun"};
+
+    (void)state;
+    for (int name = TEMPLATE_PLAIN; name <= TEMPLATE_PAPER; name++) {
+        struct tokenizer *t = load();
+        struct template_config c =
+            prepared(SCHEMA_HELP, (enum template_name)name, TEMPLATE_HEAD_LM, t);
+        struct arena a = ARENA_INIT;
+        struct conversation v = chat(&a, &c.schema, texts, "ua");
+        struct sequence *s = mem_zalloc(1, sizeof *s);
+        struct template_grammar *g = NULL;
+        assert_int_equal(template_grammar_new(&c, t, &g, NULL), 0);
+        for (c.max_length = 60; c.max_length < 120; c.max_length++) {
+            assert_int_equal(template_score(&c, t, &v, 1, s, NULL), 0);
+            assert_true(s->piece[0].end + template_grammar_longest(g) + 1 <= (size_t)c.max_length);
+        }
+        template_grammar_free(g);
+        sequence_free(s);
+        free(s);
+        arena_free(&a);
+        tokenizer_free(t);
+    }
+}
+
 static void test_tokens_are_found_again(void **state)
 {
     struct tokenizer *t = load();
@@ -619,6 +646,7 @@ int main(void)
                                        cmocka_unit_test(test_text_does_not_inject),
                                        cmocka_unit_test(test_too_long),
                                        cmocka_unit_test(test_every_length),
+                                       cmocka_unit_test(test_any_label_string_has_room),
                                        cmocka_unit_test(test_tokens_are_found_again),
                                        cmocka_unit_test(test_grammar)};
 

@@ -174,6 +174,8 @@ static void model_make(const char *key, enum template_head head, uint64_t seed)
     c->max_length = 256;
     OK(template_prepare(c, m.tokenizer, &e));
     model_grow_vocab(&m, tokenizer_vocab(m.tokenizer), seed);
+    if (head == TEMPLATE_HEAD_REGRESSION)
+        model_to_regression(&m, c->schema.attrs, seed);
     snprintf(dir, sizeof dir, "%s/model", w.dir);
     OK(model_save(&m, dir, &e));
     OK(store_publish(NULL, dir, &d, &e));
@@ -436,6 +438,12 @@ static void test_what_does_not_fit_is_named(void **state)
     cJSON_DeleteItemFromObject(w.inputs, "model.steer");
     refused("evaluate.rows", 0, 4, phases, ERR_INVALID, "model.steer");
     cJSON_AddItemToObject(w.inputs, "model.steer", keep);
+    keep = cJSON_DetachItemFromObject(w.inputs, "base");
+    model_make("base", TEMPLATE_HEAD_REGRESSION, 8);
+    refused("evaluate.rows", 0, 1, phases, ERR_INVALID, "input base is a regression model");
+    cJSON_DeleteItemFromObject(w.inputs, "base");
+    if (keep != NULL)
+        cJSON_AddItemToObject(w.inputs, "base", keep);
     w.cancel = true;
     refused("evaluate.rows", 0, rows, phases, ERR_CANCELLED, "stop");
     w.cancel = false;

@@ -347,6 +347,12 @@ static void report_check(struct results *r)
     report_markdown(r, &again);
     assert_string_equal(md.data, again.data);
     assert_null(strstr(md.data, "nan"));
+    buf_clear(&again);
+    strcpy(r->others, "all_missing");
+    report_markdown(r, &again);
+    strcpy(r->others, "missing");
+    assert_non_null(strstr(md.data, "missing, but computed ones are at their middle level."));
+    assert_non_null(strstr(again.data, "the others are missing.\n"));
     assert_non_null(strstr(md.data, "| PASS | effect.steer.g1.5.curious.question"));
     assert_non_null(strstr(md.data, "a \\| pipe and \\<b\\>")); /* text can't break a table */
     json_canonical(json, &text);

@@ -295,7 +295,8 @@ static inline void fixture_dataset(const char *dir, int max_reply_tokens)
 
 /* models/stories260K with new tokens for a template, untrained. A reply of it ends about as often
  * as it has a full stop. */
-static inline void fixture_model(const char *dir, enum template_head head, uint64_t seed)
+static inline void fixture_model_named(const char *dir, enum template_name name,
+                                       enum template_head head, uint64_t seed)
 {
     struct model m;
     struct err e = {0};
@@ -304,13 +305,12 @@ static inline void fixture_model(const char *dir, enum template_head head, uint6
     if (model_load("models/stories260K", MODEL_ALL, &m, &e) != 0)
         fail_msg("%s", e.msg);
     m.steer.role = head == TEMPLATE_POLICY ? STEER_POLICY : STEER_ATTRIBUTE_MODEL;
-    m.steer.template_config = (struct template_config){
-        .name = head == TEMPLATE_HEAD_LM ? TEMPLATE_PLAIN : TEMPLATE_CONTROL,
-        .head = head,
-        .schema = fixture_schema(),
-        .context_tokens = 16,
-        .max_reply_tokens = 60,
-        .max_length = 160};
+    m.steer.template_config = (struct template_config){.name = name,
+                                                       .head = head,
+                                                       .schema = fixture_schema(),
+                                                       .context_tokens = 16,
+                                                       .max_reply_tokens = 60,
+                                                       .max_length = 160};
     if (template_prepare(&m.steer.template_config, m.tokenizer, &e) != 0)
         fail_msg("%s", e.msg);
     model_grow_vocab(&m, tokenizer_vocab(m.tokenizer), seed);
@@ -324,6 +324,12 @@ static inline void fixture_model(const char *dir, enum template_head head, uint6
     if (model_save(&m, dir, &e) != 0)
         fail_msg("%s", e.msg);
     model_fini(&m);
+}
+
+static inline void fixture_model(const char *dir, enum template_head head, uint64_t seed)
+{
+    fixture_model_named(dir, head == TEMPLATE_HEAD_LM ? TEMPLATE_PLAIN : TEMPLATE_CONTROL, head,
+                        seed);
 }
 
 /* keys: inputs of the spec, "data model"; what they name does not matter, tasks see digests. */

@@ -323,6 +323,7 @@ static void test_a_model_whose_config_does_not_fit_is_refused(void **state)
         {"\"head\":", "\"head\": \"regression\", \"z\":", "do not fit"},
         {"\"head\":", "\"head\": \"policy\", \"z\":", "do not fit"},
         {"\"role\":", "\"role\": \"policy\", \"z\":", "do not fit"},
+        {"\"max\":", "\"max\": 1e300, \"z\":", "has a scale 0..1e+300, at most 16"},
     };
     struct spec *s = fixture_spec(KIND_ANNOTATE, "data model");
 
@@ -352,6 +353,49 @@ static void test_a_model_whose_config_does_not_fit_is_refused(void **state)
         world_free(w);
     }
     spec_free(s);
+}
+
+/* The chat, where sentiment has two classes and quality a scale that no classes head has. */
+static void other_labels(const char *from, const char *dir)
+{
+    struct dataset in;
+    struct dataset_writer *w;
+
+    assert_int_equal(dataset_load(from, &in, NULL), 0);
+    in.schema.label[0].classes = 2;
+    in.schema.label[1].max = 100;
+    assert_int_equal(dataset_writer_new(dir, &in.schema, &w, NULL), 0);
+    for (size_t i = 0; i < in.conversations; i++) {
+        for (uint32_t k = 0; k < in.conversation[i].turns; k++)
+            in.conversation[i].turn[k].human[0] = 1.0f;
+        assert_int_equal(dataset_write(w, &in.conversation[i], NULL), 0);
+    }
+    assert_int_equal(dataset_writer_end(&w, in.meta, NULL), 0);
+    dataset_free(&in);
+}
+
+static void test_labels_of_other_classes_are_not_compared(void **state)
+{
+    struct world *w = chat_world(1, TEMPLATE_HEAD_CLASSES, 60);
+    struct spec *s = fixture_spec(KIND_ANNOTATE, "data model");
+    char from[128], path[128];
+    char *parts;
+
+    (void)state;
+    snprintf(from, sizeof(from), "%s/chat", w->dir);
+    snprintf(path, sizeof(path), "%s/other", w->dir);
+    other_labels(from, path);
+    cJSON_DeleteItemFromObjectCaseSensitive(w->inputs, "data");
+    world_input(w, "data", path);
+    world_phase(w, s, "annotate.rows", FIXTURE_CONVERSATIONS, 16);
+    parts = world_parts(w, "annotate.rows");
+    assert_non_null(strstr(parts, "\"p\":[[],[]]"));
+    world_phase(w, s, "annotate.reduce", 0, 0);
+    assert_true(world_metric(w, "annotate.reduce", "agreement.sentiment.held_out.kappa") < -1e299);
+    assert_true(world_metric(w, "annotate.reduce", "agreement.quality.held_out.accuracy") < -1e299);
+    free(parts);
+    spec_free(s);
+    world_free(w);
 }
 
 static void test_without_a_model_only_computed_attributes_are_filled(void **state)
@@ -426,6 +470,7 @@ int main(void)
         cmocka_unit_test(test_regression_heads_give_numbers),
         cmocka_unit_test(test_label_text_gives_expected_levels),
         cmocka_unit_test(test_a_model_whose_config_does_not_fit_is_refused),
+        cmocka_unit_test(test_labels_of_other_classes_are_not_compared),
         cmocka_unit_test(test_without_a_model_only_computed_attributes_are_filled),
         cmocka_unit_test(test_refusals_name_what_is_wrong),
     };

@@ -347,6 +347,11 @@ static void test_from_nothing(void **state)
     init_of(w, &m);
     assert_int_equal(m.dims.vocab, 524);
     model_fini(&m);
+    s->init.width = 16384;
+    s->init.layers = s->init.heads = s->init.kv_heads = 256;
+    s->init.head_dim = 512;
+    s->init.ffn = 65536;
+    world_fails(w, s, "encode", 0, 0, ERR_LIMIT, "base.init: no memory for");
     spec_free(s);
     world_free(w);
 }

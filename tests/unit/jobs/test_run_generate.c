@@ -174,6 +174,49 @@ static void test_replies_become_conversations_with_the_levels_asked_for(void **s
     world_free(w);
 }
 
+/* The chat with a schema of one attribute, whose levels end where the policy has none. */
+static void foreign_dataset(const char *from, const char *dir)
+{
+    struct dataset in;
+    struct dataset_writer *w;
+
+    assert_int_equal(dataset_load(from, &in, NULL), 0);
+    in.schema.attrs = 1;
+    in.schema.attr[0].levels = SCHEMA_LEVELS_MAX;
+    assert_int_equal(dataset_writer_new(dir, &in.schema, &w, NULL), 0);
+    for (size_t i = 0; i < in.conversations; i++) {
+        for (uint32_t k = 0; k < in.conversation[i].turns; k++)
+            in.conversation[i].turn[k].level[0] = SCHEMA_LEVELS_MAX - 1;
+        assert_int_equal(dataset_write(w, &in.conversation[i], NULL), 0);
+    }
+    assert_int_equal(dataset_writer_end(&w, NULL, NULL), 0);
+    dataset_free(&in);
+}
+
+static void test_levels_of_another_schema_are_not_said(void **state)
+{
+    struct world *w = world_new();
+    struct spec *s = sweep_spec();
+    char from[128], path[128];
+
+    (void)state;
+    snprintf(from, sizeof(from), "%s/chat", w->dir);
+    fixture_dataset(from, 60);
+    snprintf(path, sizeof(path), "%s/foreign", w->dir);
+    foreign_dataset(from, path);
+    world_input(w, "prompts", path);
+    snprintf(path, sizeof(path), "%s/policy", w->dir);
+    fixture_model_named(path, TEMPLATE_NEMO, TEMPLATE_POLICY, 5);
+    world_input(w, "model", path);
+    s->generate.sampling.guidance = 1.0f;
+    world_phase(w, s, "generate.items", 0, 0);
+    world_phase(w, s, "generate.rows", 48, 16);
+    world_phase(w, s, "generate.reduce", 0, 0);
+    assert_true(world_metric(w, "generate.reduce", "replies") == 48);
+    spec_free(s);
+    world_free(w);
+}
+
 static void test_a_plain_model_writes_from_nothing(void **state)
 {
     struct world *w = policy_world(true);
@@ -206,6 +249,20 @@ static void test_a_plain_model_writes_from_nothing(void **state)
     dataset_free(&out);
     spec_free(s);
     world_free(w);
+}
+
+/* The tokenizer that the model began with, which has no marks. */
+static void tokenizer_swap(const char *dir)
+{
+    struct buf text = BUF_INIT;
+    char path[160];
+
+    snprintf(path, sizeof(path), "%s/tokenizer.json", dir);
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof(path), "%s/tokenizer.bin", dir);
+    assert_int_equal(file_read("models/stories260K/tokenizer.bin", 1u << 20, &text, NULL), 0);
+    assert_int_equal(file_write_atomic(path, text.data, text.len, NULL), 0);
+    buf_free(&text);
 }
 
 static void test_refusals_name_what_is_wrong(void **state)
@@ -246,6 +303,14 @@ static void test_refusals_name_what_is_wrong(void **state)
     world_input(w, "model", path);
     world_fails(w, s, "generate.items", 0, 0, ERR_INVALID, "is an attribute model");
     world_free(w);
+
+    w = world_new();
+    snprintf(path, sizeof(path), "%s/policy", w->dir);
+    fixture_model_named(path, TEMPLATE_PAPER, TEMPLATE_POLICY, 5);
+    tokenizer_swap(path);
+    world_input(w, "model", path);
+    world_fails(w, s, "generate.items", 0, 0, ERR_INVALID, "the tokenizer has no <extra_id_0>");
+    world_free(w);
     spec_free(s);
 }
 
@@ -256,6 +321,7 @@ int main(void)
         cmocka_unit_test(test_texts_do_not_depend_on_the_ranges),
         cmocka_unit_test(test_int8_writes_its_own_texts_on_any_range),
         cmocka_unit_test(test_replies_become_conversations_with_the_levels_asked_for),
+        cmocka_unit_test(test_levels_of_another_schema_are_not_said),
         cmocka_unit_test(test_a_plain_model_writes_from_nothing),
         cmocka_unit_test(test_refusals_name_what_is_wrong),
     };

@@ -202,6 +202,34 @@ static void test_bombs_end_quickly(void **state)
     free(deep);
 }
 
+/* Copies of copies: a list that is too long is not resolved, and what `like` copies is bounded. */
+static void test_likes_do_not_multiply(void **state)
+{
+    static const int stages[] = {1500, 64};
+    static const char *const says[] = {"must be a list of 1..64 stages", "more than 32768"};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct spec_problems p = {0};
+        struct buf yaml = BUF_INIT;
+        bool said = false;
+        buf_str(&yaml, PIPELINE "stages:\n- {name: s0, kind: sft, needs: [");
+        for (int k = 0; k < 10000; k++)
+            buf_str(&yaml, k > 0 ? ",a" : "a");
+        buf_str(&yaml, "]}\n");
+        for (int k = 1; k < stages[i]; k++)
+            buf_printf(&yaml, "- {name: s%d, like: s%d}\n", k, i == 0 ? k - 1 : 0);
+        assert_true(yaml.len < SPEC_YAML_MAX);
+        assert_null(parse(yaml.data, &p));
+        for (int k = 0; k < p.n; k++)
+            said = said || strstr(p.v[k].text, says[i]) != NULL;
+        assert_true(said);
+        assert_true(p.n < 200);
+        spec_problems_free(&p);
+        buf_free(&yaml);
+    }
+}
+
 static void read_spec_file(const char *path, struct buf *out)
 {
     struct err e = {0};
@@ -250,6 +278,38 @@ static void test_demo_reads_back_the_same_from_its_json(void **state)
     buf_free(&two);
 }
 
+static void test_what_is_a_stages_own_is_kept_in_its_json(void **state)
+{
+    struct spec_problems p = {0};
+    struct spec *back = NULL,
+                *s = parse(PIPELINE "stages:\n" TRAINING
+                                    "- {name: own, kind: sft, data: {d: {files: [b.jsonl]}}, "
+                                    "attributes: {depth: {type: integer}}, inputs: {base: "
+                                    "\"file:m\", train: \"data:d\"}, train: {max_steps: 1}}\n",
+                           &p);
+    struct err e = {0};
+    cJSON *j;
+
+    (void)state;
+    assert_non_null(s);
+    j = spec_to_json(s);
+    assert_null(json_get(cJSON_GetArrayItem(json_get(j, "stages"), 0), "data"));
+    if (spec_from_json(j, &back, &e) != 0)
+        fail_msg("%s", e.msg);
+    for (int i = 0; i < 2; i++) {
+        cJSON *one = spec_to_json(s->stage[i]->spec), *two = spec_to_json(back->stage[i]->spec);
+        assert_true(cJSON_Compare(one, two, true));
+        cJSON_Delete(one);
+        cJSON_Delete(two);
+    }
+    assert_string_equal(back->stage[0]->spec->data[0].files.v[0], "a.jsonl");
+    assert_string_equal(back->stage[1]->spec->data[0].files.v[0], "b.jsonl");
+    assert_string_equal(back->stage[1]->spec->schema.attr[0].name, "depth");
+    cJSON_Delete(j);
+    spec_free(s);
+    spec_free(back);
+}
+
 /* JSON objects have no order; attributes do: quality first, as the author wrote. */
 static void test_attributes_keep_their_order(void **state)
 {
@@ -270,6 +330,25 @@ static void test_attributes_keep_their_order(void **state)
     cJSON_Delete(j);
     spec_free(s);
     spec_free(back);
+}
+
+/* A class that is named later goes before the catch-all, whose attributes go on meaning it. */
+static void test_attributes_of_the_catch_all_keep_their_class(void **state)
+{
+    struct spec_problems p = {0};
+    struct spec *s =
+        parse(HEAD "attributes: {sad: {type: categorical, from: mood, class: Sad}, rest: {type: "
+                   "categorical, from: mood, class: other}, glad: {type: categorical, from: mood, "
+                   "class: Glad}}\n" BODY "train: {max_steps: 1}\n",
+              &p);
+    static const char *const says[] = {"Sad", "other", "Glad"};
+
+    (void)state;
+    assert_non_null(s);
+    for (int i = 0; i < 3; i++)
+        assert_string_equal(s->schema.label[0].class_name[s->schema.attr[i].class_index], says[i]);
+    assert_int_equal(s->schema.label[0].other, 2);
+    spec_free(s);
 }
 
 static void test_sets_reach_keys_and_stages_by_name(void **state)
@@ -350,8 +429,11 @@ int main(void)
         cmocka_unit_test(test_bf16_is_for_the_stages_that_train),
         cmocka_unit_test(test_all_problems_are_listed),
         cmocka_unit_test(test_bombs_end_quickly),
+        cmocka_unit_test(test_likes_do_not_multiply),
         cmocka_unit_test(test_demo_reads_back_the_same_from_its_json),
+        cmocka_unit_test(test_what_is_a_stages_own_is_kept_in_its_json),
         cmocka_unit_test(test_attributes_keep_their_order),
+        cmocka_unit_test(test_attributes_of_the_catch_all_keep_their_class),
         cmocka_unit_test(test_sets_reach_keys_and_stages_by_name),
         cmocka_unit_test(test_every_example_is_valid),
         cmocka_unit_test(test_mutations_never_crash),

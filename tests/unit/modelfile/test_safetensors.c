@@ -398,10 +398,12 @@ static void test_shards(void **state)
         if (rc != row[i].code || (rc != 0 && strstr(e.msg, row[i].says) == NULL))
             fail_msg("row %zu: %d \"%s\"", i, rc, e.msg);
     }
-    write_bytes("model.safetensors.index.json", "{\"weight_map\":[]}", 17);
-    {
+    for (int i = 0; i < 2; i++) {
         struct err e = {0};
+        write_bytes("model.safetensors.index.json",
+                    i == 0 ? "{\"weight_map\":[]}" : "{\"weight_map\":{}}", 17);
         assert_int_equal(read_tiny(&e), ERR_INVALID);
+        assert_non_null(strstr(e.msg, "weight_map must be an object of 1.."));
     }
 }
 
