@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# docs/reliability.md from a results file: what was run, on what, and what came out. Written by `make chaos`, never by hand.
+# docs/reliability.md from a results file: what was run, on what, and what came out. Written by `make chaos`, never by hand. Long suites take
+# hours, and commits go on meanwhile: of each suite the last commit that it was run on is taken, whole, and named.
 # usage: tests/chaos/report.sh [RESULTS]
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 results=${1:-${STEER_RESULTS:-build/results.txt}}
 bin=${STEER_BIN:-build/release/bin}
 commit=$(git describe --always --dirty --exclude "*" 2>/dev/null || "$bin/steerctl" --version | cut -d' ' -f2)
-short=${commit%%-*} # the mutants say more digits
+last() { grep -E "^suite=$1 " "$results" | tail -n 1 | grep -oE ' commit=[^ ]+' | cut -d= -f2; } # commit of a suite's last line
+chaos_commit=$(last chaos) mutants_commit=$(last mutants) sim_commit=$(last sim)
 counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused damaged)
-lines=$(grep "^suite=chaos commit=$commit " "$results")
+lines=$(grep "^suite=chaos commit=$chaos_commit " "$results")
 chaos() { grep -c "$1" <<<"$lines"; }
 seeds() { grep -oE ' seed=[0-9]+' <<<"$lines" | cut -d= -f2 | sort -n | sed -n "$1"; }
-figure_of() { grep "^suite=run name=$1 commit=$commit " "$results" | tail -n 1; }
+figure_of() { grep "^suite=run name=$1 " "$results" | tail -n 1; }
 most() { grep -oE "$1=[0-9]+" <<<"$lines" | cut -d= -f2 | sort -n | awk '{v[NR] = $1; s += $1} END {if (NR) printf "%d of them, mean %d ms, most %d ms", NR, s / NR, v[NR]; else printf "not measured"}'; }
-sim_commit=$("${STEER_SIM:-build/release/tests/sim/steer_sim}" --version 2>/dev/null || echo "$commit")
 sim_sum() { grep "^suite=sim commit=$sim_commit " "$results" | awk '{for (i = 1; i <= NF; i++) {if ($i ~ /^seeds=/) {split(substr($i, 7), r, "[.][.]"); n += r[2] - r[1] + 1} if ($i ~ /^violations=/) v += substr($i, 12)}} END {printf "%d seeds, %d violations", n, v}'; }
 
 cat <<EOF
@@ -24,7 +25,7 @@ Written by \`make chaos\` from its results file, never by hand. How the tests wo
 
 | | |
 |---|---|
-| commit | $commit |
+| commit | $commit; figures name the one that they are of |
 | date | $(date -u +%Y-%m-%d) |
 | processor | $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) cores, $(awk '/MemTotal/ {printf "%.0f GiB", $2 / 1048576}' /proc/meminfo) |
 | disk | $(df -T . | awk 'NR == 2 {print $2 ", " $1}') |
@@ -34,11 +35,11 @@ Written by \`make chaos\` from its results file, never by hand. How the tests wo
 
 | promise | asked in \`make check\` | asked in \`make chaos\` | came out |
 |---|---|---|---|
-| disturbed runs of real daemons on 1, 2, 4, 7 workers end with the bits of the undisturbed run | 20, all equal | 300, all equal | $(chaos '^suite=chaos') runs, seeds $(seeds 1p) to $(seeds '$p'): $(chaos ' counted=1 equal=1 ') count, $(chaos ' equal=1 ') equal, $(chaos ' equal=0 ') not |
+| disturbed runs of real daemons on 1, 2, 4, 7 workers end with the bits of the undisturbed run | 20, all equal | 300, all equal | $(chaos '^suite=chaos') runs, seeds $(seeds 1p) to $(seeds '$p'): $(chaos ' counted=1 equal=1 ') count, $(chaos ' equal=1 ') equal, $(chaos ' equal=0 ') not ($chaos_commit) |
 | a worker killed with -9 is noticed | 3 s | 3 s | $(most noticed_ms) |
 | the units of a hung worker run elsewhere | 7 s | 7 s | $(most overtaken_ms) |
-| simulated clusters: no invariant broken | 5,000 seeds | 1,000,000 seeds | $(sim_sum) |
-| safeguards that were taken out, and the test that failed | 3 in rotation | all | $(grep "^suite=mutants commit=$short" "$results" | grep -oE ' mutant=[^ ]+ .*caught=(1|yes|ok|true)' | cut -d' ' -f2 | sort -u | wc -l) of $(find tests/mutants -name '*.patch' | wc -l) |
+| simulated clusters: no invariant broken | 5,000 seeds | 1,000,000 seeds | $(sim_sum) ($sim_commit) |
+| safeguards that were taken out, and the test that failed | 3 in rotation | all | $(grep "^suite=mutants commit=$mutants_commit " "$results" | grep -oE ' mutant=[^ ]+ .*caught=(1|yes|ok|true)' | cut -d' ' -f2 | sort -u | wc -l) of $(find tests/mutants -name '*.patch' | wc -l) (${mutants_commit:0:7}) |
 
 A run counts if its fault struck an open step or an open row range and a counter that belongs to the fault moved. Runs on
 $(grep -oE ' workers=[0-9]+' <<<"$lines" | sort -t= -k2n | uniq -c | awk '{sub("workers=", "", $2); printf "%s%s workers: %d", (NR > 1 ? ", " : ""), $2, $1}').
@@ -55,13 +56,13 @@ for k in "${counters[@]}"; do
     grep -oE " $k=[0-9]+" <<<"$lines" | awk -F= -v k="$k" '{s += $2; n += $2 > 0} END {printf "| %s | %d | %d |\n", k, s, n}'
 done
 printf '\n## Every suite\n'
-for name in $(grep "^suite=run .* commit=$commit " "$results" | grep -oE ' name=[a-z_]+' | cut -d= -f2 | awk '!seen[$0]++'); do
+for name in $(grep "^suite=run " "$results" | grep -oE ' name=[a-z_]+' | cut -d= -f2 | awk '!seen[$0]++'); do
     line=$(figure_of "$name")
     rc=$(grep -oE ' rc=[0-9]+' <<<"$line" | cut -d= -f2)
-    printf '\n**%s** (size %s): %s, %s s\n\n' "$name" "$(grep -oE ' size=[^ ]+' <<<"$line" | cut -d= -f2)" "$([ "$rc" = 0 ] && echo passed || echo "FAILED with $rc")" "$(grep -oE ' seconds=[0-9]+' <<<"$line" | cut -d= -f2)"
+    printf '\n**%s** (commit %s, size %s): %s, %s s\n\n' "$name" "$(grep -oE ' commit=[^ ]+' <<<"$line" | cut -d= -f2)" "$(grep -oE ' size=[^ ]+' <<<"$line" | cut -d= -f2)" "$([ "$rc" = 0 ] && echo passed || echo "FAILED with $rc")" "$(grep -oE ' seconds=[0-9]+' <<<"$line" | cut -d= -f2)"
     sed 's/.* figures=//' <<<"$line" | tr '|' '\n' | sed '/^$/d; s/^/    /'
 done
-missing=$(grep -hoE "^suite=missing commit=$commit .*" "$results" | grep -oE 'what=[a-z]+' | sort | uniq -c | awk '{sub("what=", "", $2); printf "%s%s (%d runs)", (NR > 1 ? ", " : ""), $2, $1}')
+missing=$(grep -hoE "^suite=missing commit=$chaos_commit .*" "$results" | grep -oE 'what=[a-z]+' | sort | uniq -c | awk '{sub("what=", "", $2); printf "%s%s (%d runs)", (NR > 1 ? ", " : ""), $2, $1}')
 cat <<EOF
 
 Facilities that this machine lacked: ${missing:-none}.
