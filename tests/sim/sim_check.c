@@ -98,17 +98,17 @@ static bool task_is_done(const struct sched_action *a)
     return true;
 }
 
-/* The results of a worker that is in quarantine do not count any more. */
+/* Results of a worker that is in quarantine do not count any more: at once, or when their job comes back into memory. */
 static void results_drop(const struct sched_action *a, int n)
 {
-    bool quarantine = false;
+    bool again = false;
 
-    for (int i = 0; i < n; i++) {
-        quarantine = quarantine || a[i].type == SCHED_QUARANTINE;
-        if (quarantine && a[i].type == SCHED_SAVE_TASK && a[i].task->state != TASK_DONE &&
+    for (int i = 0; i < n; i++)
+        again = again || (a[i].type == SCHED_EVENT && strcmp(a[i].text, "tasks.again") == 0);
+    for (int i = 0; again && i < n; i++)
+        if (a[i].type == SCHED_SAVE_TASK && a[i].task->state != TASK_DONE &&
             a[i].task->id < TASKS_MAX) /* it may be given out again by now */
             check.task[a[i].task->id].done = 0;
-    }
 }
 
 static void action_made(const struct sched_action *a)
