@@ -30,9 +30,12 @@ struct pending {
     struct tree_node node;
     float *grad;
     struct region *region;
-    bool as_bytes; /* whatever the host is */
+    bool as_bytes;    /* whatever the host is */
+    uint32_t damaged; /* so often what came there had another hash */
     struct fold_sums sums;
-    uint64_t hash[PARAMS_FRAMES_MAX]; /* of what was pushed: a near host may have added to it */
+    /* Taken once, before the first push: a near host may add to the values since, and what changes them otherwise must
+     * not pass for the gradient. */
+    uint64_t hash[PARAMS_FRAMES_MAX];
 };
 
 struct ps_client {
@@ -287,6 +290,7 @@ static void on_ack(struct ps_client *c, const struct params_head *h)
             log_warn("push.damaged", "step=%" PRIu64 " chunk=%u", h->step, h->chunk);
             p->sent_ms = 0; /* repeat at once */
             p->as_bytes = true;
+            p->damaged++;
         } else {
             *p = c->pending[--c->pending_n];
         }
@@ -352,6 +356,12 @@ static int send_wait(struct ps_client *c, uint32_t host, struct link_frame *fram
 
 /* ---- push ------------------------------------------------------------------------------------ */
 
+static void copy_free(void *data, void *hint)
+{
+    (void)hint;
+    free(data);
+}
+
 static void region_let_go(void *data, void *hint)
 {
     (void)data;
@@ -404,6 +414,24 @@ static void pending_frames(struct ps_client *c, const struct pending *p, struct 
     }
 }
 
+/* What a bad cable or bad memory does to a push on its way: one bit of the first chunk, or of the hash that goes with
+ * memory that stays where it is. */
+static void push_damage(struct params_head *h, struct link_frame *frames, int n)
+{
+    char *copy;
+
+    if (n == 1) {
+        h->hash[0] ^= 1;
+        return;
+    }
+    copy = mem_zalloc(frames[1].len, 1);
+    memcpy(copy, frames[1].data, frames[1].len);
+    copy[frames[1].len / 2] ^= 1;
+    if (frames[1].free_fn != NULL)
+        frames[1].free_fn(frames[1].data, frames[1].hint);
+    frames[1] = (struct link_frame){.data = copy, .len = frames[1].len, .free_fn = copy_free};
+}
+
 static int pending_send(struct ps_client *c, struct pending *p, const struct ps_client_check *check,
                         struct err *e)
 {
@@ -427,8 +455,6 @@ static int pending_send(struct ps_client *c, struct pending *p, const struct ps_
     int n = 1;
     int rc;
 
-    if (p->as_bytes)
-        pending_hash(c, p);
     memcpy(h.hash, p->hash, p->count * sizeof h.hash[0]);
     if (near) {
         const struct region_key key = region_key(p->region);
@@ -437,6 +463,8 @@ static int pending_send(struct ps_client *c, struct pending *p, const struct ps_
         pending_frames(c, p, frames + 1);
         n += (int)p->count;
     }
+    if (fault_hit(FAULT_PS_PUSH_DAMAGE))
+        push_damage(&h, frames, n);
     frames[0] = (struct link_frame){.data = head, .len = params_pack(&h, head)};
     p->sent_ms = clock_ms();
     rc = send_wait(c, host, frames, n, check, e); /* p may have moved when this returns */
@@ -488,6 +516,10 @@ bool ps_client_is_over(const struct ps_client *c, uint64_t step)
     return c->over > step;
 }
 
+/* A cable damages one push in very many. When the same one comes wrong again and again, it is our own memory that is not
+ * what was hashed. */
+#define DAMAGED_MAX 4
+
 static int pushes_repeat(struct ps_client *c, const struct ps_client_check *check, struct err *e)
 {
     bool told[WIRE_HOSTS_MAX] = {false};
@@ -495,6 +527,13 @@ static int pushes_repeat(struct ps_client *c, const struct ps_client_check *chec
 
     for (size_t i = 0; i < c->pending_n; i++) {
         uint32_t host = c->pending[i].host;
+        if (c->pending[i].damaged > DAMAGED_MAX)
+            return err_set(e, ERR_CORRUPT,
+                           "gradient of step %" PRIu64 ", chunks [%u, %u): came to %s %u times with another hash than it had "
+                           "when it was summed: this machine's memory may be damaged",
+                           c->pending[i].step + 1, c->pending[i].begin,
+                           c->pending[i].begin + c->pending[i].count, c->plan.host[host].endpoint,
+                           c->pending[i].damaged);
         if (c->pending[i].sent_ms == 0 || silent(c, host, c->pending[i].sent_ms, now)) {
             int rc = pending_send(c, &c->pending[i], check, e);
             if (rc != 0)

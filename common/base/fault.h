@@ -74,6 +74,7 @@
     X(CKPT_REPORT_AFTER, "ckpt.report.after", PLACE, "w", "the coordinator was told")              \
     X(PS_PUSH_BEFORE, "ps.push.before", PLACE, "w", "a gradient is summed, not pushed")            \
     X(PS_PUSH_AFTER, "ps.push.after", PLACE, "w", "a gradient was pushed")                         \
+    X(PS_PUSH_DAMAGE, "ps.push.damage", DEED, "w", "flips one bit of a push on its way")           \
     X(PS_PUSH_ACK_BEFORE, "ps.push.ack.before", PLACE, "w", "a push is folded, not acknowledged")  \
     X(PS_ROOTS_BEFORE, "ps.roots.before", PLACE, "w", "own roots complete, leader not told")       \
     X(PS_ROOTS_AFTER, "ps.roots.after", PLACE, "w", "the leader was told of the roots")            \

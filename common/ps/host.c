@@ -283,6 +283,17 @@ static bool is_stale(const struct host *h, const struct host_push *p)
     return p->step < shard_version(h->shard) || host_is_done(h) || h->frozen;
 }
 
+/* Did the value come before, under this hash, or as memory that has been added to since? Then it was checked, and what
+ * comes with it now is not looked at. */
+static bool is_known(const struct host *h, const struct host_push *p, uint32_t i, uint32_t mine)
+{
+    uint64_t hash, who;
+
+    if (fold_said(h->fold, mine, p->node, &hash, &who) && hash == p->hash[i])
+        return true;
+    return p->lent && fold_has(h->fold, mine, p->node);
+}
+
 void host_push_fold(struct host *h, struct host_push *p, uint32_t i)
 {
     const struct fold_sums *sums = p->begin + i == 0 ? &p->sums : NULL;
@@ -292,10 +303,8 @@ void host_push_fold(struct host *h, struct host_push *p, uint32_t i)
 
     if (is_stale(h, p))
         return;
-    /* What is lent may have been added to when it comes again: its hash was checked then. */
     out->verdict = HOST_CORRUPT;
-    if (!(p->lent && fold_has(h->fold, mine, p->node)) &&
-        fold_hash(p->values[i], p->n[i], sums) != p->hash[i])
+    if (!is_known(h, p, i, mine) && fold_hash(p->values[i], p->n[i], sums) != p->hash[i])
         return;
     if (p->lent)
         folded = fold_lend(h->fold, mine, p->node, p->values[i], sums, p->hash[i]);

@@ -3,7 +3,7 @@
 # of which one must move; by_itself: it strikes when its failpoint does, not before; strike_NAME does it. What has to be healed or started again is put off with `later`.
 fault_names=(kill_worker kill_host kill_leader kill_alone kill_buddies kill_everybody kill_coordinator coordinator_away stop_short stop_long
     cut_both cut_one_way cut_flapping lossy_network join_host leave_host leave_leader disk_full slow_worker hung_worker corrupt_gradient
-    corrupt_rows torn_checkpoint foreign_worker failpoint_worker failpoint_host failpoint_coordinator late_answer rows_killed rows_stopped
+    damaged_push corrupt_rows torn_checkpoint foreign_worker failpoint_worker failpoint_host failpoint_coordinator late_answer rows_killed rows_stopped
     rows_hung rows_coordinator)
 
 # ---- who -----------------------------------------------------------------------------------------------------------------------------------
@@ -179,6 +179,13 @@ plan_corrupt_gradient() { # every gradient is audited: what one worker says alon
     with[w2]=worker.grad.corrupt:$rolled:every
 }
 strike_corrupt_gradient() { strikes_in_log w2; }
+plan_damaged_push() { # every worker, once
+    by_itself=1 strike_at=1
+    workers_of=(2 4 7) expect=damaged
+    rnd 10 200
+    with[all]=ps.push.damage:$rolled
+}
+strike_damaged_push() { strikes_in_log w1; }
 plan_corrupt_rows() {
     by_itself=1
     workers_of=(4 7) target=rows expect='disputed|quarantined' rows_options='--set audit=1' strike_at=1 odd=w2
@@ -233,8 +240,13 @@ strike_failpoint_host() { :; }
 plan_failpoint_coordinator() {
     by_itself=1
     workers_of=(1 2 4 7) expect='adopted|rolled_back|recomputed|stale|fenced'
-    draw < <(points steer-coordinator '^(session|grant|task.ack|journal.commit|artifact)[.]')
-    case $drawn in journal*) rnd 4 12 ;; *) rnd 1 2 ;; esac
+    # Places that are come by while steps are open: checkpoints arrive, and the journal is written.
+    draw < <(points steer-coordinator '^(session[.]ack|journal[.]commit)[.]|^artifact[.]put[.]after$')
+    case $drawn in
+    session*) rnd 1 3 ;;
+    artifact*) rnd 20 50 ;;
+    *) rnd 10 16 ;;
+    esac
     with[c]=$drawn:$rolled
     strike_at=1
 }

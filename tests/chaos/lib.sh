@@ -95,7 +95,9 @@ count() { # reads the counters; keeps what was known when nobody answers
 counted() { echo $((${sum[$1]:-0} + ${last[$1]:-0})); }
 look() { # job: sets state, version (of its open session, else 0), rows, hosts (ids, leader first), text
     text=$(get "/v1/jobs/$1")
-    state='' version=0 rows=0 hosts=()
+    state=''
+    [ -n "$text" ] || return 0 # nobody answers: what was known stays
+    version=0 rows=0 hosts=()
     [[ $text =~ \"state\":\"([A-Z]+)\",\"version\":[0-9]+,\"workers\" ]] && state=${BASH_REMATCH[1]}
     if [[ $text =~ \"shards\":\[([^]]+)\] ]]; then
         local shards=${BASH_REMATCH[1]}

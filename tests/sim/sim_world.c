@@ -269,7 +269,7 @@ WRAP(bool, fault_strike, enum fault f)
 {
     if (sim_self() == NULL || f == FAULT_WORKER_GRAD_CORRUPT || f == FAULT_WORKER_ROWS_CORRUPT ||
         f == FAULT_WORKER_COMPUTE_HANG || f == FAULT_WORKER_COMPUTE_SKIP ||
-        f == FAULT_WORKER_COMPUTE_SLOW)
+        f == FAULT_WORKER_COMPUTE_SLOW || f == FAULT_PS_PUSH_DAMAGE)
         return false;
     if (strikes())
         place_dies(f);

@@ -547,8 +547,12 @@ static void *thread_main(void *self)
             atomic_store(&t->c->version, next);
         version = next;
     }
-    if (rc != 0 && rc != ERR_CANCELLED)
+    if (rc == ERR_CORRUPT) { /* nobody else makes its units */
+        t->c->damaged++;
+        t->c->halt = true;
+    } else if (rc != 0 && rc != ERR_CANCELLED) {
         t->c->errors++;
+    }
     ps_client_free(client);
     for (int i = 0; i < TREE_COVER_MAX; i++)
         region_release(t->lent[i]);

@@ -66,6 +66,7 @@ struct cluster {
     bool no_regions;      /* everything travels as bytes */
     uint64_t poison_step; /* a thread pushes a NaN at this step */
     atomic_bool halt;
+    atomic_int damaged; /* threads whose gradient came wrong again and again */
     atomic_int errors;
 };
 

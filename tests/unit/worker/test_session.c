@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "net/link.h"
 #include "wire/params.h"
 
@@ -104,6 +105,57 @@ static void test_a_gradient_that_is_not_finite_ends_the_session_by_name(void **s
     cluster_stop(&c);
 }
 
+static void damaged_case(const char *fault, bool regions)
+{
+    struct cluster c;
+    struct err e;
+
+    assert_int_equal(fault_set(fault, &e), 0);
+    cluster_start(&c, 2, 3);
+    c.no_regions = !regions;
+    c.replicate = true;
+    cluster_open(&c, 0, NULL);
+    cluster_open(&c, 1, NULL);
+    cluster_run(&c, STEPS);
+    cluster_manifest_wait(&c, &c.last_manifest);
+    assert_string_equal(c.last_manifest.hex, first_manifest);
+    assert_int_equal(c.failed_code, 0);
+    cluster_stop(&c);
+    fault_set(NULL, &e);
+}
+
+/* A part of a message may have been added to other gradients before the rest of it comes again. */
+static void test_a_push_that_is_damaged_on_its_way_comes_again(void **state)
+{
+    (void)state;
+    for (int hit = 1; hit < 30; hit += 3) {
+        char fault[64];
+        snprintf(fault, sizeof fault, "ps.push.damage:%d", hit);
+        damaged_case(fault, true);
+        damaged_case(fault, false);
+    }
+}
+
+/* Bytes that are not what was hashed never pass for a gradient, however often they come. */
+static void test_a_push_that_is_always_damaged_ends_its_sender(void **state)
+{
+    (void)state;
+    for (int regions = 0; regions < 2; regions++) {
+        struct cluster c;
+        struct err e;
+
+        assert_int_equal(fault_set("ps.push.damage:1:every", &e), 0);
+        cluster_start(&c, 1, 1);
+        c.no_regions = !regions;
+        cluster_open(&c, 0, NULL);
+        cluster_run(&c, STEPS);
+        assert_int_equal(c.damaged, 1);
+        assert_int_equal(c.version, 0);
+        cluster_stop(&c);
+        fault_set(NULL, &e);
+    }
+}
+
 /* Asks the only host for all chunks of at least this version. */
 static void ask_all(void *socket, uint64_t at_least, uint32_t chunks)
 {
@@ -178,6 +230,8 @@ int main(void)
         cmocka_unit_test(test_a_checkpoint_goes_on_elsewhere_with_the_same_bits),
         cmocka_unit_test(test_late_hosts_are_waited_for),
         cmocka_unit_test(test_a_gradient_that_is_not_finite_ends_the_session_by_name),
+        cmocka_unit_test(test_a_push_that_is_damaged_on_its_way_comes_again),
+        cmocka_unit_test(test_a_push_that_is_always_damaged_ends_its_sender),
         cmocka_unit_test(test_a_repeated_question_is_not_answered_twice),
     };
     return cluster_main(tests, sizeof tests / sizeof tests[0]);
