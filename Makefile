@@ -182,7 +182,7 @@ fmt: ## format every C file
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 deps: ## install the Debian packages that building and testing need
 	@deploy/deps.sh
-demo: deps ## the whole loop on real data: packages, build, two workers, report (about 6 minutes)
+demo: deps ## the whole loop on real data: packages, build, two workers, report (about 4 minutes)
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@STEER_BIN=$(abspath $(B)/bin) deploy/demo.sh jobs/specs/demo.yaml build/demo
 demo-full: deps ## the long form: three seeds with controls, guidance strengths, bootstrap, ablation

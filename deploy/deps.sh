@@ -3,7 +3,7 @@
 set -eu
 packages="gcc make git pkg-config libzmq3-dev libprotobuf-c-dev protobuf-c-compiler libopenblas-dev libcjson-dev libyaml-dev
 libsqlite3-dev libmicrohttpd-dev libcurl4-openssl-dev libsodium-dev libpcre2-dev libutf8proc-dev zlib1g-dev libzstd-dev
-libxxhash-dev uthash-dev libcmocka-dev curl iproute2 nftables patch"
+libxxhash-dev libcmocka-dev curl iproute2 nftables patch"
 missing=""
 for p in $packages; do
     status=$(dpkg-query -W -f '${Status}' "$p" 2>/dev/null || true)

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/measure.h"
 #include "jobs/spec_keys.h"
 
 double key_float_as_written(float v)
@@ -101,9 +102,30 @@ static void table_print(const struct key *table, const char *prefix, FILE *out)
     }
 }
 
+/* What the tables name in one line, because it is read by hand (KEY_CUSTOM). */
+static const char notations[] =
+    "\n"
+    "stages[]: name, kind, the keys of that kind, and\n"
+    "  needs: [STAGE, ...]           stages to wait for; inputs that name a stage or its data imply it\n"
+    "  gate: [{metric, min, max}]    bounds on its own metrics, before those that need it start\n"
+    "  like: STAGE                   starts from a copy of that earlier stage\n"
+    "  set: {path: value}            then changes keys, such as train.lr\n"
+    "  spec: FILE                    starts from a spec file\n"
+    "inputs: base, train, model, data, judge, prompts; job:ID/STAGE names a stage of another pipeline\n"
+    "labels.NAME: classes: [...], other: CLASS or skip, exact; or min, max\n"
+    "attributes.NAME: default, description, bin: {quantiles: N}, and one of\n"
+    "  type: integer                 from: LABEL, min, max\n"
+    "  type: categorical             from: LABEL, class: CLASS, exact\n"
+    "  type: computed                measure:";
+
 void keys_print(FILE *out)
 {
     table_print(spec_keys, "", out);
     table_print(spec_data_keys, "data.NAME.", out);
     table_print(spec_init_keys, "base.init.", out);
+    fprintf(out, "%-34s text: file:PATH, or synthetic\n%s", "base.tokenizer", notations);
+#define X(id, name) fputs(" " name, out);
+    MEASURES(X)
+#undef X
+    fputc('\n', out);
 }

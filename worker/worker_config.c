@@ -33,7 +33,7 @@ const char worker_config_usage[] =
     "  --advertise tcp://H:P     how others reach it (STEER_ADVERTISE_DATA; default: where it "
     "listens)\n"
     "  --token-file FILE         the cluster's secret, one line (or STEER_TOKEN); needed beyond "
-    "loopback, encrypts every socket\n"
+    "loopback, encrypts the control and data sockets\n"
     "  --open-data               let the data socket listen beyond loopback without a token: only "
     "where everybody on the network\n"
     "                            is trusted\n"

@@ -37,6 +37,9 @@ record failpoints all env STEER_LONG=1 tests/system/test_failpoints.sh
 for script in tests/system/test_power_cut.sh tests/system/test_ckpt_kill.sh tests/system/test_io_faults.sh; do
     [ ! -x $script ] || record "$(basename $script .sh | sed 's/^test_//')" long env STEER_LONG=1 $script
 done
+record restart_many 10000 tests/system/test_restart_many.sh
+record busy 180 env BUSY_SECONDS=180 tests/system/test_busy.sh
+record ckpt_damage 100000 env STEER_LONG=1 "$(dirname "$STEER_BIN")/tests/unit/ps/test_ckpt_damage"
 record mutants all tests/mutants/run.sh
 record simulator "${SEEDS:-1000000}" tests/sim/campaign.sh "${SEEDS:-1000000}"
 tests/chaos/report.sh "$STEER_RESULTS" >docs/reliability.md.new && mv docs/reliability.md.new docs/reliability.md

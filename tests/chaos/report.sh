@@ -14,6 +14,12 @@ lines=$(grep "^suite=chaos commit=$chaos_commit " "$results")
 chaos() { grep -c "$1" <<<"$lines"; }
 seeds() { grep -oE ' seed=[0-9]+' <<<"$lines" | cut -d= -f2 | sort -n | sed -n "$1"; }
 figure_of() { grep "^suite=run name=$1 " "$results" | tail -n 1; }
+came() { # suite: its figures in short, with the commit
+    local line
+    line=$(figure_of "$1")
+    [ -n "$line" ] || { echo "not run"; return; }
+    echo "$(sed 's/.* figures=//; s/suite=[^ ]* commit=[^ ]* //; s/^[a-z ]*: //' <<<"$line" | tr '|' ';') ($(grep -oE ' commit=[^ ]+' <<<"$line" | head -n 1 | cut -d= -f2))"
+}
 most() { grep -oE "$1=[0-9]+" <<<"$lines" | cut -d= -f2 | sort -n | awk '{v[NR] = $1; s += $1} END {if (NR) printf "%d of them, mean %d ms, most %d ms", NR, s / NR, v[NR]; else printf "not measured"}'; }
 sim_sum() { grep "^suite=sim commit=$sim_commit " "$results" | awk '{for (i = 1; i <= NF; i++) {if ($i ~ /^seeds=/) {split(substr($i, 7), r, "[.][.]"); n += r[2] - r[1] + 1} if ($i ~ /^violations=/) v += substr($i, 12)}} END {printf "%d seeds, %d violations", n, v}'; }
 
@@ -38,9 +44,15 @@ Written by \`make chaos\` from its results file, never by hand. How the tests wo
 | disturbed runs of real daemons on 1, 2, 4, 7 workers end with the bits of the undisturbed run | 20, all equal | 300, all equal | $(chaos '^suite=chaos') runs, seeds $(seeds 1p) to $(seeds '$p'): $(chaos ' counted=1 equal=1 ') count, $(chaos ' equal=1 ') equal, $(chaos ' equal=0 ') not ($chaos_commit) |
 | a worker killed with -9 is noticed | 3 s | 3 s | $(most noticed_ms) |
 | the units of a hung worker run elsewhere | 7 s | 7 s | $(most overtaken_ms) |
+| the coordinator killed under submits: none that was acknowledged lost, none doubled | 100 kills, 0 / 0 | 2,000 kills, >= 50,000 acks, 0 / 0 | $(came submits) |
+| the writer of checkpoints killed: none torn or corrupt is loaded | 50 kills, 0 | 1,000 kills, 0 | $(came ckpt_kill) |
+| the coordinator ready after a kill, 10,000 jobs | 2 s | 2 s | $(came restart_many) |
+| power cut: nothing acknowledged lost, doubled or torn | as many cuts as fit in 30 s | 60 | $(came power_cut) |
+| machines whose cores are all busy are never declared dead | 20 s | 180 s | $(came busy) |
 | simulated clusters: no invariant broken | 5,000 seeds | 1,000,000 seeds | $(sim_sum) ($sim_commit) |
 | safeguards that were taken out, and the test that failed | 3 in rotation | all | $(grep "^suite=mutants commit=$mutants_commit " "$results" | grep -oE ' mutant=[^ ]+ .*caught=(1|yes|ok|true)' | cut -d' ' -f2 | sort -u | wc -l) of $(find tests/mutants -name '*.patch' | wc -l) (${mutants_commit:0:7}) |
 
+What copies of every chunk and leases cost a step is measured by \`make bench\` ([performance.md](performance.md): at most a tenth).
 A run counts if its fault struck an open step or an open row range and a counter that belongs to the fault moved. Runs on
 $(grep -oE ' workers=[0-9]+' <<<"$lines" | sort -t= -k2n | uniq -c | awk '{sub("workers=", "", $2); printf "%s%s workers: %d", (NR > 1 ? ", " : ""), $2, $1}').
 
@@ -58,8 +70,9 @@ done
 printf '\n## Every suite\n'
 for name in $(grep "^suite=run " "$results" | grep -oE ' name=[a-z_]+' | cut -d= -f2 | awk '!seen[$0]++'); do
     line=$(figure_of "$name")
-    rc=$(grep -oE ' rc=[0-9]+' <<<"$line" | cut -d= -f2)
-    printf '\n**%s** (commit %s, size %s): %s, %s s\n\n' "$name" "$(grep -oE ' commit=[^ ]+' <<<"$line" | cut -d= -f2)" "$(grep -oE ' size=[^ ]+' <<<"$line" | cut -d= -f2)" "$([ "$rc" = 0 ] && echo passed || echo "FAILED with $rc")" "$(grep -oE ' seconds=[0-9]+' <<<"$line" | cut -d= -f2)"
+    head=${line%% figures=*}
+    rc=$(grep -oE ' rc=[0-9]+' <<<"$head" | cut -d= -f2)
+    printf '\n**%s** (commit %s, size %s): %s, %s s\n\n' "$name" "$(grep -oE ' commit=[^ ]+' <<<"$head" | cut -d= -f2)" "$(grep -oE ' size=[^ ]+' <<<"$head" | cut -d= -f2)" "$([ "$rc" = 0 ] && echo passed || echo "FAILED with $rc")" "$(grep -oE ' seconds=[0-9]+' <<<"$head" | cut -d= -f2)"
     sed 's/.* figures=//' <<<"$line" | tr '|' '\n' | sed '/^$/d; s/^/    /'
 done
 missing=$(grep -hoE "^suite=missing commit=$chaos_commit .*" "$results" | grep -oE 'what=[a-z]+' | sort | uniq -c | awk '{sub("what=", "", $2); printf "%s%s (%d runs)", (NR > 1 ? ", " : ""), $2, $1}')
