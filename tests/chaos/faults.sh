@@ -18,7 +18,7 @@ kill9() {
 again() { # a killed worker comes back, after a while, as a new process
     later $((RANDOM % 2500)) launch "$1"
 }
-noticed() { # from now on: how long until the coordinator says that this worker is lost (measured by watch_lost)
+noticed() { # from now on: how long until the coordinator says that this worker is lost; it comes back then (both by watch_lost)
     now_ms
     lost_who=$1 lost_at=$now
 }
@@ -29,6 +29,7 @@ watch_lost() {
     [[ $(entry "$lost_who") =~ \"state\":\"LOST\" ]] || return 0
     now_ms
     measured+=" noticed_ms=$((now - lost_at))"
+    launch "$lost_who"
     lost_who=''
 }
 running_one() { # a worker that runs a range now, if any
@@ -69,8 +70,8 @@ plan_none() { :; }
 strike_none() { :; }
 
 # ---- kill -9 -------------------------------------------------------------------------------------------------------------------------------
-plan_kill_worker() { workers_of=(2 4 7) host_n=1 expect=recomputed; }
-strike_kill_worker() { kill9 "w$workers"; noticed "w$workers"; later 4000 launch "w$workers"; [ "$workers" -gt 2 ] && second; }
+plan_kill_worker() { workers_of=(2 4 7) host_n=1 expect='recomputed|overtaken'; }
+strike_kill_worker() { kill9 "w$workers"; noticed "w$workers"; [ "$workers" -gt 2 ] && second; }
 watch_kill_worker() { watch_lost; }
 plan_kill_host() { workers_of=(2 4 7) host_n=3 expect='promoted|rolled_back'; }
 strike_kill_host() { local h; h=$(host 1); kill9 "$h"; again "$h"; second; }
@@ -98,9 +99,9 @@ plan_coordinator_away() { workers_of=(1 2 4 7) expect='adopted|rolled_back'; }
 strike_coordinator_away() { counters_keep; kill9 c; later 4500 launch_coordinator; }
 
 # ---- stopped and continued -----------------------------------------------------------------------------------------------------------------
-plan_stop_short() { workers_of=(2 4 7) expect='recomputed|promoted|rolled_back'; rnd 0 1; [ $rolled -eq 1 ] || host_n=1; }
+plan_stop_short() { workers_of=(2 4 7) expect='recomputed|promoted|rolled_back|overtaken'; rnd 0 1; [ $rolled -eq 1 ] || host_n=1; }
 strike_stop_short() { end STOP "w$workers"; later 4500 resumes "w$workers"; }
-plan_stop_long() { workers_of=(2 4) expect='recomputed|promoted|rolled_back'; rnd 0 1; [ $rolled -eq 1 ] || host_n=1; }
+plan_stop_long() { workers_of=(2 4) expect='recomputed|promoted|rolled_back|overtaken'; rnd 0 1; [ $rolled -eq 1 ] || host_n=1; }
 strike_stop_long() { end STOP "w$workers"; later 12000 resumes "w$workers"; }
 
 # ---- the network ---------------------------------------------------------------------------------------------------------------------------
@@ -257,7 +258,7 @@ strike_late_answer() { strikes_in_log w1; }
 # ---- row ranges --------------------------------------------------------------------------------------------------------------------------------
 rows_slow=task.start.before:1:sleep=250:every # a range is in somebody's hands for long enough to be struck
 plan_rows_killed() { workers_of=(1 2 4) target=rows expect='recomputed|overtaken' with[all]=$rows_slow; rnd 12 96; strike_at=$rolled; }
-strike_rows_killed() { local v; v=$(running_one); v=${v:-w1}; kill9 "$v"; noticed "$v"; later 4000 launch "$v"; }
+strike_rows_killed() { local v; v=$(running_one); v=${v:-w1}; kill9 "$v"; noticed "$v"; }
 watch_rows_killed() { watch_lost; }
 plan_rows_stopped() { workers_of=(2 4) target=rows expect='recomputed|overtaken|stale'; with[all]=$rows_slow; rnd 12 60; strike_at=$rolled; }
 strike_rows_stopped() { local v; v=$(running_one); v=${v:-w1}; end STOP "$v"; rnd 4000 12000; later $rolled resumes "$v"; }

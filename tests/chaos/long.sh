@@ -9,7 +9,8 @@ export STEER_BIN=${STEER_BIN:-$PWD/build/release/bin}
 export STEER_RESULTS=${STEER_RESULTS:-build/results.txt}
 mkdir -p "$(dirname "$STEER_RESULTS")"
 touch "$STEER_RESULTS"
-commit=$(git describe --always --dirty --exclude "*" 2>/dev/null || "$STEER_BIN/steerctl" --version | cut -d' ' -f2)
+commit=$(tests/lib/commit)
+export STEER_COMMIT=$commit
 failed='' wanted=" $* "
 
 # A suite's run as one line: how it ended and the figures that it printed. A run that ended well is not repeated for the same commit and size.

@@ -5,12 +5,11 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 results=${1:-${STEER_RESULTS:-build/results.txt}}
-bin=${STEER_BIN:-build/release/bin}
-commit=$(git describe --always --dirty --exclude "*" 2>/dev/null || "$bin/steerctl" --version | cut -d' ' -f2)
+commit=$(tests/lib/commit)
 last() { grep -E "^suite=$1 " "$results" | tail -n 1 | grep -oE ' commit=[^ ]+' | cut -d= -f2; } # commit of a suite's last line
 chaos_commit=$(last chaos) mutants_commit=$(last mutants) sim_commit=$(last sim)
 counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused damaged)
-lines=$(grep "^suite=chaos commit=$chaos_commit " "$results")
+lines=$(grep "^suite=chaos commit=$chaos_commit " "$results" | tests/chaos/last_of seed)
 chaos() { grep -c "$1" <<<"$lines"; }
 seeds() { grep -oE ' seed=[0-9]+' <<<"$lines" | cut -d= -f2 | sort -n | sed -n "$1"; }
 figure_of() { grep "^suite=run name=$1 " "$results" | tail -n 1; }
@@ -21,7 +20,7 @@ came() { # suite: its figures in short, with the commit
     echo "$(sed 's/.* figures=//; s/suite=[^ ]* commit=[^ ]* //; s/^[a-z ]*: //' <<<"$line" | tr '|' ';') ($(grep -oE ' commit=[^ ]+' <<<"$line" | head -n 1 | cut -d= -f2))"
 }
 most() { grep -oE "$1=[0-9]+" <<<"$lines" | cut -d= -f2 | sort -n | awk '{v[NR] = $1; s += $1} END {if (NR) printf "%d of them, mean %d ms, most %d ms", NR, s / NR, v[NR]; else printf "not measured"}'; }
-sim_sum() { grep "^suite=sim commit=$sim_commit " "$results" | awk '{for (i = 1; i <= NF; i++) {if ($i ~ /^seeds=/) {split(substr($i, 7), r, "[.][.]"); n += r[2] - r[1] + 1} if ($i ~ /^violations=/) v += substr($i, 12)}} END {printf "%d seeds, %d violations", n, v}'; }
+sim_sum() { grep "^suite=sim commit=$sim_commit " "$results" | tests/chaos/last_of seeds | awk '{for (i = 1; i <= NF; i++) {if ($i ~ /^seeds=/) {split(substr($i, 7), r, "[.][.]"); n += r[2] - r[1] + 1} if ($i ~ /^violations=/) v += substr($i, 12)}} END {printf "%d seeds, %d violations", n, v}'; }
 
 cat <<EOF
 # What was done to it, and what came of it
@@ -50,7 +49,7 @@ Written by \`make chaos\` from its results file, never by hand. How the tests wo
 | power cut: nothing acknowledged lost, doubled or torn | as many cuts as fit in 30 s | 60 | $(came power_cut) |
 | machines whose cores are all busy are never declared dead | 20 s | 180 s | $(came busy) |
 | simulated clusters: no invariant broken | 5,000 seeds | 1,000,000 seeds | $(sim_sum) ($sim_commit) |
-| safeguards that were taken out, and the test that failed | 3 in rotation | all | $(grep "^suite=mutants commit=$mutants_commit " "$results" | grep -oE ' mutant=[^ ]+ .*caught=(1|yes|ok|true)' | cut -d' ' -f2 | sort -u | wc -l) of $(find tests/mutants -name '*.patch' | wc -l) (${mutants_commit:0:7}) |
+| safeguards that were taken out, and the test that failed | 3 in rotation | all | $(grep "^suite=mutants commit=$mutants_commit " "$results" | tests/chaos/last_of mutant | grep -c ' caught=1 ') of $(find tests/mutants -name '*.patch' | wc -l) (${mutants_commit:0:7}) |
 
 What copies of every chunk and leases cost a step is measured by \`make bench\` ([performance.md](performance.md): at most a tenth).
 A run counts if its fault struck an open step or an open row range and a counter that belongs to the fault moved. Runs on

@@ -13,7 +13,20 @@ cleanup_more() { :; }
 unset STEER_TOKEN STEER_SERVER
 fail() { echo "FAIL $*"; failed=1; }
 
+# A daemon that ended without being told to is a failure, whatever the bits are: unless it ended well (0), or at its failpoint (may_end).
+declare -A may_end=()
+ended_look() {
+    local name rc
+    for name in "${!pid[@]}"; do
+        kill -0 "${pid[$name]}" 2>/dev/null && continue
+        wait "${pid[$name]}" 2>/dev/null
+        rc=$?
+        [ $rc -eq 0 ] || [ $rc -eq 127 ] || [ "${may_end[$name]:-}" = $rc ] || fail "$name ended by itself with $rc"
+        unset "pid[$name]"
+    done
+}
 cleanup() {
+    ended_look
     for name in "${!pid[@]}"; do kill -CONT "${pid[$name]}" 2>/dev/null; kill -9 "${pid[$name]}" 2>/dev/null; done
     wait 2>/dev/null
     cleanup_more
@@ -39,6 +52,7 @@ worker() { # name [threads] [more options]
 }
 faulty() { # fault name [threads]: a worker that is not well
     STEER_FAULT=$1 worker "$2" "${3:-1}"
+    may_end[$2]=137
 }
 end() { # signal name
     kill "-$1" "${pid[$2]}" 2>/dev/null
@@ -75,6 +89,7 @@ step() { # waits until training has reached a step; prints it
         sleep 0.05
     done
     echo "step $1 was not reached" >&2
+    failed=1
     return 1
 }
 counter() { # name
@@ -85,11 +100,12 @@ more_than() { # counter least
     n=$(counter "$1")
     [ "${n:-0}" -gt "$2" ] || fail "$1 is ${n:-unknown}, must be above $2"
 }
-manifest_of() { # step: path of the blob that describes this run at that step
-    grep -lr "\"format\":\"steer-checkpoint-1\".*\"step\":$1" "$dir/blobs" | head -1
+manifest_of() { # step: path of the blob that describes this run at that step; of more than one, if bits differ
+    grep -lr "\"format\":\"steer-checkpoint-1\".*\"step\":$1," "$dir/blobs" --exclude-dir=tmp
 }
 kill_all() {
     local name
+    ended_look
     for name in "${!pid[@]}"; do kill -CONT "${pid[$name]}" 2>/dev/null; kill -9 "${pid[$name]}" 2>/dev/null; wait "${pid[$name]}" 2>/dev/null; done
     pid=()
 }

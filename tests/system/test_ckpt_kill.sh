@@ -45,6 +45,7 @@ want=$(tests/lib/fault_case.sh "$top/undisturbed" "$spec" 60 2>/dev/null | cut -
 [ ${#want} -eq 64 ] || { echo "FAIL the undisturbed run: $want"; failed=1; exit 1; }
 rm -rf "$top/undisturbed"
 
+ends_well='^(-|[cw12]+:(137|0)(,[cw12]+:(137|0))*)$' # nobody ends but at a failpoint, or told to
 kills=0 runs=0 torn=0 other=0
 while [ $kills -lt "$kills_min" ] && [ $runs -lt $((kills_min * 2)) ] && [ $failed -eq 0 ]; do
     first=$((runs + 1))
@@ -56,7 +57,7 @@ while [ $kills -lt "$kills_min" ] && [ $runs -lt $((kills_min * 2)) ] && [ $fail
     for n in $(seq $first $runs); do
         read -r k t state manifest exits <"$top/$n.result"
         kills=$((kills + k)) torn=$((torn + t))
-        if [ "$state" != SUCCEEDED ] || [ "$manifest" != "$want" ] || [ "$t" -ne 0 ]; then
+        if [ "$state" != SUCCEEDED ] || [ "$manifest" != "$want" ] || [ "$t" -ne 0 ] || ! [[ $exits =~ $ends_well ]]; then
             other=$((other + 1)) failed=1
             echo "FAIL run $n: $state ${manifest:0:12}, must be ${want:0:12}; torn $t; exits $exits"
         else
@@ -64,7 +65,7 @@ while [ $kills -lt "$kills_min" ] && [ $runs -lt $((kills_min * 2)) ] && [ $fail
         fi
     done
 done
-line="suite=ckpt-kill commit=$(git rev-parse --short HEAD 2>/dev/null) seed=$seed kills=$kills runs=$runs torn=$torn unequal=$other seconds=$((SECONDS - begun))"
+line="suite=ckpt-kill commit=$(tests/lib/commit) seed=$seed kills=$kills runs=$runs torn=$torn unequal=$other seconds=$((SECONDS - begun))"
 echo "figure: $line"
 [ -z "${STEER_RESULTS:-}" ] || echo "$line" >>"$STEER_RESULTS"
 [ $kills -ge "$kills_min" ] || { echo "FAIL only $kills kills"; failed=1; }

@@ -22,7 +22,8 @@ trap 'failed=1; exit 1' TERM INT
 # What has to have gone wrong before some points are reached: on the other worker, or on the coordinator.
 with() { # name: role and fault of the companion, or nothing
     case "$1" in
-    ps.frozen.* | session.freeze.* | session.close.* | ps.state.*) echo "other ps.push.ack.before:9" ;;
+    session.freeze.*) echo "other ps.push.ack.before:45" ;; # when the coordinator has heard of a version
+    ps.frozen.* | session.close.* | ps.state.*) echo "other ps.push.ack.before:9" ;;
     esac
 }
 roles() { # c, w or b: who can be hit
@@ -81,13 +82,14 @@ while read -r name who; do
 done <"$top/points" >"$top/again"
 wave <"$top/again"
 
+ends_well='^(-|[cw12]+:(137|0)(,[cw12]+:(137|0))*)$' # nobody ends but at a failpoint, or told to
 runs=0 struck=0
 while read -r name role hit outcome; do
     runs=$((runs + 1))
     exits=${outcome##* }
     [[ ",$exits," == *",$role:137,"* ]] && struck=$((struck + 1))
     case "$outcome" in
-    "$want "*) ;;
+    "$want "*) [[ $exits =~ $ends_well ]] || { echo "FAIL $name:$hit at $role: daemons ended by themselves: $exits"; failed=1; } ;;
     *) echo "FAIL $name:$hit at $role: $outcome"; failed=1 ;;
     esac
 done <"$top/results"
@@ -98,8 +100,9 @@ while read -r name who; do
 done <"$top/points"
 points=$(wc -l <"$top/points")
 echo "never reached: ${never[*]:-none}"
-line="suite=failpoints commit=$(git rev-parse --short HEAD 2>/dev/null) seed=$seed points=$points reached=$((points - ${#never[@]})) runs=$runs struck=$struck failed=$failed seconds=$((SECONDS - begun))"
+line="suite=failpoints commit=$(tests/lib/commit) seed=$seed points=$points reached=$((points - ${#never[@]})) runs=$runs struck=$struck failed=$failed seconds=$((SECONDS - begun))"
 echo "figure: $line"
 [ -z "${STEER_RESULTS:-}" ] || echo "$line" >>"$STEER_RESULTS"
+[ -z "$long" ] || [ ${#never[@]} -eq 0 ] || { echo "FAIL points that nobody came by"; failed=1; }
 [ "$struck" -gt 0 ] || { echo "FAIL no fault struck"; failed=1; }
 exit $failed

@@ -92,7 +92,7 @@ else
         batch $mode $(for _ in $(seq "$parallel"); do echo $((RANDOM % most + 1)); done | sort -un)
     done
 fi
-line="suite=io-faults commit=$(git rev-parse --short HEAD 2>/dev/null) seed=$seed runs=$runs struck=$struck gone=$gone failed=$failed seconds=$((SECONDS - begun))"
+line="suite=io-faults commit=$(tests/lib/commit) seed=$seed runs=$runs struck=$struck gone=$gone failed=$failed seconds=$((SECONDS - begun))"
 echo "figure: $line"
 [ -z "${STEER_RESULTS:-}" ] || echo "$line" >>"$STEER_RESULTS"
 [ $struck -gt 0 ] || { echo "FAIL nothing was struck"; failed=1; }

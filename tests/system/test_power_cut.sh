@@ -137,7 +137,7 @@ while [ $cuts -lt "$cuts_max" ] && [ $((SECONDS - begun)) -lt "$seconds_max" ] &
     live_run && copy_check
     [ $failed -eq 0 ] && end_all
 done
-line="suite=power-cut commit=$(git rev-parse --short HEAD 2>/dev/null) seed=$seed cuts=$cuts acks=$acks lost=$lost doubled=$doubled torn=$torn seconds=$((SECONDS - begun))"
+line="suite=power-cut commit=$(tests/lib/commit) seed=$seed cuts=$cuts acks=$acks lost=$lost doubled=$doubled torn=$torn seconds=$((SECONDS - begun))"
 echo "figure: $line"
 [ -z "${STEER_RESULTS:-}" ] || echo "$line" >>"$STEER_RESULTS"
 [ $acks -gt 0 ] || { echo "FAIL nothing was acknowledged before a cut"; failed=1; }

@@ -14,7 +14,7 @@ kills_wanted=${SUBMITS_KILLS:-100}
 batch=${SUBMITS_BATCH:-100}
 acks_wanted=${SUBMITS_ACKS:-1}
 seed=${SUBMITS_SEED:-1}
-commit=$(git describe --always --dirty --exclude "*" 2>/dev/null || "$bin/steerctl" --version | cut -d" " -f2)
+commit=$(tests/lib/commit)
 results=${STEER_RESULTS:-}
 dir='' pid=0 load=0
 unset STEER_TOKEN STEER_SERVER
