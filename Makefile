@@ -132,6 +132,7 @@ $(B)/libdaemon.a: $(DAEMON_OBJ)
 	@rm -f $@; ar rcs $@ $^
 $(BENCH_BIN): $(B)/tests/bench/bench_common.o
 $(addprefix $(B)/tests/unit/worker/,test_session test_handover test_ps_view): $(B)/tests/unit/worker/session_cluster.o
+$(B)/tests/sim/test_sched: $(addprefix $(B)/tests/sim/,fake_cluster.o fake_coordinator.o)
 $(UNIT_BIN) $(SIM_BIN) $(BENCH_BIN) $(DUMP_BIN): $(B)/%: $(B)/%.o $(LIBS) $(B)/libdaemon.a
 	@$(CC) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(B)/libdaemon.a $(LIBS) -Wl,--end-group $(X_all) -lcmocka -o $@
 # The simulator is the real daemons with other edges: what tests/sim/sim_*.c defines by WRAP() takes the place of clocks,

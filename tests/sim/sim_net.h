@@ -1,7 +1,7 @@
 /*
- * sim_net: what net/link.h and worker/mailbox.h promise, between simulated processes, over links
- * that delay, lose, double and reorder what they carry, that are cut one way or both, and that go
- * up and down. A connection dies with either of its processes, and what was on its way with it.
+ * sim_net: what net/link.h promises, between simulated processes, over links that delay, lose,
+ * double and reorder what they carry, that are cut one way or both, and that go up and down. A
+ * connection dies with either of its processes, and what was on its way with it.
  */
 #ifndef SIM_NET_H
 #define SIM_NET_H
@@ -32,7 +32,8 @@ void sim_net_reset(void);
 /* ---- descriptors that only the simulator has: of mailboxes, signals, requests ---------------- */
 
 int sim_fd_new(bool (*ready)(void *self), void *self);
-void sim_fd_wake(int fd); /* whoever polls it looks again */
+void sim_fd_wake(int fd);  /* whoever polls it looks again */
+void sim_fd_leave(int fd); /* nobody polls it any more */
 bool sim_fd_is_ours(int fd);
 
 #endif

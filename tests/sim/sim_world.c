@@ -21,6 +21,7 @@
 #include "sim_heap.h"
 #include "sim_http.h"
 #include "sim_jobs.h"
+#include "sim_memory.h"
 #include "sim_net.h"
 #include "sim_work.h"
 #include "sim_world_inner.h"
@@ -358,6 +359,7 @@ static void world_reset(struct sim_results *out, uint64_t seed)
 {
     sim_core_reset();
     sim_net_reset();
+    sim_memory_reset();
     sim_disk_reset();
     sim_work_reset();
     sim_check_reset();
