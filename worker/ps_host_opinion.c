@@ -1,7 +1,7 @@
 /*
  * Opinions on their way to the coordinator. Every node that is questioned is reported once in
  * OPINIONS_MS, by the first chunk of ours that is still open; news at once. Verdicts outlive their
- * step: each is told JUDGED_TELLS times, because a report may be lost with a connection.
+ * step: each is told JUDGED_TELLS times, because a report may be lost with a connection; one that holds its step, as long as it does.
  */
 #include "worker/ps_host_inner.h"
 
@@ -65,7 +65,8 @@ void hosted_opinions_report(struct ps_host *p, struct hosted *x, uint64_t now)
     judged_report(p, x);
     for (uint32_t i = 0; i < opinions_n(o) && n < REPORTS_MAX; i++) {
         const struct opinion *op = opinions_at(o, i);
-        if (op->state == OPINION_SETTLED || !is_new(told, n, op->node))
+        /* What holds the step is told until something is done about it. */
+        if ((op->state == OPINION_SETTLED && !op->tainted) || !is_new(told, n, op->node))
             continue;
         told[n++] = op->node;
         opinion_report(p, x, host_version(x->s->host), op);

@@ -37,6 +37,7 @@ void session_fail(struct session *s, int code, const struct err *e)
     m->job = s->open->job;
     m->session = s->open->session;
     m->session_attempt = s->open->session_attempt;
+    m->version = CONTROL_VERSION_FAILED;
     m->code = code;
     snprintf(m->text, sizeof m->text, "%.*s", (int)sizeof m->text - 1, e->msg);
     s->env.says(s->env.self, m);

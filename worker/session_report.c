@@ -62,7 +62,7 @@ struct control *session_report(const struct ps_report *r)
     m->job = r->job;
     m->session = r->session;
     m->session_attempt = r->attempt;
-    m->version = r->version;
+    m->version = r->type == PS_FAILED ? CONTROL_VERSION_FAILED : r->version;
     m->manifest = r->manifest;
     m->loss = r->figures.loss;
     m->grad_norm = r->figures.grad_norm;

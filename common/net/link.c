@@ -174,21 +174,20 @@ static int bytes_send(void *socket, const void *bytes, size_t len, bool more, st
     return err_set(e, ERR_SYSTEM, "send: %s", zmq_strerror(errno));
 }
 
-/* Frames after the first of a message: ZeroMQ takes them all or the context is being terminated.
- * The bytes are released either way. */
-static int frame_send(void *socket, const struct link_frame *f, bool more, struct err *e)
+/* A frame after the first of a message. The bytes are released whatever happens. If the connection has gone since the first,
+ * ZeroMQ refuses this one and drops those that follow: the message is lost, like any that was queued there. */
+static void frame_send(void *socket, const struct link_frame *f, bool more)
 {
+    struct err ignored;
     zmq_msg_t msg;
 
-    if (f->free_fn == NULL)
-        return bytes_send(socket, f->data, f->len, more, e);
-    CHECK(zmq_msg_init_data(&msg, f->data, f->len, f->free_fn, f->hint) == 0);
-    if (zmq_msg_send(&msg, socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) < 0) {
-        int rc = err_set(e, ERR_SYSTEM, "send: %s", zmq_strerror(errno));
-        zmq_msg_close(&msg);
-        return rc;
+    if (f->free_fn == NULL) {
+        bytes_send(socket, f->data, f->len, more, &ignored);
+        return;
     }
-    return 0;
+    CHECK(zmq_msg_init_data(&msg, f->data, f->len, f->free_fn, f->hint) == 0);
+    if (zmq_msg_send(&msg, socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) < 0)
+        zmq_msg_close(&msg);
 }
 
 int link_send(void *socket, const struct link_peer *peer, const struct link_frame *frames, int n,
@@ -205,11 +204,9 @@ int link_send(void *socket, const struct link_peer *peer, const struct link_fram
         rc = bytes_send(socket, frames[0].data, frames[0].len, n > 1, e);
     if (rc != 0)
         return rc;
-    for (int i = begin; i < n; i++) {
-        int one = frame_send(socket, &frames[i], i + 1 < n, e);
-        rc = rc != 0 ? rc : one;
-    }
-    return rc;
+    for (int i = begin; i < n; i++)
+        frame_send(socket, &frames[i], i + 1 < n);
+    return 0;
 }
 
 /* Takes the next part into msg (initialised here). 1: taken, 0: nothing there, -1: failed. */

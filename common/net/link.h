@@ -53,7 +53,8 @@ struct link_frame {
 
 /* Sends frames to a peer (router) or the other side (dealer, peer NULL). Never blocks: ERR_BUSY at
  * the high-water mark (a dealer that is not connected counts as full), ERR_UNREACHABLE for an
- * unknown peer; on an error nothing was sent and no free_fn was called. To a dealer's other side
+ * unknown peer; on an error nothing was sent and no free_fn was called. 0: it
+ * is on its way, or lost with the connection, and every free_fn is called once. To a dealer's other side
  * the first frame is always copied (CHECKed), so that this can be kept. */
 int link_send(void *socket, const struct link_peer *peer, const struct link_frame *frames, int n,
               struct err *e);

@@ -167,6 +167,9 @@ static int step_close(struct host *h, unsigned *events, struct err *e)
     if (!isfinite(norm) || !isfinite(sums.loss))
         return err_set(e, ERR_NUMERIC, "step %" PRIu64 ": gradient norm %g, loss %g: not finite",
                        step + 1, norm, sums.loss / weight);
+    if (sums.tokens > HOST_TOKENS_MAX - h->figures.tokens)
+        return err_set(e, ERR_NUMERIC, "step %" PRIu64 ": %" PRIu64 " tokens, the run may have %llu",
+                       step + 1, sums.tokens, HOST_TOKENS_MAX);
     h->figures.loss = sums.loss / weight;
     h->figures.grad_norm = norm;
     h->figures.tokens += sums.tokens;
@@ -181,6 +184,11 @@ static int step_close(struct host *h, unsigned *events, struct err *e)
     h->has_last = true;
     *events |= HOST_APPLY | step_apply(h);
     return 0;
+}
+
+static bool close_is_sane(const struct host_close *c)
+{
+    return isfinite(c->scale) && isfinite(c->lr) && c->figures.tokens <= HOST_TOKENS_MAX;
 }
 
 /* What one more root, here or there, makes possible. */
@@ -251,6 +259,16 @@ static int late_conflict(const struct host *h, uint64_t step, uint64_t who, stru
                    step + 1, units.begin, units.end, first, who);
 }
 
+static int sums_check(const struct host_push *p, struct err *e)
+{
+    if (p->sums.tokens > PUSH_TOKENS_MAX)
+        return err_set(e, ERR_INVALID, "push with %" PRIu64 " tokens, at most %llu", p->sums.tokens,
+                       PUSH_TOKENS_MAX);
+    if (!(p->sums.weight >= 0) || isinf(p->sums.weight))
+        return err_set(e, ERR_INVALID, "push with weight %g", p->sums.weight);
+    return 0;
+}
+
 int host_push_begin(const struct host *h, struct host_push *p, struct err *e)
 {
     const struct host_plan *plan = &h->plan;
@@ -269,6 +287,8 @@ int host_push_begin(const struct host *h, struct host_push *p, struct err *e)
     if (!tree_node_is_valid(plan->units, p->node))
         return err_set(e, ERR_INVALID, "push of node (%u, %u), a step has %u units", p->node.level,
                        p->node.index, plan->units);
+    if (p->begin == 0 && sums_check(p, e) != 0)
+        return ERR_INVALID;
     if (p->step > shard_version(h->shard))
         return err_set(e, ERR_INVALID,
                        "push for step %" PRIu64 ", version %" PRIu64 " is the newest", p->step,
@@ -283,15 +303,15 @@ static bool is_stale(const struct host *h, const struct host_push *p)
     return p->step < shard_version(h->shard) || host_is_done(h) || h->frozen;
 }
 
-/* Did the value come before, under this hash, or as memory that has been added to since? Then it was checked, and what
- * comes with it now is not looked at. */
+/* Did the value come before, under this hash, or as memory that may have been added to since? Then it was checked, and what
+ * comes with it now is not looked at. Another hash is believed only if it is that of what comes with it. */
 static bool is_known(const struct host *h, const struct host_push *p, uint32_t i, uint32_t mine)
 {
     uint64_t hash, who;
+    bool said = fold_said(h->fold, mine, p->node, &hash, &who);
 
-    if (fold_said(h->fold, mine, p->node, &hash, &who) && hash == p->hash[i])
-        return true;
-    return p->lent && fold_has(h->fold, mine, p->node);
+    return (said && hash == p->hash[i]) ||
+           (!said && p->lent && fold_has(h->fold, mine, p->node));
 }
 
 void host_push_fold(struct host *h, struct host_push *p, uint32_t i)
@@ -510,9 +530,9 @@ int host_apply(struct host *h, const struct host_close *close, unsigned *events,
         (h->copy != NULL && !replica_is_complete(h->copy)))
         return err_set(e, ERR_INVALID, "apply of step %" PRIu64 " before its roots are complete",
                        close->step);
-    if (!isfinite(close->scale) || !isfinite(close->lr))
-        return err_set(e, ERR_INVALID, "apply with scale %g, rate %g", (double)close->scale,
-                       (double)close->lr);
+    if (!close_is_sane(close))
+        return err_set(e, ERR_INVALID, "apply with scale %g, rate %g, %" PRIu64 " tokens",
+                       (double)close->scale, (double)close->lr, close->figures.tokens);
     h->last = *close;
     h->figures = close->figures;
     h->has_last = true;
@@ -548,7 +568,7 @@ void host_roll(struct host *h, const struct host_close *close)
 {
     unsigned has = host_roots_here(h);
 
-    if (!h->frozen || !isfinite(close->scale) || !isfinite(close->lr))
+    if (!h->frozen || !close_is_sane(close))
         return;
     if (shard_version(h->shard) == close->step && (has & HOST_HAS_ROOTS) != 0) {
         own_apply(h, close->scale, close->lr);

@@ -57,6 +57,8 @@ struct host_plan {
     void *begins_self;
 };
 
+#define HOST_TOKENS_MAX (1ull << 53) /* of a run: they are written as a JSON number */
+#define PUSH_TOKENS_MAX (1ull << 40) /* of a push, so that no sum of them overflows */
 /* Figures of a run, known to every host; part of the checkpoint, so that they survive a change of
  * hosts. */
 struct host_figures {

@@ -72,12 +72,13 @@ static void voice_add(struct opinion *op, struct opinion_voice voice)
         op->voice[op->voices_n++] = voice;
 }
 
-/* A hash that two different workers have said. */
+/* A hash that two different workers have said. A sum of parts (who 0) confirms nobody: the parts may be of who speaks. */
 static bool agreement(const struct opinion *op, uint64_t *hash)
 {
     for (uint32_t i = 0; i < op->voices_n; i++)
         for (uint32_t k = 0; k < i; k++)
-            if (op->voice[i].hash == op->voice[k].hash) { /* voice_add(): then who differs */
+            if (op->voice[i].hash == op->voice[k].hash && op->voice[i].who != 0 &&
+                op->voice[k].who != 0) { /* voice_add(): then who differs */
                 *hash = op->voice[i].hash;
                 return true;
             }
@@ -104,9 +105,9 @@ static void judge(struct opinion *op)
         return;
     }
     for (uint32_t i = 0; i < op->voices_n && op->odd == 0; i++)
-        if (op->voice[i].hash != op->agreed) {
+        if (op->voice[i].hash != op->agreed && op->voice[i].who != 0) {
             op->odd = op->voice[i].who;
-            op->news = op->odd != 0;
+            op->news = true;
         }
 }
 

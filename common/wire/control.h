@@ -116,6 +116,10 @@ struct control_share {
 
 enum { ROOTS_OWN = 1, ROOTS_COPY = 2 };
 
+/* Of a SESSION_FAILED: no checkpoint has it, so that the acknowledgement of one never ends the
+ * repetition of a failure; exact as a double. */
+#define CONTROL_VERSION_FAILED (1ull << 52)
+
 struct control {
     enum control_type type;
     uint32_t proto;
@@ -153,7 +157,8 @@ struct control {
     /* SESSION_* and ASSIGN */
     uint64_t session, session_attempt; /* HELLO too: the session it is in, 0 = none */
     uint64_t seed, steps, params,
-        version; /* version: OPEN = start from, STATUS = reached, CHECKPOINT = of the manifest */
+        version; /* version: OPEN = start from, STATUS = reached, CHECKPOINT = of the manifest,
+                    FAILED = CONTROL_VERSION_FAILED */
     uint32_t global_batch, units, chunk_elems, checkpoint_every;
     int32_t fold;
     struct digest manifest; /* OPEN: checkpoint to start from ("" = the initial model); CHECKPOINT,

@@ -1,4 +1,5 @@
 /* What a host does with pushes that are damaged, double, contradictory or audited. One chunk, two units. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -175,6 +176,54 @@ static void test_a_wrong_value_that_comes_second_is_outvoted_and_the_step_closes
     host_free(h);
 }
 
+/* Memory that was lent and added to comes again, and a bit of the hash that goes with it was damaged. */
+static void test_a_damaged_repetition_contradicts_nobody(void **state)
+{
+    struct host *h = host_of(0);
+    float g[2][ELEMS] = {{1, 1, 1, 1}, {2, 2, 2, 2}};
+    unsigned events;
+    struct err e;
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct host_push p = {.step = 0, .who = 1, .node = {0, 0}, .sums = sums, .lent = i < 2, .count = 1};
+        p.values[0] = g[0];
+        p.n[0] = ELEMS;
+        p.hash[0] = i == 0 ? fold_hash(g[0], ELEMS, &sums) : 0;
+        if (i == 1) { /* as a sibling that is added to it */
+            g[0][0] = 3;
+            p.hash[0] = 77;
+        }
+        if (i == 2)
+            p.hash[0] = fold_hash((float[ELEMS]){1, 1, 1, 1}, ELEMS, &sums);
+        assert_int_equal(host_push_begin(h, &p, &e), 0);
+        host_push_fold(h, &p, 0);
+        assert_int_equal(host_push_end(h, &p, &events, &e), 0);
+        assert_int_equal(p.out[0].verdict, i == 0   ? HOST_ACCEPTED
+                                           : i == 1 ? HOST_CORRUPT
+                                                    : HOST_DUPLICATE);
+    }
+    assert_int_equal(opinions_n(host_opinions(h)), 0);
+    host_free(h);
+}
+
+static void test_sums_that_no_run_has_are_refused(void **state)
+{
+    static const struct fold_sums bad[] = {{1, 1, 1ull << 60}, {1, -1, 3}, {1, NAN, 3}};
+    struct host *h = host_of(0);
+    const float g[ELEMS] = {1, 1, 1, 1};
+    enum host_verdict verdict;
+    unsigned events;
+    struct err e;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(host_push(h, 0, 1, (struct tree_node){0, 0}, 0, g, ELEMS, &bad[i],
+                                   fold_hash(g, ELEMS, &bad[i]), &verdict, &events, &e),
+                         ERR_INVALID);
+    host_free(h);
+}
+
 static void test_with_several_classes_nothing_is_compared(void **state)
 {
     struct host *h = host_of(-1);
@@ -198,6 +247,8 @@ int main(void)
         cmocka_unit_test(test_a_waived_audit_holds_nothing),
         cmocka_unit_test(test_a_wrong_value_that_was_added_up_never_closes_its_step),
         cmocka_unit_test(test_a_wrong_value_that_comes_second_is_outvoted_and_the_step_closes),
+        cmocka_unit_test(test_a_damaged_repetition_contradicts_nobody),
+        cmocka_unit_test(test_sums_that_no_run_has_are_refused),
         cmocka_unit_test(test_with_several_classes_nothing_is_compared),
     };
 

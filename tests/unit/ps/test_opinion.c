@@ -76,6 +76,37 @@ static void test_the_outvoted_one_is_odd_and_taints_what_it_came_first_with(void
     }
 }
 
+/* Parts that were added up here are of nobody in particular: perhaps of the one who is asked now. */
+static void test_a_sum_of_parts_confirms_nobody(void **state)
+{
+    struct opinions *o = opinions_new(UNITS, 1);
+    const struct opinion *op;
+
+    (void)state;
+    op = say(o, false, 3, 10, 0, 99);
+    assert_int_equal(op->state, OPINION_DISPUTED);
+    op = say(o, false, 7, 99, 0, 99); /* who made the parts says the same again */
+    assert_int_equal(op->state, OPINION_DISPUTED);
+    op = say(o, false, 4, 10, 0, 99);
+    assert_int_equal(op->state, OPINION_SETTLED);
+    assert_true(op->agreed == 10 && op->tainted && op->news && op->odd == 7);
+    opinions_free(o);
+}
+
+static void test_a_sum_of_parts_that_is_outvoted_is_news_and_names_nobody(void **state)
+{
+    struct opinions *o = opinions_new(UNITS, 1);
+    const struct opinion *op;
+
+    (void)state;
+    say(o, false, 1, 10, 0, 99);
+    op = say(o, false, 2, 10, 0, 99);
+    assert_int_equal(op->state, OPINION_SETTLED);
+    assert_true(op->tainted && op->news && op->odd == 0);
+    assert_true(opinions_hold(o));
+    opinions_free(o);
+}
+
 static void test_a_worker_that_contradicts_itself_is_odd(void **state)
 {
     struct opinions *o = opinions_new(UNITS, 1);
@@ -154,6 +185,8 @@ int main(void)
         cmocka_unit_test(test_nobody_questions_what_nobody_audits_or_contradicts),
         cmocka_unit_test(test_an_audited_node_waits_for_another_worker),
         cmocka_unit_test(test_the_outvoted_one_is_odd_and_taints_what_it_came_first_with),
+        cmocka_unit_test(test_a_sum_of_parts_confirms_nobody),
+        cmocka_unit_test(test_a_sum_of_parts_that_is_outvoted_is_news_and_names_nobody),
         cmocka_unit_test(test_a_worker_that_contradicts_itself_is_odd),
         cmocka_unit_test(test_only_what_is_waited_for_is_waived),
         cmocka_unit_test(test_who_was_waived_may_still_be_contradicted),

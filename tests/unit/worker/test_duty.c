@@ -345,6 +345,23 @@ static void test_checkpoints_are_repeated_until_acknowledged(void **state)
     assert_null(sent(CONTROL_SESSION_DONE));
 }
 
+/* What was sent before a failure is acknowledged after it: the failure has still to be heard. */
+static void test_a_checkpoint_that_is_acknowledged_does_not_silence_a_failure(void **state)
+{
+    (void)state;
+    welcome(1);
+    session_word(CONTROL_SESSION_OPEN, 9, 2, 0);
+    session_says(CONTROL_SESSION_CHECKPOINT, 9, 2, 40);
+    session_says(CONTROL_SESSION_FAILED, 9, 2, CONTROL_VERSION_FAILED);
+    session_word(CONTROL_ACK, 9, 2, 40);
+    tick(DUTY_REPEAT_MS);
+    assert_null(sent(CONTROL_SESSION_CHECKPOINT));
+    assert_non_null(sent(CONTROL_SESSION_FAILED));
+    session_word(CONTROL_ACK, 9, 2, CONTROL_VERSION_FAILED);
+    tick(DUTY_REPEAT_MS);
+    assert_null(sent(CONTROL_SESSION_FAILED));
+}
+
 static void test_a_drain_ends_what_runs_and_says_bye(void **state)
 {
     (void)state;
@@ -395,6 +412,7 @@ int main(void)
         T(test_sessions_are_replaced_by_higher_attempts_only),
         T(test_a_frozen_attempt_is_said_until_the_next_one_and_kept_if_that_says_so),
         T(test_checkpoints_are_repeated_until_acknowledged),
+        T(test_a_checkpoint_that_is_acknowledged_does_not_silence_a_failure),
         T(test_a_drain_ends_what_runs_and_says_bye),
         T(test_a_drain_does_not_wait_for_ever),
     };
