@@ -174,7 +174,7 @@ check-built: all $(TEST_TOOLS) $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) $(B)/tests/sim
 	  $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) tests/sim/test_simulator.sh $(sort $(wildcard tests/system/test_*.sh)) tests/chaos/test_chaos.sh tests/mutants/test_mutants.sh
 .PHONY: mutants chaos chaos-short
 chaos-short: all $(TEST_TOOLS) ## disturbed runs of the real daemons, one of each fault; CHAOS_RUNS=N for more
-	@STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh chaos tests/chaos/test_chaos.sh
+	@STEER_TIMEOUT=$$((600 + 30 * $(or $(CHAOS_RUNS),20))) STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh chaos tests/chaos/test_chaos.sh
 chaos: all $(TEST_TOOLS) $(UNIT_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim ## every long form (hours; goes on where it stopped) and docs/reliability.md
 	@MODE=$(MODE) STEER_SIM=$(B)/tests/sim/steer_sim STEER_BIN=$(abspath $(B)/bin) tests/chaos/long.sh
 mutants: all $(TEST_TOOLS) $(UNIT_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim ## take out one safeguard after the other: each time a test must fail (about 10 minutes)

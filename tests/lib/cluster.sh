@@ -33,6 +33,7 @@ cleanup() {
     [ $failed -eq 0 ] && rm -rf "$top" || echo "logs are in $top"
 }
 trap cleanup EXIT
+trap 'failed=1; exit 1' INT TERM # out of time: the logs tell where it hung
 
 coordinator() {
     $enter "$bin/steer-coordinator" --dir "$dir" --http "${http:-$address:0}" --control "${control:-tcp://$address:0}" "${coordinator_more[@]}" >>"$dir/coordinator.log" 2>&1 &

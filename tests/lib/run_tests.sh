@@ -3,7 +3,7 @@
 # A program counts each cmocka test of its output; a script counts once (exit 77 = skipped, with its reason on the last line). What a
 # program skips is named, with the line that it said before.
 # Every suite has a budget of seconds (tests/lib/budgets); what each used is printed at the end, and more than that is said loudly.
-# usage: run_tests.sh NAME PROGRAM...     a program may be written label:path
+# usage: run_tests.sh NAME PROGRAM...     a program may be written label:path. STEER_TIMEOUT=SECONDS that one program may take (600)
 set -u
 budgets=$(dirname "$0")/budgets
 declare -A used=()
@@ -20,14 +20,34 @@ shift
 passed=0 failed=0 skipped=0
 work=$(mktemp -d)
 begun=$SECONDS
+limit=${STEER_TIMEOUT:-600}
 trap 'rm -rf "$work"' EXIT
-trap 'jobs -rp | xargs -r kill; exit 1' INT TERM
+trap stop INT TERM
 
-run_one() { # item: its output, then how it ended and how long it took, into files of its number
-    local start
+# `timeout` has a process group of its own: Ctrl-C does not reach it, and it outlives the shell that waits for it. So it is told by its pid;
+# it passes that on to its group, and kills it 10 s later.
+stop() {
+    local f
+    trap '' INT TERM
+    touch "$work/stop"
+    for f in "$work"/*.pid; do [ ! -s "$f" ] || kill "$(cat "$f")"; done 2>/dev/null
+    wait
+    for f in "$work"/*.pid; do # left only if the shell that waited for it was killed too
+        for _ in $(seq 120); do kill -0 "$(cat "$f")" || break; sleep 0.1; done
+    done 2>/dev/null
+    grep -h '^logs are in ' "$work"/*.log
+    exit 1
+}
+run_one() { # item, in a shell of its own: its output, then how it ended and how long it took, into files of its number
+    local start rc
     start=$(date +%s%N)
-    timeout -k 10 600 "${items[$1]#*:}" >"$work/$1.log" 2>&1 </dev/null
-    echo "$? $((($(date +%s%N) - start) / 1000000))" >"$work/$1.ended"
+    timeout -k 10 "$limit" "${items[$1]#*:}" >"$work/$1.log" 2>&1 </dev/null &
+    echo $! >"$work/$1.pid"
+    [ ! -e "$work/stop" ] || kill $! # whoever stops us has seen the pid, or we see that we are stopped
+    wait $!
+    rc=$?
+    rm -f "$work/$1.pid"
+    echo "$rc $((($(date +%s%N) - start) / 1000000))" >"$work/$1.ended"
     mv "$work/$1.ended" "$work/$1.end"
 }
 tell() { # item: what came out of it
@@ -69,7 +89,8 @@ items+=("${alone[@]}")
 for ((n = 0, told = 0; n < ${#items[@]}; n++)); do
     if [ "$n" -ge "$beside" ]; then
         wait
-        run_one $n
+        run_one $n &
+        wait
     else
         [ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n
         run_one $n &

@@ -13,7 +13,7 @@ unset MAKEFLAGS MFLAGS MAKELEVEL
 cd "$(dirname "$0")/../.." || exit 1
 mode=${MODE:-release}
 seconds_max=${MUTANTS_SECONDS:-80}
-work=build/mutants
+work=build/mutants/$$ # its own: two may run at once
 commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo 000000000000)
 rotate=0
 if [ "${1:-}" = --rotate ]; then rotate=$2; shift 2; fi
@@ -58,7 +58,13 @@ build() { # targets
     nice make -C "$work/tree" --no-print-directory -j2 MODE="$mode" CC="$PWD/$work/cc" "${targets[@]}" >"$work/build.log" 2>&1
 }
 run() { # command, limit: into run.log
-    (cd "$work/tree" && B=build/$mode STEER_BIN=$PWD/build/$mode/bin STEER_RESULTS='' timeout -k 10 "$2" bash -c "$1") >"$work/run.log" 2>&1 </dev/null
+    local rc
+    (cd "$work/tree" && B=build/$mode STEER_BIN=$PWD/build/$mode/bin STEER_RESULTS='' exec timeout -k 10 "$2" bash -c "$1") >"$work/run.log" 2>&1 </dev/null &
+    running=$!
+    wait $running
+    rc=$?
+    running=''
+    return $rc
 }
 
 declare -A sound=()
@@ -109,14 +115,22 @@ mutant() {
         echo "suite=mutants commit=$commit mutant=$name promise=$(field "$name" promise) caught=$ok by=$(echo "$run" | sed -E 's/^([A-Z_]+=[^ ]* )*//; s/^"?\$B\///; s/ .*//') seconds=$seconds" >>"$STEER_RESULTS"
 }
 
+# What failed is kept without its tree, which is large. The test that runs has a process group of its own, which Ctrl-C does not reach.
+running=''
+cleanup() {
+    rm -rf "$work/tree"
+    [ $bad -gt 0 ] && echo "logs are in $work" || rm -rf "$work"
+    rmdir build/mutants 2>/dev/null
+}
 begin=$SECONDS
 mkdir -p "$work"
+trap cleanup EXIT
+trap 'bad=1; [ -z "$running" ] || kill "$running"; wait; exit 1' INT TERM
 if [ "$rotate" -gt 0 ]; then
     for name in "${all[@]}"; do
         patch -p1 -s -F1 --dry-run <"tests/mutants/$name.patch" >"$work/patch.log" 2>&1 || failed "$name" "the patch does not apply any more: mend it" "$work/patch.log"
     done
 fi
 for name in "${names[@]}"; do mutant "$name"; done
-rm -rf "$work/tree"
 echo "figure: mutants: $caught of $((caught + bad)) removed safeguards caught, $skipped skipped, in $((SECONDS - begin)) s (${names[*]})"
 [ $bad -eq 0 ] && [ $((caught + skipped)) -gt 0 ]

@@ -13,10 +13,8 @@ quiet() {
     spinners=()
 }
 trap 'quiet; cleanup' EXIT
-counter() { # name: of /metrics, 0 if it is not there
-    local n
-    n=$(curl -s "http://$http/metrics" | sed -nE "s/^steer_$1(_total)?(\{[^}]*\})? ([0-9]+)\$/\3/p" | awk '{n += $1} END {print n + 0}')
-    echo "$n"
+counter() { # name: of /metrics, where it stands also when it is 0; fails if it does not
+    curl -sf "http://$http/metrics" | sed -nE "s/^steer_$1_total ([0-9]+)\$/\1/p" | grep .
 }
 
 begin busy
@@ -35,7 +33,7 @@ done
 load=$(cut -d' ' -f1 /proc/loadavg)
 for spinner in "${spinners[@]}"; do kill -0 "$spinner" 2>/dev/null || { echo "FAIL a spinner ended early"; failed=1; }; done
 for name in fenced recomputed rolled_back promoted; do # (a slow unit may be overtaken: that is its purpose)
-    n=$(counter $name)
+    n=$(counter $name) || { echo "FAIL /metrics has no steer_${name}_total"; failed=1; continue; }
     [ "$n" -eq 0 ] || { echo "FAIL steer_$name is $n on a machine that is only busy"; failed=1; }
 done
 lost=$(grep -cE ' worker\.(lost|replaced) ' "$dir/coordinator.log")

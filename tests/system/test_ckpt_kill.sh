@@ -22,14 +22,14 @@ writer=(ckpt.chunk.before ckpt.chunk.after ckpt.manifest.before ckpt.manifest.af
     artifact.upload.mid artifact.upload.mid)
 keeper=(artifact.put.mid artifact.put.after blob.write.mid blob.fsync.before blob.rename.before blob.rename.after blob.dirsync.before
     session.ack.before journal.commit.before journal.commit.after)
-lives() { # how many lives, names of places: "name:n;name:n..."
-    local n=$1 list=''
-    shift
-    for _ in $(seq "$n"); do
-        local places=("$@")
-        list+="${places[$((RANDOM % ${#places[@]}))]}:$((RANDOM % 20 + 3));"
-    done
-    echo "${list%;}"
+lives() { # variable, how many lives, names of places: sets it to "name:n;name:n...". Not in $( ), where RANDOM has a seed of its own
+    local -n list=$1
+    local n=$2
+    shift 2
+    local places=("$@")
+    list=''
+    for _ in $(seq "$n"); do list+="${places[$((RANDOM % ${#places[@]}))]}:$((RANDOM % 20 + 3));"; done
+    list=${list%;}
 }
 case_run() { # number c w1 w2
     local outcome exits
@@ -51,7 +51,10 @@ while [ $kills -lt "$kills_min" ] && [ $runs -lt $((kills_min * 2)) ] && [ $fail
     first=$((runs + 1))
     for _ in $(seq "$parallel"); do
         runs=$((runs + 1))
-        case_run $runs "$(lives 3 "${keeper[@]}")" "$(lives 3 "${writer[@]}")" "$(lives 2 "${writer[@]}")" &
+        lives of_c 3 "${keeper[@]}"
+        lives of_w1 3 "${writer[@]}"
+        lives of_w2 2 "${writer[@]}"
+        case_run $runs "$of_c" "$of_w1" "$of_w2" &
     done
     wait
     for n in $(seq $first $runs); do

@@ -21,6 +21,7 @@ die() {
     tail -n 20 "$work"/state/logs/*.log
     exit 1
 }
+trap 'die "ended by a signal"' INT TERM
 # expect CODE WHAT ARGS...: runs steerctl, checks the exit code; WHAT must be in stdout or stderr ("" = anything).
 expect() {
     local want=$1 what=$2 got
@@ -87,7 +88,7 @@ expect 0 "$id" ls
 pid=$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p' "$STEER_DIR/endpoint.json")
 url=$(sed -n 's/.*"http":"\([^"]*\)".*/\1/p' "$STEER_DIR/endpoint.json")
 kill -9 "$pid"
-for _ in $(seq 100); do
+for _ in $(seq 300); do
     curl -fs "$url/readyz" >"$work/out" 2>"$work/err" && break
     sleep 0.1
 done
@@ -99,7 +100,7 @@ watcher=$!
 sleep 1
 kill -9 "$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p' "$STEER_DIR/endpoint.json")"
 sleep 1
-for _ in $(seq 100); do
+for _ in $(seq 300); do
     curl -fs "$url/readyz" >"$work/out" 2>"$work/err" && break
     sleep 0.1
 done

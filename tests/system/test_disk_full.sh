@@ -24,6 +24,7 @@ fail() {
     "$bin/steerctl" status bits
     exit 1
 }
+trap 'fail "ended by a signal"' INT TERM
 until_says() { # seconds pattern command...
     local end=$((SECONDS + $1)) pattern=$2
     shift 2
@@ -36,7 +37,7 @@ until_says() { # seconds pattern command...
 
 "$bin/steer-coordinator" --dir "$STEER_DIR" --http 127.0.0.1:0 --control tcp://127.0.0.1:0 >"$top/coordinator.log" 2>&1 &
 cpid=$!
-until_says 10 pid cat "$STEER_DIR/endpoint.json" || fail "the coordinator did not start"
+until_says 30 pid cat "$STEER_DIR/endpoint.json" || fail "the coordinator did not start"
 "$bin/steer-worker" --coordinator-dir "$STEER_DIR" --dir "$top/worker" --threads 1 >"$top/worker.log" 2>&1 &
 wpid=$!
 job=$("$bin/steerctl" submit tests/system/bits.yaml --set train.max_steps=400 -o name 2>"$top/submit.log") || fail "submit"

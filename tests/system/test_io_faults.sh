@@ -89,7 +89,9 @@ else
         mode=${modes[$(((seed + i) % ${#modes[@]}))]}
         most=100
         [ $mode = fsync ] && most=40
-        batch $mode $(for _ in $(seq "$parallel"); do echo $((RANDOM % most + 1)); done | sort -un)
+        drawn=() # each once; not in $( ), where RANDOM has a seed of its own
+        for _ in $(seq "$parallel"); do n=$((RANDOM % most + 1)); drawn[n]=$n; done
+        batch $mode "${drawn[@]}"
     done
 fi
 line="suite=io-faults commit=$(tests/lib/commit) seed=$seed runs=$runs struck=$struck gone=$gone failed=$failed seconds=$((SECONDS - begun))"

@@ -10,7 +10,7 @@ spec=tests/system/bits.yaml
 fingerprints() { "$bin/steerctl" worker ls -o json | grep -oE '"fingerprint": ?"[0-9a-f]+"' | sort -u | wc -l; }
 foreign() { worker odd 1 --kernels openblas; }
 joined() { # how many workers
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         [ "$("$bin/steerctl" worker ls -o json 2>/dev/null | grep -oE '"state": ?"READY"' | wc -l)" -ge "$1" ] && return
         sleep 0.05
     done

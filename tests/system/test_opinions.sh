@@ -37,13 +37,13 @@ more_than quarantined 0
 for _ in $(seq 50); do kill -0 "${pid[bad]}" 2>/dev/null || break; sleep 0.1; done
 end KILL c; coordinator
 end KILL bad; worker bad 1
-for _ in $(seq 100); do grep -q "in quarantine" "$dir/bad.log" && break; sleep 0.1; done
+for _ in $(seq 300); do grep -q "in quarantine" "$dir/bad.log" && break; sleep 0.1; done
 grep -q "in quarantine" "$dir/bad.log" || fail "the worker was not told why it is turned away"
 more_than refused 0
 "$bin/steerctl" worker release bad >>"$dir/steerctl.log" 2>&1 || "$bin/steerctl" worker release "$(cat "$dir"/bad/*id)" >>"$dir/steerctl.log" 2>&1 ||
     fail "release: $(tail -n 2 "$dir/steerctl.log")"
 : >"$dir/bad.log"; end KILL bad; worker bad 1
-for _ in $(seq 100); do grep -q coordinator.welcome "$dir/bad.log" && break; sleep 0.1; done
+for _ in $(seq 300); do grep -q coordinator.welcome "$dir/bad.log" && break; sleep 0.1; done
 grep -q coordinator.welcome "$dir/bad.log" || fail "it was released, and is not welcome"
 kill_all
 
@@ -58,7 +58,7 @@ worker w1 1; worker w2 1
 rows
 right=$(rows_of)
 faulty worker.rows.corrupt:3:every bad
-for _ in $(seq 100); do "$bin/steerctl" worker ls 2>/dev/null | grep -q "bad.*READY" && break; sleep 0.05; done
+for _ in $(seq 600); do "$bin/steerctl" worker ls 2>/dev/null | grep -q "bad.*READY" && break; sleep 0.05; done
 rows --set audit=1
 [ -n "$right" ] && [ "$(rows_of)" = "$right" ] || fail "rows: data $(rows_of), must be $right"
 quarantined bad

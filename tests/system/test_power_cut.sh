@@ -50,7 +50,7 @@ coordinator() { # directory of the mount
     rm -f "$1/state/endpoint.json"
     "$bin/steer-coordinator" --dir "$1/state" --http 127.0.0.1:0 --control tcp://127.0.0.1:0 >>"$top/c.log" 2>&1 &
     pid[c]=$!
-    for _ in $(seq 200); do [ -s "$1/state/endpoint.json" ] && break; sleep 0.02; done
+    for _ in $(seq 1500); do [ -s "$1/state/endpoint.json" ] && break; sleep 0.02; done
     http=$(sed -E 's/.*"http":"http:\/\/([^"]*)".*/\1/' "$1/state/endpoint.json")
     export STEER_DIR=$1/state
 }

@@ -2,7 +2,6 @@
 # A coordinator with 10,000 jobs in its database (most pending, a fifth of them pipelines, some cancelled, some paused) is ready within 2 s
 # after a kill: it answers and takes a submit. It keeps little memory, is idle while the jobs wait, and its lists are right. MANY_JOBS for
 # another number; the jobs come in through the API.
-# May run beside others: it mostly waits.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/submits.sh
@@ -22,6 +21,7 @@ cleanup() {
     rm -rf "$dir"
 }
 trap cleanup EXIT
+trap 'tail -n 20 "$dir/log"; exit 1' INT TERM
 
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
 cpu_ticks() { awk '{print $14 + $15}' "/proc/$pid/stat"; }

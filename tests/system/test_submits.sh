@@ -28,6 +28,7 @@ cleanup() {
     rm -rf "$dir"
 }
 trap cleanup EXIT
+trap '[ -z "$dir" ] || tail -n 20 "$dir/log"; exit 1' INT TERM
 
 # What the database holds after the last restart, against what was acknowledged.
 jobs_list() {
@@ -43,7 +44,7 @@ jobs_list() {
 }
 
 batch_run() { # seed: sets kills acks ambiguous lost doubled seconds
-    local began=$SECONDS n
+    local began=$SECONDS n pause
     dir=$(mktemp -d /tmp/steer-submits.XXXXXX)
     http='' control=''
     RANDOM=$1
@@ -54,7 +55,8 @@ batch_run() { # seed: sets kills acks ambiguous lost doubled seconds
     load=$!
     kills=0
     while [ $kills -lt "$batch" ]; do
-        sleep "0.$(printf %03d $((RANDOM % 200 + 20)))"
+        printf -v pause 0.%03d $((RANDOM % 200 + 20)) # not in $( ), where RANDOM has a seed of its own
+        sleep "$pause"
         kill -9 $pid
         wait $pid 2>/dev/null
         kills=$((kills + 1))

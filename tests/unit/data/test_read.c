@@ -323,91 +323,86 @@ static void test_oasst_threads(void **state)
            "b|u:A|a:B*\nd|u:A|a:B|u:C|a:D*\n");
 }
 
-static void test_bad_rows_are_named_and_passed_over(void **state)
-{
-    static const struct {
-        const char *good, *bad, *path, *words;
-    } cases[] = {
+static const struct {
+    const char *good, *bad, *path, *words;
+} bad_rows[] = {
 #define HS "{\"prompt\":\"p\",\"response\":\"r\"}"
-        {HS, "{\"prompt\":\"p\",\"response\":\"r\",\"quality\":7}", "quality",
-         "is 7, must be in 0..4"},
-        {HS, "{\"prompt\":\"p\",\"response\":\"r\",\"quality\":-0.01}", "quality",
-         "must be in 0..4"},
-        {HS, "{\"prompt\":\"p\",\"response\":\"r\",\"quality\":\"4\"}", "quality",
-         "must be a number"},
-        {HS, "{\"prompt\":\"p\"}", "response", "is missing"},
-        {HS, "{\"prompt\":5,\"response\":\"r\"}", "prompt", "must be text"},
-        {HS, "{\"prompt\":\"p\",\"response\":\"\"}", "", "no response"},
-        {HS, "{\"prompt\":\"\",\"response\":\"\"}", "", "empty conversation"},
-        {HS, "{\"prompt\":\"p\",\"response\":\"r\"", "", "byte"},
-        {HS, "[1]", "", "must be a JSON object"},
-        {HS, "{\"prompt\":\"\xFF\",\"response\":\"r\"}", "", "UTF-8"},
-        {HS, "{\"prompt\":\"\\u0000\",\"response\":\"r\"}", "", "byte"},
-        {HS, "{\"prompt\":\"p\",\"prompt\":\"q\",\"response\":\"r\"}", "", "prompt"},
+    {HS, "{\"prompt\":\"p\",\"response\":\"r\",\"quality\":7}", "quality", "is 7, must be in 0..4"},
+    {HS, "{\"prompt\":\"p\",\"response\":\"r\",\"quality\":-0.01}", "quality", "must be in 0..4"},
+    {HS, "{\"prompt\":\"p\",\"response\":\"r\",\"quality\":\"4\"}", "quality", "must be a number"},
+    {HS, "{\"prompt\":\"p\"}", "response", "is missing"},
+    {HS, "{\"prompt\":5,\"response\":\"r\"}", "prompt", "must be text"},
+    {HS, "{\"prompt\":\"p\",\"response\":\"\"}", "", "no response"},
+    {HS, "{\"prompt\":\"\",\"response\":\"\"}", "", "empty conversation"},
+    {HS, "{\"prompt\":\"p\",\"response\":\"r\"", "", "byte"},
+    {HS, "[1]", "", "must be a JSON object"},
+    {HS, "{\"prompt\":\"\xFF\",\"response\":\"r\"}", "", "UTF-8"},
+    {HS, "{\"prompt\":\"\\u0000\",\"response\":\"r\"}", "", "byte"},
+    {HS, "{\"prompt\":\"p\",\"prompt\":\"q\",\"response\":\"r\"}", "", "prompt"},
 #define MS                                                                                         \
     "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":"    \
     "\"b\"}]}"
-        {MS, "{\"messages\":{}}", "messages", "must be a list"},
-        {MS, "{\"messages\":[]}", "", "empty conversation"},
-        {MS, "{\"messages\":[{\"content\":\"a\"}]}", "messages/0/role", "is missing"},
-        {MS, "{\"messages\":[{\"role\":\"king\",\"content\":\"a\"}]}", "messages/0",
-         "\"king\" is unknown"},
-        {MS, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]}",
-         "messages/0/content", "no text"},
-        {MS, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}", "", "no response"},
-        {MS, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\",\"attributes\":[]}]}",
-         "messages/0/attributes", "object"},
-        {MS,
-         "{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\",\"attributes\":{\"humor\":9}}]}",
-         "messages/0/attributes/humor", "is 9"},
-        {MS, "{\"messages\":[7]}", "messages/0/role", "is missing"},
+    {MS, "{\"messages\":{}}", "messages", "must be a list"},
+    {MS, "{\"messages\":[]}", "", "empty conversation"},
+    {MS, "{\"messages\":[{\"content\":\"a\"}]}", "messages/0/role", "is missing"},
+    {MS, "{\"messages\":[{\"role\":\"king\",\"content\":\"a\"}]}", "messages/0",
+     "\"king\" is unknown"},
+    {MS, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]}",
+     "messages/0/content", "no text"},
+    {MS, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}", "", "no response"},
+    {MS, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\",\"attributes\":[]}]}",
+     "messages/0/attributes", "object"},
+    {MS, "{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\",\"attributes\":{\"humor\":9}}]}",
+     "messages/0/attributes/humor", "is 9"},
+    {MS, "{\"messages\":[7]}", "messages/0/role", "is missing"},
 #define SG                                                                                         \
     "{\"conversations\":[{\"from\":\"human\",\"value\":\"a\"},{\"from\":\"gpt\",\"value\":\"b\"}]" \
     "}"
-        {SG, "{\"conversations\":[{\"from\":\"alien\",\"value\":\"a\"}]}", "conversations/0",
-         "\"alien\" is unknown"},
-        {SG, "{\"conversations\":[{\"from\":\"human\"}]}", "conversations/0/value", "is missing"},
+    {SG, "{\"conversations\":[{\"from\":\"alien\",\"value\":\"a\"}]}", "conversations/0",
+     "\"alien\" is unknown"},
+    {SG, "{\"conversations\":[{\"from\":\"human\"}]}", "conversations/0/value", "is missing"},
 #define NC                                                                                         \
     "{\"mask\":\"User\",\"conversations\":[{\"from\":\"User\",\"value\":\"a\"},{\"from\":"         \
     "\"Assistant\",\"value\":\"b\"}]}"
 #define NL(label)                                                                                  \
     "{\"mask\":\"User\",\"conversations\":[{\"from\":\"Assistant\",\"value\":\"b\","               \
     "\"label\":" label "}]}"
-        {NC, NL("\"quality:x\""), "conversations/0/label", "not name:number"},
-        {NC, NL("\"quality\""), "conversations/0/label", "not name:number"},
-        {NC, NL("\":4\""), "conversations/0/label", "not name:number"},
-        {NC, NL("\"quality:\""), "conversations/0/label", "not name:number"},
-        {NC, NL("\"quality:1,quality:2\""), "conversations/0/label", "stands twice"},
-        {NC, NL("\"quality:5\""), "conversations/0/label/quality", "is 5"},
-        {NC, NL("[1]"), "conversations/0/label", "must be text or null"},
+    {NC, NL("\"quality:x\""), "conversations/0/label", "not name:number"},
+    {NC, NL("\"quality\""), "conversations/0/label", "not name:number"},
+    {NC, NL("\":4\""), "conversations/0/label", "not name:number"},
+    {NC, NL("\"quality:\""), "conversations/0/label", "not name:number"},
+    {NC, NL("\"quality:1,quality:2\""), "conversations/0/label", "stands twice"},
+    {NC, NL("\"quality:5\""), "conversations/0/label/quality", "is 5"},
+    {NC, NL("[1]"), "conversations/0/label", "must be text or null"},
 #define NR "{\"text\":\"<extra_id_1>Assistant\\nc\\n<extra_id_2>\",\"label\":[1,1,1,1,1,1,1,1,1]}"
-        {NR, "{\"text\":\"<extra_id_1>Assistant\\nc\\n<extra_id_2>\",\"label\":[1]}", "label",
-         "has 1 numbers"},
-        {NR, "{\"text\":\"c\",\"label\":[1,1,1,1,1,1,1,1,1]}", "text",
-         "must end with <extra_id_2>"},
-        {NR, "{\"text\":\"<extra_id_1>User\\nc\\n<extra_id_2>\",\"label\":[1,1,1,1,1,1,1,1,1]}",
-         "text", "last turn"},
+    {NR, "{\"text\":\"<extra_id_1>Assistant\\nc\\n<extra_id_2>\",\"label\":[1]}", "label",
+     "has 1 numbers"},
+    {NR, "{\"text\":\"c\",\"label\":[1,1,1,1,1,1,1,1,1]}", "text", "must end with <extra_id_2>"},
+    {NR, "{\"text\":\"<extra_id_1>User\\nc\\n<extra_id_2>\",\"label\":[1,1,1,1,1,1,1,1,1]}", "text",
+     "last turn"},
 #define OA                                                                                         \
     "{\"thread\":[{\"role\":\"prompter\",\"text\":\"A\"},{\"role\":\"assistant\",\"text\":\"B\"}]" \
     "}"
-        {OA, "{\"thread\":[{\"role\":\"judge\",\"text\":\"A\"}]}", "role", "neither"},
-        {OA, "{\"thread\":[{\"role\":\"assistant\"}]}", "text", "is missing"},
-        {OA,
-         "{\"thread\":[{\"role\":\"assistant\",\"text\":\"B\",\"labels\":{\"humor\":{\"value\":1.5}"
-         "}}]}",
-         "labels/humor", "0..1"},
-        {OA,
-         "{\"thread\":[{\"role\":\"assistant\",\"text\":\"B\",\"labels\":{\"name\":[\"humor\"],"
-         "\"value\":[]}}]}",
-         "labels", "differ in length"},
-        {OA, "{\"thread\":[{\"role\":\"assistant\",\"text\":\"B\",\"labels\":3}]}", "labels",
-         "object"},
-    };
+    {OA, "{\"thread\":[{\"role\":\"judge\",\"text\":\"A\"}]}", "role", "neither"},
+    {OA, "{\"thread\":[{\"role\":\"assistant\"}]}", "text", "is missing"},
+    {OA,
+     "{\"thread\":[{\"role\":\"assistant\",\"text\":\"B\",\"labels\":{\"humor\":{\"value\":1.5}"
+     "}}]}",
+     "labels/humor", "0..1"},
+    {OA,
+     "{\"thread\":[{\"role\":\"assistant\",\"text\":\"B\",\"labels\":{\"name\":[\"humor\"],"
+     "\"value\":[]}}]}",
+     "labels", "differ in length"},
+    {OA, "{\"thread\":[{\"role\":\"assistant\",\"text\":\"B\",\"labels\":3}]}", "labels", "object"},
+};
+
+static void test_bad_rows_are_named_and_passed_over(void **state)
+{
     struct schema s = schema_of(SCHEMA_HELP);
 
     (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        expect_problem(&s, cases[i].bad, cases[i].good, cases[i].path, cases[i].words);
+    for (size_t i = 0; i < sizeof bad_rows / sizeof bad_rows[0]; i++)
+        expect_problem(&s, bad_rows[i].bad, bad_rows[i].good, bad_rows[i].path, bad_rows[i].words);
 }
 
 static void test_duplicate_ids_and_long_lines(void **state)

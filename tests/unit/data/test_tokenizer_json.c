@@ -276,110 +276,100 @@ static void test_write_and_read_again(void **state)
 #define MODEL "\"model\":{\"type\":\"BPE\"," VOCAB ",\"merges\":[\"a b\"]}"
 #define META "\"replacement\":\"\xe2\x96\x81\""
 
+static const struct {
+    const char *text;
+    int code;
+    const char *says;
+} refusal[] = {
+    {"{" BL "," MODEL "}", 0, ""},
+    {"{" BL ",\"model\":{" VOCAB ",\"merges\":[[\"a\",\"b\"]]}}", 0, ""},
+    {"{" BL ",\"added_tokens\":[{\"id\":2,\"content\":\"ab\"}]," MODEL "}", 0, ""},
+    {"{" BL ",\"added_tokens\":[{\"id\":3,\"content\":\"<x>\",\"special\":true}]," MODEL "}", 0,
+     ""},
+    {"", ERR_INVALID, ""},
+    {"[]", ERR_INVALID, "not a JSON object"},
+    {"{}", ERR_INVALID, "model is missing"},
+    {"{" BL ",\"model\":{\"type\":\"Unigram\"}}", ERR_UNSUPPORTED, "model: type \"Unigram\""},
+    {"{" BL ",\"model\":{\"type\":\"WordPiece\"}}", ERR_UNSUPPORTED, "WordPiece"},
+    {"{" BL ",\"model\":{\"type\":\"BPE\"}}", ERR_INVALID, "model.vocab must be an object"},
+    {"{" BL ",\"model\":{\"dropout\":0.1," VOCAB ",\"merges\":[]}}", ERR_UNSUPPORTED, "dropout"},
+    {"{" BL ",\"model\":{\"end_of_word_suffix\":\"</w>\"," VOCAB ",\"merges\":[]}}",
+     ERR_UNSUPPORTED, "</w>"},
+    {"{" MODEL "}", ERR_UNSUPPORTED, "neither a ByteLevel nor a Metaspace"},
+    {"{\"pre_tokenizer\":{\"type\":\"Whitespace\"}," MODEL "}", ERR_UNSUPPORTED,
+     "pre_tokenizer: pre_tokenizer \"Whitespace\""},
+    {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Punctuation\"}]}"
+     "," MODEL "}",
+     ERR_UNSUPPORTED, "pre_tokenizer.pretokenizers[0]: pre_tokenizer \"Punctuation\""},
+    {"{\"pre_tokenizer\":{\"type\":\"Sequence\"}," MODEL "}", ERR_INVALID,
+     "pre_tokenizer.pretokenizers is not an array"},
+    {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Sequence\","
+     "\"pretokenizers\":[]}]}," MODEL "}",
+     ERR_UNSUPPORTED, "\"Sequence\""},
+    {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a+)+$\"},\"behavior\":"
+     "\"Isolated\"}," MODEL "}",
+     ERR_UNSUPPORTED, "pattern \"(a+)+$\""},
+    {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\" "
+     "\"},\"behavior\":\"Isolated\"}," MODEL "}",
+     ERR_UNSUPPORTED, "pattern"},
+    {"{\"pre_tokenizer\":{\"type\":\"Metaspace\"," META "}," MODEL "}", ERR_UNSUPPORTED, "split"},
+    {"{\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\",\"split\":false}," MODEL "}",
+     ERR_UNSUPPORTED, "replacement \"_\""},
+    {"{\"pre_tokenizer\":{}," MODEL "}", ERR_INVALID, "pre_tokenizer"},
+    {"{\"normalizer\":{\"type\":\"Lowercase\"}," BL "," MODEL "}", ERR_UNSUPPORTED,
+     "normalizer: normalizer \"Lowercase\""},
+    {"{\"normalizer\":{\"type\":\"NFKC\"}," BL "," MODEL "}", ERR_UNSUPPORTED, "NFKC"},
+    {"{\"decoder\":{\"type\":\"WordPiece\"}," BL "," MODEL "}", ERR_UNSUPPORTED,
+     "decoder: decoder \"WordPiece\""},
+    {"{\"post_processor\":{\"type\":\"BertProcessing\"}," BL "," MODEL "}", ERR_UNSUPPORTED,
+     "BertProcessing"},
+    {"{" BL ",\"model\":{" VOCAB ",\"merges\":[\"a c\"]}}", ERR_INVALID,
+     "merges[0]: token \"c\" is not in model.vocab"},
+    {"{" BL ",\"model\":{" VOCAB ",\"merges\":[\"b a\"]}}", ERR_INVALID,
+     "merges[0]: token \"ba\" is not in model.vocab"},
+    {"{" BL ",\"model\":{" VOCAB ",\"merges\":[\"ab\"]}}", ERR_INVALID,
+     "merges[0]: \"ab\" is not two tokens"},
+    {"{" BL ",\"model\":{" VOCAB ",\"merges\":[\"a b c\"]}}", ERR_INVALID, "is not two tokens"},
+    {"{" BL ",\"model\":{" VOCAB ",\"merges\":[7]}}", ERR_INVALID, "merges[0] is neither"},
+    {"{" BL ",\"model\":{" VOCAB ",\"merges\":[[\"a\"]]}}", ERR_INVALID, "merges[0] is neither"},
+    {"{" BL ",\"model\":{\"vocab\":{\"a\":0,\"b\":2},\"merges\":[]}}", ERR_INVALID,
+     "token \"b\" has id 2"},
+    {"{" BL ",\"model\":{\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", ERR_INVALID, "share id 0"},
+    {"{" BL ",\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", ERR_INVALID, "has id -1"},
+    {"{" BL ",\"model\":{\"vocab\":{\"a\":0.5},\"merges\":[]}}", ERR_INVALID, "has id 0.5"},
+    {"{" BL ",\"model\":{\"vocab\":{\"a\":1e300},\"merges\":[]}}", ERR_INVALID, "has id 1e+300"},
+    {"{" BL ",\"model\":{\"vocab\":{\"a\":\"0\"},\"merges\":[]}}", ERR_INVALID, "has id -1"},
+    {"{" BL ",\"model\":{\"vocab\":{},\"merges\":[]}}", ERR_LIMIT, "hold 0 tokens"},
+    {"{" BL ",\"model\":{\"vocab\":{\"a\":0,\"a\":1},\"merges\":[]}}", ERR_INVALID, "\"a\""},
+    {"{" BL ",\"model\":{\"unk_token\":\"<u>\"," VOCAB ",\"merges\":[]}}", ERR_INVALID,
+     "unk_token \"<u>\""},
+    {"{" BL ",\"added_tokens\":[{\"id\":4,\"content\":\"<x>\"}]," MODEL "}", ERR_INVALID,
+     "added_tokens[0]"},
+    {"{" BL ",\"added_tokens\":[{\"id\":0,\"content\":\"<x>\"}]," MODEL "}", ERR_INVALID,
+     "share id 0"},
+    {"{" BL ",\"added_tokens\":[{\"id\":2,\"content\":\"ab\"},{\"id\":2,\"content\":\"ab\"}]," MODEL
+     "}",
+     ERR_INVALID, "share id 2"},
+    {"{" BL ",\"added_tokens\":[{\"content\":\"<x>\"}]," MODEL "}", ERR_INVALID, "added_tokens[0]"},
+    {"{" BL ",\"added_tokens\":[{\"id\":3,\"content\":\"<x>\",\"single_word\":true}]," MODEL "}",
+     ERR_UNSUPPORTED, "single_word"},
+    {"{" BL ",\"added_tokens\":[{\"id\":3,\"content\":\"\"}]," MODEL "}", ERR_LIMIT, "has 0 bytes"},
+    {"{" BL ",\"added_tokens\":{}," MODEL "}", ERR_INVALID, "added_tokens is not an array"},
+    {"{" BL ",\"added_tokens\":[3]," MODEL "}", ERR_INVALID, "added_tokens[0]"},
+    {"{" BL ",\"model\":{\"byte_fallback\":true," VOCAB ",\"merges\":[]}}", ERR_UNSUPPORTED,
+     "byte_fallback"},
+    {"{" BL ",\"model\":{\"vocab\":{\"\xff\":0},\"merges\":[]}}", ERR_INVALID, ""},
+};
+
 static void test_refusals(void **state)
 {
-    static const struct {
-        const char *text;
-        int code;
-        const char *says;
-    } row[] = {
-        {"{" BL "," MODEL "}", 0, ""},
-        {"{" BL ",\"model\":{" VOCAB ",\"merges\":[[\"a\",\"b\"]]}}", 0, ""},
-        {"{" BL ",\"added_tokens\":[{\"id\":2,\"content\":\"ab\"}]," MODEL "}", 0, ""},
-        {"{" BL ",\"added_tokens\":[{\"id\":3,\"content\":\"<x>\",\"special\":true}]," MODEL "}", 0,
-         ""},
-        {"", ERR_INVALID, ""},
-        {"[]", ERR_INVALID, "not a JSON object"},
-        {"{}", ERR_INVALID, "model is missing"},
-        {"{" BL ",\"model\":{\"type\":\"Unigram\"}}", ERR_UNSUPPORTED, "model: type \"Unigram\""},
-        {"{" BL ",\"model\":{\"type\":\"WordPiece\"}}", ERR_UNSUPPORTED, "WordPiece"},
-        {"{" BL ",\"model\":{\"type\":\"BPE\"}}", ERR_INVALID, "model.vocab must be an object"},
-        {"{" BL ",\"model\":{\"dropout\":0.1," VOCAB ",\"merges\":[]}}", ERR_UNSUPPORTED,
-         "dropout"},
-        {"{" BL ",\"model\":{\"end_of_word_suffix\":\"</w>\"," VOCAB ",\"merges\":[]}}",
-         ERR_UNSUPPORTED, "</w>"},
-        {"{" MODEL "}", ERR_UNSUPPORTED, "neither a ByteLevel nor a Metaspace"},
-        {"{\"pre_tokenizer\":{\"type\":\"Whitespace\"}," MODEL "}", ERR_UNSUPPORTED,
-         "pre_tokenizer: pre_tokenizer \"Whitespace\""},
-        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Punctuation\"}]}"
-         "," MODEL "}",
-         ERR_UNSUPPORTED, "pre_tokenizer.pretokenizers[0]: pre_tokenizer \"Punctuation\""},
-        {"{\"pre_tokenizer\":{\"type\":\"Sequence\"}," MODEL "}", ERR_INVALID,
-         "pre_tokenizer.pretokenizers is not an array"},
-        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Sequence\","
-         "\"pretokenizers\":[]}]}," MODEL "}",
-         ERR_UNSUPPORTED, "\"Sequence\""},
-        {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a+)+$\"},\"behavior\":"
-         "\"Isolated\"}," MODEL "}",
-         ERR_UNSUPPORTED, "pattern \"(a+)+$\""},
-        {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\" "
-         "\"},\"behavior\":\"Isolated\"}," MODEL "}",
-         ERR_UNSUPPORTED, "pattern"},
-        {"{\"pre_tokenizer\":{\"type\":\"Metaspace\"," META "}," MODEL "}", ERR_UNSUPPORTED,
-         "split"},
-        {"{\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\",\"split\":false}," MODEL
-         "}",
-         ERR_UNSUPPORTED, "replacement \"_\""},
-        {"{\"pre_tokenizer\":{}," MODEL "}", ERR_INVALID, "pre_tokenizer"},
-        {"{\"normalizer\":{\"type\":\"Lowercase\"}," BL "," MODEL "}", ERR_UNSUPPORTED,
-         "normalizer: normalizer \"Lowercase\""},
-        {"{\"normalizer\":{\"type\":\"NFKC\"}," BL "," MODEL "}", ERR_UNSUPPORTED, "NFKC"},
-        {"{\"decoder\":{\"type\":\"WordPiece\"}," BL "," MODEL "}", ERR_UNSUPPORTED,
-         "decoder: decoder \"WordPiece\""},
-        {"{\"post_processor\":{\"type\":\"BertProcessing\"}," BL "," MODEL "}", ERR_UNSUPPORTED,
-         "BertProcessing"},
-        {"{" BL ",\"model\":{" VOCAB ",\"merges\":[\"a c\"]}}", ERR_INVALID,
-         "merges[0]: token \"c\" is not in model.vocab"},
-        {"{" BL ",\"model\":{" VOCAB ",\"merges\":[\"b a\"]}}", ERR_INVALID,
-         "merges[0]: token \"ba\" is not in model.vocab"},
-        {"{" BL ",\"model\":{" VOCAB ",\"merges\":[\"ab\"]}}", ERR_INVALID,
-         "merges[0]: \"ab\" is not two tokens"},
-        {"{" BL ",\"model\":{" VOCAB ",\"merges\":[\"a b c\"]}}", ERR_INVALID, "is not two tokens"},
-        {"{" BL ",\"model\":{" VOCAB ",\"merges\":[7]}}", ERR_INVALID, "merges[0] is neither"},
-        {"{" BL ",\"model\":{" VOCAB ",\"merges\":[[\"a\"]]}}", ERR_INVALID,
-         "merges[0] is neither"},
-        {"{" BL ",\"model\":{\"vocab\":{\"a\":0,\"b\":2},\"merges\":[]}}", ERR_INVALID,
-         "token \"b\" has id 2"},
-        {"{" BL ",\"model\":{\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", ERR_INVALID,
-         "share id 0"},
-        {"{" BL ",\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", ERR_INVALID, "has id -1"},
-        {"{" BL ",\"model\":{\"vocab\":{\"a\":0.5},\"merges\":[]}}", ERR_INVALID, "has id 0.5"},
-        {"{" BL ",\"model\":{\"vocab\":{\"a\":1e300},\"merges\":[]}}", ERR_INVALID,
-         "has id 1e+300"},
-        {"{" BL ",\"model\":{\"vocab\":{\"a\":\"0\"},\"merges\":[]}}", ERR_INVALID, "has id -1"},
-        {"{" BL ",\"model\":{\"vocab\":{},\"merges\":[]}}", ERR_LIMIT, "hold 0 tokens"},
-        {"{" BL ",\"model\":{\"vocab\":{\"a\":0,\"a\":1},\"merges\":[]}}", ERR_INVALID, "\"a\""},
-        {"{" BL ",\"model\":{\"unk_token\":\"<u>\"," VOCAB ",\"merges\":[]}}", ERR_INVALID,
-         "unk_token \"<u>\""},
-        {"{" BL ",\"added_tokens\":[{\"id\":4,\"content\":\"<x>\"}]," MODEL "}", ERR_INVALID,
-         "added_tokens[0]"},
-        {"{" BL ",\"added_tokens\":[{\"id\":0,\"content\":\"<x>\"}]," MODEL "}", ERR_INVALID,
-         "share id 0"},
-        {"{" BL
-         ",\"added_tokens\":[{\"id\":2,\"content\":\"ab\"},{\"id\":2,\"content\":\"ab\"}]," MODEL
-         "}",
-         ERR_INVALID, "share id 2"},
-        {"{" BL ",\"added_tokens\":[{\"content\":\"<x>\"}]," MODEL "}", ERR_INVALID,
-         "added_tokens[0]"},
-        {"{" BL ",\"added_tokens\":[{\"id\":3,\"content\":\"<x>\",\"single_word\":true}]," MODEL
-         "}",
-         ERR_UNSUPPORTED, "single_word"},
-        {"{" BL ",\"added_tokens\":[{\"id\":3,\"content\":\"\"}]," MODEL "}", ERR_LIMIT,
-         "has 0 bytes"},
-        {"{" BL ",\"added_tokens\":{}," MODEL "}", ERR_INVALID, "added_tokens is not an array"},
-        {"{" BL ",\"added_tokens\":[3]," MODEL "}", ERR_INVALID, "added_tokens[0]"},
-        {"{" BL ",\"model\":{\"byte_fallback\":true," VOCAB ",\"merges\":[]}}", ERR_UNSUPPORTED,
-         "byte_fallback"},
-        {"{" BL ",\"model\":{\"vocab\":{\"\xff\":0},\"merges\":[]}}", ERR_INVALID, ""},
-    };
-
     (void)state;
-    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+    for (size_t i = 0; i < sizeof refusal / sizeof *refusal; i++) {
         struct tokenizer *t = NULL;
         struct err e = {0};
-        int rc = load_text(row[i].text, strlen(row[i].text), &t, &e);
-        if (rc != row[i].code || (rc != 0 && strstr(e.msg, row[i].says) == NULL))
-            fail_msg("%s: %d \"%s\"", row[i].text, rc, e.msg);
+        int rc = load_text(refusal[i].text, strlen(refusal[i].text), &t, &e);
+        if (rc != refusal[i].code || (rc != 0 && strstr(e.msg, refusal[i].says) == NULL))
+            fail_msg("%s: %d \"%s\"", refusal[i].text, rc, e.msg);
         tokenizer_free(t);
     }
 }

@@ -24,6 +24,22 @@ static const struct setting table[] = {
     {"--open", NULL, SETTING_FLAG, AT(open), 0, 0, NULL},
     {NULL, NULL, SETTING_TEXT, 0, 0, 0, 0, NULL}};
 
+static char path[] = "/tmp/test_settings.XXXXXX";
+
+static int path_make(void **state)
+{
+    int fd = mkstemp(path);
+
+    (void)state;
+    return fd < 0 ? -1 : close(fd);
+}
+
+static int path_remove(void **state)
+{
+    (void)state;
+    return unlink(path);
+}
+
 static int read_them(struct daemon *d, const char *file, int argc, char **argv, struct err *e)
 {
     bool help = false, version = false;
@@ -31,12 +47,11 @@ static int read_them(struct daemon *d, const char *file, int argc, char **argv, 
 
     memset(d, 0, sizeof *d);
     if (file != NULL) {
-        assert_int_equal(file_write_atomic("/tmp/test_settings.yaml", file, strlen(file), e), 0);
-        setenv("TEST_CONFIG", "/tmp/test_settings.yaml", 1);
+        assert_int_equal(file_write_atomic(path, file, strlen(file), e), 0);
+        setenv("TEST_CONFIG", path, 1);
     }
     rc = settings_read(table, "TEST_CONFIG", argc, argv, d, &help, &version, e);
     unsetenv("TEST_CONFIG");
-    unlink("/tmp/test_settings.yaml");
     return rc;
 }
 
@@ -84,7 +99,7 @@ static void test_a_bad_file_is_named_by_line(void **state)
         struct daemon d;
         struct err e = {0};
         assert_int_equal(read_them(&d, cases[i].file, 1, argv, &e), ERR_INVALID);
-        if (strstr(e.msg, cases[i].says) == NULL || strstr(e.msg, "test_settings.yaml") == NULL)
+        if (strstr(e.msg, cases[i].says) == NULL || strstr(e.msg, path) == NULL)
             fail_msg("%s: %s", cases[i].file, e.msg);
     }
 }
@@ -95,5 +110,5 @@ int main(void)
         cmocka_unit_test(test_flags_go_over_variables_over_the_file),
         cmocka_unit_test(test_a_bad_file_is_named_by_line),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, path_make, path_remove);
 }
