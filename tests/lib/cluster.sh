@@ -101,6 +101,14 @@ more_than() { # counter least
     n=$(counter "$1")
     [ "${n:-0}" -gt "$2" ] || fail "$1 is ${n:-unknown}, must be above $2"
 }
+some_of() { # counters of which one must have moved: else what was done to the run struck nothing
+    local k n
+    for k in "$@"; do
+        n=$(counter "$k")
+        [ "${n:-0}" -eq 0 ] || return 0
+    done
+    fail "nothing was struck: none of $* moved"
+}
 manifest_of() { # step: path of the blob that describes this run at that step; of more than one, if bits differ
     grep -lr "\"format\":\"steer-checkpoint-1\".*\"step\":$1," "$dir/blobs" --exclude-dir=tmp
 }
@@ -119,7 +127,8 @@ halves() {
     until [ -s "$top/second" ]; do sleep 0.1; done
     [ "$(cat "$top/second")" = 0 ] || failed=1
 }
-finish() { # name of the scenario [kept: the daemons go on]
+# name of the scenario [kept: the daemons go on]. must_move: counters of which one must have moved, for this scenario.
+finish() {
     "$bin/steerctl" wait "$job" --timeout 120 >>"$dir/steerctl.log" 2>&1
     local rc=$?
     local manifest
@@ -136,5 +145,7 @@ finish() { # name of the scenario [kept: the daemons go on]
         echo "reference ${want:0:12}"
     fi
     if [ "$got" = "$want" ]; then echo "ok   $1 ${got:0:12}"; else echo "FAIL $1: manifest ${got:0:12}, must be ${want:0:12}"; failed=1; fi
+    [ -z "${must_move:-}" ] || some_of $must_move
+    must_move=''
     [ "${2:-}" = kept ] || kill_all
 }

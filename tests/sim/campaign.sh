@@ -16,6 +16,6 @@ done_to=$(sed -nE "s/^suite=sim commit=$commit seeds=([0-9]+)\.\.([0-9]+) violat
     awk '$1 <= to + 1 && $2 > to {to = $2} END {print to + 0}')
 for ((from = ${done_to:-0} + 1; from <= last; from += slice)); do
     to=$((from + slice - 1 < last ? from + slice - 1 : last))
-    "$sim" --seeds "$from..$to" --jobs "$(nproc)" --results "$results" || bad=1
+    "$sim" --seeds "$from..$to" --all-struck --jobs "$(nproc)" --results "$results" || bad=1
 done
 exit $bad

@@ -118,8 +118,10 @@ static void links_act(void)
         if (w->on.cut_one_way) {
             b = sim_chance(500) ? 0 : b;
             if (a != b) {
-                cut(sim_chance(500) ? a : b, a, us);
-                cut(a, b, us);
+                if (sim_chance(500))
+                    cut(b, a, us);
+                else
+                    cut(a, b, us);
                 w->out->faults.cut_one_way++;
             }
         }

@@ -15,7 +15,7 @@ run() { # scenario, threads of w1, of w2 ("": there is none) [options of submit]
     [ -z "$second" ] || worker w2 "$second"
     gathered $((second > 0 ? 2 : 1))
     submit "$@"
-    [ -z "$second" ] || { step 1 >/dev/null; end KILL w2; }
+    [ -z "$second" ] || { step 1 >/dev/null; end KILL w2; must_move='promoted rolled_back recomputed overtaken'; }
     finish "$name"
     rm -rf "$dir"
 }
