@@ -217,6 +217,54 @@ static void test_levels_of_another_schema_are_not_said(void **state)
     world_free(w);
 }
 
+/* Puts `to` where `from` stands first in the items of a phase, as a worker that is broken would. */
+static void items_change(struct world *w, const char *phase, const char *from, const char *to)
+{
+    cJSON *outputs = cJSON_GetObjectItemCaseSensitive(
+        cJSON_GetObjectItemCaseSensitive(w->phases, phase), "outputs");
+    struct buf text = BUF_INIT, out = BUF_INIT;
+    struct digest d;
+    char *hit;
+
+    assert_int_equal(
+        blob_read(w->store, json_string_or(outputs, "items", ""), 1u << 20, &text, NULL), 0);
+    hit = strstr(text.data, from);
+    assert_non_null(hit);
+    buf_add(&out, text.data, (size_t)(hit - text.data));
+    buf_str(&out, to);
+    buf_str(&out, hit + strlen(from));
+    assert_int_equal(blob_put_bytes(w->store, out.data, out.len, &d, NULL), 0);
+    cJSON_ReplaceItemInObjectCaseSensitive(outputs, "items", cJSON_CreateString(d.hex));
+    buf_free(&text);
+    buf_free(&out);
+}
+
+static void test_levels_of_items_that_no_attribute_has_are_refused(void **state)
+{
+    struct world *w = world_new();
+    struct spec *s = sweep_spec();
+    char path[128];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/chat", w->dir);
+    fixture_dataset(path, 60);
+    world_input(w, "prompts", path);
+    snprintf(path, sizeof(path), "%s/policy", w->dir);
+    fixture_model_named(path, TEMPLATE_NEMO, TEMPLATE_POLICY, 5);
+    world_input(w, "model", path);
+    world_phase(w, s, "generate.items", 0, 0);
+    world_phase(w, s, "generate.rows", 48, 16);
+    items_change(w, "generate.items", "\"level\":[0,0,1]", "\"level\":[0,9,1]");
+    world_fails(w, s, "generate.rows", 0, 16, ERR_CORRUPT, "level[1] is 9, must be in -1..4");
+    world_fails(w, s, "generate.reduce", 0, 0, ERR_CORRUPT, "level[1] is 9, must be in -1..4");
+    items_change(w, "generate.items", "\"level\":[0,9,1]", "\"level\":[3,0,1]");
+    world_fails(w, s, "generate.rows", 0, 16, ERR_CORRUPT, "level[0] is 3, must be in -1..2");
+    items_change(w, "generate.items", "\"level\":[3,0,1]", "\"level\":[0,0,1,0]");
+    world_fails(w, s, "generate.rows", 0, 16, ERR_CORRUPT, "4 levels for 3 attributes");
+    spec_free(s);
+    world_free(w);
+}
+
 static void test_a_plain_model_writes_from_nothing(void **state)
 {
     struct world *w = policy_world(true);
@@ -322,6 +370,7 @@ int main(void)
         cmocka_unit_test(test_int8_writes_its_own_texts_on_any_range),
         cmocka_unit_test(test_replies_become_conversations_with_the_levels_asked_for),
         cmocka_unit_test(test_levels_of_another_schema_are_not_said),
+        cmocka_unit_test(test_levels_of_items_that_no_attribute_has_are_refused),
         cmocka_unit_test(test_a_plain_model_writes_from_nothing),
         cmocka_unit_test(test_refusals_name_what_is_wrong),
     };
