@@ -82,6 +82,7 @@ struct sequence {
     struct template_target target[SCHEMA_LABELS_MAX];
     int targets;
     bool truncated, over_long; /* cut; reply longer than max_reply_tokens (not used) */
+    bool ended;                /* policy: the last token is the reply's end */
 };
 void sequence_clear(struct sequence *s);
 void sequence_free(struct sequence *s);
