@@ -215,8 +215,8 @@ int run_bootstrap_score(const struct run_task *t, const struct run_env *env, str
     int rc = run_scorer_new(t, env, "judge", NULL, &scorer, e);
 
     if (rc == 0)
-        rc = run_items_load(t, env, "bootstrap.items", run_scorer_schema(scorer)->attrs, t->begin,
-                            t->end, &items, e);
+        rc = run_items_load(t, env, "bootstrap.items", run_scorer_schema(scorer), t->begin, t->end,
+                            &items, e);
     if (rc == 0)
         rc = run_items_dataset(&items, t, env, "data", &d, &arena, e);
     if (rc == 0 && (rc = schema_same(&d.schema, run_scorer_schema(scorer), e)) != 0)

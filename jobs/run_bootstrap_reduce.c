@@ -197,8 +197,8 @@ static int inputs_load(struct reduce *x, const struct run_task *t, const struct 
     int rc = run_policy(t, env, "model", 0, &policy, e);
 
     if (rc == 0)
-        rc = run_items_load(t, env, "bootstrap.items", policy.steer.template_config.schema.attrs, 0,
-                            0, &x->items, e);
+        rc = run_items_load(t, env, "bootstrap.items", &policy.steer.template_config.schema, 0, 0,
+                            &x->items, e);
     if (rc == 0)
         rc = run_items_dataset(&x->items, t, env, "data", &x->data, &x->arena, e);
     if (rc == 0)

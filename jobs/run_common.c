@@ -128,12 +128,27 @@ static int classes_check(const struct template_config *c, int32_t vocab, bool *f
     return 0;
 }
 
+/* Control and query tokens: those that the layout reads must be there, and any that are named must be in the
+ * vocabulary, because no reply may have them, whatever the layout. */
+static bool tokens_fit(const struct template_config *c, int32_t vocab)
+{
+    int64_t levels = 0;
+    bool fits = true;
+
+    for (int a = 0; a < c->schema.attrs; a++)
+        levels += c->schema.attr[a].levels + 1;
+    if (c->control_first >= 0 || (c->head == TEMPLATE_POLICY && c->name == TEMPLATE_CONTROL))
+        fits = is_within(c->control_first, levels, vocab);
+    if (c->query_first >= 0 || c->head == TEMPLATE_HEAD_CLASSES)
+        fits = fits && is_within(c->query_first, c->schema.labels, vocab);
+    return fits;
+}
+
 int run_steer_check(const struct model *m, struct err *e)
 {
     const struct template_config *c = &m->steer.template_config;
     const struct schema *s = &c->schema;
-    bool regression = m->dims.head == HEAD_REGRESSION, fits = true;
-    int64_t levels = 0;
+    bool regression = m->dims.head == HEAD_REGRESSION, fits;
     int rc;
 
     if (m->steer.role == STEER_NONE)
@@ -145,15 +160,10 @@ int run_steer_check(const struct model *m, struct err *e)
     if (regression && m->dims.head_out != s->attrs)
         return err_set(e, ERR_INVALID, "steer_config.json has %d attributes, the model %d scores",
                        s->attrs, m->dims.head_out);
-    for (int a = 0; a < s->attrs; a++)
-        levels += s->attr[a].levels + 1;
-    if (c->head == TEMPLATE_POLICY && c->name == TEMPLATE_CONTROL)
-        fits = is_within(c->control_first, levels, m->dims.vocab);
+    fits = tokens_fit(c, m->dims.vocab);
     if ((rc = classes_check(c, m->dims.vocab, &fits, e)) != 0 ||
         (rc = marks_check(c, m->tokenizer, e)) != 0)
         return rc;
-    if (c->head == TEMPLATE_HEAD_CLASSES)
-        fits = fits && is_within(c->query_first, s->labels, m->dims.vocab);
     return fits ? 0
                 : err_set(e, ERR_INVALID, "steer_config.json names ids beyond the vocabulary of %d",
                           m->dims.vocab);

@@ -52,7 +52,7 @@ static void words_init(struct words *w, const struct model *m, const struct text
     memset(w, 0, sizeof(*w));
     w->bytes = mem_zalloc((size_t)m->dims.vocab, sizeof(*w->bytes));
     w->bytes_len = mem_zalloc((size_t)m->dims.vocab, sizeof(*w->bytes_len));
-    w->banned = mem_zalloc((size_t)m->dims.vocab + V, sizeof(*w->banned));
+    w->banned = mem_zalloc((size_t)m->dims.vocab + TEMPLATE_BANNED_MAX, sizeof(*w->banned));
     for (int32_t id = 0; id < m->dims.vocab; id++)
         w->bytes[id] = (size_t)id < V ? tokenizer_bytes(t, id, &w->bytes_len[id]) : "";
     if (m->steer.role == STEER_NONE) {
@@ -63,7 +63,7 @@ static void words_init(struct words *w, const struct model *m, const struct text
         }
     } else {
         w->vocab.stop_tokens_n = template_stops(c, t, w->stop_token, STOPS_MAX);
-        n = template_banned(c, t, w->banned, V);
+        n = template_banned(c, t, w->banned, TEMPLATE_BANNED_MAX);
     }
     for (size_t i = 0; i < n; i++) { /* what ends a reply may be drawn */
         if (!is_stop(w, w->banned[i]))

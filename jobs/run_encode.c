@@ -247,6 +247,17 @@ static int scores_write(struct encode *x, struct err *e)
     return rc;
 }
 
+/* Text is cut to the length, marks and labels are not. */
+static int length_check(const struct encode *x, const char *name, const struct examples *done,
+                        struct err *e)
+{
+    if (examples_length_max(done) <= (uint32_t)x->cfg.max_length)
+        return 0;
+    return err_set(e, ERR_INVALID,
+                   "%s: marks and labels alone make a sequence of %u tokens, max_length is %d",
+                   name, examples_length_max(done), x->cfg.max_length);
+}
+
 static int examples_publish(struct encode *x, int fold, struct run_result *r, struct err *e)
 {
     char *path = mem_printf("%s/examples.%d", x->env->scratch, fold);
@@ -262,6 +273,8 @@ static int examples_publish(struct encode *x, int fold, struct run_result *r, st
         rc = examples_writer_end(&x->writer[fold], path, e);
     if (rc == 0)
         rc = examples_open(path, &done, e);
+    if (rc == 0)
+        rc = length_check(x, name, done, e);
     if (rc == 0)
         rc = run_publish(x->env, r, name, path, e);
     if (rc == 0) {

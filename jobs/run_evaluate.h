@@ -53,7 +53,7 @@ int evaluate_held_open(const struct run_task *t, const struct run_env *env, stru
 /* Losses of tails after prompts (run_evaluate_loss.c), packed in order: batches are a pure function
  * of the list. */
 struct evaluate_tail {
-    struct ids prompt, tail; /* owned; a prompt has at least one token */
+    struct ids prompt, tail; /* owned; without a prompt nothing is scored */
     double nll;              /* out: nats over the tokens that were scored */
     size_t scored;           /* out: all of the tail, or what of it fits into the model's context */
 };
@@ -64,7 +64,8 @@ void evaluate_tails_free(struct evaluate_tail *tail, size_t n); /* the array as 
  * no attributes. */
 struct template_config evaluate_reading(const struct model *m, int context_tokens);
 /* Prompt and learnt tokens of the response at (c, turn), or of text standing there (whole: its end
- * token counts, too). */
+ * token counts, too). What nothing stands before, the first token of a text from nothing without
+ * BOS, is prompt. */
 int evaluate_tail_of(const struct template_config *cfg, const struct tokenizer *tok,
                      const struct conversation *c, uint32_t turn, const char *text, size_t len,
                      bool whole, const int8_t *level, struct evaluate_tail *out, struct err *e);

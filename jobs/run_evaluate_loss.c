@@ -27,6 +27,15 @@ struct template_config evaluate_reading(const struct model *m, int context_token
     return c;
 }
 
+/* What nothing stands before can't be predicted: it is read only. */
+static void tail_stand(struct evaluate_tail *t)
+{
+    if (t->prompt.n > 0 || t->tail.n == 0)
+        return;
+    ids_push(&t->prompt, t->tail.v[0]);
+    memmove(t->tail.v, t->tail.v + 1, --t->tail.n * sizeof *t->tail.v);
+}
+
 int evaluate_tail_of(const struct template_config *cfg, const struct tokenizer *tok,
                      const struct conversation *c, uint32_t turn, const char *text, size_t len,
                      bool whole, const int8_t *level, struct evaluate_tail *out, struct err *e)
@@ -56,8 +65,10 @@ int evaluate_tail_of(const struct template_config *cfg, const struct tokenizer *
         for (uint32_t k = p->begin; k < p->end; k++)
             ids_push(&out->tail, s->ids.v[k]);
     }
-    if (rc == 0 && !whole && out->tail.n > 0)
+    if (rc == 0 && !whole && s->ended && out->tail.n > 0)
         out->tail.n--; /* it was cut off: that it does not end is not its fault */
+    if (rc == 0)
+        tail_stand(out);
     sequence_free(s);
     free(s);
     free(turns);
@@ -101,11 +112,11 @@ static void packer_add(struct packer *p, struct evaluate_tail *t)
 {
     struct batch *b = &p->batch;
     size_t context = (size_t)(p->m->dims.context < b->rows_cap ? p->m->dims.context : b->rows_cap);
-    size_t room = t->prompt.n < context ? context - t->prompt.n + 1
-                                        : 0; /* the last token is predicted, not read */
+    size_t room = t->prompt.n > 0 && t->prompt.n < context
+                      ? context - t->prompt.n + 1
+                      : 0; /* the last token is predicted, not read */
     int32_t rows;
 
-    CHECK(t->prompt.n > 0);
     t->scored = t->tail.n < room ? t->tail.n : room;
     rows = (int32_t)(t->scored > 0 ? t->prompt.n + t->scored - 1 : 0);
     if (b->rows + rows > b->rows_cap || b->seqs == b->seqs_cap)

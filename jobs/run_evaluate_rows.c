@@ -122,6 +122,10 @@ static int prompt_make(struct rows *x, const struct model *m, const struct templ
     evaluate_levels(&x->held.schema, x->design, item->attr, item->level, level);
     if (rc == 0)
         rc = template_prompt(cfg, m->tokenizer, c, turn, level, &p->prompt, e);
+    if (rc == 0 && p->prompt.n == 0)
+        rc = err_set(e, ERR_INVALID,
+                     "item %llu: an empty prompt: the tokenizer has no BOS and the context no text",
+                     (unsigned long long)p->key);
     memset(level, -1, sizeof level);
     if (rc == 0 && item->attr >= 0 && cfg->schema.attrs > 0 &&
         (p->sampling.guidance < 1.0f || p->sampling.guidance > 1.0f))

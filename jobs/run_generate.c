@@ -188,7 +188,7 @@ int run_generate_rows(const struct run_task *t, const struct run_env *env, struc
 
     if (rc == 0)
         rc = run_items_load(t, env, bootstrap ? "bootstrap.items" : "generate.items",
-                            m.steer.template_config.schema.attrs, t->begin, t->end, &items, e);
+                            &m.steer.template_config.schema, t->begin, t->end, &items, e);
     if (rc == 0)
         rc = run_items_dataset(&items, t, env, bootstrap ? "data" : "prompts", &d, &arena, e);
     if (rc == 0) {
@@ -304,7 +304,7 @@ int run_generate_reduce(const struct run_task *t, const struct run_env *env, str
     int rc = run_policy(t, env, "model", 0, &m, e);
 
     if (rc == 0)
-        rc = run_items_load(t, env, "generate.items", s->attrs, 0, 0, &items, e);
+        rc = run_items_load(t, env, "generate.items", s, 0, 0, &items, e);
     if (rc == 0)
         rc = run_items_dataset(&items, t, env, "prompts", &d, &arena, e);
     if (rc == 0)

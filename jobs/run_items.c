@@ -121,37 +121,48 @@ int run_items_publish(const struct run_items *x, int attrs, const struct run_env
     return rc;
 }
 
-static int item_read(struct run_items *items, int attrs, const cJSON *j, struct err *e)
+/* A level that the schema does not have has no token either: what another worker wrote is not trusted. */
+static int levels_read(const cJSON *levels, const struct schema *s, int8_t *out, struct err *e)
 {
-    const cJSON *levels = json_get(j, "level"), *v;
+    const cJSON *v;
+    int a = 0;
+
+    if (cJSON_GetArraySize(levels) != s->attrs)
+        return err_set(e, ERR_CORRUPT, "%d levels for %d attributes", cJSON_GetArraySize(levels),
+                       s->attrs);
+    cJSON_ArrayForEach(v, levels)
+    {
+        if (a >= s->attrs || !cJSON_IsNumber(v) ||
+            !(v->valuedouble >= -1.0 && v->valuedouble < (double)s->attr[a].levels))
+            return err_set(e, ERR_CORRUPT, "level[%d] is %g, must be in -1..%d", a,
+                           cJSON_IsNumber(v) ? v->valuedouble : (double)NAN,
+                           a < s->attrs ? s->attr[a].levels - 1 : -1);
+        out[a++] = (int8_t)v->valuedouble;
+    }
+    return 0;
+}
+
+static int item_read(struct run_items *items, const struct schema *s, const cJSON *j, struct err *e)
+{
     int64_t key, sample, c, turn;
     struct run_item *item;
-    int a = 0, rc;
+    int rc;
 
     if ((rc = json_need_int(j, "key", 0, (int64_t)1 << 52, &key, e)) != 0 ||
         (rc = json_need_int(j, "sample", 0, UINT32_MAX, &sample, e)) != 0 ||
         (rc = json_need_int(j, "c", -1, INT32_MAX, &c, e)) != 0 ||
         (rc = json_need_int(j, "turn", 0, INT32_MAX, &turn, e)) != 0)
         return rc;
-    if (cJSON_GetArraySize(levels) != attrs)
-        return err_set(e, ERR_CORRUPT, "%d levels for %d attributes", cJSON_GetArraySize(levels),
-                       attrs);
     item = run_items_add(items);
     item->key = (uint64_t)key;
     item->sample = (uint32_t)sample;
     item->has_context = c >= 0;
     item->context = (struct run_context){c >= 0 ? (uint32_t)c : 0, (uint32_t)turn};
-    cJSON_ArrayForEach(v, levels)
-    {
-        if (!cJSON_IsNumber(v) ||
-            !(v->valuedouble >= -1.0 && v->valuedouble < (double)SCHEMA_LEVELS_MAX))
-            return err_set(e, ERR_CORRUPT, "level[%d] must be in -1..%d", a, SCHEMA_LEVELS_MAX - 1);
-        item->level[a++] = (int8_t)v->valuedouble;
-    }
-    return 0;
+    return levels_read(json_get(j, "level"), s, item->level, e);
 }
 
-static int item_take(struct run_items *items, int attrs, const struct line *line, struct err *e)
+static int item_take(struct run_items *items, const struct schema *s, const struct line *line,
+                     struct err *e)
 {
     cJSON *j = NULL;
     int rc;
@@ -162,13 +173,13 @@ static int item_take(struct run_items *items, int attrs, const struct line *line
         return err_set(e, ERR_LIMIT, "longer than %zu bytes", LINES_LIMITS.line_max);
     rc = json_parse(line->text, line->len, JSON_LIMITS_LINE, &j, e);
     if (rc == 0)
-        rc = item_read(items, attrs, j, e);
+        rc = item_read(items, s, j, e);
     cJSON_Delete(j);
     return rc;
 }
 
 /* Only lines of the range are parsed: parsing is most of what a short task of a long list would do. */
-static int items_read(const char *path, int attrs, uint64_t begin, uint64_t end,
+static int items_read(const char *path, const struct schema *s, uint64_t begin, uint64_t end,
                       struct run_items *out, struct err *e)
 {
     struct lines *lines = NULL;
@@ -183,7 +194,7 @@ static int items_read(const char *path, int attrs, uint64_t begin, uint64_t end,
             break;
         if (at++ < begin)
             continue;
-        rc = item_take(out, attrs, &line, e);
+        rc = item_take(out, s, &line, e);
         if (rc != 0)
             err_wrap(e, "line %llu", (unsigned long long)line.number);
     }
@@ -195,14 +206,15 @@ static int items_read(const char *path, int attrs, uint64_t begin, uint64_t end,
 }
 
 int run_items_load(const struct run_task *t, const struct run_env *env, const char *phase,
-                   int attrs, uint64_t begin, uint64_t end, struct run_items *out, struct err *e)
+                   const struct schema *s, uint64_t begin, uint64_t end, struct run_items *out,
+                   struct err *e)
 {
     char path[4096];
     int rc = run_phase_output(t, env, phase, "items", path, sizeof(path), e);
 
     *out = (struct run_items){.first = begin};
     if (rc == 0)
-        rc = items_read(path, attrs, begin, end, out, e);
+        rc = items_read(path, s, begin, end, out, e);
     return rc != 0 ? err_wrap(e, "output items of phase %s", phase) : 0;
 }
 

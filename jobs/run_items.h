@@ -41,9 +41,11 @@ struct run_item *run_items_add(struct run_items *x); /* zeroed, all levels missi
 void run_items_free(struct run_items *x);
 int run_items_publish(const struct run_items *x, int attrs, const struct run_env *env,
                       struct run_result *r, struct err *e);
-/* Items [begin, end) of a phase's output "items" (end 0: all). */
+/* Items [begin, end) of a phase's output "items" (end 0: all). ERR_CORRUPT when a level is none of the
+ * schema's. */
 int run_items_load(const struct run_task *t, const struct run_env *env, const char *phase,
-                   int attrs, uint64_t begin, uint64_t end, struct run_items *out, struct err *e);
+                   const struct schema *s, uint64_t begin, uint64_t end, struct run_items *out,
+                   struct err *e);
 /* The data set that the items' contexts lie in: only their conversations have turns
  * (run_dataset_rows()). ERR_CORRUPT when a context is not in it. Without a single context nothing
  * is loaded. */

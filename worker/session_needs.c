@@ -113,6 +113,10 @@ int session_examples(struct session *s, struct err *e)
     if (examples_vocab(s->examples) > s->model.dims.vocab)
         return err_set(e, ERR_INVALID, "training examples use %d tokens, the model has %d",
                        examples_vocab(s->examples), s->model.dims.vocab);
+    if (examples_length_max(s->examples) > (uint32_t)s->model.dims.context)
+        return err_set(e, ERR_INVALID,
+                       "training examples have a sequence of %u tokens, the model's context is %d",
+                       examples_length_max(s->examples), s->model.dims.context);
     s->task = (struct train_task){
         .dims = &s->model.dims,
         .params = s->model.layout.count,

@@ -162,44 +162,51 @@ static size_t ids_sorted(int32_t *ids, size_t n)
     return kept;
 }
 
-static void range_put(int32_t *ids, size_t cap, size_t *n, int32_t first, int32_t count)
+struct id_list {
+    int32_t *v;
+    size_t n, cap;
+    int32_t vocab;
+};
+
+/* Ids that the tokenizer does not have are left out: a configuration may come from anywhere. */
+static void range_put(struct id_list *x, int32_t first, int32_t count)
 {
-    for (int32_t i = 0; first >= 0 && i < count; i++) {
-        CHECK(*n < cap);
-        ids[(*n)++] = first + i;
+    for (int32_t i = 0; first >= 0 && i < count && first + i < x->vocab; i++) {
+        CHECK(x->n < x->cap);
+        x->v[x->n++] = first + i;
     }
 }
 
 size_t template_banned(const struct template_config *c, const struct tokenizer *t, int32_t *ids,
                        size_t cap)
 {
-    size_t n = 0;
+    struct id_list x = {ids, 0, cap, tokenizer_vocab(t)};
     int32_t count = 0;
 
     if (tokenizer_bos(t) != tokenizer_eos(t))
-        range_put(ids, cap, &n, tokenizer_bos(t), 1);
+        range_put(&x, tokenizer_bos(t), 1);
     for (int a = 0; a < c->schema.attrs; a++)
         count += c->schema.attr[a].levels + 1;
-    range_put(ids, cap, &n, c->control_first, count);
-    range_put(ids, cap, &n, c->query_first, c->schema.labels);
+    range_put(&x, c->control_first, count);
+    range_put(&x, c->query_first, c->schema.labels);
     for (int i = 0; i < c->schema.labels; i++)
-        range_put(ids, cap, &n, c->class_first[i], template_label_classes(&c->schema.label[i]));
+        range_put(&x, c->class_first[i], template_label_classes(&c->schema.label[i]));
     if (c->name == TEMPLATE_NEMO || c->name == TEMPLATE_PAPER) {
-        range_put(ids, cap, &n, tokenizer_id(t, "<extra_id_0>"), 1);
-        range_put(ids, cap, &n, tokenizer_id(t, "<extra_id_2>"), 1);
+        range_put(&x, tokenizer_id(t, "<extra_id_0>"), 1);
+        range_put(&x, tokenizer_id(t, "<extra_id_2>"), 1);
     }
-    return ids_sorted(ids, n);
+    return ids_sorted(ids, x.n);
 }
 
 size_t template_stops(const struct template_config *c, const struct tokenizer *t, int32_t *ids,
                       size_t cap)
 {
-    size_t n = 0;
+    struct id_list x = {ids, 0, cap, tokenizer_vocab(t)};
 
-    range_put(ids, cap, &n, tokenizer_eos(t), 1);
+    range_put(&x, tokenizer_eos(t), 1);
     if (c->name == TEMPLATE_NEMO || c->name == TEMPLATE_PAPER)
-        range_put(ids, cap, &n, tokenizer_id(t, "<extra_id_1>"), 1);
-    return ids_sorted(ids, n);
+        range_put(&x, tokenizer_id(t, "<extra_id_1>"), 1);
+    return ids_sorted(ids, x.n);
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------ */

@@ -46,7 +46,12 @@ struct template_config {
 int template_prepare(struct template_config *c, struct tokenizer *t, struct err *e);
 int32_t template_control_id(const struct template_config *c, int attr,
                             int level); /* level -1: the missing token */
-/* All ids that must never be sampled (control, query, class tokens), ascending; returns how many. */
+/* All ids of t that must never be sampled (BOS, control, query, class tokens, marks), ascending; returns how many. Ranges
+ * of a configuration that was read may overlap: cap TEMPLATE_BANNED_MAX is enough for any. */
+enum {
+    TEMPLATE_BANNED_MAX = 2 + SCHEMA_ATTRS_MAX * (SCHEMA_LEVELS_MAX + 1) + SCHEMA_LABELS_MAX +
+                          SCHEMA_LABELS_MAX * (SCHEMA_CLASSES_MAX + 1) + 2
+};
 size_t template_banned(const struct template_config *c, const struct tokenizer *t, int32_t *ids,
                        size_t cap);
 
@@ -77,6 +82,7 @@ struct sequence {
     struct template_target target[SCHEMA_LABELS_MAX];
     int targets;
     bool truncated, over_long; /* cut; reply longer than max_reply_tokens (not used) */
+    bool ended;                /* policy: the last token is the reply's end */
 };
 void sequence_clear(struct sequence *s);
 void sequence_free(struct sequence *s);

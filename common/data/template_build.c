@@ -57,7 +57,7 @@ void sequence_clear(struct sequence *s)
     keep.n = 0;
     s->ids = keep;
     s->pieces = s->targets = 0;
-    s->truncated = s->over_long = false;
+    s->truncated = s->over_long = s->ended = false;
 }
 
 void sequence_free(struct sequence *s)
@@ -407,6 +407,18 @@ static uint32_t room_left(const struct template_config *c, size_t used)
 
 /* ---- policy ---------------------------------------------------------------------------------- */
 
+/* False: the tokenizer has no end token; only models that were trained elsewhere are read with such a one. */
+static bool end_push(struct build *b)
+{
+    if (is_nemo(b->cfg))
+        mark_push(b, "<extra_id_1>", &b->out->ids);
+    else if (tokenizer_eos(b->tok) >= 0)
+        ids_push(&b->out->ids, tokenizer_eos(b->tok));
+    else
+        return false;
+    return true;
+}
+
 /* reply NULL: a prompt, which leaves room for max_reply_tokens, or half of the length. */
 static int policy_build(struct build *b, const int8_t *level, const struct ids *reply)
 {
@@ -445,10 +457,7 @@ static int policy_build(struct build *b, const int8_t *level, const struct ids *
         goto out;
     begin = (uint32_t)s->ids.n;
     copy_ids(s, reply, 0, (uint32_t)n);
-    if (n == reply->n && is_nemo(c))
-        mark_push(b, "<extra_id_1>", &s->ids);
-    else if (n == reply->n) /* a cut reply does not end here */
-        ids_push(&s->ids, tokenizer_eos(b->tok));
+    s->ended = n == reply->n && end_push(b); /* a cut reply does not end here */
     piece_close(s, begin, 1.0f);
 out:
     ids_free(&header);

@@ -183,6 +183,70 @@ static void model_make(const char *key, enum template_head head, uint64_t seed)
     model_fini(&m);
 }
 
+/* tokenizer.json of the 256 bytes, as byte-level tokenizers write them, and an end token, if there is one. */
+static void bytes_write(const char *dir, const char *eos)
+{
+    struct buf text = BUF_INIT;
+    char path[400];
+    unsigned moved = 256;
+
+    buf_str(&text, "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+                   "\"added_tokens\":[{\"id\":256,\"content\":\"<end>\",\"special\":true}],"
+                   "\"model\":{\"type\":\"BPE\",\"merges\":[],\"vocab\":{");
+    for (unsigned b = 0; b < 256; b++) {
+        bool shown = (b > 32 && b < 127) || (b > 160 && b != 173);
+        buf_printf(&text, "%s\"\\u%04x\":%u", b > 0 ? "," : "", shown ? b : moved, b);
+        moved += !shown;
+    }
+    buf_str(&text, "}}}");
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    OK(file_write_atomic(path, text.data, text.len, &e));
+    buf_clear(&text);
+    buf_printf(&text, "{\"bos_token\":null,\"eos_token\":%s}", eos);
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
+    OK(file_write_atomic(path, text.data, text.len, &e));
+    buf_free(&text);
+}
+
+/* A small plain model whose tokenizer has no BOS; eos: JSON. */
+static void bare_make(struct model *m, const char *eos)
+{
+    const struct dims d = {.vocab = 257,
+                           .width = 8,
+                           .layers = 1,
+                           .heads = 2,
+                           .kv_heads = 2,
+                           .head_dim = 4,
+                           .ffn = 16,
+                           .context = 64,
+                           .norm_eps = 1e-5f,
+                           .rope_theta = 10000.0f,
+                           .tied = true};
+    char dir[300];
+
+    snprintf(dir, sizeof dir, "%s/bare", w.dir);
+    OK(file_make_dirs(dir, &e));
+    bytes_write(dir, eos);
+    memset(m, 0, sizeof *m);
+    model_init_random(m, &d, 5);
+    OK(tokenizer_load(dir, &m->tokenizer, &e));
+    OK(file_remove_tree(dir, &e));
+}
+
+static void bare_add(const char *key, const char *eos)
+{
+    struct model m;
+    struct digest d;
+    char dir[300];
+
+    bare_make(&m, eos);
+    snprintf(dir, sizeof dir, "%s/model", w.dir);
+    OK(model_save(&m, dir, &e));
+    OK(store_publish(NULL, dir, &d, &e));
+    input_add(key, d.hex);
+    model_fini(&m);
+}
+
 static int world_make(void **state)
 {
     struct evaluate_spec *v;
@@ -407,6 +471,92 @@ static void refused(const char *kind, uint64_t begin, uint64_t end, const cJSON 
         fail_msg("%d: \"%s\", expected %d: \"%s\"", rc, e.msg, code, what);
 }
 
+/* Tokens of "abba", standing behind nothing, that are scored. */
+static size_t bare_scored(const char *eos, bool whole)
+{
+    const struct conversation nothing = {.id = "nothing", .source = ""};
+    struct evaluate_tail *tail = calloc(1, sizeof *tail);
+    struct template_config c;
+    struct model m;
+    int8_t none[SCHEMA_ATTRS_MAX];
+    size_t scored;
+
+    memset(none, -1, sizeof none);
+    bare_make(&m, eos);
+    c = evaluate_reading(&m, 0);
+    OK(evaluate_tail_of(&c, m.tokenizer, &nothing, 0, "abba", 4, whole, none, tail, &e));
+    for (size_t i = 0; i < tail->tail.n; i++)
+        assert_in_range(tail->tail.v[i], 0, 256);
+    evaluate_losses(&m, tail, 1, NULL);
+    scored = tail->scored;
+    assert_true(isfinite(tail->nll) && tail->nll > 0.0);
+    evaluate_tails_free(tail, 1);
+    model_fini(&m);
+    return scored;
+}
+
+static void test_the_first_token_behind_nothing_is_not_scored(void **state)
+{
+    (void)state;
+    assert_int_equal(bare_scored("\"<end>\"", true), 4); /* b, b, a, end */
+    assert_int_equal(bare_scored("\"<end>\"", false), 3);
+    assert_int_equal(bare_scored("null", true), 3);
+    assert_int_equal(bare_scored("null", false), 3);
+}
+
+/* A reply that fills the context has no end token to leave out. */
+static void test_a_cut_reply_keeps_its_last_token(void **state)
+{
+    const struct conversation nothing = {.id = "nothing", .source = ""};
+    struct evaluate_tail *tail = calloc(2, sizeof *tail);
+    struct template_config c;
+    struct model m;
+    char text[100];
+    int8_t none[SCHEMA_ATTRS_MAX];
+
+    (void)state;
+    memset(none, -1, sizeof none);
+    memset(text, 'a', sizeof text);
+    bare_make(&m, "\"<end>\"");
+    c = evaluate_reading(&m, 0);
+    for (int whole = 0; whole < 2; whole++)
+        OK(evaluate_tail_of(&c, m.tokenizer, &nothing, 0, text, sizeof text, whole, none,
+                            &tail[whole], &e));
+    assert_int_equal(tail[0].prompt.n + tail[0].tail.n, 62); /* room for BOS and end is left */
+    assert_int_equal(tail[1].tail.n, tail[0].tail.n);
+    evaluate_tails_free(tail, 2);
+    model_fini(&m);
+}
+
+static void test_models_without_bos_are_no_reason_to_abort(void **state)
+{
+    cJSON *phases = cJSON_CreateObject(), *keep = w.inputs;
+    struct buf text = BUF_INIT;
+    struct run_result r;
+    struct err e = {0};
+    (void)state;
+
+    w.inputs = cJSON_CreateObject();
+    cJSON_AddItemToObject(w.inputs, "model.steer",
+                          cJSON_Duplicate(cJSON_GetObjectItem(keep, "model.steer"), true));
+    data_make("data", 1);
+    bare_add("base", "null");
+    w.spec->evaluate.models_n = 1;
+    (void)items_run(phases);
+    rows_run(phases, 0, 5, &text);
+    assert_non_null(strstr(text.data, "\"bnll\":"));
+    cJSON_DeleteItemFromObject(w.inputs, "model.steer");
+    bare_add("model.steer", "\"<end>\"");
+    assert_int_equal(execute("evaluate.rows", 0, 5, phases, &r, &e), ERR_INVALID);
+    assert_non_null(
+        strstr(e.msg, "model steer: item 0: an empty prompt: the tokenizer has no BOS"));
+    cJSON_Delete(phases);
+    cJSON_Delete(w.inputs);
+    w.inputs = keep;
+    w.spec->evaluate.models_n = 2;
+    buf_free(&text);
+}
+
 static void test_what_does_not_fit_is_named(void **state)
 {
     cJSON *phases = cJSON_CreateObject(), *keep, *swap;
@@ -510,6 +660,9 @@ int main(void)
         cmocka_unit_test(test_the_whole_evaluation),
         cmocka_unit_test(test_from_nothing_with_rulers_only),
         cmocka_unit_test(test_a_judge_that_answers_in_text),
+        cmocka_unit_test(test_the_first_token_behind_nothing_is_not_scored),
+        cmocka_unit_test(test_a_cut_reply_keeps_its_last_token),
+        cmocka_unit_test(test_models_without_bos_are_no_reason_to_abort),
         cmocka_unit_test(test_what_does_not_fit_is_named),
         cmocka_unit_test(test_levels_of_those_not_under_test),
         cmocka_unit_test(test_models_are_put_in_order),

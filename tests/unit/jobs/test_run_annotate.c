@@ -319,6 +319,7 @@ static void test_a_model_whose_config_does_not_fit_is_refused(void **state)
         const char *from, *to, *words;
     } cases[] = {
         {"\"query_first\":", "\"query_first\": 90000, \"x\":", "beyond the vocabulary"},
+        {"\"control_first\":", "\"control_first\": 90000, \"x\":", "beyond the vocabulary"},
         {"\"class_first\":", "\"class_first\": [514, 70000], \"y\":", "beyond the vocabulary"},
         {"\"head\":", "\"head\": \"regression\", \"z\":", "do not fit"},
         {"\"head\":", "\"head\": \"policy\", \"z\":", "do not fit"},

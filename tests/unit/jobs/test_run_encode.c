@@ -16,6 +16,18 @@
     "  quality: {type: integer, min: 0, max: 4}\n"                                                 \
     "  humor:   {type: integer, min: 0, max: 4}\n"
 
+#define HELPSTEER                                                                                  \
+    "attributes:\n"                                                                                \
+    "  quality:         {type: integer, min: 0, max: 4}\n"                                         \
+    "  toxicity:        {type: integer, from: quality, min: 0, max: 4}\n"                          \
+    "  humor:           {type: integer, from: quality, min: 0, max: 4}\n"                          \
+    "  creativity:      {type: integer, from: quality, min: 0, max: 4}\n"                          \
+    "  violence:        {type: integer, from: quality, min: 0, max: 4}\n"                          \
+    "  helpfulness:     {type: integer, from: quality, min: 0, max: 4}\n"                          \
+    "  not_appropriate: {type: integer, from: quality, min: 0, max: 4}\n"                          \
+    "  sexual_content:  {type: integer, from: quality, min: 0, max: 4}\n"                          \
+    "  fails_task:      {type: integer, from: quality, min: 0, max: 4}\n"
+
 static const char head[] = "apiVersion: steerlm/v1\n"
                            "name: t\n"
                            "seed: 3\n"
@@ -308,16 +320,8 @@ static void test_regression_changes_the_head(void **state)
     world_free(w);
 }
 
-/* base: {init}: a random model, with a tokenizer that comes as a file without a name, or with none. */
-static void test_from_nothing(void **state)
+static void init_small(struct spec *s)
 {
-    struct spec *s = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: human}\n");
-    struct world *w = prepared(s);
-    struct tokenizer *tok = NULL;
-    struct model m;
-    char path[128];
-
-    (void)state;
     s->has_init = true;
     s->init = (struct dims){.vocab = 600,
                             .width = 16,
@@ -331,6 +335,19 @@ static void test_from_nothing(void **state)
                             .rope_theta = 10000.0f,
                             .tied = true};
     snprintf(s->tokenizer, sizeof s->tokenizer, "synthetic");
+}
+
+/* base: {init}: a random model, with a tokenizer that comes as a file without a name, or with none. */
+static void test_from_nothing(void **state)
+{
+    struct spec *s = spec_of(MOODS "kind: sft\ncondition: {template: control, labels: human}\n");
+    struct world *w = prepared(s);
+    struct tokenizer *tok = NULL;
+    struct model m;
+    char path[128];
+
+    (void)state;
+    init_small(s);
     world_phase(w, s, "encode", 0, 0);
     init_of(w, &m);
     assert_int_equal(m.dims.vocab, 612);
@@ -354,6 +371,33 @@ static void test_from_nothing(void **state)
     world_fails(w, s, "encode", 0, 0, ERR_LIMIT, "base.init: no memory for");
     spec_free(s);
     world_free(w);
+}
+
+/* What can't be cut is longer than the model reads, or than the spec allows. */
+static void test_labels_that_do_not_fit_are_refused(void **state)
+{
+    struct spec *lm = spec_of(HELPSTEER "kind: train-attribute-model\nhead: lm\n");
+    struct spec *all = spec_of(HELPSTEER "kind: sft\ncondition: {template: nemo, labels: human}\n");
+    struct world *w = prepared(lm);
+
+    (void)state;
+    init_small(lm);
+    world_fails(w, lm, "encode", 0, 0, ERR_INVALID,
+                "examples.0: marks and labels alone make a sequence of ");
+    assert_non_null(strstr(w->e.msg, " tokens, max_length is 64"));
+    lm->init.context = 256;
+    world_phase(w, lm, "encode", 0, 0);
+    assert_in_range((unsigned)world_metric(w, "encode", "length_max.0"), 65, 256);
+    lm->train.max_length = 100;
+    world_fails(w, lm, "encode", 0, 0, ERR_INVALID, " tokens, max_length is 100");
+    world_free(w);
+    w = prepared(all);
+    init_small(all);
+    snprintf(all->condition.loss_on, sizeof all->condition.loss_on, "all");
+    world_fails(w, all, "encode", 0, 0, ERR_INVALID, " tokens, max_length is 64");
+    world_free(w);
+    spec_free(lm);
+    spec_free(all);
 }
 
 /* Twice the same task: the same digests. */
@@ -454,6 +498,7 @@ int main(void)
                                        cmocka_unit_test(test_cross_fit),
                                        cmocka_unit_test(test_regression_changes_the_head),
                                        cmocka_unit_test(test_from_nothing),
+                                       cmocka_unit_test(test_labels_that_do_not_fit_are_refused),
                                        cmocka_unit_test(test_encode_is_reproducible),
                                        cmocka_unit_test(test_export)};
 

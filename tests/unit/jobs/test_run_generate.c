@@ -217,6 +217,131 @@ static void test_levels_of_another_schema_are_not_said(void **state)
     world_free(w);
 }
 
+/* Puts `to` where `from` stands first in the items of a phase, as a worker that is broken would. */
+static void items_change(struct world *w, const char *phase, const char *from, const char *to)
+{
+    cJSON *outputs = cJSON_GetObjectItemCaseSensitive(
+        cJSON_GetObjectItemCaseSensitive(w->phases, phase), "outputs");
+    struct buf text = BUF_INIT, out = BUF_INIT;
+    struct digest d;
+    char *hit;
+
+    assert_int_equal(
+        blob_read(w->store, json_string_or(outputs, "items", ""), 1u << 20, &text, NULL), 0);
+    hit = strstr(text.data, from);
+    assert_non_null(hit);
+    buf_add(&out, text.data, (size_t)(hit - text.data));
+    buf_str(&out, to);
+    buf_str(&out, hit + strlen(from));
+    assert_int_equal(blob_put_bytes(w->store, out.data, out.len, &d, NULL), 0);
+    cJSON_ReplaceItemInObjectCaseSensitive(outputs, "items", cJSON_CreateString(d.hex));
+    buf_free(&text);
+    buf_free(&out);
+}
+
+static void test_levels_of_items_that_no_attribute_has_are_refused(void **state)
+{
+    struct world *w = world_new();
+    struct spec *s = sweep_spec();
+    char path[128];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/chat", w->dir);
+    fixture_dataset(path, 60);
+    world_input(w, "prompts", path);
+    snprintf(path, sizeof(path), "%s/policy", w->dir);
+    fixture_model_named(path, TEMPLATE_NEMO, TEMPLATE_POLICY, 5);
+    world_input(w, "model", path);
+    world_phase(w, s, "generate.items", 0, 0);
+    world_phase(w, s, "generate.rows", 48, 16);
+    items_change(w, "generate.items", "\"level\":[0,0,1]", "\"level\":[0,9,1]");
+    world_fails(w, s, "generate.rows", 0, 16, ERR_CORRUPT, "level[1] is 9, must be in -1..4");
+    world_fails(w, s, "generate.reduce", 0, 0, ERR_CORRUPT, "level[1] is 9, must be in -1..4");
+    items_change(w, "generate.items", "\"level\":[0,9,1]", "\"level\":[3,0,1]");
+    world_fails(w, s, "generate.rows", 0, 16, ERR_CORRUPT, "level[0] is 3, must be in -1..2");
+    items_change(w, "generate.items", "\"level\":[3,0,1]", "\"level\":[0,0,1,0]");
+    world_fails(w, s, "generate.rows", 0, 16, ERR_CORRUPT, "4 levels for 3 attributes");
+    spec_free(s);
+    world_free(w);
+}
+
+/* A policy of `vocab` rows whose tokenizer has 300 tokens, and as many levels as there may be: 24 x 17 names. */
+static void policy_small(const char *dir, int32_t vocab, int32_t control_first)
+{
+    struct model m = {0};
+    struct dims d = {.vocab = vocab,
+                     .width = 16,
+                     .layers = 1,
+                     .heads = 2,
+                     .kv_heads = 2,
+                     .head_dim = 8,
+                     .ffn = 32,
+                     .context = 128,
+                     .norm_eps = 1e-5f,
+                     .rope_theta = 10000.0f,
+                     .tied = true};
+    struct template_config *c = &m.steer.template_config;
+    struct err e = {0};
+
+    model_init_random(&m, &d, 1);
+    assert_int_equal(tokenizer_load("synthetic:300", &m.tokenizer, &e), 0);
+    m.steer.role = STEER_POLICY;
+    *c = (struct template_config){.name = TEMPLATE_PLAIN,
+                                  .head = TEMPLATE_POLICY,
+                                  .context_tokens = 16,
+                                  .max_length = 128,
+                                  .control_first = control_first,
+                                  .query_first = -1};
+    c->schema = fixture_schema();
+    for (int i = 0; i < SCHEMA_LABELS_MAX; i++)
+        c->class_first[i] = -1;
+    for (int a = 3; a < SCHEMA_ATTRS_MAX; a++) {
+        c->schema.attr[a] = c->schema.attr[2];
+        snprintf(c->schema.attr[a].name, sizeof(c->schema.attr[a].name), "words%d", a);
+    }
+    c->schema.attrs = SCHEMA_ATTRS_MAX;
+    for (int a = 0; a < SCHEMA_ATTRS_MAX; a++) {
+        c->schema.attr[a].levels = SCHEMA_LEVELS_MAX;
+        c->schema.attr[a].max = SCHEMA_LEVELS_MAX - 1;
+    }
+    if (model_save(&m, dir, &e) != 0)
+        fail_msg("%s", e.msg);
+    model_fini(&m);
+}
+
+static struct world *small_world(int32_t vocab, int32_t control_first)
+{
+    struct world *w = world_new();
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/policy", w->dir);
+    policy_small(path, vocab, control_first);
+    world_input(w, "model", path);
+    return w;
+}
+
+/* Control tokens of a configuration that was made elsewhere: more than the tokenizer has, or beyond it. */
+static void test_control_tokens_that_the_tokenizer_does_not_have(void **state)
+{
+    struct spec *s = fixture_spec(KIND_GENERATE, "model");
+    struct world *w = small_world(300, 0);
+
+    (void)state;
+    s->generate.from_nothing = 4;
+    s->generate.n = 1;
+    s->generate.rows_per_task = 4;
+    s->generate.sampling = (struct sampling){1.0f, 0, 1.0f, 1.0f, 3.9f, 8};
+    world_fails(w, s, "generate.items", 0, 0, ERR_INVALID, "beyond the vocabulary of 300");
+    world_free(w);
+    for (int32_t first = 0; first < 600; first += 290) {
+        w = small_world(1000, first);
+        world_phase(w, s, "generate.items", 0, 0);
+        world_phase(w, s, "generate.rows", 4, 4);
+        world_free(w);
+    }
+    spec_free(s);
+}
+
 static void test_a_plain_model_writes_from_nothing(void **state)
 {
     struct world *w = policy_world(true);
@@ -322,6 +447,8 @@ int main(void)
         cmocka_unit_test(test_int8_writes_its_own_texts_on_any_range),
         cmocka_unit_test(test_replies_become_conversations_with_the_levels_asked_for),
         cmocka_unit_test(test_levels_of_another_schema_are_not_said),
+        cmocka_unit_test(test_levels_of_items_that_no_attribute_has_are_refused),
+        cmocka_unit_test(test_control_tokens_that_the_tokenizer_does_not_have),
         cmocka_unit_test(test_a_plain_model_writes_from_nothing),
         cmocka_unit_test(test_refusals_name_what_is_wrong),
     };
