@@ -28,7 +28,7 @@ static int rows_load(const char *dir, const void *self, run_row_fn is_wanted, st
     struct line line;
     size_t cap = 0;
     bool more = false;
-    int rc = lines_open(path, LINES_LIMITS, &lines, e);
+    int rc = lines_open(path, DATASET_LINES, &lines, e);
 
     while (rc == 0 && (rc = lines_next(lines, &line, &more, e)) == 0 && more) {
         size_t i = out->conversations;
@@ -40,7 +40,7 @@ static int rows_load(const char *dir, const void *self, run_row_fn is_wanted, st
         out->conversations++;
         if (!is_wanted(self, i))
             continue;
-        rc = line.too_long ? err_set(e, ERR_LIMIT, "longer than %zu bytes", LINES_LIMITS.line_max)
+        rc = line.too_long ? err_set(e, ERR_LIMIT, "longer than %zu bytes", DATASET_ROW_MAX)
                            : dataset_parse_row(line.text, line.len, &out->schema, arena,
                                                &out->conversation[i], e);
         if (rc != 0)

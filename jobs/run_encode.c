@@ -34,6 +34,17 @@ struct encode {
 
 /* ---- inputs ---------------------------------------------------------------------------------- */
 
+/* All rows are read by the schema of data set 0, what humans said of them too. */
+static int data_fits(const struct encode *x, int i, struct err *e)
+{
+    const struct schema *first = &x->data[0]->schema, *s = &x->data[i]->schema;
+    int rc = schema_same(first, s, e);
+
+    if (rc == 0)
+        rc = schema_same_labels(first, s, e);
+    return rc == 0 ? 0 : err_wrap(e, "data sets 0 and %d", i);
+}
+
 static int data_load(struct encode *x, struct err *e)
 {
     int n = run_input_count(x->t, "train"), rc = 0;
@@ -48,8 +59,8 @@ static int data_load(struct encode *x, struct err *e)
         x->data[i] = mem_zalloc(1, sizeof *x->data[i]);
         x->datasets = i + 1;
         rc = dataset_load(path, x->data[i], e);
-        if (rc == 0 && i > 0 && schema_same(&x->data[0]->schema, &x->data[i]->schema, e) != 0)
-            rc = err_wrap(e, "data sets 0 and %d", i);
+        if (rc == 0 && i > 0)
+            rc = data_fits(x, i, e);
     }
     if (rc == 0 && x->t->spec->schema.attrs > 0 &&
         schema_same(&x->t->spec->schema, &x->data[0]->schema, e) != 0)

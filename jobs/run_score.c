@@ -41,6 +41,21 @@ static void classes_place(struct run_scorer *s)
         s->begin[i + 1] = s->begin[i] + template_label_classes(&s->schema->label[i]);
 }
 
+/* Values and probabilities of all models are summed, in places that the schema of model 0 gives. */
+static int model_fits(const struct model *m, const struct model *first, const char *key, int i,
+                      struct err *e)
+{
+    const struct template_config *a = &m->steer.template_config, *b = &first->steer.template_config;
+    int rc;
+
+    if (a->head != b->head)
+        return err_set(e, ERR_INVALID, "input %s: model %d has another head than model 0", key, i);
+    rc = schema_same(&a->schema, &b->schema, e);
+    if (rc == 0)
+        rc = schema_same_labels(&a->schema, &b->schema, e);
+    return rc == 0 ? 0 : err_wrap(e, "input %s: models %d and 0", key, i);
+}
+
 static int model_take(const struct run_task *t, const struct run_env *env, const char *key, int i,
                       struct run_scorer *s, struct err *e)
 {
@@ -58,10 +73,7 @@ static int model_take(const struct run_task *t, const struct run_env *env, const
     if (m->steer.role != STEER_ATTRIBUTE_MODEL)
         return err_set(e, ERR_INVALID, "input %s is no attribute model: its steer_config.json %s",
                        key, m->steer.role == STEER_POLICY ? "says policy" : "is missing");
-    if (m->steer.template_config.head != s->model[0].steer.template_config.head)
-        return err_set(e, ERR_INVALID, "input %s: model %d has another head than model 0", key, i);
-    return schema_same(&m->steer.template_config.schema, &s->model[0].steer.template_config.schema,
-                       e);
+    return i == 0 ? 0 : model_fits(m, &s->model[0], key, i, e);
 }
 
 int run_scorer_new(const struct run_task *t, const struct run_env *env, const char *key,
@@ -152,21 +164,22 @@ static bool is_for(const struct run_scorer *s, const struct job *j, int k)
     return j->fold < 0 || j->fold % s->models == k;
 }
 
-/* Head lm reads a turn as if it had no label: room must be left for any string. */
+/* A turn of the data is read as if nobody had labelled it: a head lm needs room for any string, and the labels of the data are its own,
+ * which need not be the model's. */
 static int job_sequence(const struct model *m, const struct job *j, struct sequence *out,
                         struct err *e)
 {
-    const struct template_config *c = &m->steer.template_config;
+    const char *reply = j->reply;
+    size_t len = j->len;
     int rc;
 
+    if (reply == NULL) {
+        reply = j->c->turn[j->turn].text;
+        len = j->c->turn[j->turn].text_len;
+    }
     sequence_clear(out);
-    if (j->reply == NULL && c->head == TEMPLATE_HEAD_LM)
-        rc = template_score_text(c, m->tokenizer, j->c, j->turn, j->c->turn[j->turn].text,
-                                 j->c->turn[j->turn].text_len, out, e);
-    else if (j->reply != NULL)
-        rc = template_score_text(c, m->tokenizer, j->c, j->turn, j->reply, j->len, out, e);
-    else
-        rc = template_score(c, m->tokenizer, j->c, j->turn, out, e);
+    rc = template_score_text(&m->steer.template_config, m->tokenizer, j->c, j->turn, reply, len,
+                             out, e);
     return rc == 0 ? 0 : err_wrap(e, "%s (%s), turn %u", j->c->id, j->c->source, j->turn);
 }
 

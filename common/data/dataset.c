@@ -14,10 +14,12 @@
 
 #include "base/file.h"
 #include "data/arena.h"
-#include "data/lines.h"
 #include "json/json_file.h"
 
-#define ROW_LIMITS ((struct json_limits){32u << 20, 4000000, 64})
+#define ROW_LIMITS ((struct json_limits){DATASET_ROW_MAX, 4000000, 64})
+/* What stands around the texts of a row, and around the speaker, text and numbers of a turn; a number; a level. They are at least what is
+ * written, and so much that a row of DATASET_ROW_MAX bytes has fewer values and keys than ROW_LIMITS has. */
+enum { ROW_BYTES = 128, TURN_BYTES = 192, FLOAT_BYTES = 16, LEVEL_BYTES = 3, ESCAPE_BYTES = 6 };
 enum { CONVERSATIONS_MAX = 1 << 28, FLUSH_BYTES = 1 << 20 };
 
 static const char *const role_names[] = {"system", "user", "assistant"};
@@ -184,15 +186,17 @@ static int rows_load(struct dataset *d, struct store *s, const char *path, struc
     struct lines *lines = NULL;
     struct line line;
     bool more = false;
-    int rc = lines_open(path, LINES_LIMITS, &lines, e);
+    int rc = lines_open(path, DATASET_LINES, &lines, e);
 
     while (rc == 0) {
         rc = lines_next(lines, &line, &more, e);
         if (rc != 0 || !more)
             break;
         if (line.too_long || d->conversations == CONVERSATIONS_MAX) {
-            rc = err_set(e, ERR_LIMIT, "line %llu: too long, or too many of them",
-                         (unsigned long long)line.number);
+            rc = line.too_long ? err_set(e, ERR_LIMIT, "line %llu: longer than %zu bytes",
+                                         (unsigned long long)line.number, DATASET_ROW_MAX)
+                               : err_set(e, ERR_LIMIT, "line %llu: more than %d conversations",
+                                         (unsigned long long)line.number, CONVERSATIONS_MAX);
             break;
         }
         if (d->conversations == s->conversations_cap) {
@@ -394,11 +398,68 @@ void dataset_row_text(const struct conversation *c, const struct schema *s, stru
     buf_str(out, "]}");
 }
 
+/* Bytes of the row but for its texts. */
+static size_t row_frame(const struct conversation *c, const struct schema *s)
+{
+    size_t turn = TURN_BYTES + (size_t)s->labels * FLOAT_BYTES +
+                  (size_t)s->attrs * (FLOAT_BYTES + LEVEL_BYTES);
+
+    return ROW_BYTES + c->turns * turn;
+}
+
+/* Not less than the bytes of all texts as they are written, without writing them. */
+static size_t texts_bound(const struct conversation *c)
+{
+    size_t n = strlen(c->id) + strlen(c->source);
+
+    for (uint32_t i = 0; i < c->turns; i++)
+        n += c->turn[i].text_len + (c->turn[i].speaker != NULL ? strlen(c->turn[i].speaker) : 0);
+    return ESCAPE_BYTES * n;
+}
+
+static size_t quoted(const char *text, size_t len, struct buf *scratch)
+{
+    buf_clear(scratch);
+    json_quote(text, len, scratch);
+    return scratch->len;
+}
+
+/* Stops when it is too much. */
+static size_t texts_count(const struct conversation *c, size_t most)
+{
+    struct buf scratch = BUF_INIT;
+    size_t n =
+        quoted(c->id, strlen(c->id), &scratch) + quoted(c->source, strlen(c->source), &scratch);
+
+    for (uint32_t i = 0; i < c->turns && n <= most; i++) {
+        const struct turn *t = &c->turn[i];
+        n += quoted(t->text, t->text_len, &scratch);
+        if (t->speaker != NULL)
+            n += quoted(t->speaker, strlen(t->speaker), &scratch);
+    }
+    buf_free(&scratch);
+    return n;
+}
+
+bool dataset_row_fits(const struct conversation *c, const struct schema *s, size_t *bytes)
+{
+    size_t frame = row_frame(c, s);
+
+    *bytes = frame + texts_bound(c);
+    if (*bytes > DATASET_ROW_MAX) /* most texts are not all escapes */
+        *bytes = frame + texts_count(c, DATASET_ROW_MAX);
+    return *bytes <= DATASET_ROW_MAX;
+}
+
 int dataset_write(struct dataset_writer *w, const struct conversation *c, struct err *e)
 {
+    size_t begin = w->out.len;
     int rc = 0;
 
     dataset_row_text(c, &w->schema, &w->out);
+    if (w->out.len - begin > DATASET_ROW_MAX)
+        return err_set(e, ERR_LIMIT, "conversation \"%.200s\" is a row of %zu bytes, at most %zu",
+                       c->id, w->out.len - begin, DATASET_ROW_MAX);
     buf_char(&w->out, '\n');
     w->conversations[c->split]++;
     for (uint32_t i = 0; i < c->turns; i++)

@@ -14,7 +14,13 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "data/arena.h"
+#include "data/lines.h"
 #include "data/schema.h"
+
+/* Bytes of a line of rows.jsonl: no writer makes a longer one, every reader takes one as long. A raw row may become a longer one, as
+ * characters are escaped and threads are joined. */
+#define DATASET_ROW_MAX ((size_t)32 << 20)
+#define DATASET_LINES ((struct lines_limits){DATASET_ROW_MAX, LINES_LIMITS.total_max})
 
 enum role { ROLE_SYSTEM, ROLE_USER, ROLE_ASSISTANT };
 enum split { SPLIT_TRAIN, SPLIT_HELD_OUT };
@@ -64,6 +70,9 @@ void dataset_response(const struct dataset *d, size_t i, size_t *conversation, u
 void dataset_row_text(const struct conversation *c, const struct schema *s, struct buf *out);
 int dataset_parse_row(const char *line, size_t len, const struct schema *s, struct arena *a,
                       struct conversation *out, struct err *e);
+/* May the conversation become a row? Counted with all that later stages may say of its turns, so that it stays one when it is annotated.
+ * False: bytes is how long it would be at least. */
+bool dataset_row_fits(const struct conversation *c, const struct schema *s, size_t *bytes);
 void dataset_turn_init(struct turn *t, const struct schema *s,
                        struct arena *a); /* human, value and level: all missing */
 
@@ -71,6 +80,7 @@ void dataset_turn_init(struct turn *t, const struct schema *s,
 struct dataset_writer;
 int dataset_writer_new(const char *dir, const struct schema *s, struct dataset_writer **out,
                        struct err *e);
+/* ERR_LIMIT: the row is longer than DATASET_ROW_MAX. */
 int dataset_write(struct dataset_writer *w, const struct conversation *c, struct err *e);
 int dataset_writer_end(struct dataset_writer **w, const cJSON *extra_meta,
                        struct err *e); /* frees w */

@@ -319,23 +319,27 @@ bool draft_end(struct reader *r)
     struct conversation c = {0};
     uint32_t responses;
     uint64_t key;
+    size_t bytes;
     char source[300];
 
     if (!draft_check(r, &responses))
         return false;
     snprintf(source, sizeof source, "%s:%llu", r->file, (unsigned long long)r->line);
     c.id = d->id != NULL ? d->id : source;
+    c.source = source;
+    c.turns = d->turns;
+    c.turn = d->turn;
+    if (!dataset_row_fits(&c, cfg->schema, &bytes))
+        return row_bad(r, "", "needs %zu bytes or more as a row of the data set, at most %zu",
+                       bytes, DATASET_ROW_MAX);
     if (!hash_set_add(&r->ids, text_hash(c.id)))
         return row_bad(r, "", "id \"%.200s\" was seen before", c.id);
     key = text_hash(d->split_key != NULL ? d->split_key : c.id);
-    c.source = source;
     c.split =
         rng_unit(cfg->seed, RNG_SPLIT, (uint32_t)(key >> 32), (uint32_t)key, 0) < cfg->held_out
             ? SPLIT_HELD_OUT
             : SPLIT_TRAIN;
     c.fold = rng_at(cfg->seed, RNG_SPLIT, (uint32_t)(key >> 32), (uint32_t)key, 1).v[0] >> 1;
-    c.turns = d->turns;
-    c.turn = d->turn;
     for (uint32_t i = 0; i < d->turns; i++)
         if (d->turn[i].respond)
             turn_measure(cfg->schema, &d->turn[i]);

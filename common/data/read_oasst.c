@@ -4,6 +4,7 @@
  *
  * All become nodes with a parent index; every way from a root to a leaf is one conversation. A message that stands on several ways is a
  * response on the first of them only, so that nothing is learnt or labelled twice. A way ends before a deleted message.
+ * Files hold trees and threads, or flat messages, not both: whether a message is in one of the trees too can't be told.
  * Labels are shares 0..1 of the label's own scale, as {"quality": {"value"}} or as {"name": [...], "value": [...]}.
  */
 #include <math.h>
@@ -14,17 +15,22 @@
 #include "data/read_row.h"
 
 enum { THREAD_MAX = 1024, DEPTH_MAX = 128, NODES_MAX = 50 * 1000 * 1000 };
+/* Every leaf repeats its way, so that a tree may become the square of its bytes: at most so many of the longest row, where a turn counts
+ * as its text and what a row says around it. */
+enum { TREE_ROWS = 64, TURN_BYTES = 256 };
 
 struct node {
     const char *id, *parent_id; /* in the arena; "" = none */
     const char *text;
+    uint32_t text_len;
     uint32_t parent; /* index; NONE */
     bool assistant, deleted, has_child;
     bool used; /* as a response */
     bool seen; /* on a way from a root to a leaf */
     const char *file;
     uint64_t line;
-    float *human; /* [labels] */
+    float *human;     /* [labels] */
+    uint64_t emitted; /* of a root: bytes of the threads of its tree */
 };
 #define NONE UINT32_MAX
 
@@ -32,7 +38,8 @@ struct oasst {
     struct arena arena;
     struct node *node;
     uint32_t nodes, cap;
-    bool flat; /* nodes wait for the end of the files */
+    bool flat;  /* nodes wait for the end of the files */
+    bool trees; /* rows are whole trees or threads */
 };
 
 static struct oasst *oasst_of(struct reader *r)
@@ -135,6 +142,7 @@ static uint32_t node_add(struct reader *r, const cJSON *m, uint32_t parent)
     n->id = kept_text(o, m, "message_id");
     n->parent_id = kept_text(o, m, "parent_id");
     n->text = kept_text(o, m, "text");
+    n->text_len = (uint32_t)strlen(n->text);
     n->parent = parent;
     n->file = r->file;
     n->line = r->line;
@@ -148,23 +156,43 @@ static uint32_t node_add(struct reader *r, const cJSON *m, uint32_t parent)
     return o->nodes++;
 }
 
-/* One way from the root to `leaf` as a conversation. False: a problem of the data. */
-static bool thread_emit(struct reader *r, uint32_t leaf)
+static uint64_t tree_bytes_max(const struct reader *r)
 {
-    struct oasst *o = r->oasst;
-    const struct schema *s = r->config->schema;
-    uint32_t way[THREAD_MAX], n = 0, i = leaf;
-    bool fresh = false, answered = false;
+    return (uint64_t)TREE_ROWS * r->config->limits.line_max;
+}
 
-    for (; i != NONE; i = o->node[i].parent) {
+/* The nodes from `leaf` up to its root. 0: too many. */
+static uint32_t way_find(struct oasst *o, uint32_t leaf, uint32_t way[THREAD_MAX])
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = leaf; i != NONE; i = o->node[i].parent) {
         if (n == THREAD_MAX)
-            return row_bad(r, "", "thread of message %.60s is longer than %d turns or goes round",
-                           o->node[leaf].id, THREAD_MAX);
+            return 0;
         o->node[i].seen = true;
         way[n++] = i;
     }
+    return n;
+}
+
+/* Counts a way to its tree. False: the tree has become too much. */
+static bool way_count(struct reader *r, const uint32_t *way, uint32_t n)
+{
+    struct node *root = &r->oasst->node[way[n - 1]];
+
+    for (uint32_t i = 0; i < n; i++)
+        root->emitted += TURN_BYTES + r->oasst->node[way[i]].text_len;
+    return root->emitted <= tree_bytes_max(r);
+}
+
+/* False: all its replies stand in an earlier thread, or it has none. */
+static bool way_draft(struct reader *r, const uint32_t *way, uint32_t n)
+{
+    struct oasst *o = r->oasst;
+    bool fresh = false, answered = false;
+
     draft_begin(r);
-    for (i = n; i-- > 0 && !o->node[way[i]].deleted;) {
+    for (uint32_t i = n; i-- > 0 && !o->node[way[i]].deleted;) {
         struct node *m = &o->node[way[i]];
         bool respond = m->assistant && !m->used &&
                        (m->id[0] == '\0' || hash_set_add(&r->replies, text_hash(m->id)));
@@ -173,25 +201,61 @@ static bool thread_emit(struct reader *r, uint32_t leaf)
         m->used = m->used || m->assistant;
         answered = answered || m->assistant;
         fresh = fresh || respond;
-        memcpy(t->human, m->human, sizeof(float) * (size_t)s->labels);
+        memcpy(t->human, m->human, sizeof(float) * (size_t)r->config->schema->labels);
     }
     r->counts->threads_short += !answered;
     r->counts->threads_repeated += answered && !fresh;
-    if (!fresh)
+    return fresh;
+}
+
+/* Messages without ids are told by their place: the threads of a tree by their leaves, the tree by its root. */
+static void way_name(struct reader *r, uint32_t leaf, uint32_t root)
+{
+    const struct node *l = &r->oasst->node[leaf], *top = &r->oasst->node[root];
+    char place[300], id[sizeof place + 12];
+
+    snprintf(place, sizeof place, "%s:%llu", top->file, (unsigned long long)top->line);
+    snprintf(id, sizeof id, "%s#%u", place, leaf);
+    r->draft.id = l->id[0] != '\0' ? l->id : arena_text(&r->draft.arena, id, strlen(id));
+    r->draft.split_key = /* the whole tree goes to one side */
+        top->id[0] != '\0' ? top->id : arena_text(&r->draft.arena, place, strlen(place));
+}
+
+/* One way from the root to `leaf` as a conversation. False: a problem of the data, or r->rc is set. */
+static bool thread_emit(struct reader *r, uint32_t leaf)
+{
+    const struct read_config *c = r->config;
+    struct oasst *o = r->oasst;
+    uint32_t way[THREAD_MAX], n;
+
+    if (c->cancelled != NULL && c->cancelled(c->self)) {
+        r->rc = err_set(r->e, ERR_CANCELLED, "asked to stop");
+        return false;
+    }
+    n = way_find(o, leaf, way);
+    if (n == 0)
+        return row_bad(r, "", "thread of message %.60s is longer than %d turns or goes round",
+                       o->node[leaf].id, THREAD_MAX);
+    if (!way_count(r, way, n))
+        return row_bad(r, "",
+                       "tree of message %.60s becomes more than %llu bytes of threads: thread of "
+                       "message %.60s is left out, and all after it",
+                       o->node[way[n - 1]].id, (unsigned long long)tree_bytes_max(r),
+                       o->node[leaf].id);
+    if (!way_draft(r, way, n))
         return true;
-    if (o->node[leaf].id[0] != '\0')
-        r->draft.id = o->node[leaf].id;
-    if (o->node[way[n - 1]].id[0] != '\0')
-        r->draft.split_key = o->node[way[n - 1]].id; /* the whole tree goes to one side */
+    way_name(r, leaf, way[n - 1]);
     return draft_end(r);
 }
 
+/* All threads of the one tree that the nodes are. */
 static bool nodes_emit(struct reader *r)
 {
+    struct oasst *o = r->oasst;
     bool good = true;
 
-    for (uint32_t i = 0; i < r->oasst->nodes && r->rc == 0; i++)
-        if (!r->oasst->node[i].has_child)
+    for (uint32_t i = 0; i < o->nodes && r->rc == 0 && o->node[0].emitted <= tree_bytes_max(r); i++)
+        if (!o->node[i].has_child)
             good = thread_emit(r, i) && good;
     return good;
 }
@@ -240,13 +304,16 @@ bool oasst_row(struct reader *r, const cJSON *row)
     bool good;
 
     if (!cJSON_IsObject(prompt) && !cJSON_IsArray(thread)) {
-        o->flat = true;
         if (json_get(row, "message_id") == NULL)
             return row_bad(r, "message_id", "is missing");
+        if (o->trees)
+            return row_bad(r, "", "a flat message among trees or threads");
+        o->flat = true;
         return node_add(r, row, NONE) != NONE;
     }
     if (o->flat)
         return row_bad(r, "", "a tree or thread among flat messages");
+    o->trees = true;
     nodes_clear(o);
     good = cJSON_IsObject(prompt) ? replies_add(r, prompt, NONE, 0) : thread_add(r, thread);
     return good && nodes_emit(r);

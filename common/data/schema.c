@@ -8,6 +8,7 @@
 #include "data/measure.h"
 
 static const char *const type_names[] = {"integer", "categorical", "computed"};
+static const char *const label_types[] = {"classes", "a scale"};
 
 int schema_find_attr(const struct schema *s, const char *name)
 {
@@ -136,6 +137,70 @@ int schema_same(const struct schema *a, const struct schema *b, struct err *e)
         if (x->type != ATTR_CATEGORICAL && !x->binned && !y->binned && x->min != y->min)
             return err_set(e, ERR_INVALID, "attribute \"%s\" begins at %d against %d", x->name,
                            x->min, y->min);
+    }
+    return 0;
+}
+
+static const char *label_name(const struct schema *s, int label)
+{
+    return label >= 0 ? s->label[label].name : "";
+}
+
+/* Of the schema with more labels: the first one that the other lacks. */
+static const char *label_only_in(const struct schema *more, const struct schema *fewer)
+{
+    int i = 0;
+
+    while (i < more->labels - 1 && schema_find_label(fewer, more->label[i].name) >= 0)
+        i++;
+    return more->label[i].name;
+}
+
+/* What of one label gives human[] its meaning. */
+static int label_same(const struct label *a, const struct label *b, struct err *e)
+{
+    if (strcmp(a->name, b->name) != 0)
+        return err_set(e, ERR_INVALID, "is \"%s\" against \"%s\"", a->name, b->name);
+    if (a->type != b->type)
+        return err_set(e, ERR_INVALID, "\"%s\" has %s against %s", a->name, label_types[a->type],
+                       label_types[b->type]);
+    if (a->type == LABEL_SCALE && (a->min != b->min || a->max != b->max))
+        return err_set(e, ERR_INVALID, "\"%s\" has a scale %g..%g against %g..%g", a->name, a->min,
+                       a->max, b->min, b->max);
+    if (a->type == LABEL_SCALE)
+        return 0;
+    if (a->classes != b->classes)
+        return err_set(e, ERR_INVALID, "\"%s\" has %d classes against %d", a->name, a->classes,
+                       b->classes);
+    for (int i = 0; i < a->classes; i++)
+        if (strcmp(a->class_name[i], b->class_name[i]) != 0)
+            return err_set(e, ERR_INVALID, "\"%s\" has class %d \"%s\" against \"%s\"", a->name, i,
+                           a->class_name[i], b->class_name[i]);
+    if (a->other != b->other)
+        return err_set(e, ERR_INVALID, "\"%s\" takes other values as class %d against %d", a->name,
+                       a->other, b->other);
+    return 0;
+}
+
+int schema_same_labels(const struct schema *a, const struct schema *b, struct err *e)
+{
+    if (a->labels != b->labels)
+        return err_set(e, ERR_INVALID, "%d labels against %d: \"%s\" is in one only", a->labels,
+                       b->labels,
+                       a->labels > b->labels ? label_only_in(a, b) : label_only_in(b, a));
+    for (int i = 0; i < a->labels; i++)
+        if (label_same(&a->label[i], &b->label[i], e) != 0)
+            return err_wrap(e, "label %d", i);
+    for (int i = 0; i < a->attrs && i < b->attrs; i++) {
+        const struct attr *x = &a->attr[i], *y = &b->attr[i];
+        if (x->label != y->label)
+            return err_set(e, ERR_INVALID,
+                           "attribute \"%s\" comes from label \"%s\" against \"%s\"", x->name,
+                           label_name(a, x->label), label_name(b, y->label));
+        if (x->type == ATTR_CATEGORICAL && x->class_index != y->class_index)
+            return err_set(e, ERR_INVALID,
+                           "attribute \"%s\" is class %d of label \"%s\" against class %d", x->name,
+                           x->class_index, label_name(a, x->label), y->class_index);
     }
     return 0;
 }

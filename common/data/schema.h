@@ -70,7 +70,10 @@ int schema_human_level(const struct schema *s, int attr, const float *human);
 /* Quantile edges of a binned attribute: edge i is the (i + 1) n / levels-th of the sorted values (sorts them; NaN are left out). Without any
  * value there are no edges. */
 void schema_set_edges(struct attr *a, float *values, size_t n);
-/* Same names, order, types and levels? The message names the first difference. */
+/* Same names, order, types and levels of attributes? The message names the first difference. */
 int schema_same(const struct schema *a, const struct schema *b, struct err *e);
+/* The same for labels and for what attributes take of them: human[] of the one may then be read by the other. Schemas that are schema_same()
+ * need not be, as attributes of one name may come from labels that stand elsewhere or have other classes. */
+int schema_same_labels(const struct schema *a, const struct schema *b, struct err *e);
 
 #endif

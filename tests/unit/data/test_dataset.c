@@ -195,12 +195,180 @@ static void test_broken_directories(void **state)
     arena_free(&a);
 }
 
+static int emit_write(void *self, const struct conversation *c, struct err *e)
+{
+    return dataset_write(self, c, e);
+}
+
+/* Raw rows as a data set: what was read of them, and what comes back. */
+static void rows_prepare(const char *text, size_t len, struct problems *problems,
+                         struct dataset *out)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+    struct read_config c = read_config_of(&s, emit_write);
+    struct read_counts counts;
+    struct dataset_writer *w = NULL;
+    struct err e = {0};
+    char *dir = temp_dir(), *path = temp_file(dir, "raw", text, len);
+    const char *paths[1] = {path}, *names[1] = {"f"};
+
+    assert_int_equal(dataset_writer_new(dir, &s, &w, &e), 0);
+    c.self = w;
+    memset(problems, 0, sizeof *problems);
+    if (read_files(&c, paths, names, 1, problems, &counts, &e) != 0 ||
+        dataset_writer_end(&w, NULL, &e) != 0 || dataset_load(dir, out, &e) != 0)
+        fail_msg("%s", e.msg);
+    free(path);
+    temp_free(dir);
+}
+
+/* {"text":"..."} of `bytes` bytes in all, and a short row behind it. */
+static void text_row(char fill, size_t bytes, struct buf *out)
+{
+    static const char head[] = "{\"text\":\"", tail[] = "\"}\n";
+    size_t begin = out->len;
+
+    buf_str(out, head);
+    buf_reserve(out, bytes);
+    memset(out->data + out->len, fill, bytes);
+    out->len = begin + bytes - (sizeof tail - 2);
+    buf_str(out, tail);
+    buf_str(out, "{\"text\":\"short\"}\n");
+}
+
+/* A raw row is a row that can be read again, or a problem that says how long it would be. */
+static void test_rows_grow(void **state)
+{
+    static const struct {
+        char fill;
+        size_t bytes, conversations;
+    } cases[] = {{'a', (16u << 20) - 10, 2},     /* as long as a raw row may be */
+                 {'\x7f', (5u << 20), 2},        /* six bytes for one: longer than any raw row */
+                 {'\x7f', (16u << 20) - 10, 1}}; /* 96 MiB */
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct problems problems;
+        struct dataset d;
+        struct buf text = BUF_INIT;
+        text_row(cases[i].fill, cases[i].bytes, &text);
+        rows_prepare(text.data, text.len, &problems, &d);
+        assert_int_equal(d.conversations, cases[i].conversations);
+        assert_int_equal(problems.total, 2 - cases[i].conversations);
+        assert_string_equal(d.conversation[d.conversations - 1].turn[0].text, "short");
+        if (cases[i].conversations == 2)
+            assert_int_equal(d.conversation[0].turn[0].text_len, cases[i].bytes - 11);
+        else if (strstr(problems.v[0].text, "needs 100663") == NULL ||
+                 strstr(problems.v[0].text, "at most 33554432") == NULL)
+            fail_msg("%s", problems.v[0].text);
+        dataset_free(&d);
+        problems_free(&problems);
+        buf_free(&text);
+    }
+}
+
+/* Short turns become long ones as soon as every attribute has a value: 6 MB of them are too many. */
+static void test_many_turns_are_a_problem(void **state)
+{
+    struct problems problems;
+    struct dataset d;
+    struct buf text = BUF_INIT;
+
+    (void)state;
+    buf_str(&text, "{\"messages\":[");
+    for (int i = 0; i < 190000; i++)
+        buf_printf(&text, "%s{\"role\":\"assistant\",\"content\":\"a\"}", i > 0 ? "," : "");
+    buf_str(&text, "]}\n{\"messages\":[{\"role\":\"assistant\",\"content\":\"b\"}]}\n");
+    rows_prepare(text.data, text.len, &problems, &d);
+    assert_int_equal(d.conversations, 1);
+    assert_int_equal(problems.total, 1);
+    assert_int_equal(problems.v[0].line, 1);
+    assert_non_null(strstr(problems.v[0].text, "at most 33554432"));
+    dataset_free(&d);
+    problems_free(&problems);
+    buf_free(&text);
+}
+
+/* A conversation with everything that a turn can say, and texts that are all escapes. */
+static void test_no_row_is_longer_than_its_bound(void **state)
+{
+    static const char *const texts[] = {"\x7f\x01\x1f", "\"\\\n\t", "", "\xC3\xA9 plain"};
+    struct schema s = schema_of(SCHEMA_CHAT);
+    struct arena a = ARENA_INIT;
+    struct turn turn[4];
+    struct conversation c = {.id = "\x7f",
+                             .source = "\x7f:1",
+                             .split = SPLIT_HELD_OUT,
+                             .fold = UINT32_MAX,
+                             .turn = turn};
+    struct buf row = BUF_INIT;
+
+    (void)state;
+    for (c.turns = 0; c.turns < 4; c.turns++) {
+        struct turn *t = &turn[c.turns];
+        size_t bytes = 0;
+        memset(t, 0, sizeof *t);
+        t->role = ROLE_ASSISTANT;
+        t->speaker = "\x7f";
+        t->text = texts[c.turns];
+        t->text_len = (uint32_t)strlen(t->text);
+        t->respond = t->truncated = true;
+        t->tokens = UINT32_MAX;
+        dataset_turn_init(t, &s, &a);
+        for (int i = 0; i < s.labels; i++)
+            t->human[i] = -1.17549435e-38f;
+        for (int i = 0; i < s.attrs; i++) {
+            t->value[i] = -1.00000012e-20f;
+            t->level[i] = 4;
+        }
+        buf_clear(&row);
+        dataset_row_text(&c, &s, &row);
+        assert_true(dataset_row_fits(&c, &s, &bytes));
+        assert_true(row.len <= bytes);
+    }
+    buf_free(&row);
+    arena_free(&a);
+}
+
+static void test_a_row_that_is_too_long_is_not_written(void **state)
+{
+    struct schema s = schema_of(SCHEMA_HELP);
+    struct arena a = ARENA_INIT;
+    struct dataset_writer *w = NULL;
+    struct turn turn = {.role = ROLE_ASSISTANT, .speaker = "", .kept = true};
+    struct conversation c = {.id = "long", .source = "f:1", .turns = 1, .turn = &turn};
+    struct err e = {0};
+    char *dir = temp_dir(), *text = mem_alloc(DATASET_ROW_MAX + 1);
+    size_t bytes;
+
+    (void)state;
+    memset(text, 'a', DATASET_ROW_MAX);
+    text[DATASET_ROW_MAX] = '\0';
+    dataset_turn_init(&turn, &s, &a);
+    turn.text = text;
+    turn.text_len = (uint32_t)DATASET_ROW_MAX;
+    assert_false(dataset_row_fits(&c, &s, &bytes));
+    assert_true(bytes > DATASET_ROW_MAX);
+    assert_int_equal(dataset_writer_new(dir, &s, &w, &e), 0);
+    assert_int_equal(dataset_write(w, &c, &e), ERR_LIMIT);
+    assert_non_null(strstr(e.msg, "conversation \"long\" is a row of 33554"));
+    dataset_writer_abort(&w);
+    free(text);
+    temp_free(dir);
+    arena_free(&a);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_what_is_written_comes_back),
-                                       cmocka_unit_test(test_rows_are_canonical),
-                                       cmocka_unit_test(test_bad_rows_are_refused),
-                                       cmocka_unit_test(test_broken_directories)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_is_written_comes_back),
+        cmocka_unit_test(test_rows_are_canonical),
+        cmocka_unit_test(test_bad_rows_are_refused),
+        cmocka_unit_test(test_broken_directories),
+        cmocka_unit_test(test_rows_grow),
+        cmocka_unit_test(test_many_turns_are_a_problem),
+        cmocka_unit_test(test_no_row_is_longer_than_its_bound),
+        cmocka_unit_test(test_a_row_that_is_too_long_is_not_written)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -178,6 +178,49 @@ static void test_bad_json_is_refused(void **state)
     }
 }
 
+/* Each difference that makes human[] of the one mean something else in the other. */
+static void test_labels_that_differ_are_named(void **state)
+{
+    static const struct {
+        const char *from, *to, *words;
+    } cases[] = {
+        {"\"Curious\",\"Happy\"", "\"Happy\",\"Curious\"",
+         "label 0: \"mood\" has class 1 \"Curious\" against \"Happy\""},
+        {",\"Happy\"", "", "label 0: \"mood\" has 3 classes against 2"},
+        {"\"other\":-1", "\"other\":2",
+         "label 0: \"mood\" takes other values as class -1 against 2"},
+        {"\"class\":1", "\"class\":2", "\"curious\" is class 1 of label \"mood\" against class 2"},
+        {"\"label\":\"source\"", "\"label\":\"mood\"",
+         "\"personal\" comes from label \"source\" against \"mood\""},
+        {"\"labels\":[", "\"labels\":[{\"name\":\"extra\",\"type\":\"scale\",\"min\":0,\"max\":4},",
+         "2 labels against 3: \"extra\" is in one only"},
+        {"\"type\":\"classes\",\"classes\":[\"else\",",
+         "\"type\":\"classes\",\"classes\":[\"rest\",",
+         "label 1: \"source\" has class 0 \"else\" against \"rest\""},
+    };
+    struct schema a = schema_of(SCHEMA_CHAT), help = schema_of(SCHEMA_HELP), b = help;
+    struct err e = {0};
+
+    (void)state;
+    assert_int_equal(schema_same_labels(&a, &a, &e), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *hit = strstr(SCHEMA_CHAT, cases[i].from);
+        char *text = mem_printf("%.*s%s%s", (int)(hit - SCHEMA_CHAT), SCHEMA_CHAT, cases[i].to,
+                                hit + strlen(cases[i].from));
+        b = schema_of(text);
+        assert_int_equal(schema_same(&a, &b, &e), 0); /* the attributes are the same */
+        assert_int_equal(schema_same_labels(&a, &b, &e), ERR_INVALID);
+        if (strstr(e.msg, cases[i].words) == NULL)
+            fail_msg("%zu: %s", i, e.msg);
+        err_clear(&e);
+        free(text);
+    }
+    b = help;
+    b.label[1].max = 5;
+    assert_int_equal(schema_same_labels(&help, &b, &e), ERR_INVALID);
+    assert_non_null(strstr(e.msg, "\"humor\" has a scale 0..4 against 0..5"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_levels_round_half_to_even),
@@ -187,6 +230,7 @@ int main(void)
                                        cmocka_unit_test(test_classes_are_all_or_nothing),
                                        cmocka_unit_test(test_json_round_trip),
                                        cmocka_unit_test(test_differences_are_named),
+                                       cmocka_unit_test(test_labels_that_differ_are_named),
                                        cmocka_unit_test(test_bad_json_is_refused)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -295,8 +295,8 @@ static inline void fixture_dataset(const char *dir, int max_reply_tokens)
 
 /* models/stories260K with new tokens for a template, untrained. A reply of it ends about as often
  * as it has a full stop. */
-static inline void fixture_model_named(const char *dir, enum template_name name,
-                                       enum template_head head, uint64_t seed)
+static inline void fixture_model_of(const char *dir, const struct schema *schema,
+                                    enum template_name name, enum template_head head, uint64_t seed)
 {
     struct model m;
     struct err e = {0};
@@ -307,7 +307,7 @@ static inline void fixture_model_named(const char *dir, enum template_name name,
     m.steer.role = head == TEMPLATE_POLICY ? STEER_POLICY : STEER_ATTRIBUTE_MODEL;
     m.steer.template_config = (struct template_config){.name = name,
                                                        .head = head,
-                                                       .schema = fixture_schema(),
+                                                       .schema = *schema,
                                                        .context_tokens = 16,
                                                        .max_reply_tokens = 60,
                                                        .max_length = 160};
@@ -324,6 +324,14 @@ static inline void fixture_model_named(const char *dir, enum template_name name,
     if (model_save(&m, dir, &e) != 0)
         fail_msg("%s", e.msg);
     model_fini(&m);
+}
+
+static inline void fixture_model_named(const char *dir, enum template_name name,
+                                       enum template_head head, uint64_t seed)
+{
+    struct schema s = fixture_schema();
+
+    fixture_model_of(dir, &s, name, head, seed);
 }
 
 static inline void fixture_model(const char *dir, enum template_head head, uint64_t seed)

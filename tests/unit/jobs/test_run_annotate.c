@@ -399,6 +399,85 @@ static void test_labels_of_other_classes_are_not_compared(void **state)
     world_free(w);
 }
 
+/* A head of classes has as many outputs as its own labels have classes. */
+static void test_models_of_other_labels_are_refused(void **state)
+{
+    struct world *w = chat_world(0, TEMPLATE_HEAD_CLASSES, 60);
+    struct spec *s = fixture_spec(KIND_ANNOTATE, "data model");
+    struct schema two = fixture_schema();
+    char wide[128], narrow[128];
+
+    (void)state;
+    two.label[0].classes = 2;
+    two.label[1].max = 1; /* nor is the scale wider */
+    snprintf(wide, sizeof(wide), "%s/wide", w->dir);
+    snprintf(narrow, sizeof(narrow), "%s/narrow", w->dir);
+    fixture_model(wide, TEMPLATE_HEAD_CLASSES, 100);
+    fixture_model_of(narrow, &two, TEMPLATE_CONTROL, TEMPLATE_HEAD_CLASSES, 101);
+    world_input(w, "model", narrow);
+    world_input(w, "model", wide);
+    world_fails(w, s, "annotate.rows", 0, 5, ERR_INVALID,
+                "input model: models 1 and 0: label 0: \"sentiment\" has 3 classes against 2");
+    cJSON_DeleteItemFromObjectCaseSensitive(w->inputs, "model");
+    world_input(w, "model", wide);
+    world_input(w, "model", narrow);
+    world_fails(w, s, "annotate.rows", 0, 5, ERR_INVALID,
+                "input model: models 1 and 0: label 0: \"sentiment\" has 2 classes against 3");
+    spec_free(s);
+    world_free(w);
+}
+
+/* Input data: the same texts, and humans who say 1e9 where they said anything. */
+static void labels_wild(struct world *w)
+{
+    struct dataset in;
+    struct dataset_writer *out;
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/chat", w->dir);
+    assert_int_equal(dataset_load(path, &in, NULL), 0);
+    snprintf(path, sizeof(path), "%s/wild", w->dir);
+    assert_int_equal(dataset_writer_new(path, &in.schema, &out, NULL), 0);
+    for (size_t i = 0; i < in.conversations; i++) {
+        for (uint32_t k = 0; k < in.conversation[i].turns; k++)
+            in.conversation[i].turn[k].human[0] = 1e9f;
+        assert_int_equal(dataset_write(out, &in.conversation[i], NULL), 0);
+    }
+    assert_int_equal(dataset_writer_end(&out, in.meta, NULL), 0);
+    dataset_free(&in);
+    cJSON_DeleteItemFromObjectCaseSensitive(w->inputs, "data");
+    world_input(w, "data", path);
+}
+
+/* What a model says of a text is the same whatever the data's humans said, and about how many labels. */
+static void test_values_do_not_depend_on_the_data_s_labels(void **state)
+{
+    struct world *w = chat_world(0, TEMPLATE_HEAD_CLASSES, 60);
+    struct spec *s = fixture_spec(KIND_ANNOTATE, "data model");
+    struct schema more = fixture_schema();
+    char path[128], *want, *got;
+
+    (void)state;
+    for (int i = 2; i < SCHEMA_LABELS_MAX; i++) { /* as many as there may be: the data has two */
+        more.label[i] = more.label[0];
+        snprintf(more.label[i].name, sizeof(more.label[i].name), "label%d", i);
+    }
+    more.labels = SCHEMA_LABELS_MAX;
+    snprintf(path, sizeof(path), "%s/more", w->dir);
+    fixture_model_of(path, &more, TEMPLATE_CONTROL, TEMPLATE_HEAD_CLASSES, 100);
+    world_input(w, "model", path);
+    world_phase(w, s, "annotate.rows", FIXTURE_CONVERSATIONS, 16);
+    want = world_parts(w, "annotate.rows");
+    labels_wild(w);
+    world_phase(w, s, "annotate.rows", FIXTURE_CONVERSATIONS, 16);
+    got = world_parts(w, "annotate.rows");
+    assert_string_equal(got, want);
+    free(got);
+    free(want);
+    spec_free(s);
+    world_free(w);
+}
+
 static void test_without_a_model_only_computed_attributes_are_filled(void **state)
 {
     struct world *w = chat_world(0, TEMPLATE_HEAD_CLASSES, 0);
@@ -472,6 +551,8 @@ int main(void)
         cmocka_unit_test(test_label_text_gives_expected_levels),
         cmocka_unit_test(test_a_model_whose_config_does_not_fit_is_refused),
         cmocka_unit_test(test_labels_of_other_classes_are_not_compared),
+        cmocka_unit_test(test_models_of_other_labels_are_refused),
+        cmocka_unit_test(test_values_do_not_depend_on_the_data_s_labels),
         cmocka_unit_test(test_without_a_model_only_computed_attributes_are_filled),
         cmocka_unit_test(test_refusals_name_what_is_wrong),
     };

@@ -248,6 +248,62 @@ static void test_shuffled_labels(void **state)
     world_free(w);
 }
 
+/* The data set at `from` as one whose labels stand in another order: the attributes are the same. */
+static void labels_swap(const char *from, const char *dir)
+{
+    struct dataset d;
+    struct dataset_writer *w;
+    struct label first;
+
+    assert_int_equal(dataset_load(from, &d, NULL), 0);
+    assert_int_equal(d.schema.labels, 2);
+    first = d.schema.label[0];
+    d.schema.label[0] = d.schema.label[1];
+    d.schema.label[1] = first;
+    for (int a = 0; a < d.schema.attrs; a++)
+        d.schema.attr[a].label = 1 - d.schema.attr[a].label;
+    assert_int_equal(dataset_writer_new(dir, &d.schema, &w, NULL), 0);
+    for (size_t i = 0; i < d.conversations; i++) {
+        for (uint32_t k = 0; k < d.conversation[i].turns; k++) {
+            float *human = d.conversation[i].turn[k].human, one = human[0];
+            human[0] = human[1];
+            human[1] = one;
+        }
+        assert_int_equal(dataset_write(w, &d.conversation[i], NULL), 0);
+    }
+    assert_int_equal(dataset_writer_end(&w, d.meta, NULL), 0);
+    dataset_free(&d);
+}
+
+static void test_data_sets_of_other_labels_are_refused(void **state)
+{
+    static const char *const kinds[] = {
+        SCALES "kind: train-attribute-model\nhead: regression\n",
+        SCALES "kind: sft\ncondition: {template: control, labels: human}\n"};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct spec *s = spec_of(kinds[i]);
+        struct world *w = prepared(s);
+        char from[256], dir[256];
+        assert_int_equal(
+            world_fetch(
+                w, json_string_or(json_get(json_get(w->phases, "prepare"), "outputs"), "data", ""),
+                from, sizeof from, &w->e),
+            0);
+        world_input(w, "train", from); /* twice the same: nothing to say against it */
+        world_phase(w, s, "encode", 0, 0);
+        cJSON_DeleteItemFromArray(cJSON_GetObjectItemCaseSensitive(w->inputs, "train"), 1);
+        snprintf(dir, sizeof dir, "%s/swapped", w->dir);
+        labels_swap(from, dir);
+        world_input(w, "train", dir);
+        world_fails(w, s, "encode", 0, 0, ERR_INVALID,
+                    "data sets 0 and 1: label 0: is \"quality\" against \"humor\"");
+        spec_free(s);
+        world_free(w);
+    }
+}
+
 static void test_predicted_labels_need_annotation(void **state)
 {
     struct spec *s =
@@ -494,6 +550,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_prepare_counts),
                                        cmocka_unit_test(test_policy_examples),
                                        cmocka_unit_test(test_shuffled_labels),
+                                       cmocka_unit_test(test_data_sets_of_other_labels_are_refused),
                                        cmocka_unit_test(test_predicted_labels_need_annotation),
                                        cmocka_unit_test(test_cross_fit),
                                        cmocka_unit_test(test_regression_changes_the_head),
