@@ -334,6 +334,40 @@ static void test_the_context_of_a_restored_phase_is_stored_again(void **state)
     fixture_close(&f);
 }
 
+static void parts_add(struct sched_stage *st, const char *phase, uint32_t n)
+{
+    cJSON *entry = cJSON_AddObjectToObject(st->done, phase);
+    cJSON *parts = cJSON_AddArrayToObject(entry, "parts");
+    struct digest d;
+
+    digest_bytes(phase, strlen(phase), &d);
+    for (uint32_t i = 0; i < n; i++)
+        cJSON_AddItemToArray(parts, cJSON_CreateString(d.hex));
+}
+
+/* The last phase of a bootstrap job names the parts of the two before it. */
+static void test_the_context_of_most_tasks_is_not_too_long_for_a_worker(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct buf text = BUF_INIT;
+    struct err e = {0};
+    cJSON *back = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_smoke());
+    parts_add(&j->stage[0], "bootstrap.sample", SCHED_TASKS_MAX);
+    parts_add(&j->stage[0], "bootstrap.score", SCHED_TASKS_MAX);
+    sched_context(&j->stage[0], &text);
+    assert_true(text.len > (size_t)2 * SCHED_TASKS_MAX * (DIGEST_HEX + 2));
+    assert_true(text.len <= KIND_CONTEXT_MAX);
+    assert_int_equal(json_parse(text.data, text.len, JSON_LIMITS_FILE, &back, &e), 0);
+    cJSON_Delete(back);
+    buf_free(&text);
+    fixture_close(&f);
+}
+
 static void test_reuse_is_asked_once_and_taken(void **state)
 {
     struct fixture f;
@@ -436,6 +470,7 @@ int main(void)
         cmocka_unit_test(test_max_parallel_and_classes),
         cmocka_unit_test(test_bf16_has_a_class_of_its_own),
         cmocka_unit_test(test_the_context_of_a_restored_phase_is_stored_again),
+        cmocka_unit_test(test_the_context_of_most_tasks_is_not_too_long_for_a_worker),
         cmocka_unit_test(test_reuse_is_asked_once_and_taken),
         cmocka_unit_test(test_reuse_keeps_to_one_class),
         cmocka_unit_test(test_a_gate_that_does_not_hold_fails_the_stage),
