@@ -122,6 +122,7 @@ struct sched_task {
     uint64_t lease_until_ms, leased_ms,
         retry_at_ms; /* scheduler's clock; not kept over a restart */
     uint32_t faults, losses;
+    uint32_t full; /* times that a disk was full; only for the back-off, not kept over a restart */
     int crashes;
     char crashed[SCHED_CRASHES_MAX][SCHED_WORKER_MAX];
     uint64_t done, total;     /* of the running attempt, in the phase's unit */
@@ -257,6 +258,8 @@ struct sched_session {
     uint64_t audited;           /* of this attempt, as last heard */
     uint64_t duplicates, stale; /* of this attempt, as last heard, so that they are counted once */
     uint32_t faults, losses;
+    uint32_t
+        full; /* times that a disk was full since the last checkpoint; not kept over a restart */
     uint32_t barren; /* attempts in a row in which no step closed */
     uint64_t retry_at_ms, progress_ms, resent_ms,
         step_ms;              /* step_ms: of the slowest interval between reports of this attempt */

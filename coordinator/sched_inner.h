@@ -175,8 +175,10 @@ void sched_session_pause(struct sched *s, struct sched_stage *st, struct sched_a
 void sched_session_lose(struct sched *s, const char *worker, const char *why,
                         struct sched_actions *a);
 void sched_session_drain(struct sched *s, struct sched_worker *w, struct sched_actions *a);
-/* The attempt is over and the session goes back to its last checkpoint after wait_ms; it fails when
- * attempts end again and again before any step. */
+/* The attempt is over and the session goes back to its last checkpoint after wait_ms. */
+void sched_attempt_wait(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
+                        struct sched_actions *a);
+/* The same, but the session fails when attempts end again and again before any step. */
 void sched_attempt_end(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
                        struct sched_actions *a);
 

@@ -148,6 +148,7 @@ static void on_checkpoint(struct sched *s, struct sched_stage *st, const struct 
     if (ev->version > st->session->start_version)
         sched_handover_stepped(s, st, a);
     ckpt_add(st->session, &ev->digest, ev->version);
+    st->session->full = 0;
     act = sched_act(a, SCHED_CHECKPOINT, st->job, st);
     act->digest = ev->digest;
     act->number = ev->version;
@@ -242,19 +243,18 @@ static void on_failed(struct sched *s, struct sched_stage *st, const struct sche
         fall_back(s, st, ev, a);
         return;
     }
-    s->counters.parked += ev->code == ERR_NO_SPACE;
+    if (ev->code == ERR_NO_SPACE) {
+        s->counters.parked++;
+        sched_attempt_wait(s, st, why, sched_backoff(s, ++ss->full), a);
+        return;
+    }
     if (loss)
         ss->losses++;
     else
         ss->faults++;
     if (ss->faults < s->config.fault_budget && ss->losses <= s->config.loss_budget) {
-        /* Space comes back when somebody frees it; other losses are over as soon as other workers
-         * take the work. */
-        sched_attempt_end(s, st, why,
-                          sched_backoff(s, ev->code == ERR_NO_SPACE ? ss->losses
-                                           : loss                   ? 1
-                                                                    : ss->faults),
-                          a);
+        /* A loss is over as soon as other workers take the work. */
+        sched_attempt_end(s, st, why, sched_backoff(s, loss ? 1 : ss->faults), a);
         return;
     }
     snprintf(f.class_name, sizeof f.class_name, "%s",

@@ -235,6 +235,21 @@ void sched_session_pause(struct sched *s, struct sched_stage *st, struct sched_a
     ss->why[0] = '\0';
 }
 
+void sched_attempt_wait(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
+                        struct sched_actions *a)
+{
+    if (st->session->version > st->session->start_version)
+        st->session->barren = 0;
+    snprintf(st->session->why, sizeof st->session->why, "%s", why);
+    s->counters.rolled_back++;
+    sched_note(a, st->job, st, "session.recover",
+               "attempt %" PRIu64 " ended at version %" PRIu64 ": %.150s", st->session->attempt,
+               st->session->version, why);
+    sched_session_close(s, st, why, a);
+    st->session->retry_at_ms = s->now_ms + wait_ms;
+    sched_move_stage(s, st, RUN_RECOVERING, "SessionRestarts", a);
+}
+
 void sched_attempt_end(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
                        struct sched_actions *a)
 {
@@ -252,14 +267,7 @@ void sched_attempt_end(struct sched *s, struct sched_stage *st, const char *why,
     }
     if (st->session->barren > 3 && wait_ms < sched_backoff(s, st->session->barren - 3))
         wait_ms = sched_backoff(s, st->session->barren - 3);
-    snprintf(st->session->why, sizeof st->session->why, "%s", why);
-    s->counters.rolled_back++;
-    sched_note(a, st->job, st, "session.recover",
-               "attempt %" PRIu64 " ended at version %" PRIu64 ": %.150s", st->session->attempt,
-               st->session->version, why);
-    sched_session_close(s, st, why, a);
-    st->session->retry_at_ms = s->now_ms + wait_ms;
-    sched_move_stage(s, st, RUN_RECOVERING, "SessionRestarts", a);
+    sched_attempt_wait(s, st, why, wait_ms, a);
 }
 
 void sched_session_lose(struct sched *s, const char *worker, const char *why,

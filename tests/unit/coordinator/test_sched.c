@@ -135,6 +135,32 @@ static void test_losses_have_a_budget_of_their_own(void **state)
     fixture_close(&f);
 }
 
+/* It stays full until somebody makes room: the task waits as long as that takes. */
+static void test_a_full_disk_does_not_use_up_the_budget(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = fixture_started(&f);
+    struct sched_task *t = &j->stage[0].task[0];
+
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        fixture_failed(&f, t, ERR_NO_SPACE);
+        assert_int_equal(t->state, TASK_RETRY_WAIT);
+        assert_int_equal(t->code, ERR_NO_SPACE);
+        if (i > 10) {
+            fixture_tick(&f, 29000); /* the usual most */
+            assert_int_equal(t->state, TASK_RETRY_WAIT);
+        }
+        fixture_tick(&f, i > 10 ? 1000 : 30000);
+        assert_int_equal(t->state, TASK_LEASED);
+    }
+    assert_int_equal(t->losses, 0);
+    assert_int_equal(f.sched.counters.parked, 20);
+    fixture_done(&f, t, t->epoch);
+    assert_int_equal(j->stage[0].state, RUN_SUCCEEDED);
+    fixture_close(&f);
+}
+
 static void test_a_task_that_crashes_three_workers_is_quarantined(void **state)
 {
     static const struct {
@@ -463,6 +489,7 @@ int main(void)
         cmocka_unit_test(test_faults_are_retried_then_quarantined_and_named),
         cmocka_unit_test(test_what_a_task_finds_damaged_is_looked_at),
         cmocka_unit_test(test_losses_have_a_budget_of_their_own),
+        cmocka_unit_test(test_a_full_disk_does_not_use_up_the_budget),
         cmocka_unit_test(test_a_task_that_crashes_three_workers_is_quarantined),
         cmocka_unit_test(test_suspects_and_drainers_get_nothing_new),
         cmocka_unit_test(test_hello_settles_what_a_worker_holds),

@@ -153,6 +153,46 @@ static void test_a_session_that_never_steps_fails(void **state)
     fixture_close(&f);
 }
 
+static void failed(struct fixture *f, const struct sched_stage *st, const char *worker, int code)
+{
+    struct sched_event ev = {.type = SCHED_SESSION_FAILED,
+                             .session = st->session->id,
+                             .attempt = st->session->attempt,
+                             .code = code,
+                             .text = "because"};
+
+    snprintf(ev.worker, sizeof ev.worker, "%s", worker);
+    fixture_step(f, &ev);
+}
+
+/* It stays full until somebody makes room: neither losses nor barren attempts count. */
+static void test_a_full_disk_only_makes_a_session_wait(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = fixture_training(&f, 1, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        assert_true(ss->open);
+        failed(&f, st, "w0", ERR_NO_SPACE);
+        assert_false(ss->open);
+        assert_int_equal(st->state, RUN_RECOVERING);
+        if (i > 10)
+            fixture_tick(&f, 29000); /* the usual most */
+        assert_false(ss->open);
+        fixture_tick(&f, i > 10 ? 1000 : 30000);
+    }
+    assert_int_equal(ss->losses, 0);
+    assert_int_equal(ss->barren, 0);
+    fixture_session(&f, st, SCHED_SESSION_STATUS, ss->attempt, 1);
+    fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, ss->attempt, 1);
+    failed(&f, st, "w0", ERR_NO_SPACE); /* full again, and it was not meanwhile */
+    fixture_tick(&f, 500);
+    assert_true(ss->open);
+    fixture_close(&f);
+}
+
 static void test_two_sessions_share_no_worker(void **state)
 {
     struct fixture f;
@@ -182,6 +222,7 @@ int main(void)
         cmocka_unit_test(test_a_session_without_hosts_waits),
         cmocka_unit_test(test_a_stalled_session_starts_again),
         cmocka_unit_test(test_a_session_that_never_steps_fails),
+        cmocka_unit_test(test_a_full_disk_only_makes_a_session_wait),
         cmocka_unit_test(test_two_sessions_share_no_worker),
     };
 
