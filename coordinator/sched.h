@@ -451,7 +451,7 @@ enum sched_event_type {
                         stage_index >= 0: that stage's session goes on from version, digest */
     SCHED_LOADED, /* job: taken, a body that was asked for, or that an event is about to need */
     SCHED_WORKER_UP, /* worker, class_id, class_bf16, roles, threads, draining; lease[], session, attempt: what
-                        it says it holds */
+                        it says it holds; returned: it was GONE as crashed, and had not died */
     SCHED_WORKER_SUSPECT,
     SCHED_WORKER_OK,
     SCHED_WORKER_DRAIN,
@@ -483,7 +483,7 @@ struct sched_event {
     char worker[SCHED_WORKER_MAX];
     const char *class_id, *class_bf16; /* borrowed */
     uint32_t roles, threads;
-    bool draining, crashed;
+    bool draining, crashed, returned;
     const struct sched_lease *lease; /* borrowed */
     int leases_n;
     uint64_t

@@ -83,6 +83,8 @@ struct sched_worker *sched_task_other(struct sched *s, struct sched_stage *st,
 void sched_tasks_index(struct sched_stage *st); /* after states were set from elsewhere */
 void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_task *t,
                        struct sched_actions *a);
+/* A worker that was taken for dead lives: no task of an open phase is to blame for it any more. */
+void sched_tasks_acquit(struct sched *s, const char *worker, struct sched_actions *a);
 /* The lease ends and the task waits to be given out again; nobody is to blame. */
 void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_task *t,
                         const char *outcome, struct sched_actions *a);

@@ -10,7 +10,7 @@
  * Two budgets: `losses` counts machines that went away or could not (network, disk), `faults`
  * counts the task's own failures. A disk that is full uses up neither: it is full until somebody
  * makes room, and the same task fits then. A worker that died under a task is remembered by name: several
- * different ones make the task the suspect.
+ * different ones make the task the suspect. Who only could not be reached is struck off when it is back.
  */
 #include "coordinator/sched_lease.h"
 
@@ -166,6 +166,31 @@ static bool crash_counts(struct sched *s, struct sched_task *t)
     if (t->crashes < SCHED_CRASHES_MAX)
         snprintf(t->crashed[t->crashes++], SCHED_WORKER_MAX, "%s", t->worker);
     return s->config.crash_limit > 0 && t->crashes >= s->config.crash_limit;
+}
+
+static bool crash_strike(struct sched_task *t, const char *worker)
+{
+    for (int i = 0; i < t->crashes; i++) {
+        if (strcmp(t->crashed[i], worker) != 0)
+            continue;
+        t->crashes--;
+        memmove(t->crashed[i], t->crashed[i + 1], (size_t)(t->crashes - i) * sizeof t->crashed[0]);
+        return true;
+    }
+    return false;
+}
+
+void sched_tasks_acquit(struct sched *s, const char *worker, struct sched_actions *a)
+{
+    sched_open_refresh(s);
+    for (int k = 0; k < s->open_n; k++) {
+        struct sched_stage *st = s->open[k];
+
+        for (uint32_t i = 0; i < st->tasks_n; i++) {
+            if (crash_strike(&st->task[i], worker))
+                sched_task_save(a, st, &st->task[i]);
+        }
+    }
 }
 
 /* A lease that ended without a verdict on the task itself. */

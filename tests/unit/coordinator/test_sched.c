@@ -187,6 +187,47 @@ static void test_a_task_that_crashes_three_workers_is_quarantined(void **state)
     fixture_close(&f);
 }
 
+/* Outages of the network look like deaths until the worker is back: then they do not count against the task. */
+static void test_who_returns_did_not_die_of_the_task(void **state)
+{
+    static const char *const holder[] = {"a", "b", "c"};
+
+    (void)state;
+    for (int returned = 0; returned < 2; returned++) {
+        struct fixture f;
+        struct sched_job *j = NULL;
+        struct sched_task *t = NULL;
+
+        fixture_open(&f);
+        j = fixture_submit(&f, fixture_smoke());
+        t = &j->stage[0].task[0];
+        fixture_up(&f, "a", 1, 3, "c");
+        for (int i = 0; i < 3; i++) {
+            struct sched_event back = {.type = SCHED_WORKER_UP,
+                                       .threads = 1,
+                                       .roles = 3,
+                                       .class_id = "c",
+                                       .returned = returned};
+
+            assert_string_equal(t->worker, holder[i]);
+            if (i < 2)
+                fixture_up(&f, holder[i + 1], 1, 3, "c"); /* who takes over */
+            fixture_mark(&f, SCHED_WORKER_GONE, holder[i], true);
+            snprintf(back.worker, sizeof back.worker, "%s", holder[i]);
+            fixture_step(&f, &back);
+            if (i == 2)
+                break;
+            assert_int_equal(t->crashes, returned ? 0 : i + 1);
+            assert_int_equal(fixture_count(&f, SCHED_SAVE_TASK), returned);
+            fixture_mark(&f, SCHED_WORKER_SUSPECT, holder[i], false); /* another one is next */
+        }
+        assert_int_equal(j->state == RUN_FAILED, !returned);
+        if (returned)
+            assert_int_equal(t->state, TASK_LEASED);
+        fixture_close(&f);
+    }
+}
+
 static void test_suspects_and_drainers_get_nothing_new(void **state)
 {
     struct fixture f;
@@ -491,6 +532,7 @@ int main(void)
         cmocka_unit_test(test_losses_have_a_budget_of_their_own),
         cmocka_unit_test(test_a_full_disk_does_not_use_up_the_budget),
         cmocka_unit_test(test_a_task_that_crashes_three_workers_is_quarantined),
+        cmocka_unit_test(test_who_returns_did_not_die_of_the_task),
         cmocka_unit_test(test_suspects_and_drainers_get_nothing_new),
         cmocka_unit_test(test_hello_settles_what_a_worker_holds),
         cmocka_unit_test(test_cancel_stops_what_runs),
