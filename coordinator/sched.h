@@ -345,6 +345,11 @@ struct sched_worker {
     uint64_t paced_ms, retry_ms;
     uint32_t running;       /* tasks leased to it, also those that wait there for a thread */
     struct sched_stage *in; /* whose session it is a member of */
+    /* Sessions that it could not take part in (its disk is full, it lacks memory) since the last
+     * checkpoint of one in which it did, and until when it is taken in only if nobody else can do
+     * its part. */
+    uint32_t sits_out_n;
+    uint64_t sits_out_ms;
 };
 
 /* Counted since this process started; a restart begins at zero. Shown as steer_<name>_total by

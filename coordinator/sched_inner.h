@@ -156,6 +156,8 @@ const struct sched_slot *sched_slot_of(const struct sched_session *ss, const cha
 /* sched_session.c: training sessions */
 #define SCHED_ASK_MS 1000 /* what everybody waits for is said again after so long */
 bool sched_worker_usable(const struct sched_worker *w);
+/* It could not take part in a session. */
+void sched_sit_out(struct sched *s, struct sched_worker *w);
 uint32_t sched_session_chunks(const struct session_plan *p);
 uint64_t sched_session_threads(const struct sched *s, const struct sched_stage *st);
 bool sched_session_is_host(const struct sched_session *ss, const char *worker); /* not a lost one */
