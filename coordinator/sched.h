@@ -258,8 +258,7 @@ struct sched_session {
     uint64_t audited;           /* of this attempt, as last heard */
     uint64_t duplicates, stale; /* of this attempt, as last heard, so that they are counted once */
     uint32_t faults, losses;
-    uint32_t
-        full; /* times that a disk was full since the last checkpoint; not kept over a restart */
+    uint32_t full;   /* the same as of a task, since the last checkpoint */
     uint32_t barren; /* attempts in a row in which no step closed */
     uint64_t retry_at_ms, progress_ms, resent_ms,
         step_ms;              /* step_ms: of the slowest interval between reports of this attempt */

@@ -9,8 +9,9 @@
  *
  * Two budgets: `losses` counts machines that went away or could not (network, disk), `faults`
  * counts the task's own failures. A disk that is full uses up neither: it is full until somebody
- * makes room, and the same task fits then. A worker that died under a task is remembered by name: several
- * different ones make the task the suspect. Who only could not be reached is struck off when it is back.
+ * makes room, and the same task fits then. A worker that died under a task is remembered by name:
+ * several different ones make the task the suspect. Who only could not be reached is struck off
+ * when it is back.
  */
 #include "coordinator/sched_lease.h"
 

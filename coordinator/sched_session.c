@@ -27,11 +27,11 @@ static bool sits_out(const struct sched *s, const struct sched_worker *w)
     return s->now_ms < w->sits_out_ms;
 }
 
-/* One doubling more than the session itself waits: it is not at hand when that begins again. */
+/* Twice as long as the session itself ever waits: it is not at hand when that begins again. */
 void sched_sit_out(struct sched *s, struct sched_worker *w)
 {
     w->sits_out_n++;
-    w->sits_out_ms = s->now_ms + sched_backoff(s, w->sits_out_n + 1);
+    w->sits_out_ms = s->now_ms + 2 * sched_backoff(s, w->sits_out_n);
 }
 
 /* ---- who hosts ------------------------------------------------------------------------------- */

@@ -256,7 +256,7 @@ static void test_a_host_that_cannot_take_part_is_done_without(void **state)
             assert_string_equal(ss->host[0].worker, "w0");
             assert_string_equal(ss->host[1].worker, "w2");
             fixture_session(&f, st, SCHED_SESSION_STATUS, 2, i);
-            fixture_tick(&f, 31000); /* it comes back, to compute */
+            fixture_tick(&f, 60000); /* it comes back, to compute */
             assert_true(is_member(&f, st, "w1"));
         }
         assert_int_equal(st->job->state, RUN_RUNNING);
