@@ -324,6 +324,7 @@ static void on_hello(const struct message *q)
         free(w);
         return;
     }
+    ev.returned = acts->v[acts->n - 1].returned;
     handlers_roster(q->c); /* a replaced process goes before its successor comes */
     peer_bind(q->c, w->id, q->peer);
     fault_hit(FAULT_WELCOME_BEFORE);

@@ -55,6 +55,7 @@ static void act(struct roster_actions *a, enum roster_action_type type, const ch
 {
     CHECK(a->n < ROSTER_ACTIONS_MAX);
     a->v[a->n].type = type;
+    a->v[a->n].returned = false;
     snprintf(a->v[a->n].worker, ROSTER_ID_MAX, "%s", worker);
     snprintf(a->v[a->n++].text, ROSTER_TEXT_MAX, "%s", text);
 }
@@ -121,7 +122,7 @@ static void on_hello(struct roster *r, const struct roster_event *ev, struct ros
     const char *why = refusal(r, ev);
     struct roster_worker *w = NULL;
     uint64_t losses = 0, joined = ev->wall_ms;
-    bool draining = ev->hello->draining;
+    bool draining = ev->hello->draining, returned = false;
 
     if (why != NULL) {
         act(a, ROSTER_REJECTED, ev->hello->id, why);
@@ -139,6 +140,7 @@ static void on_hello(struct roster *r, const struct roster_event *ev, struct ros
         }
     }
     losses = w->losses + (roster_is_here(w) && w->boot != ev->hello->boot);
+    returned = w->state == ROSTER_LOST && w->boot == ev->hello->boot;
     *w = *ev->hello;
     w->losses = losses;
     w->draining = draining;
@@ -146,6 +148,7 @@ static void on_hello(struct roster *r, const struct roster_event *ev, struct ros
     w->state = w->draining ? ROSTER_DRAINING : ROSTER_READY;
     w->heard_ms = w->progress_ms = ev->now_ms;
     act(a, ROSTER_IS_UP, w->id, "");
+    a->v[a->n - 1].returned = returned;
 }
 
 static void drain(struct roster_worker *w, struct roster_actions *a)

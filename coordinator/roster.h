@@ -77,6 +77,7 @@ enum roster_action_type {
 struct roster_action {
     enum roster_action_type type;
     char worker[ROSTER_ID_MAX];
+    bool returned; /* IS_UP: it was taken for dead, and is the same process */
     char text[ROSTER_TEXT_MAX];
 };
 #define ROSTER_ACTIONS_MAX (ROSTER_WORKERS_MAX + 4)

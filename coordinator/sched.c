@@ -484,6 +484,8 @@ static void on_worker_up(struct sched *s, struct sched_event *ev, struct sched_a
     w->quarantined = sched_quarantined(s, w->id) != NULL;
     sched_class_up(s, w, a);
     w->moved_ms = 0;
+    if (ev->returned)
+        sched_tasks_acquit(s, w->id, a);
     sched_tasks_reattach(s, ev, true, a);
     sched_session_hello(s, w, ev->session, ev->attempt, a);
 }

@@ -122,6 +122,7 @@ struct sched_task {
     uint64_t lease_until_ms, leased_ms,
         retry_at_ms; /* scheduler's clock; not kept over a restart */
     uint32_t faults, losses;
+    uint32_t full; /* times that a disk was full; only for the back-off, not kept over a restart */
     int crashes;
     char crashed[SCHED_CRASHES_MAX][SCHED_WORKER_MAX];
     uint64_t done, total;     /* of the running attempt, in the phase's unit */
@@ -257,6 +258,7 @@ struct sched_session {
     uint64_t audited;           /* of this attempt, as last heard */
     uint64_t duplicates, stale; /* of this attempt, as last heard, so that they are counted once */
     uint32_t faults, losses;
+    uint32_t full;   /* the same as of a task, since the last checkpoint */
     uint32_t barren; /* attempts in a row in which no step closed */
     uint64_t retry_at_ms, progress_ms, resent_ms,
         step_ms;              /* step_ms: of the slowest interval between reports of this attempt */
@@ -342,6 +344,11 @@ struct sched_worker {
     uint64_t paced_ms, retry_ms;
     uint32_t running;       /* tasks leased to it, also those that wait there for a thread */
     struct sched_stage *in; /* whose session it is a member of */
+    /* Sessions that it could not take part in (its disk is full, it lacks memory) since the last
+     * checkpoint of one in which it did, and until when it is taken in only if nobody else can do
+     * its part. */
+    uint32_t sits_out_n;
+    uint64_t sits_out_ms;
 };
 
 /* Counted since this process started; a restart begins at zero. Shown as steer_<name>_total by
@@ -448,7 +455,7 @@ enum sched_event_type {
                         stage_index >= 0: that stage's session goes on from version, digest */
     SCHED_LOADED, /* job: taken, a body that was asked for, or that an event is about to need */
     SCHED_WORKER_UP, /* worker, class_id, class_bf16, roles, threads, draining; lease[], session, attempt: what
-                        it says it holds */
+                        it says it holds; returned: it was GONE as crashed, and had not died */
     SCHED_WORKER_SUSPECT,
     SCHED_WORKER_OK,
     SCHED_WORKER_DRAIN,
@@ -480,7 +487,7 @@ struct sched_event {
     char worker[SCHED_WORKER_MAX];
     const char *class_id, *class_bf16; /* borrowed */
     uint32_t roles, threads;
-    bool draining, crashed;
+    bool draining, crashed, returned;
     const struct sched_lease *lease; /* borrowed */
     int leases_n;
     uint64_t

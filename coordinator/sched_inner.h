@@ -83,6 +83,8 @@ struct sched_worker *sched_task_other(struct sched *s, struct sched_stage *st,
 void sched_tasks_index(struct sched_stage *st); /* after states were set from elsewhere */
 void sched_task_cancel(struct sched *s, struct sched_stage *st, struct sched_task *t,
                        struct sched_actions *a);
+/* A worker that was taken for dead lives: no task of an open phase is to blame for it any more. */
+void sched_tasks_acquit(struct sched *s, const char *worker, struct sched_actions *a);
 /* The lease ends and the task waits to be given out again; nobody is to blame. */
 void sched_task_release(struct sched *s, struct sched_stage *st, struct sched_task *t,
                         const char *outcome, struct sched_actions *a);
@@ -154,6 +156,8 @@ const struct sched_slot *sched_slot_of(const struct sched_session *ss, const cha
 /* sched_session.c: training sessions */
 #define SCHED_ASK_MS 1000 /* what everybody waits for is said again after so long */
 bool sched_worker_usable(const struct sched_worker *w);
+/* It could not take part in a session. */
+void sched_sit_out(struct sched *s, struct sched_worker *w);
 uint32_t sched_session_chunks(const struct session_plan *p);
 uint64_t sched_session_threads(const struct sched *s, const struct sched_stage *st);
 bool sched_session_is_host(const struct sched_session *ss, const char *worker); /* not a lost one */
@@ -175,8 +179,10 @@ void sched_session_pause(struct sched *s, struct sched_stage *st, struct sched_a
 void sched_session_lose(struct sched *s, const char *worker, const char *why,
                         struct sched_actions *a);
 void sched_session_drain(struct sched *s, struct sched_worker *w, struct sched_actions *a);
-/* The attempt is over and the session goes back to its last checkpoint after wait_ms; it fails when
- * attempts end again and again before any step. */
+/* The attempt is over and the session goes back to its last checkpoint after wait_ms. */
+void sched_attempt_wait(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
+                        struct sched_actions *a);
+/* The same, but the session fails when attempts end again and again before any step. */
 void sched_attempt_end(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
                        struct sched_actions *a);
 

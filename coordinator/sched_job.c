@@ -72,6 +72,13 @@ void sched_job_free(struct sched_job *j)
     free(j);
 }
 
+static void session_renew(const struct sched *s, struct sched_session *ss)
+{
+    ss->progress_ms = ss->change_ms = ss->opened_ms = s->now_ms;
+    if (ss->adopting) /* its hosts could not say hello meanwhile */
+        ss->adopt_until_ms = s->now_ms + s->config.adopt_ms;
+}
+
 void sched_renew(struct sched *s, uint64_t now_ms)
 {
     s->now_ms = now_ms;
@@ -92,7 +99,7 @@ void sched_renew(struct sched *s, uint64_t now_ms)
                 t->moved_ms = t->shadow.moved_ms = now_ms;
             }
             if (st->session != NULL)
-                st->session->progress_ms = st->session->change_ms = st->session->opened_ms = now_ms;
+                session_renew(s, st->session);
         }
     }
 }

@@ -8,8 +8,10 @@
  * ends otherwise the shadow takes its place, so a task never waits while somebody works on it.
  *
  * Two budgets: `losses` counts machines that went away or could not (network, disk), `faults`
- * counts the task's own failures. A worker that died under a task is remembered by name: several
- * different ones make the task the suspect.
+ * counts the task's own failures. A disk that is full uses up neither: it is full until somebody
+ * makes room, and the same task fits then. A worker that died under a task is remembered by name:
+ * several different ones make the task the suspect. Who only could not be reached is struck off
+ * when it is back.
  */
 #include "coordinator/sched_lease.h"
 
@@ -167,15 +169,43 @@ static bool crash_counts(struct sched *s, struct sched_task *t)
     return s->config.crash_limit > 0 && t->crashes >= s->config.crash_limit;
 }
 
+static bool crash_strike(struct sched_task *t, const char *worker)
+{
+    for (int i = 0; i < t->crashes; i++) {
+        if (strcmp(t->crashed[i], worker) != 0)
+            continue;
+        t->crashes--;
+        memmove(t->crashed[i], t->crashed[i + 1], (size_t)(t->crashes - i) * sizeof t->crashed[0]);
+        return true;
+    }
+    return false;
+}
+
+void sched_tasks_acquit(struct sched *s, const char *worker, struct sched_actions *a)
+{
+    sched_open_refresh(s);
+    for (int k = 0; k < s->open_n; k++) {
+        struct sched_stage *st = s->open[k];
+
+        for (uint32_t i = 0; i < st->tasks_n; i++) {
+            if (crash_strike(&st->task[i], worker))
+                sched_task_save(a, st, &st->task[i]);
+        }
+    }
+}
+
 /* A lease that ended without a verdict on the task itself. */
 void sched_task_lost(struct sched *s, struct sched_stage *st, struct sched_task *t,
-                     const char *outcome, const char *why, bool crashed, bool wait,
+                     const char *outcome, const char *why, bool crashed, int code,
                      struct sched_actions *a)
 {
     char text[SCHED_TEXT_MAX];
 
-    t->losses++;
-    t->code = ERR_UNREACHABLE;
+    if (code == ERR_NO_SPACE)
+        t->full++;
+    else
+        t->losses++;
+    t->code = code != 0 ? code : ERR_UNREACHABLE;
     snprintf(t->text, sizeof t->text, "%.*s", (int)sizeof t->text - 1, why);
     crashed = crashed && crash_counts(s, t);
     if (!crashed && t->losses <= s->config.loss_budget &&
@@ -193,11 +223,11 @@ void sched_task_lost(struct sched *s, struct sched_stage *st, struct sched_task 
         return;
     }
     s->counters.recomputed++;
-    if (wait)
+    if (code != 0 && code != ERR_CANCELLED)
         sched_task_move(st, t, TASK_RETRY_WAIT);
     else
         sched_task_move(st, t, TASK_PENDING);
-    t->retry_at_ms = s->now_ms + sched_backoff(s, t->losses);
+    t->retry_at_ms = s->now_ms + sched_backoff(s, t->losses + t->full);
     sched_task_save(a, st, t);
 }
 

@@ -29,10 +29,10 @@ void sched_shadow_end(struct sched *s, struct sched_stage *st, struct sched_task
 bool sched_shadow_rises(struct sched *s, struct sched_stage *st, struct sched_task *t,
                         const char *outcome, const char *why, struct sched_actions *a);
 
-/* A lease that ended without a verdict on the task itself. crashed: its worker died; wait: not given
- * out again at once. */
+/* A lease that ended without a verdict on the task itself. crashed: its worker died; code: what its
+ * worker said, and then it is not given out again at once (but after ERR_CANCELLED); 0: nothing. */
 void sched_task_lost(struct sched *s, struct sched_stage *st, struct sched_task *t,
-                     const char *outcome, const char *why, bool crashed, bool wait,
+                     const char *outcome, const char *why, bool crashed, int code,
                      struct sched_actions *a);
 /* Given up, and the stage with it; class_name says whose fault it is. */
 void sched_task_quarantine(struct sched *s, struct sched_stage *st, struct sched_task *t,

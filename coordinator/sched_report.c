@@ -137,6 +137,15 @@ static void ckpt_add(struct sched_session *ss, const struct digest *manifest, ui
     ckpt_drop(ss, at + 1);
 }
 
+/* The hosts have written it and the others computed: whoever could not before can now. */
+static void sitting_out_is_over(struct sched *s, const struct sched_stage *st)
+{
+    for (int i = 0; i < s->workers_n; i++) {
+        if (s->worker[i]->in == st)
+            s->worker[i]->sits_out_n = 0;
+    }
+}
+
 static void on_checkpoint(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
                           struct sched_actions *a)
 {
@@ -148,6 +157,8 @@ static void on_checkpoint(struct sched *s, struct sched_stage *st, const struct 
     if (ev->version > st->session->start_version)
         sched_handover_stepped(s, st, a);
     ckpt_add(st->session, &ev->digest, ev->version);
+    st->session->full = 0;
+    sitting_out_is_over(s, st);
     act = sched_act(a, SCHED_CHECKPOINT, st->job, st);
     act->digest = ev->digest;
     act->number = ev->version;
@@ -227,6 +238,25 @@ static void conflict_note(struct sched *s, struct sched_stage *st, const char *w
     sched_note(a, st->job, st, "session.disputed", "%s (%s)", why, names);
 }
 
+/* A member that cannot take part, and of which the session does without: true if the attempt goes
+ * on. A host is done without in the next one. */
+static bool goes_on_without(struct sched *s, struct sched_stage *st, const char *worker,
+                            const char *why, struct sched_actions *a)
+{
+    struct sched_worker *w = sched_find_worker(s, worker);
+    uint64_t threads = 0;
+
+    if (w == NULL || w->in != st)
+        return st->session->open; /* it has left already, and says it again */
+    sched_sit_out(s, w);
+    threads = (w->roles & SCHED_ROLE_COMPUTE) != 0 ? w->threads : 0;
+    if (!st->session->open || sched_handover_holds(st->session, worker) ||
+        sched_session_threads(s, st) == threads)
+        return false;
+    sched_session_lose(s, worker, why, a);
+    return true;
+}
+
 static void on_failed(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
                       struct sched_actions *a)
 {
@@ -243,18 +273,19 @@ static void on_failed(struct sched *s, struct sched_stage *st, const struct sche
         return;
     }
     s->counters.parked += ev->code == ERR_NO_SPACE;
+    if (sched_code_is_loss(ev->code) && goes_on_without(s, st, ev->worker, why, a))
+        return;
+    if (ev->code == ERR_NO_SPACE) {
+        sched_attempt_wait(s, st, why, sched_backoff(s, ++ss->full), a);
+        return;
+    }
     if (loss)
         ss->losses++;
     else
         ss->faults++;
     if (ss->faults < s->config.fault_budget && ss->losses <= s->config.loss_budget) {
-        /* Space comes back when somebody frees it; other losses are over as soon as other workers
-         * take the work. */
-        sched_attempt_end(s, st, why,
-                          sched_backoff(s, ev->code == ERR_NO_SPACE ? ss->losses
-                                           : loss                   ? 1
-                                                                    : ss->faults),
-                          a);
+        /* A loss is over as soon as other workers take the work. */
+        sched_attempt_end(s, st, why, sched_backoff(s, loss ? 1 : ss->faults), a);
         return;
     }
     snprintf(f.class_name, sizeof f.class_name, "%s",

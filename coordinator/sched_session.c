@@ -22,6 +22,18 @@ bool sched_worker_usable(const struct sched_worker *w)
     return !w->suspect && !w->draining && !w->hung && !w->quarantined;
 }
 
+static bool sits_out(const struct sched *s, const struct sched_worker *w)
+{
+    return s->now_ms < w->sits_out_ms;
+}
+
+/* Twice as long as the session itself ever waits: it is not at hand when that begins again. */
+void sched_sit_out(struct sched *s, struct sched_worker *w)
+{
+    w->sits_out_n++;
+    w->sits_out_ms = s->now_ms + 2 * sched_backoff(s, w->sits_out_n);
+}
+
 /* ---- who hosts ------------------------------------------------------------------------------- */
 
 uint32_t sched_session_chunks(const struct session_plan *p)
@@ -29,8 +41,9 @@ uint32_t sched_session_chunks(const struct session_plan *p)
     return (uint32_t)((p->params + p->chunk_elems - 1) / p->chunk_elems);
 }
 
-/* The class with the most idle threads; an already bound job keeps its own. */
-static const struct sched_worker *class_pick(struct sched *s, struct sched_job *j)
+/* The class with the most idle threads; an already bound job keeps its own. all: also of those who
+ * sit out. */
+static const struct sched_worker *class_pick_of(struct sched *s, struct sched_job *j, bool all)
 {
     const struct sched_worker *best = NULL;
     uint64_t best_threads = 0;
@@ -46,7 +59,7 @@ static const struct sched_worker *class_pick(struct sched *s, struct sched_job *
             const struct sched_worker *o = s->worker[k];
 
             if (!sched_worker_usable(o) || o->in != NULL || o->running > 0 ||
-                strcmp(sched_class_of(j, o), sched_class_of(j, w)) != 0)
+                (!all && sits_out(s, o)) || strcmp(sched_class_of(j, o), sched_class_of(j, w)) != 0)
                 continue;
             hosts = hosts || (o->roles & SCHED_ROLE_PARAMS) != 0;
             threads += (o->roles & SCHED_ROLE_COMPUTE) != 0 ? o->threads : 0;
@@ -57,6 +70,13 @@ static const struct sched_worker *class_pick(struct sched *s, struct sched_job *
         }
     }
     return best;
+}
+
+static const struct sched_worker *class_pick(struct sched *s, struct sched_job *j)
+{
+    const struct sched_worker *best = class_pick_of(s, j, false);
+
+    return best != NULL ? best : class_pick_of(s, j, true);
 }
 
 /* Ready to host: idle, or in this session already, where even hung compute threads do no harm. */
@@ -70,18 +90,32 @@ static bool can_host(const struct sched_stage *st, const struct sched_worker *w,
             strcmp(class_id, SCHED_ANY_CLASS) == 0);
 }
 
+static uint32_t hosts_of(const struct sched *s, const struct sched_stage *st, const char *class_id,
+                         bool all, uint32_t most, struct sched_host *host)
+{
+    uint32_t n = 0;
+
+    for (int i = 0; i < s->workers_n && n < most; i++) {
+        const struct sched_worker *w = s->worker[i];
+
+        if (!can_host(st, w, class_id) || (!all && w->in != st && sits_out(s, w)))
+            continue;
+        host[n] = (struct sched_host){.lost = false};
+        snprintf(host[n++].worker, SCHED_WORKER_MAX, "%s", w->id);
+    }
+    return n;
+}
+
 int sched_hosts_pick(const struct sched *s, const struct sched_stage *st, const char *class_id,
                      struct sched_host *host)
 {
     uint32_t chunks = sched_session_chunks(&st->phase.session);
     uint32_t most = chunks / 2 > 0 ? chunks / 2 : 1, n = 0;
 
-    for (int i = 0; i < s->workers_n && n < most && n < SCHED_HOSTS_MAX; i++) {
-        if (!can_host(st, s->worker[i], class_id))
-            continue;
-        host[n] = (struct sched_host){.lost = false};
-        snprintf(host[n++].worker, SCHED_WORKER_MAX, "%s", s->worker[i]->id);
-    }
+    most = most < SCHED_HOSTS_MAX ? most : SCHED_HOSTS_MAX;
+    n = hosts_of(s, st, class_id, false, most, host);
+    if (n == 0)
+        n = hosts_of(s, st, class_id, true, most, host);
     for (uint32_t i = 0; i < n; i++) {
         host[i].chunk_begin = (uint32_t)((uint64_t)chunks * i / n);
         host[i].chunk_end = (uint32_t)((uint64_t)chunks * (i + 1) / n);
@@ -134,10 +168,8 @@ bool sched_session_is_host(const struct sched_session *ss, const char *worker)
     return false;
 }
 
-/* Takes idle workers in until every unit has a thread; when opening, the hosts too. Gives how many
- * came. */
-int sched_members_take(struct sched *s, struct sched_stage *st, bool opening,
-                       struct sched_actions *a)
+static int members_take_of(struct sched *s, struct sched_stage *st, bool opening, bool all,
+                           struct sched_actions *a)
 {
     int came = 0;
 
@@ -148,8 +180,9 @@ int sched_members_take(struct sched *s, struct sched_stage *st, bool opening,
         if (w->in != NULL || w->running > 0 || !sched_worker_usable(w) ||
             !sched_class_fits(st->job, w))
             continue;
-        if (!host && ((w->roles & SCHED_ROLE_COMPUTE) == 0 ||
-                      sched_session_threads(s, st) >= st->phase.session.units))
+        if (!host &&
+            ((w->roles & SCHED_ROLE_COMPUTE) == 0 ||
+             sched_session_threads(s, st) >= st->phase.session.units || (!all && sits_out(s, w))))
             continue;
         w->in = st;
         w->samples = 0;
@@ -157,6 +190,18 @@ int sched_members_take(struct sched *s, struct sched_stage *st, bool opening,
         if (!opening)
             sched_session_tell(a, SCHED_SEND_OPEN, st, w->id);
     }
+    return came;
+}
+
+/* Takes idle workers in until every unit has a thread; when opening, the hosts too. Gives how many
+ * came. */
+int sched_members_take(struct sched *s, struct sched_stage *st, bool opening,
+                       struct sched_actions *a)
+{
+    int came = members_take_of(s, st, opening, false, a);
+
+    if (sched_session_threads(s, st) == 0)
+        came += members_take_of(s, st, opening, true, a);
     return came;
 }
 
@@ -235,6 +280,21 @@ void sched_session_pause(struct sched *s, struct sched_stage *st, struct sched_a
     ss->why[0] = '\0';
 }
 
+void sched_attempt_wait(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
+                        struct sched_actions *a)
+{
+    if (st->session->version > st->session->start_version)
+        st->session->barren = 0;
+    snprintf(st->session->why, sizeof st->session->why, "%s", why);
+    s->counters.rolled_back++;
+    sched_note(a, st->job, st, "session.recover",
+               "attempt %" PRIu64 " ended at version %" PRIu64 ": %.150s", st->session->attempt,
+               st->session->version, why);
+    sched_session_close(s, st, why, a);
+    st->session->retry_at_ms = s->now_ms + wait_ms;
+    sched_move_stage(s, st, RUN_RECOVERING, "SessionRestarts", a);
+}
+
 void sched_attempt_end(struct sched *s, struct sched_stage *st, const char *why, uint64_t wait_ms,
                        struct sched_actions *a)
 {
@@ -252,14 +312,7 @@ void sched_attempt_end(struct sched *s, struct sched_stage *st, const char *why,
     }
     if (st->session->barren > 3 && wait_ms < sched_backoff(s, st->session->barren - 3))
         wait_ms = sched_backoff(s, st->session->barren - 3);
-    snprintf(st->session->why, sizeof st->session->why, "%s", why);
-    s->counters.rolled_back++;
-    sched_note(a, st->job, st, "session.recover",
-               "attempt %" PRIu64 " ended at version %" PRIu64 ": %.150s", st->session->attempt,
-               st->session->version, why);
-    sched_session_close(s, st, why, a);
-    st->session->retry_at_ms = s->now_ms + wait_ms;
-    sched_move_stage(s, st, RUN_RECOVERING, "SessionRestarts", a);
+    sched_attempt_wait(s, st, why, wait_ms, a);
 }
 
 void sched_session_lose(struct sched *s, const char *worker, const char *why,

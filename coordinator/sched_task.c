@@ -45,7 +45,7 @@ static bool shy_of(const struct sched_task *t, const struct sched_worker *w)
         if (strcmp(t->crashed[i], w->id) == 0)
             return true;
     }
-    return t->faults + t->losses > 0 && strcmp(t->worker, w->id) == 0;
+    return t->faults + t->losses + t->full > 0 && strcmp(t->worker, w->id) == 0;
 }
 
 /* Threads of the usable workers of a class: a job that is not bound yet begins on the largest, so
@@ -154,7 +154,7 @@ void sched_tasks_tick(struct sched *s, struct sched_stage *st, struct sched_acti
             sched_shadow_end(s, st, t, "expired", "the lease ran out", true, a);
         if (t->state == TASK_LEASED && s->now_ms > t->lease_until_ms) {
             sched_lease_cancel(st, t->worker, t->id, t->epoch, a);
-            sched_task_lost(s, st, t, "expired", "the lease ran out", false, false, a);
+            sched_task_lost(s, st, t, "expired", "the lease ran out", false, 0, a);
         }
     }
     if (st->phase_open)
@@ -197,7 +197,7 @@ static void task_orphaned(struct sched *s, struct sched_stage *st, struct sched_
     if (strcmp(t->worker, g->worker) != 0)
         sched_shadow_end(s, st, t, "lost", why, false, a);
     else
-        sched_task_lost(s, st, t, "lost", why, g->crashed, false, a);
+        sched_task_lost(s, st, t, "lost", why, g->crashed, 0, a);
 }
 
 void sched_tasks_worker_gone(struct sched *s, const char *worker, bool crashed,
@@ -328,7 +328,7 @@ static void task_claimed(struct sched *s, struct sched_stage *st, struct sched_t
     if (lease_of(r->ev, t->id, first ? t->epoch : t->shadow.epoch) != NULL)
         r->running++;
     else if (first)
-        sched_task_lost(s, st, t, "lost", why, false, false, a);
+        sched_task_lost(s, st, t, "lost", why, false, 0, a);
     else
         sched_shadow_end(s, st, t, "lost", why, false, a);
 }
@@ -459,8 +459,7 @@ void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_
         sched_shadow_swap(t); /* a fault of the task's own counts whoever met it */
     if (sched_code_is_loss(ev->code)) {
         sched_task_lost(s, st, t, ev->code == ERR_CANCELLED ? "returned" : "failed", why, false,
-                        ev->code != ERR_CANCELLED, a);
-        t->code = ev->code;
+                        ev->code, a);
         return;
     }
     if (ev->code == ERR_CORRUPT) /* what it read may be damaged here already */

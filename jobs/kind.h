@@ -13,6 +13,11 @@
 #include "jobs/spec.h"
 #include "json/json.h"
 
+/* Of the context document of a phase (jobs/run.h): what JSON_LIMITS_FILE allows. Its bulk are the parts of finished
+ * phases, 67 bytes each. A kind has at most two phases of ranges before its last one (bootstrap: sample and score), each
+ * of at most SCHED_TASKS_MAX tasks: 27 MB. */
+#define KIND_CONTEXT_MAX ((size_t)64 << 20)
+
 enum phase_type { PHASE_END, PHASE_TASKS, PHASE_SESSION };
 
 struct session_plan { /* numbers only; the context document carries the rest */

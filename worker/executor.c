@@ -16,11 +16,11 @@
 #include "base/fault.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "jobs/kind.h"
 #include "jobs/run.h"
 #include "worker/cores.h"
 
 #define FETCH_DEADLINE_MS 600000
-#define CONTEXT_BYTES_MAX ((size_t)16 << 20)
 #define NICE 5
 #define ENDED_MAX 32 /* outcomes are handed over together, but no more than so many */
 #define ENDED_MS 2   /* and not later than this after the first, while short tasks are waiting */
@@ -157,7 +157,7 @@ static int context_take(struct job *j, struct context *c, struct err *e)
     buf_free(&c->text);
     rc = env_fetch(j, j->task->context.hex, path, sizeof path, e);
     if (rc == 0)
-        rc = file_read(path, CONTEXT_BYTES_MAX, &c->text, e);
+        rc = file_read(path, KIND_CONTEXT_MAX, &c->text, e);
     if (rc == 0)
         c->digest = j->task->context;
     return rc;

@@ -2,13 +2,13 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "jobs/kind.h"
 #include "json/json_file.h"
 #include "model/bf16.h"
 #include "ps/ckpt.h"
 #include "worker/session_inner.h"
 
 #define FETCH_DEADLINE_MS 600000
-#define CONTEXT_BYTES_MAX ((size_t)16 << 20)
 
 int session_fetch(void *self, const char *digest, char *path, size_t cap, struct err *e)
 {
@@ -27,7 +27,7 @@ static int spec_fetch(struct session *s, struct err *e)
 
     rc = session_fetch(s, s->open->context.hex, path, sizeof path, e);
     if (rc == 0)
-        rc = json_file_read(path, CONTEXT_BYTES_MAX, JSON_LIMITS_FILE, &context, e);
+        rc = json_file_read(path, KIND_CONTEXT_MAX, JSON_LIMITS_FILE, &context, e);
     if (rc == 0)
         rc = spec_from_json(json_get(context, "spec"), &s->spec, e);
     cJSON_Delete(context);

@@ -276,6 +276,7 @@ static void hears_hello(struct fake_coordinator *c, const struct letter *l)
         &(struct roster_event){
             .type = ROSTER_HELLO, .now_ms = c->cluster->now_ms, .worker = w.id, .hello = &w},
         &c->roster_actions);
+    ev.returned = c->roster_actions.v[c->roster_actions.n - 1].returned;
     roster_apply(c);
     step(c, &ev);
 }

@@ -396,6 +396,30 @@ static void test_after_a_restart_a_new_process_is_noticed_at_once(void **state)
     fixture_close(&f);
 }
 
+/* A gap of the coordinator's own right after its start is none of the hosts' silence. */
+static void test_a_gap_after_a_restart_does_not_count_as_silence_of_the_hosts(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 3, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    step(&f, st, 7);
+    restart(&f, st);
+    f.now_ms = 60000;
+    sched_renew(&f.sched, f.now_ms);
+    fixture_tick(&f, 100);
+    assert_true(ss->adopting);
+    hello(&f, "w0", ss->id, 1);
+    hello(&f, "w1", ss->id, 1);
+    hello(&f, "w2", ss->id, 1);
+    assert_true(ss->open);
+    assert_int_equal(ss->attempt, 1);
+    assert_int_equal(f.sched.counters.adopted, 1);
+    assert_int_equal(f.sched.counters.rolled_back, 0);
+    fixture_close(&f);
+}
+
 static void test_a_restart_while_hosts_freeze_asks_again(void **state)
 {
     struct fixture f;
@@ -638,6 +662,7 @@ int main(void)
         cmocka_unit_test(test_frozen_of_another_attempt_is_stale),
         cmocka_unit_test(test_after_a_restart_a_missing_host_is_done_without),
         cmocka_unit_test(test_after_a_restart_a_new_process_is_noticed_at_once),
+        cmocka_unit_test(test_a_gap_after_a_restart_does_not_count_as_silence_of_the_hosts),
         cmocka_unit_test(test_a_restart_while_hosts_freeze_asks_again),
         cmocka_unit_test(test_after_a_restart_a_new_session_waits_for_its_workers),
         cmocka_unit_test(test_who_alone_makes_nan_is_put_in_quarantine),

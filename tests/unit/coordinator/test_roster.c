@@ -74,7 +74,31 @@ static void test_silence_makes_suspect_then_lost(void **state)
     expect(ROSTER_UNKNOWN);
     hello(&r, &w, 5400);
     expect(ROSTER_IS_UP);
+    assert_true(acts.v[0].returned);
     assert_int_equal(roster_find(&r, "a")->losses, 1);
+    roster_fini(&r);
+}
+
+static void test_only_who_was_lost_and_is_the_same_process_has_returned(void **state)
+{
+    struct roster r = fresh();
+    struct roster_worker w = who("a", 1);
+
+    (void)state;
+    hello(&r, &w, 1000);
+    assert_false(acts.v[0].returned); /* it is new */
+    hello(&r, &w, 1100);
+    assert_false(acts.v[0].returned); /* it was never lost */
+    happen(&r, ROSTER_TICK, "", 5000);
+    expect(ROSTER_IS_LOST);
+    w.boot = 2;
+    hello(&r, &w, 5100);
+    expect(ROSTER_IS_UP);
+    assert_false(acts.v[0].returned); /* the process before it did die */
+    happen(&r, ROSTER_BYE, "a", 5200);
+    hello(&r, &w, 5300);
+    expect(ROSTER_IS_UP);
+    assert_false(acts.v[0].returned); /* it had said good-bye */
     roster_fini(&r);
 }
 
@@ -220,6 +244,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_silence_makes_suspect_then_lost),
+        cmocka_unit_test(test_only_who_was_lost_and_is_the_same_process_has_returned),
         cmocka_unit_test(test_a_new_process_replaces_the_old_one),
         cmocka_unit_test(test_our_own_pause_is_not_their_silence),
         cmocka_unit_test(test_draining_and_leaving),

@@ -135,6 +135,32 @@ static void test_losses_have_a_budget_of_their_own(void **state)
     fixture_close(&f);
 }
 
+/* It stays full until somebody makes room: the task waits as long as that takes. */
+static void test_a_full_disk_does_not_use_up_the_budget(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = fixture_started(&f);
+    struct sched_task *t = &j->stage[0].task[0];
+
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        fixture_failed(&f, t, ERR_NO_SPACE);
+        assert_int_equal(t->state, TASK_RETRY_WAIT);
+        assert_int_equal(t->code, ERR_NO_SPACE);
+        if (i > 10) {
+            fixture_tick(&f, 29000); /* the usual most */
+            assert_int_equal(t->state, TASK_RETRY_WAIT);
+        }
+        fixture_tick(&f, i > 10 ? 1000 : 30000);
+        assert_int_equal(t->state, TASK_LEASED);
+    }
+    assert_int_equal(t->losses, 0);
+    assert_int_equal(f.sched.counters.parked, 20);
+    fixture_done(&f, t, t->epoch);
+    assert_int_equal(j->stage[0].state, RUN_SUCCEEDED);
+    fixture_close(&f);
+}
+
 static void test_a_task_that_crashes_three_workers_is_quarantined(void **state)
 {
     static const struct {
@@ -159,6 +185,47 @@ static void test_a_task_that_crashes_three_workers_is_quarantined(void **state)
     }
     assert_non_null(strstr(j->failure.message, "3 different workers"));
     fixture_close(&f);
+}
+
+/* Outages of the network look like deaths until the worker is back: then they do not count against the task. */
+static void test_who_returns_did_not_die_of_the_task(void **state)
+{
+    static const char *const holder[] = {"a", "b", "c"};
+
+    (void)state;
+    for (int returned = 0; returned < 2; returned++) {
+        struct fixture f;
+        struct sched_job *j = NULL;
+        struct sched_task *t = NULL;
+
+        fixture_open(&f);
+        j = fixture_submit(&f, fixture_smoke());
+        t = &j->stage[0].task[0];
+        fixture_up(&f, "a", 1, 3, "c");
+        for (int i = 0; i < 3; i++) {
+            struct sched_event back = {.type = SCHED_WORKER_UP,
+                                       .threads = 1,
+                                       .roles = 3,
+                                       .class_id = "c",
+                                       .returned = returned};
+
+            assert_string_equal(t->worker, holder[i]);
+            if (i < 2)
+                fixture_up(&f, holder[i + 1], 1, 3, "c"); /* who takes over */
+            fixture_mark(&f, SCHED_WORKER_GONE, holder[i], true);
+            snprintf(back.worker, sizeof back.worker, "%s", holder[i]);
+            fixture_step(&f, &back);
+            if (i == 2)
+                break;
+            assert_int_equal(t->crashes, returned ? 0 : i + 1);
+            assert_int_equal(fixture_count(&f, SCHED_SAVE_TASK), returned);
+            fixture_mark(&f, SCHED_WORKER_SUSPECT, holder[i], false); /* another one is next */
+        }
+        assert_int_equal(j->state == RUN_FAILED, !returned);
+        if (returned)
+            assert_int_equal(t->state, TASK_LEASED);
+        fixture_close(&f);
+    }
 }
 
 static void test_suspects_and_drainers_get_nothing_new(void **state)
@@ -334,6 +401,40 @@ static void test_the_context_of_a_restored_phase_is_stored_again(void **state)
     fixture_close(&f);
 }
 
+static void parts_add(struct sched_stage *st, const char *phase, uint32_t n)
+{
+    cJSON *entry = cJSON_AddObjectToObject(st->done, phase);
+    cJSON *parts = cJSON_AddArrayToObject(entry, "parts");
+    struct digest d;
+
+    digest_bytes(phase, strlen(phase), &d);
+    for (uint32_t i = 0; i < n; i++)
+        cJSON_AddItemToArray(parts, cJSON_CreateString(d.hex));
+}
+
+/* The last phase of a bootstrap job names the parts of the two before it. */
+static void test_the_context_of_most_tasks_is_not_too_long_for_a_worker(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = NULL;
+    struct buf text = BUF_INIT;
+    struct err e = {0};
+    cJSON *back = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    j = fixture_submit(&f, fixture_smoke());
+    parts_add(&j->stage[0], "bootstrap.sample", SCHED_TASKS_MAX);
+    parts_add(&j->stage[0], "bootstrap.score", SCHED_TASKS_MAX);
+    sched_context(&j->stage[0], &text);
+    assert_true(text.len > (size_t)2 * SCHED_TASKS_MAX * (DIGEST_HEX + 2));
+    assert_true(text.len <= KIND_CONTEXT_MAX);
+    assert_int_equal(json_parse(text.data, text.len, JSON_LIMITS_FILE, &back, &e), 0);
+    cJSON_Delete(back);
+    buf_free(&text);
+    fixture_close(&f);
+}
+
 static void test_reuse_is_asked_once_and_taken(void **state)
 {
     struct fixture f;
@@ -429,13 +530,16 @@ int main(void)
         cmocka_unit_test(test_faults_are_retried_then_quarantined_and_named),
         cmocka_unit_test(test_what_a_task_finds_damaged_is_looked_at),
         cmocka_unit_test(test_losses_have_a_budget_of_their_own),
+        cmocka_unit_test(test_a_full_disk_does_not_use_up_the_budget),
         cmocka_unit_test(test_a_task_that_crashes_three_workers_is_quarantined),
+        cmocka_unit_test(test_who_returns_did_not_die_of_the_task),
         cmocka_unit_test(test_suspects_and_drainers_get_nothing_new),
         cmocka_unit_test(test_hello_settles_what_a_worker_holds),
         cmocka_unit_test(test_cancel_stops_what_runs),
         cmocka_unit_test(test_max_parallel_and_classes),
         cmocka_unit_test(test_bf16_has_a_class_of_its_own),
         cmocka_unit_test(test_the_context_of_a_restored_phase_is_stored_again),
+        cmocka_unit_test(test_the_context_of_most_tasks_is_not_too_long_for_a_worker),
         cmocka_unit_test(test_reuse_is_asked_once_and_taken),
         cmocka_unit_test(test_reuse_keeps_to_one_class),
         cmocka_unit_test(test_a_gate_that_does_not_hold_fails_the_stage),

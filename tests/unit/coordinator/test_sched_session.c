@@ -153,6 +153,143 @@ static void test_a_session_that_never_steps_fails(void **state)
     fixture_close(&f);
 }
 
+static void failed(struct fixture *f, const struct sched_stage *st, const char *worker, int code)
+{
+    struct sched_event ev = {.type = SCHED_SESSION_FAILED,
+                             .session = st->session->id,
+                             .attempt = st->session->attempt,
+                             .code = code,
+                             .text = "because"};
+
+    snprintf(ev.worker, sizeof ev.worker, "%s", worker);
+    fixture_step(f, &ev);
+}
+
+/* It stays full until somebody makes room: neither losses nor barren attempts count. */
+static void test_a_full_disk_only_makes_a_session_wait(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = fixture_training(&f, 1, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        assert_true(ss->open);
+        failed(&f, st, "w0", ERR_NO_SPACE);
+        assert_false(ss->open);
+        assert_int_equal(st->state, RUN_RECOVERING);
+        if (i > 10)
+            fixture_tick(&f, 29000); /* the usual most */
+        assert_false(ss->open);
+        fixture_tick(&f, i > 10 ? 1000 : 30000);
+    }
+    assert_int_equal(ss->losses, 0);
+    assert_int_equal(ss->barren, 0);
+    fixture_session(&f, st, SCHED_SESSION_STATUS, ss->attempt, 1);
+    fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, ss->attempt, 1);
+    failed(&f, st, "w0", ERR_NO_SPACE); /* full again, and it was not meanwhile */
+    fixture_tick(&f, 500);
+    assert_true(ss->open);
+    fixture_close(&f);
+}
+
+static bool is_member(const struct fixture *f, const struct sched_stage *st, const char *worker)
+{
+    return sched_find_worker(&f->sched, worker)->in == st;
+}
+
+/* It is the only one that leaves; when it comes back to fail again, it does so ever less often. */
+static void test_a_worker_that_cannot_take_part_stops_nobody_else(void **state)
+{
+    static const int codes[] = {ERR_NO_SPACE, ERR_SYSTEM, ERR_UNREACHABLE};
+
+    (void)state;
+    for (size_t k = 0; k < sizeof codes / sizeof codes[0]; k++) {
+        struct fixture f;
+        struct sched_stage *st = fixture_training(&f, 2, 1);
+        struct sched_session *ss = st->session;
+
+        fixture_up(&f, "bad", 1, 1, "c"); /* compute only */
+        for (uint64_t i = 1; i <= 7; i++) {
+            assert_true(is_member(&f, st, "bad"));
+            failed(&f, st, "bad", codes[k]);
+            assert_true(ss->open);
+            assert_int_equal(ss->attempt, 1);
+            assert_int_equal(ss->slots_n, 2);
+            partition_check(st);
+            failed(&f, st, "bad", codes[k]); /* said twice */
+            assert_true(ss->open);
+            fixture_session(&f, st, SCHED_SESSION_STATUS, 1, i);
+            fixture_tick(&f, i > 5 ? 29000 : 900);
+            assert_false(is_member(&f, st, "bad"));
+            fixture_tick(&f, 31000);
+        }
+        assert_int_equal(st->job->state, RUN_RUNNING);
+        assert_int_equal(ss->losses, 0);
+        assert_int_equal(f.sched.counters.rolled_back, 0);
+        fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, 1, 8); /* it takes part: all is well */
+        failed(&f, st, "bad", codes[k]);
+        fixture_tick(&f, 1100);
+        assert_true(is_member(&f, st, "bad"));
+        fixture_close(&f);
+    }
+}
+
+/* The attempt ends, because a host is needed; the next one is without it. */
+static void test_a_host_that_cannot_take_part_is_done_without(void **state)
+{
+    static const int codes[] = {ERR_NO_SPACE, ERR_SYSTEM};
+
+    (void)state;
+    for (size_t k = 0; k < sizeof codes / sizeof codes[0]; k++) {
+        struct fixture f;
+        struct sched_stage *st = fixture_training(&f, 3, 1);
+        struct sched_session *ss = st->session;
+
+        assert_int_equal(ss->hosts_n, 3);
+        for (uint64_t i = 1; i <= 7; i++) {
+            failed(&f, st, "w1", codes[k]);
+            fixture_tick(&f, 500);
+            assert_true(ss->open);
+            assert_int_equal(ss->attempt, 2);
+            assert_int_equal(ss->hosts_n, 2);
+            assert_string_equal(ss->host[0].worker, "w0");
+            assert_string_equal(ss->host[1].worker, "w2");
+            fixture_session(&f, st, SCHED_SESSION_STATUS, 2, i);
+            fixture_tick(&f, 60000); /* it comes back, to compute */
+            assert_true(is_member(&f, st, "w1"));
+        }
+        assert_int_equal(st->job->state, RUN_RUNNING);
+        assert_int_equal(f.sched.counters.rolled_back, 1);
+        fixture_close(&f);
+    }
+}
+
+/* Who sits out is taken in all the same when nobody else can host, or compute. */
+static void test_who_sits_out_serves_where_nobody_else_can(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = fixture_training(&f, 1, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    fixture_up(&f, "c1", 1, 1, "c"); /* compute only */
+    failed(&f, st, "w0", ERR_SYSTEM);
+    assert_false(ss->open);
+    fixture_tick(&f, 500);
+    assert_true(ss->open);
+    assert_string_equal(ss->host[0].worker, "w0");
+    fixture_mark(&f, SCHED_WORKER_GONE, "w0", false);
+    fixture_up(&f, "p1", 1, 2, "c"); /* hosts only */
+    assert_true(ss->open);
+    failed(&f, st, "c1", ERR_SYSTEM); /* the only one that computes */
+    assert_false(ss->open);
+    fixture_tick(&f, 500);
+    assert_true(ss->open);
+    assert_true(is_member(&f, st, "c1"));
+    fixture_close(&f);
+}
+
 static void test_two_sessions_share_no_worker(void **state)
 {
     struct fixture f;
@@ -182,6 +319,10 @@ int main(void)
         cmocka_unit_test(test_a_session_without_hosts_waits),
         cmocka_unit_test(test_a_stalled_session_starts_again),
         cmocka_unit_test(test_a_session_that_never_steps_fails),
+        cmocka_unit_test(test_a_full_disk_only_makes_a_session_wait),
+        cmocka_unit_test(test_a_worker_that_cannot_take_part_stops_nobody_else),
+        cmocka_unit_test(test_a_host_that_cannot_take_part_is_done_without),
+        cmocka_unit_test(test_who_sits_out_serves_where_nobody_else_can),
         cmocka_unit_test(test_two_sessions_share_no_worker),
     };
 
