@@ -342,6 +342,8 @@ struct sched_worker {
     uint64_t paced_ms, retry_ms;
     uint32_t running;       /* tasks leased to it, also those that wait there for a thread */
     struct sched_stage *in; /* whose session it is a member of */
+    uint64_t kept_job;      /* it gets nothing younger than that job's stage; 0 = gets all */
+    int kept_stage;
 };
 
 /* Counted since this process started; a restart begins at zero. Shown as steer_<name>_total by

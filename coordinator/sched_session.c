@@ -22,6 +22,12 @@ bool sched_worker_usable(const struct sched_worker *w)
     return !w->suspect && !w->draining && !w->hung && !w->quarantined;
 }
 
+bool sched_session_is_idle(const struct sched_stage *st, const struct sched_worker *w)
+{
+    return sched_worker_usable(w) && w->in == NULL && w->running == 0 &&
+           sched_class_fits(st->job, w) && !sched_is_kept(w, st);
+}
+
 /* ---- who hosts ------------------------------------------------------------------------------- */
 
 uint32_t sched_session_chunks(const struct session_plan *p)
@@ -30,8 +36,9 @@ uint32_t sched_session_chunks(const struct session_plan *p)
 }
 
 /* The class with the most idle threads; an already bound job keeps its own. */
-static const struct sched_worker *class_pick(struct sched *s, struct sched_job *j)
+static const struct sched_worker *class_pick(struct sched *s, const struct sched_stage *st)
 {
+    const struct sched_job *j = st->job;
     const struct sched_worker *best = NULL;
     uint64_t best_threads = 0;
 
@@ -45,7 +52,7 @@ static const struct sched_worker *class_pick(struct sched *s, struct sched_job *
         for (int k = 0; k < s->workers_n; k++) {
             const struct sched_worker *o = s->worker[k];
 
-            if (!sched_worker_usable(o) || o->in != NULL || o->running > 0 ||
+            if (!sched_session_is_idle(st, o) ||
                 strcmp(sched_class_of(j, o), sched_class_of(j, w)) != 0)
                 continue;
             hosts = hosts || (o->roles & SCHED_ROLE_PARAMS) != 0;
@@ -64,7 +71,7 @@ static bool can_host(const struct sched_stage *st, const struct sched_worker *w,
                      const char *class_id)
 {
     return (w->in == st ? !w->suspect && !w->draining && !w->quarantined
-                        : sched_worker_usable(w) && w->in == NULL && w->running == 0) &&
+                        : sched_session_is_idle(st, w)) &&
            (w->roles & SCHED_ROLE_PARAMS) != 0 && sched_class_fits(st->job, w) &&
            (strcmp(sched_class_of(st->job, w), class_id) == 0 ||
             strcmp(class_id, SCHED_ANY_CLASS) == 0);
@@ -145,8 +152,7 @@ int sched_members_take(struct sched *s, struct sched_stage *st, bool opening,
         struct sched_worker *w = s->worker[i];
         bool host = opening && sched_session_is_host(st->session, w->id);
 
-        if (w->in != NULL || w->running > 0 || !sched_worker_usable(w) ||
-            !sched_class_fits(st->job, w))
+        if (!sched_session_is_idle(st, w))
             continue;
         if (!host && ((w->roles & SCHED_ROLE_COMPUTE) == 0 ||
                       sched_session_threads(s, st) >= st->phase.session.units))
@@ -187,7 +193,7 @@ static void session_open(struct sched *s, struct sched_stage *st,
     sched_session_assign(s, st, a);
 }
 
-void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a)
+static void workers_take(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
     const struct sched_worker *of_class = NULL;
 
@@ -200,9 +206,15 @@ void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sche
     }
     if (st->session->adopting || s->now_ms < st->session->retry_at_ms)
         return;
-    of_class = class_pick(s, st->job);
+    of_class = class_pick(s, st);
     if (of_class != NULL)
         session_open(s, st, of_class, a);
+}
+
+void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a)
+{
+    workers_take(s, st, a);
+    sched_session_keep(s, st);
 }
 
 void sched_session_close(struct sched *s, struct sched_stage *st, const char *why,
