@@ -157,6 +157,9 @@ void sched_keep_none(struct sched *s); /* a round of giving out begins */
 void sched_session_keep(struct sched *s, const struct sched_stage *st);
 /* Is it kept for somebody who comes before st? */
 bool sched_is_kept(const struct sched_worker *w, const struct sched_stage *st);
+/* An idle worker that the session is to leave alone; NULL: it may take all. */
+const struct sched_worker *sched_session_spares(const struct sched *s,
+                                                const struct sched_stage *st);
 
 /* sched_session.c: training sessions */
 #define SCHED_ASK_MS 1000 /* what everybody waits for is said again after so long */

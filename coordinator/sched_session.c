@@ -6,7 +6,7 @@
  * the initial model: the same bits each time.
  *
  * Hosts: the idle workers with role params, each an equal contiguous range of chunks, as many as
- * leave every host two chunks. Who computes what: sched_assign.c; what hosts report:
+ * leave every host two chunks. Whom it leaves to others: sched_keep.c. Who computes what: sched_assign.c; what hosts report:
  * sched_report.c; what workers hold that say hello: sched_adopt.c.
  */
 #include <inttypes.h>
@@ -39,7 +39,7 @@ uint32_t sched_session_chunks(const struct session_plan *p)
 static const struct sched_worker *class_pick(struct sched *s, const struct sched_stage *st)
 {
     const struct sched_job *j = st->job;
-    const struct sched_worker *best = NULL;
+    const struct sched_worker *best = NULL, *spare = sched_session_spares(s, st);
     uint64_t best_threads = 0;
 
     for (int i = 0; i < s->workers_n; i++) {
@@ -52,7 +52,7 @@ static const struct sched_worker *class_pick(struct sched *s, const struct sched
         for (int k = 0; k < s->workers_n; k++) {
             const struct sched_worker *o = s->worker[k];
 
-            if (!sched_session_is_idle(st, o) ||
+            if (o == spare || !sched_session_is_idle(st, o) ||
                 strcmp(sched_class_of(j, o), sched_class_of(j, w)) != 0)
                 continue;
             hosts = hosts || (o->roles & SCHED_ROLE_PARAMS) != 0;
@@ -80,11 +80,12 @@ static bool can_host(const struct sched_stage *st, const struct sched_worker *w,
 int sched_hosts_pick(const struct sched *s, const struct sched_stage *st, const char *class_id,
                      struct sched_host *host)
 {
+    const struct sched_worker *spare = sched_session_spares(s, st);
     uint32_t chunks = sched_session_chunks(&st->phase.session);
     uint32_t most = chunks / 2 > 0 ? chunks / 2 : 1, n = 0;
 
     for (int i = 0; i < s->workers_n && n < most && n < SCHED_HOSTS_MAX; i++) {
-        if (!can_host(st, s->worker[i], class_id))
+        if (s->worker[i] == spare || !can_host(st, s->worker[i], class_id))
             continue;
         host[n] = (struct sched_host){.lost = false};
         snprintf(host[n++].worker, SCHED_WORKER_MAX, "%s", s->worker[i]->id);
@@ -146,13 +147,14 @@ bool sched_session_is_host(const struct sched_session *ss, const char *worker)
 int sched_members_take(struct sched *s, struct sched_stage *st, bool opening,
                        struct sched_actions *a)
 {
+    const struct sched_worker *spare = sched_session_spares(s, st);
     int came = 0;
 
     for (int i = 0; i < s->workers_n; i++) {
         struct sched_worker *w = s->worker[i];
         bool host = opening && sched_session_is_host(st->session, w->id);
 
-        if (!sched_session_is_idle(st, w))
+        if (w == spare || !sched_session_is_idle(st, w))
             continue;
         if (!host && ((w->roles & SCHED_ROLE_COMPUTE) == 0 ||
                       sched_session_threads(s, st) >= st->phase.session.units))
@@ -174,7 +176,6 @@ static void session_open(struct sched *s, struct sched_stage *st,
     ss->hosts_n = sched_hosts_pick(s, st, sched_class_of(st->job, of_class), ss->host);
     sched_class_bind(s, st->job, sched_class_of(st->job, of_class), a);
     ss->attempt++;
-    ss->open = true;
     ss->assignment = 0;
     ss->version = ss->start_version = ss->manifest_version;
     ss->progress_ms = ss->opened_ms = ss->spread_ms = s->now_ms;
@@ -185,6 +186,7 @@ static void session_open(struct sched *s, struct sched_stage *st,
     ss->replicated = s->config.replicate && ss->hosts_n >= 2;
     ss->stepped = false;
     sched_members_take(s, st, true, a);
+    ss->open = true;
     sched_move_stage(s, st, RUN_RUNNING, "", a);
     sched_note(a, st->job, st, "session.open",
                "%s attempt %" PRIu64 " from version %" PRIu64 " on %d hosts", st->phase.name,

@@ -93,12 +93,95 @@ static void test_nothing_is_kept_for_an_attempt_that_is_far_away(void **state)
     fixture_close(&f);
 }
 
+static void reuse_missed(struct fixture *f, uint64_t job, int stage)
+{
+    struct sched_event no = {.type = SCHED_REUSE, .job_id = job, .stage_index = stage};
+
+    fixture_step(f, &no);
+}
+
+/* Two workers: w0 has the first stage of an old pipeline, a younger job trains on w1. */
+static struct sched_job *pipeline_and_session(struct fixture *f, struct sched_stage **young)
+{
+    struct sched_job *old = NULL, *j = NULL;
+
+    fixture_open(f);
+    f->reuse = true;
+    old = fixture_submit(f, fixture_smoke());
+    f->reuse = false;
+    fixture_up(f, "w0", 1, 3, "c");
+    reuse_missed(f, old->id, 0);
+    assert_int_equal(running(f, "w0"), 1);
+    j = fixture_submit(f, fixture_smoke());
+    fixture_up(f, "w1", 1, 3, "c");
+    *young = fixture_stage(j, "attribute-model");
+    assert_true(result(f, &j->stage[0], "w1"));
+    assert_true(result(f, *young, "w1"));
+    assert_true((*young)->session->open);
+    return old;
+}
+
+static void test_a_session_leaves_a_worker_to_an_older_job_between_two_stages(void **state)
+{
+    struct fixture f;
+    struct sched_stage *young = NULL;
+    struct sched_job *old = pipeline_and_session(&f, &young);
+
+    (void)state;
+    assert_true(result(&f, &old->stage[0], "w0"));
+    assert_int_equal(fixture_count(&f, SCHED_ASK_REUSE), 1);
+    fixture_tick(&f, 100);
+    reuse_missed(&f, old->id, 1);
+    assert_int_equal(running(&f, "w0"), 1);
+    assert_true(young->session->open);
+    fixture_close(&f);
+}
+
+static void test_a_session_leaves_a_worker_to_an_older_task_that_is_tried_again(void **state)
+{
+    struct fixture f;
+    struct sched_stage *young = NULL;
+    struct sched_job *old = pipeline_and_session(&f, &young);
+
+    (void)state;
+    fixture_failed(&f, &old->stage[0].task[0], ERR_IO);
+    assert_int_equal(old->stage[0].task[0].state, TASK_RETRY_WAIT);
+    fixture_tick(&f, 100);
+    fixture_tick(&f, 600);
+    assert_int_equal(running(&f, "w0"), 1);
+    fixture_close(&f);
+}
+
+/* It opens on one of two idle workers, and on the only one there is. */
+static void test_a_session_opens_beside_an_older_job_between_two_stages(void **state)
+{
+    (void)state;
+    for (int workers = 1; workers <= 2; workers++) {
+        struct fixture f;
+        struct sched_stage *young = NULL;
+        struct sched_job *old = pipeline_and_session(&f, &young);
+
+        assert_true(result(&f, &old->stage[0], "w0"));
+        fixture_session(&f, young, SCHED_SESSION_FAILED, 1, 0);
+        if (workers == 1)
+            fixture_mark(&f, SCHED_WORKER_GONE, "w0", false);
+        fixture_tick(&f, 600);
+        assert_true(young->session->open);
+        reuse_missed(&f, old->id, 1);
+        assert_int_equal(old->stage[1].pending.count, workers == 1);
+        fixture_close(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_session_comes_back_though_a_younger_job_has_work_for_every_thread),
         cmocka_unit_test(test_workers_run_dry_for_a_session_only_if_it_can_open),
         cmocka_unit_test(test_nothing_is_kept_for_an_attempt_that_is_far_away),
+        cmocka_unit_test(test_a_session_leaves_a_worker_to_an_older_job_between_two_stages),
+        cmocka_unit_test(test_a_session_leaves_a_worker_to_an_older_task_that_is_tried_again),
+        cmocka_unit_test(test_a_session_opens_beside_an_older_job_between_two_stages),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
