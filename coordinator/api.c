@@ -147,12 +147,23 @@ static void job_get(struct coordinator *c, const struct sched_job *j, struct api
     api_json(r, 200, api_job(c, j, true));
 }
 
+/* What is in memory may never have been committed. */
+static bool storage_failed(const struct coordinator *c, struct api_response *r)
+{
+    if (c->stop)
+        api_problem(r, 503, "storage", "the coordinator's storage failed: it stops");
+    return c->stop;
+}
+
 void api_wait_answer(struct coordinator *c, const struct coordinator_wait *w,
                      struct api_response *r)
 {
     struct sched_job *own = NULL;
-    const struct sched_job *j = api_job_find(c, w->job, &own);
+    const struct sched_job *j = NULL;
 
+    if (storage_failed(c, r))
+        return;
+    j = api_job_find(c, w->job, &own);
     if (j == NULL)
         api_problem(r, 404, "not_found", "the job is gone");
     else if (j->version == w->since)
@@ -230,6 +241,21 @@ static void on_workers(struct coordinator *c, struct api_response *r)
     api_json(r, 200, o);
 }
 
+/* Of the state that is asked for, "" = any. */
+static bool is_listed(struct coordinator *c, const struct sched_entry *entry, const char *state)
+{
+    struct sched_job *own = NULL;
+    const struct sched_job *j = NULL;
+    enum run_state is = entry->state;
+
+    if (state[0] == '\0')
+        return true;
+    if (entry->job != NULL && c->parked && (j = api_job_find(c, entry->id, &own)) != NULL)
+        is = j->state;
+    sched_job_free(own);
+    return strcasecmp(state, run_state_name(is)) == 0;
+}
+
 static void on_jobs(struct coordinator *c, const struct api_request *q, struct api_response *r)
 {
     cJSON *o = cJSON_CreateObject();
@@ -252,8 +278,7 @@ static void on_jobs(struct coordinator *c, const struct api_request *q, struct a
         struct sched_job *own = NULL;
         const struct sched_job *j = NULL;
 
-        if (entry->id >= before ||
-            (state[0] != '\0' && strcasecmp(state, run_state_name(entry->state)) != 0))
+        if (entry->id >= before || !is_listed(c, entry, state))
             continue;
         if (n == limit) {
             more = true;
@@ -453,7 +478,9 @@ void api_handle(struct coordinator *c, const struct api_request *q, struct api_r
 {
     bool get = strcmp(q->method, "GET") == 0 || strcmp(q->method, "HEAD") == 0;
 
-    if (strncmp(q->path, "/v1/jobs/", 9) == 0)
+    if (storage_failed(c, r))
+        ; /* answered */
+    else if (strncmp(q->path, "/v1/jobs/", 9) == 0)
         under_job(c, q, r);
     else if (api_is_submit(q))
         api_submit(c, q, r);

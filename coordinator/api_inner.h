@@ -20,8 +20,9 @@ void api_time(cJSON *o, const char *key, uint64_t wall_ms); /* null for 0 */
 cJSON *api_job(struct coordinator *c, const struct sched_job *j, bool full);
 cJSON *api_worker(const struct coordinator *c, const struct roster_worker *w);
 
-/* A job in memory, or as its rows say: then *own is it, to be freed by the caller. NULL: there is no
- * such job, or it cannot be read. */
+/* A job in memory, or as its rows say (while parked always, because memory is ahead of what is
+ * committed): then *own is it, to be freed by the caller. NULL: there is no such job, or it cannot
+ * be read. */
 const struct sched_job *api_job_find(struct coordinator *c, uint64_t id, struct sched_job **own);
 uint64_t api_job_version(struct coordinator *c, uint64_t id); /* 0: there is no such job */
 

@@ -328,7 +328,8 @@ static cJSON *reasons_json(const struct coordinator *c, const struct sched_job *
                    "the coordinator's disk is full; the job goes on when there is space",
                    "free space on the disk of the state directory");
     if (!j->admitted) {
-        reason_waits(c, j, full, list);
+        if (j->state == RUN_PENDING || j->state == RUN_PAUSED) /* else: the rows of one that runs */
+            reason_waits(c, j, full, list);
         return list;
     }
     for (int i = 0; i < j->stages_n; i++)
@@ -560,13 +561,16 @@ const struct sched_job *api_job_find(struct coordinator *c, uint64_t id, struct 
     struct err e = {0};
 
     *own = NULL;
-    if (entry == NULL || entry->job != NULL)
-        return entry != NULL ? entry->job : NULL;
+    if (entry == NULL)
+        return NULL;
+    if (entry->job != NULL && !c->parked) /* else it may be ahead of what is committed */
+        return entry->job;
     if (journal_job(c->journal, id, own, &e) != 0) {
         log_warn("job.unreadable", "error=\"%s\"", e.msg);
         return NULL;
     }
-    entry->version = (*own)->version;
+    if (entry->job == NULL)
+        entry->version = (*own)->version;
     return *own;
 }
 

@@ -139,6 +139,11 @@ enum MHD_Result artifact_get(struct http_request *r)
 
     if (!digest_of_path(r))
         return http_send(r);
+    /* Who asks whether it is here will not send it, so it must be here for good. */
+    if (strcmp(r->method, "HEAD") == 0 && !blob_has(r->http->config.blobs, r->digest.hex)) {
+        http_problem(r, 404, "not_found", "no artefact %s", r->digest.hex);
+        return http_send(r);
+    }
     blob_path(r->http->config.blobs, r->digest.hex, path, sizeof path);
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {

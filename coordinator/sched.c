@@ -6,8 +6,9 @@
  * work; that alone is done then, because it is what happens thousands of times a second.
  *
  * Order of service: jobs by age, stages by index. A session takes every idle worker of its class
- * that it can use, tasks take free threads; so an old session comes before young tasks, and threads
- * that a session cannot use serve whoever is next.
+ * that it can use, tasks take free threads; so an old session comes before young tasks, also where
+ * these have something for every thread that becomes free (sched_keep.c), and threads that a session
+ * cannot use serve whoever is next.
  */
 #include "coordinator/sched.h"
 
@@ -339,6 +340,7 @@ static void settle(struct sched *s, struct sched_actions *a)
 {
     s->looked_at += (uint64_t)s->jobs_n;
     sched_open_changed(s);
+    sched_keep_none(s);
     for (int i = 0; i < s->jobs_n; i++)
         sched_job_advance(s, s->job[i], a);
     sched_queue_admit(s, a);

@@ -349,6 +349,8 @@ struct sched_worker {
      * its part. */
     uint32_t sits_out_n;
     uint64_t sits_out_ms;
+    uint64_t kept_job;      /* it gets nothing younger than that job's stage; 0 = gets all */
+    int kept_stage;
 };
 
 /* Counted since this process started; a restart begins at zero. Shown as steer_<name>_total by

@@ -153,11 +153,23 @@ bool sched_slot_add(struct sched_stage *st, const char *worker, uint64_t step,
                     struct tree_span span, uint32_t again);
 const struct sched_slot *sched_slot_of(const struct sched_session *ss, const char *worker);
 
+/* sched_keep.c: workers that run dry for a session */
+void sched_keep_none(struct sched *s); /* a round of giving out begins */
+/* Keeps what the session still needs from whoever comes after it. */
+void sched_session_keep(struct sched *s, const struct sched_stage *st);
+/* Is it kept for somebody who comes before st? */
+bool sched_is_kept(const struct sched_worker *w, const struct sched_stage *st);
+/* An idle worker that the session is to leave alone; NULL: it may take all. */
+const struct sched_worker *sched_session_spares(const struct sched *s,
+                                                const struct sched_stage *st);
+
 /* sched_session.c: training sessions */
 #define SCHED_ASK_MS 1000 /* what everybody waits for is said again after so long */
 bool sched_worker_usable(const struct sched_worker *w);
 /* It could not take part in a session. */
 void sched_sit_out(struct sched *s, struct sched_worker *w);
+/* Could the session have it at once? */
+bool sched_session_is_idle(const struct sched_stage *st, const struct sched_worker *w);
 uint32_t sched_session_chunks(const struct session_plan *p);
 uint64_t sched_session_threads(const struct sched *s, const struct sched_stage *st);
 bool sched_session_is_host(const struct sched_session *ss, const char *worker); /* not a lost one */

@@ -105,6 +105,7 @@ static bool has_idle_worker(const struct sched *s)
 void sched_open_dispatch(struct sched *s, struct sched_actions *a)
 {
     sched_open_refresh(s);
+    sched_keep_none(s);
     for (int i = 0; i < s->open_n; i++) {
         struct sched_stage *st = s->open[i];
         enum run_state before = st->state;
@@ -116,6 +117,8 @@ void sched_open_dispatch(struct sched *s, struct sched_actions *a)
             sched_tasks_dispatch(s, st, a);
         else if (has_idle_worker(s))
             sched_session_dispatch(s, st, a);
+        else
+            sched_session_keep(s, st);
         if (st->state != before)
             sched_job_settle(s, st->job, a);
     }

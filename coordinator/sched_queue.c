@@ -195,7 +195,7 @@ static bool has_idle_worker(const struct sched *s)
         const struct sched_worker *w = s->worker[i];
 
         if (sched_worker_usable(w) && w->in == NULL && w->running < w->threads &&
-            (w->roles & SCHED_ROLE_COMPUTE) != 0)
+            w->kept_job == 0 && (w->roles & SCHED_ROLE_COMPUTE) != 0)
             return true;
     }
     return false;

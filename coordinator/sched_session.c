@@ -6,7 +6,7 @@
  * the initial model: the same bits each time.
  *
  * Hosts: the idle workers with role params, each an equal contiguous range of chunks, as many as
- * leave every host two chunks. Who computes what: sched_assign.c; what hosts report:
+ * leave every host two chunks. Whom it leaves to others: sched_keep.c. Who computes what: sched_assign.c; what hosts report:
  * sched_report.c; what workers hold that say hello: sched_adopt.c.
  */
 #include <inttypes.h>
@@ -34,6 +34,12 @@ void sched_sit_out(struct sched *s, struct sched_worker *w)
     w->sits_out_ms = s->now_ms + 2 * sched_backoff(s, w->sits_out_n);
 }
 
+bool sched_session_is_idle(const struct sched_stage *st, const struct sched_worker *w)
+{
+    return sched_worker_usable(w) && w->in == NULL && w->running == 0 &&
+           sched_class_fits(st->job, w) && !sched_is_kept(w, st);
+}
+
 /* ---- who hosts ------------------------------------------------------------------------------- */
 
 uint32_t sched_session_chunks(const struct session_plan *p)
@@ -43,9 +49,11 @@ uint32_t sched_session_chunks(const struct session_plan *p)
 
 /* The class with the most idle threads; an already bound job keeps its own. all: also of those who
  * sit out. */
-static const struct sched_worker *class_pick_of(struct sched *s, struct sched_job *j, bool all)
+static const struct sched_worker *class_pick_of(struct sched *s, const struct sched_stage *st,
+                                                bool all)
 {
-    const struct sched_worker *best = NULL;
+    const struct sched_job *j = st->job;
+    const struct sched_worker *best = NULL, *spare = sched_session_spares(s, st);
     uint64_t best_threads = 0;
 
     for (int i = 0; i < s->workers_n; i++) {
@@ -58,8 +66,8 @@ static const struct sched_worker *class_pick_of(struct sched *s, struct sched_jo
         for (int k = 0; k < s->workers_n; k++) {
             const struct sched_worker *o = s->worker[k];
 
-            if (!sched_worker_usable(o) || o->in != NULL || o->running > 0 ||
-                (!all && sits_out(s, o)) || strcmp(sched_class_of(j, o), sched_class_of(j, w)) != 0)
+            if (o == spare || !sched_session_is_idle(st, o) || (!all && sits_out(s, o)) ||
+                strcmp(sched_class_of(j, o), sched_class_of(j, w)) != 0)
                 continue;
             hosts = hosts || (o->roles & SCHED_ROLE_PARAMS) != 0;
             threads += (o->roles & SCHED_ROLE_COMPUTE) != 0 ? o->threads : 0;
@@ -72,11 +80,11 @@ static const struct sched_worker *class_pick_of(struct sched *s, struct sched_jo
     return best;
 }
 
-static const struct sched_worker *class_pick(struct sched *s, struct sched_job *j)
+static const struct sched_worker *class_pick(struct sched *s, const struct sched_stage *st)
 {
-    const struct sched_worker *best = class_pick_of(s, j, false);
+    const struct sched_worker *best = class_pick_of(s, st, false);
 
-    return best != NULL ? best : class_pick_of(s, j, true);
+    return best != NULL ? best : class_pick_of(s, st, true);
 }
 
 /* Ready to host: idle, or in this session already, where even hung compute threads do no harm. */
@@ -84,7 +92,7 @@ static bool can_host(const struct sched_stage *st, const struct sched_worker *w,
                      const char *class_id)
 {
     return (w->in == st ? !w->suspect && !w->draining && !w->quarantined
-                        : sched_worker_usable(w) && w->in == NULL && w->running == 0) &&
+                        : sched_session_is_idle(st, w)) &&
            (w->roles & SCHED_ROLE_PARAMS) != 0 && sched_class_fits(st->job, w) &&
            (strcmp(sched_class_of(st->job, w), class_id) == 0 ||
             strcmp(class_id, SCHED_ANY_CLASS) == 0);
@@ -93,12 +101,14 @@ static bool can_host(const struct sched_stage *st, const struct sched_worker *w,
 static uint32_t hosts_of(const struct sched *s, const struct sched_stage *st, const char *class_id,
                          bool all, uint32_t most, struct sched_host *host)
 {
+    const struct sched_worker *spare = sched_session_spares(s, st);
     uint32_t n = 0;
 
     for (int i = 0; i < s->workers_n && n < most; i++) {
         const struct sched_worker *w = s->worker[i];
 
-        if (!can_host(st, w, class_id) || (!all && w->in != st && sits_out(s, w)))
+        if (w == spare || !can_host(st, w, class_id) ||
+            (!all && w->in != st && sits_out(s, w)))
             continue;
         host[n] = (struct sched_host){.lost = false};
         snprintf(host[n++].worker, SCHED_WORKER_MAX, "%s", w->id);
@@ -171,14 +181,14 @@ bool sched_session_is_host(const struct sched_session *ss, const char *worker)
 static int members_take_of(struct sched *s, struct sched_stage *st, bool opening, bool all,
                            struct sched_actions *a)
 {
+    const struct sched_worker *spare = sched_session_spares(s, st);
     int came = 0;
 
     for (int i = 0; i < s->workers_n; i++) {
         struct sched_worker *w = s->worker[i];
         bool host = opening && sched_session_is_host(st->session, w->id);
 
-        if (w->in != NULL || w->running > 0 || !sched_worker_usable(w) ||
-            !sched_class_fits(st->job, w))
+        if (w == spare || !sched_session_is_idle(st, w))
             continue;
         if (!host &&
             ((w->roles & SCHED_ROLE_COMPUTE) == 0 ||
@@ -213,7 +223,6 @@ static void session_open(struct sched *s, struct sched_stage *st,
     ss->hosts_n = sched_hosts_pick(s, st, sched_class_of(st->job, of_class), ss->host);
     sched_class_bind(s, st->job, sched_class_of(st->job, of_class), a);
     ss->attempt++;
-    ss->open = true;
     ss->assignment = 0;
     ss->version = ss->start_version = ss->manifest_version;
     ss->progress_ms = ss->opened_ms = ss->spread_ms = s->now_ms;
@@ -224,6 +233,7 @@ static void session_open(struct sched *s, struct sched_stage *st,
     ss->replicated = s->config.replicate && ss->hosts_n >= 2;
     ss->stepped = false;
     sched_members_take(s, st, true, a);
+    ss->open = true;
     sched_move_stage(s, st, RUN_RUNNING, "", a);
     sched_note(a, st->job, st, "session.open",
                "%s attempt %" PRIu64 " from version %" PRIu64 " on %d hosts", st->phase.name,
@@ -232,7 +242,7 @@ static void session_open(struct sched *s, struct sched_stage *st,
     sched_session_assign(s, st, a);
 }
 
-void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a)
+static void workers_take(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
     const struct sched_worker *of_class = NULL;
 
@@ -245,9 +255,15 @@ void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sche
     }
     if (st->session->adopting || s->now_ms < st->session->retry_at_ms)
         return;
-    of_class = class_pick(s, st->job);
+    of_class = class_pick(s, st);
     if (of_class != NULL)
         session_open(s, st, of_class, a);
+}
+
+void sched_session_dispatch(struct sched *s, struct sched_stage *st, struct sched_actions *a)
+{
+    workers_take(s, st, a);
+    sched_session_keep(s, st);
 }
 
 void sched_session_close(struct sched *s, struct sched_stage *st, const char *why,

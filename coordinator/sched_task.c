@@ -13,12 +13,13 @@
 
 /* ---- giving out ------------------------------------------------------------------------------ */
 
-/* How many more leases it may hold, at so many a thread. */
-static uint32_t room_of(const struct sched_worker *w, uint32_t depth)
+/* How many more leases of a stage it may hold, at so many a thread. */
+static uint32_t room_of(const struct sched_stage *st, const struct sched_worker *w, uint32_t depth)
 {
     uint32_t most = w->threads * depth;
 
-    if (!sched_worker_usable(w) || w->in != NULL || (w->roles & SCHED_ROLE_COMPUTE) == 0)
+    if (!sched_worker_usable(w) || w->in != NULL || (w->roles & SCHED_ROLE_COMPUTE) == 0 ||
+        sched_is_kept(w, st))
         return 0;
     if (most > SCHED_LEASES_MAX)
         most = w->threads > SCHED_LEASES_MAX ? w->threads : SCHED_LEASES_MAX;
@@ -72,7 +73,7 @@ static struct sched_worker *worker_pick(struct sched *s, struct sched_stage *st,
 
     for (int i = 0; i < s->workers_n; i++) {
         struct sched_worker *w = s->worker[i];
-        uint32_t spare = room_of(w, depth);
+        uint32_t spare = room_of(st, w, depth);
         double score = 0;
 
         s->looked_at++;
@@ -107,11 +108,11 @@ struct sched_worker *sched_task_other(struct sched *s, struct sched_stage *st,
     return w != NULL && strcmp(w->id, t->worker) != 0 ? w : NULL;
 }
 
-static bool has_room(struct sched *s, uint32_t depth)
+static bool has_room(struct sched *s, const struct sched_stage *st, uint32_t depth)
 {
     for (int i = 0; i < s->workers_n; i++) {
         s->looked_at++;
-        if (room_of(s->worker[i], depth) > 0)
+        if (room_of(st, s->worker[i], depth) > 0)
             return true;
     }
     return false;
@@ -121,7 +122,7 @@ void sched_tasks_dispatch(struct sched *s, struct sched_stage *st, struct sched_
 {
     uint32_t depth = depth_of(s, st);
 
-    for (uint32_t i = task_set_next(&st->pending, 0); i != TASK_SET_NONE && has_room(s, depth);
+    for (uint32_t i = task_set_next(&st->pending, 0); i != TASK_SET_NONE && has_room(s, st, depth);
          i = task_set_next(&st->pending, i + 1)) {
         struct sched_task *t = &st->task[i];
         struct sched_worker *w = worker_pick(s, st, t, depth);

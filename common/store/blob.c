@@ -2,7 +2,9 @@
  * How it works. Every blob is written to dir/tmp/XXXXXX, hashed on the way, synced, given mode 0444 and renamed to
  * dir/ab/cdef...; then the directory is synced. The name is the digest, so two writers of the same bytes do no harm to each
  * other, and writing again is what heals a damaged blob: the rename always replaces. The 256 directories are made and
- * synced when the store is opened, so that a rename needs one directory sync only.
+ * synced when the store is opened, so that a rename needs one directory sync only. Between the two the name is there and a
+ * power cut could undo it: until the sync such a blob is one that the store has not, and names that a killed process left
+ * without it are synced when the store is opened.
  *
  * A temporary file left by a killed process is removed when a store is opened a day later; until then it may belong to
  * another process that shares the directory.
@@ -13,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,8 +30,16 @@
 #define TEMP_AGE_S (24 * 3600)
 #define COPY_BYTES (1u << 16)
 
+/* Digests of blobs that are renamed, or about to be, and whose names are not synced. */
+struct unsynced {
+    pthread_mutex_t lock;
+    size_t n, cap;
+    struct digest *digest;
+};
+
 struct blob_store {
     char *dir;
+    struct unsynced *unsynced;
 };
 
 struct blob_writer {
@@ -38,6 +49,70 @@ struct blob_writer {
     int fd;
     bool failed;
 };
+
+/* ---- names that are not synced --------------------------------------------------------------- */
+
+/* u->n if it is not there. The lock is held. */
+static size_t unsynced_at(const struct unsynced *u, const char *digest)
+{
+    size_t i = 0;
+
+    while (i < u->n && strcmp(u->digest[i].hex, digest) != 0)
+        i++;
+    return i;
+}
+
+static bool is_unsynced(struct unsynced *u, const char *digest)
+{
+    bool is;
+
+    pthread_mutex_lock(&u->lock);
+    is = unsynced_at(u, digest) < u->n;
+    pthread_mutex_unlock(&u->lock);
+    return is;
+}
+
+static void unsynced_add(struct unsynced *u, const char *digest)
+{
+    pthread_mutex_lock(&u->lock);
+    if (unsynced_at(u, digest) == u->n) {
+        if (u->n == u->cap) {
+            u->cap = u->cap * 2 + 16;
+            u->digest = mem_grow(u->digest, u->cap, sizeof *u->digest);
+        }
+        snprintf(u->digest[u->n++].hex, sizeof u->digest->hex, "%s", digest);
+    }
+    pthread_mutex_unlock(&u->lock);
+}
+
+/* Whoever synced the name did it for all that wrote it. */
+static void unsynced_remove(struct unsynced *u, const char *digest)
+{
+    size_t i;
+
+    pthread_mutex_lock(&u->lock);
+    i = unsynced_at(u, digest);
+    if (i < u->n)
+        u->digest[i] = u->digest[--u->n];
+    pthread_mutex_unlock(&u->lock);
+}
+
+static struct unsynced *unsynced_new(void)
+{
+    struct unsynced *u = mem_zalloc(1, sizeof *u);
+
+    pthread_mutex_init(&u->lock, NULL);
+    return u;
+}
+
+static void unsynced_free(struct unsynced *u)
+{
+    pthread_mutex_destroy(&u->lock);
+    free(u->digest);
+    free(u);
+}
+
+/* ---- the store ------------------------------------------------------------------------------- */
 
 static void temps_sweep(const char *dir)
 {
@@ -73,6 +148,10 @@ int blob_open(const char *dir, struct blob_store **out, struct err *e)
         } else if (errno != EEXIST) {
             rc = err_sys(e, "mkdir %s", path);
             goto out;
+        } else {
+            rc = file_sync_dir(path, e);
+            if (rc != 0)
+                goto out;
         }
     }
     free(path);
@@ -87,6 +166,7 @@ int blob_open(const char *dir, struct blob_store **out, struct err *e)
         goto out;
     *out = mem_zalloc(1, sizeof **out);
     (*out)->dir = mem_strdup(dir);
+    (*out)->unsynced = unsynced_new();
 out:
     free(path);
     if (rc != 0)
@@ -98,6 +178,7 @@ void blob_close(struct blob_store *s)
 {
     if (s == NULL)
         return;
+    unsynced_free(s->unsynced);
     free(s->dir);
     free(s);
 }
@@ -127,9 +208,15 @@ bool blob_has(const struct blob_store *s, const char *digest)
     if (!digest_is_valid(digest))
         return false;
     path = path_of(s, digest);
-    has = lstat(path, &st) == 0 && S_ISREG(st.st_mode);
+    /* In this order: whoever renames it adds it to the list before. */
+    has = lstat(path, &st) == 0 && S_ISREG(st.st_mode) && blob_is_synced(s, digest);
     free(path);
     return has;
+}
+
+bool blob_is_synced(const struct blob_store *s, const char *digest)
+{
+    return !is_unsynced(s->unsynced, digest);
 }
 
 int blob_write_begin(struct blob_store *s, struct blob_writer **out, struct err *e)
@@ -177,7 +264,8 @@ static void writer_free(struct blob_writer **pw)
     *pw = NULL;
 }
 
-/* Synced and renamed into place, and the name itself synced. */
+/* Synced and renamed into place, and the name itself synced; when that fails the store has it not until somebody writes it
+ * again. One that is there under a synced name stays so: the rename replaces it by the same. */
 static int writer_publish(struct blob_writer *w, const char *digest, struct err *e)
 {
     int rc = 0;
@@ -193,6 +281,8 @@ static int writer_publish(struct blob_writer *w, const char *digest, struct err 
                      w->temp, strerror(errno));
     if (rc == 0)
         rc = fault_error(FAULT_BLOB_RENAME_BEFORE, e);
+    if (rc == 0 && !blob_has(w->store, digest))
+        unsynced_add(w->store->unsynced, digest);
     if (rc == 0 && rename(w->temp, path) != 0)
         rc = err_sys(e, "rename %s to %s", w->temp, path);
     if (rc == 0)
@@ -203,6 +293,8 @@ static int writer_publish(struct blob_writer *w, const char *digest, struct err 
         rc = fault_error(FAULT_BLOB_DIRSYNC_BEFORE, e);
     if (rc == 0)
         rc = file_sync_dir(dir, e);
+    if (rc == 0)
+        unsynced_remove(w->store->unsynced, digest);
     free(dir);
     free(path);
     return rc;

@@ -19,7 +19,8 @@
 struct blob_store; /* thread-safe */
 int blob_open(const char *dir, struct blob_store **out, struct err *e);
 void blob_close(struct blob_store *s);
-bool blob_has(const struct blob_store *s, const char *digest);
+bool blob_has(const struct blob_store *s,
+              const char *digest); /* for good: also after a power cut */
 void blob_path(const struct blob_store *s, const char *digest, char *path,
                size_t cap); /* where it is or would be */
 

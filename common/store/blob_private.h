@@ -10,4 +10,7 @@
 int blob_put_tree_file(struct blob_store *s, const char *path, struct tree_file *out,
                        struct err *e);
 
+/* Of one that is there: would its name survive a power cut? */
+bool blob_is_synced(const struct blob_store *s, const char *digest);
+
 #endif

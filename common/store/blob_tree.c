@@ -423,6 +423,8 @@ static int file_check(const struct blob_store *s, const struct tree_file *f, str
     if (rc == 0 && size != f->size)
         rc = err_set(e, ERR_CORRUPT, "blob %s has %" PRIu64 " bytes, the manifest says %" PRIu64,
                      f->digest.hex, size, f->size);
+    if (rc == 0 && !blob_is_synced(s, f->digest.hex))
+        rc = err_set(e, ERR_NOT_FOUND, "blob %s is not stored yet", f->digest.hex);
     return rc == 0 ? 0 : err_wrap(e, "%s", f->path);
 }
 

@@ -25,6 +25,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#define LENGTH_MAX 3 /* tokens of an example */
 #define VOCAB 1 << 30
 
 struct sim_work_faults sim_work_faults;
@@ -84,6 +85,7 @@ WRAP(int, model_load, const char *path, unsigned parts, struct model *out, struc
     out->dims.vocab = VOCAB;
     out->dims.width = (int32_t)out->layout.count; /* the only place where our kernel sees it */
     out->dims.head = HEAD_LM;
+    out->dims.context = LENGTH_MAX;
     return 0;
 }
 
@@ -195,7 +197,13 @@ WRAP(uint32_t, examples_targets_max, const struct examples *x)
 
 WRAP(uint32_t, examples_length, const struct examples *x, uint32_t index)
 {
-    return 1 + (uint32_t)(mix(((const struct made_examples *)x)->id, index) % 3);
+    return 1 + (uint32_t)(mix(((const struct made_examples *)x)->id, index) % LENGTH_MAX);
+}
+
+WRAP(uint32_t, examples_length_max, const struct examples *x)
+{
+    (void)x;
+    return LENGTH_MAX;
 }
 
 static int32_t token_of(const struct made_examples *x, uint32_t index, uint64_t draw)

@@ -6,7 +6,9 @@
 
 #include "base/fault.h"
 #include "coordinator/api.h"
+#include "coordinator/api_inner.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/job_id.h"
 
 static const char body[] = "{\"spec\": \"apiVersion: steerlm/v1\\nkind: generate\\nname: g\\n"
                            "inputs: {model: \\\"file:m\\\"}\\n"
@@ -154,6 +156,103 @@ static void test_a_lease_is_committed_before_it_is_sent(void **state)
     assert_int_equal(committed(p, "SELECT max(epoch) FROM tasks"), 1);
 }
 
+static const char probe_body[] = "{\"spec\": \"apiVersion: steerlm/v1\\nkind: probe\\nname: p\\n"
+                                 "probe: {tasks: 1}\\n\", \"files\": {}}";
+
+/* A job whose last result is in memory, and on no disk. */
+static struct sched_job *done_but_for_the_disk(struct place *p, const char *fault)
+{
+    struct sched_event up = {
+        .type = SCHED_WORKER_UP, .worker = "a", .threads = 1, .roles = 3, .class_id = "c"};
+    struct sched_event done = {.type = SCHED_TASK_DONE, .worker = "a"};
+    struct sched_job *j = NULL;
+
+    snprintf(p->body, sizeof p->body, "%s", probe_body);
+    assert_int_equal(submit(p, "key"), 201);
+    coordinator_event(p->c, &up);
+    assert_true(coordinator_flush(p->c));
+    j = p->c->sched.job[0];
+    assert_int_equal(j->stage[0].task[0].state, TASK_LEASED);
+    faulty(fault);
+    done.task = j->stage[0].task[0].id;
+    done.epoch = j->stage[0].task[0].epoch;
+    done.result = fixture_result();
+    coordinator_event(p->c, &done);
+    assert_int_equal(j->state, RUN_SUCCEEDED);
+    assert_false(coordinator_flush(p->c));
+    assert_int_equal(committed(p, "SELECT state='SUCCEEDED' FROM jobs"), 0);
+    return j;
+}
+
+static struct api_response get(struct place *p, const char *path, const char *query)
+{
+    struct api_request q = {.method = "GET",
+                            .path = path,
+                            .query = query,
+                            .body = "",
+                            .content_type = "",
+                            .idempotency_key = "",
+                            .if_none_match = ""};
+    struct api_response r = API_RESPONSE_INIT;
+
+    api_handle(p->c, &q, &r);
+    return r;
+}
+
+static void test_a_full_disk_shows_what_is_committed(void **state)
+{
+    struct place *p = *state;
+    struct sched_job *j = done_but_for_the_disk(p, "journal.commit.before:1:err=enospc");
+    struct coordinator_wait w = {.job = j->id, .since = j->version - 1};
+    struct api_response r = API_RESPONSE_INIT;
+    char id[JOB_ID_TEXT], path[64];
+
+    job_id_format(j->id, id);
+    snprintf(path, sizeof path, "/v1/jobs/%s", id);
+    assert_true(p->c->parked);
+    r = get(p, path, "");
+    assert_int_equal(r.status, 200);
+    assert_null(strstr(r.body.data, "SUCCEEDED"));
+    assert_non_null(strstr(r.body.data, "\"PARKED\""));
+    assert_non_null(strstr(r.body.data, "DiskFull"));
+    assert_null(strstr(r.body.data, "Queued"));
+    buf_free(&r.body);
+    r = API_RESPONSE_INIT;
+    api_wait_answer(p->c, &w, &r);
+    assert_true(r.status == 304 || strstr(r.body.data, "SUCCEEDED") == NULL);
+    buf_free(&r.body);
+    r = get(p, "/v1/jobs", "state=SUCCEEDED");
+    assert_null(strstr(r.body.data, id));
+    buf_free(&r.body);
+    r = get(p, "/v1/jobs", "state=RUNNING");
+    assert_non_null(strstr(r.body.data, id));
+    buf_free(&r.body);
+    faulty(NULL);
+    assert_true(coordinator_flush(p->c));
+    r = get(p, path, "");
+    assert_non_null(strstr(r.body.data, "SUCCEEDED"));
+    buf_free(&r.body);
+}
+
+static void test_a_failing_disk_tells_nothing_of_jobs(void **state)
+{
+    struct place *p = *state;
+    struct sched_job *j = done_but_for_the_disk(p, "journal.commit.before:1:err=eio");
+    struct coordinator_wait w = {.job = j->id, .since = j->version - 1};
+    struct api_response r = API_RESPONSE_INIT;
+    char id[JOB_ID_TEXT], path[64];
+
+    job_id_format(j->id, id);
+    snprintf(path, sizeof path, "/v1/jobs/%s", id);
+    assert_true(p->c->stop);
+    api_wait_answer(p->c, &w, &r);
+    assert_int_equal(r.status, 503);
+    buf_free(&r.body);
+    r = get(p, path, "");
+    assert_int_equal(r.status, 503);
+    buf_free(&r.body);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -162,6 +261,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_failing_disk_ends_all_answers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_lease_is_committed_before_it_is_sent, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_a_full_disk_shows_what_is_committed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_failing_disk_tells_nothing_of_jobs, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

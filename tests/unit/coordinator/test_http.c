@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "base/rng.h"
 #include "coordinator/http.h"
@@ -381,6 +382,19 @@ static void test_artefacts_go_in_once_and_come_back(void **state)
     assert_int_equal(reactor_seen, 0);
 }
 
+static void test_head_does_not_name_what_is_not_stored_for_good(void **state)
+{
+    struct digest d;
+
+    (void)state;
+    assert_int_equal(fault_set("blob.dirsync.before:1:err=eio", &err), 0);
+    assert_int_equal(blob_put_bytes(store, "hello", 5, &d, &err), ERR_IO);
+    assert_int_equal(fault_set(NULL, &err), 0);
+    assert_int_equal(status_of(artifact("HEAD", HELLO_SHA, "", NULL, 0)), 404);
+    assert_int_equal(status_of(artifact("PUT", HELLO_SHA, "", "hello", 5)), 201);
+    assert_int_equal(status_of(artifact("HEAD", HELLO_SHA, "", NULL, 0)), 200);
+}
+
 static void test_a_large_artefact_and_a_broken_upload(void **state)
 {
     size_t len = 3 << 20;
@@ -579,6 +593,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_later_answers_and_problems, setup_default, teardown),
         cmocka_unit_test_setup_teardown(test_artefacts_go_in_once_and_come_back, setup_default,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_head_does_not_name_what_is_not_stored_for_good,
+                                        setup_default, teardown),
         cmocka_unit_test_setup_teardown(test_a_large_artefact_and_a_broken_upload, setup_default,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_full_disk_is_507_and_reads_go_on, setup_full,

@@ -1,5 +1,6 @@
 /* store/blob: atomic and verified blobs; trees in and out; hostile manifests refused. */
 #include <dirent.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +13,8 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
+#include "base/fault.h"
 #include "base/file.h"
 #include "store/blob.h"
 
@@ -429,6 +432,58 @@ static void test_a_full_disk_is_named_and_leaves_the_store_sound(void **state)
     assert_int_equal(rc, ERR_NO_SPACE);
 }
 
+static void *put_hello(void *self)
+{
+    struct err e;
+    struct digest d;
+
+    (void)self;
+    return blob_put_bytes(store, "hello", 5, &d, &e) == 0 ? store : NULL;
+}
+
+/* While another thread waits for the sync of the name. */
+static void test_a_blob_is_not_there_before_its_name_is_synced(void **state)
+{
+    static const char manifest[] =
+        "{\"files\":[{\"path\":\"a\",\"sha256\":\"" HELLO_SHA "\",\"size\":5}],\"type\":\"tree\"}";
+    struct digest tree, bad;
+    pthread_t thread;
+    char path[512];
+    void *stored = NULL;
+    uint64_t until = clock_ms() + 10000;
+
+    (void)state;
+    assert_int_equal(blob_put_bytes(store, manifest, strlen(manifest), &tree, &err), 0);
+    blob_path(store, HELLO_SHA, path, sizeof path);
+    assert_int_equal(fault_set("blob.dirsync.before:1:sleep=500", &err), 0);
+    assert_int_equal(pthread_create(&thread, NULL, put_hello, NULL), 0);
+    while (access(path, F_OK) != 0 && clock_ms() < until)
+        usleep(1000);
+    assert_false(blob_has(store, HELLO_SHA));
+    assert_int_equal(blob_tree_check(store, tree.hex, &bad, &err), ERR_NOT_FOUND);
+    assert_int_equal(pthread_join(thread, &stored), 0);
+    assert_int_equal(fault_set(NULL, &err), 0);
+    assert_ptr_equal(stored, store);
+    assert_true(blob_has(store, HELLO_SHA));
+    assert_int_equal(blob_tree_check(store, tree.hex, &bad, &err), 0);
+}
+
+static void test_a_name_whose_sync_failed_is_none_until_it_is_written_again(void **state)
+{
+    struct digest d;
+
+    (void)state;
+    assert_int_equal(fault_set("blob.dirsync.before:1:err=eio", &err), 0);
+    assert_int_equal(blob_put_bytes(store, "hello", 5, &d, &err), ERR_IO);
+    assert_false(blob_has(store, HELLO_SHA));
+    assert_int_equal(blob_put_bytes(store, "hello", 5, &d, &err), 0);
+    assert_true(blob_has(store, HELLO_SHA));
+    assert_int_equal(fault_set("blob.dirsync.before:1:err=eio", &err), 0);
+    assert_int_equal(blob_put_bytes(store, "hello", 5, &d, &err), ERR_IO);
+    assert_true(blob_has(store, HELLO_SHA)); /* it was there for good */
+    assert_int_equal(fault_set(NULL, &err), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -453,6 +508,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_empty_tree_is_an_empty_directory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_full_disk_is_named_and_leaves_the_store_sound, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_a_blob_is_not_there_before_its_name_is_synced, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(
+            test_a_name_whose_sync_failed_is_none_until_it_is_written_again, setup, teardown),
     };
     return cmocka_run_group_tests_name("blob", tests, NULL, NULL);
 }

@@ -151,6 +151,26 @@ static void test_a_new_store_has_its_directories_synced(void **state)
     blob_close(other);
 }
 
+/* Whoever was killed between a rename and its sync left a name that a power cut would undo. */
+static void test_a_store_that_is_opened_again_has_its_names_synced(void **state)
+{
+    struct blob_store *again;
+    struct digest d;
+    char path[128], dir[16];
+    struct err e;
+
+    (void)state;
+    assert_int_equal(blob_put_bytes(store, "hello", 5, &d, &e), 0);
+    forget(0, 0);
+    snprintf(path, sizeof path, "%s/store", root);
+    assert_int_equal(blob_open(path, &again, &e), 0);
+    snprintf(dir, sizeof dir, "/store/%.2s", d.hex);
+    assert_true(find('s', dir, 0) >= 0);
+    blob_close(again);
+    forget(1, EIO);
+    assert_int_equal(blob_open(path, &again, &e), ERR_IO);
+}
+
 static void test_a_file_is_replaced_whole(void **state)
 {
     char path[128];
@@ -222,6 +242,8 @@ int main(void)
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_new_store_has_its_directories_synced, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_a_store_that_is_opened_again_has_its_names_synced,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_file_is_replaced_whole, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_failed_sync_is_an_error_and_leaves_no_blob, setup,
                                         teardown),
