@@ -38,7 +38,7 @@ net_join() { # worker, number
 }
 net_cut() { # worker in|out|both|loss
     local s=/run/netns/$(space "$1") rule=drop
-    [ "$2" = loss ] && rule='numgen random mod 100 < 75 drop'
+    [ "$2" = loss ] && rule='numgen random mod 100 \< 40 drop' # for sh
     nsenter --net="$s" sh -c "[ $2 = out ] || nft add rule inet cut in iif eth0 $rule; [ $2 = in ] || nft add rule inet cut out oif eth0 $rule"
 }
 net_heal() { nsenter --net="/run/netns/$(space "$1")" nft flush table inet cut; }

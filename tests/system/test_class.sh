@@ -18,7 +18,7 @@ class_of() { # name: the class in its log, once it is up
 kernels_of() { sed -nE 's/.* worker\.start .* blas=([^ ]*) .*/\1/p' "$dir/$1.log" | tail -n 1; }
 
 begin classes
-worker own 1
+STEER_FAULT=worker.compute.slow:1:sleep=30:every worker own 1 # it trains on while the others come and go
 own=$(class_of own)
 submit
 step 3 >/dev/null
