@@ -187,13 +187,15 @@ plan_damaged_push() { # every worker, once
     with[all]=ps.push.damage:$rolled
 }
 strike_damaged_push() { strikes_in_log w1; }
+# Everything that the rows job does is audited. The other job is not, so that it waits until who lies is gone: else its examples could be wrong.
 plan_corrupt_rows() {
     by_itself=1
-    workers_of=(4 7) target=rows expect='disputed|quarantined' rows_options='--set audit=1' strike_at=1 odd=w2
-    rnd 3 6
+    workers_of=(4 7) target=rows expect='disputed|quarantined' rows_options='--set audit=1' strike_at=1 odd=w2 alone=1
+    rnd 2 5
     with[all]=$rows_slow with[w2]=worker.rows.corrupt:$rolled:every,$rows_slow
 }
 strike_corrupt_rows() { strikes_in_log w2; }
+watch_corrupt_rows() { ! { finished "$rows_state" && alive w2; } || kill9 w2; }
 plan_torn_checkpoint() { workers_of=(1 2) expect=fallback; rnd 55 90; strike_at=$rolled; }
 strike_torn_checkpoint() { # the newest checkpoint's first chunk gets another byte, and everybody who had it in memory is gone
     local m chunk i

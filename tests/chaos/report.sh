@@ -7,7 +7,9 @@ cd "$(dirname "$0")/../.." || exit 1
 results=${1:-${STEER_RESULTS:-build/results.txt}}
 commit=$(tests/lib/commit)
 last() { grep -E "^suite=$1 " "$results" | tail -n 1 | grep -oE ' commit=[^ ]+' | cut -d= -f2; } # commit of a suite's last line
-chaos_commit=$(last chaos) mutants_commit=$(last mutants) sim_commit=$(last sim)
+# Of the disturbed runs, the commit of the last whole suite: a seed may have been run again since.
+chaos_commit=$(grep -E "^suite=run name=chaos " "$results" | tail -n 1 | grep -oE ' commit=[^ ]+' | head -n 1 | cut -d= -f2)
+chaos_commit=${chaos_commit:-$(last chaos)} mutants_commit=$(last mutants) sim_commit=$(last sim)
 counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused damaged)
 lines=$(grep "^suite=chaos commit=$chaos_commit " "$results" | tests/chaos/last_of seed)
 chaos() { grep -c "$1" <<<"$lines"; }
@@ -18,6 +20,13 @@ came() { # suite: its figures in short, with the commit
     line=$(figure_of "$1")
     [ -n "$line" ] || { echo "not run"; return; }
     echo "$(sed 's/.* figures=//; s/suite=[^ ]* commit=[^ ]* //; s/^[a-z ]*: //' <<<"$line" | tr '|' ';') ($(grep -oE ' commit=[^ ]+' <<<"$line" | head -n 1 | cut -d= -f2))"
+}
+unequal() { # seeds that did not end equal, and how they ended when they were run again on a later commit
+    local seed line
+    for seed in $(grep ' equal=0 ' <<<"$lines" | grep -oE ' seed=[0-9]+' | cut -d= -f2); do
+        line=$(grep "^suite=chaos .* seed=$seed " "$results" | tail -n 1)
+        echo "Seed $seed ($(grep -oE ' fault=[a-z_]+' <<<"$line" | cut -d= -f2)) did not end equal; its last run ($(grep -oE ' commit=[^ ]+' <<<"$line" | cut -d= -f2)) did$(grep -q ' equal=1 ' <<<"$line" || echo " not either")."
+    done
 }
 most() { grep -oE "$1=[0-9]+" <<<"$lines" | cut -d= -f2 | sort -n | awk '{v[NR] = $1; s += $1} END {if (NR) printf "%d of them, mean %d ms, most %d ms", NR, s / NR, v[NR]; else printf "not measured"}'; }
 sim_sum() { grep "^suite=sim commit=$sim_commit " "$results" | tests/chaos/last_of seeds | awk '{for (i = 1; i <= NF; i++) {if ($i ~ /^seeds=/) {split(substr($i, 7), r, "[.][.]"); n += r[2] - r[1] + 1} if ($i ~ /^violations=/) v += substr($i, 12)}} END {printf "%d seeds, %d violations", n, v}'; }
@@ -52,6 +61,7 @@ Written by \`make chaos\` from its results file, never by hand. How the tests wo
 | safeguards that were taken out, and the test that failed | 3 in rotation | all | $(grep "^suite=mutants commit=$mutants_commit " "$results" | tests/chaos/last_of mutant | grep -c ' caught=1 ') of $(find tests/mutants -name '*.patch' | wc -l) (${mutants_commit:0:7}) |
 
 What copies of every chunk and leases cost a step is measured by \`make bench\` ([performance.md](performance.md): at most a tenth).
+$(unequal)
 A run counts if its fault struck an open step or an open row range and a counter that belongs to the fault moved. Runs on
 $(grep -oE ' workers=[0-9]+' <<<"$lines" | sort -t= -k2n | uniq -c | awk '{sub("workers=", "", $2); printf "%s%s workers: %d", (NR > 1 ? ", " : ""), $2, $1}').
 
