@@ -195,11 +195,23 @@ static void on_done(struct sched *s, struct sched_stage *st, struct sched_event 
     sched_phase_finish(s, st, entry, a);
 }
 
-/* An attempt that could not read the checkpoint from which it starts: it says so by naming it. */
+/* Could it not read a checkpoint of the session? It says so by naming it. */
+static bool names_checkpoint(const struct sched_session *ss, const struct sched_event *ev)
+{
+    bool unreadable =
+        ev->code == ERR_CORRUPT || ev->code == ERR_NOT_FOUND || ev->code == ERR_LIMIT;
+
+    for (int i = 0; unreadable && ev->text != NULL && i < ss->ckpts_n; i++) {
+        if (strstr(ev->text, ss->ckpt[i].manifest.hex) != NULL)
+            return true;
+    }
+    return false;
+}
+
+/* An attempt that could not read the checkpoint from which it starts. */
 static bool is_damage(const struct sched_session *ss, const struct sched_event *ev)
 {
-    return (ev->code == ERR_CORRUPT || ev->code == ERR_NOT_FOUND || ev->code == ERR_LIMIT) &&
-           ss->ckpts_n > 0 && ss->from_attempt == 0 && !ss->stepped && ev->text != NULL &&
+    return names_checkpoint(ss, ev) && ss->from_attempt == 0 && !ss->stepped &&
            strstr(ev->text, ss->manifest.hex) != NULL;
 }
 
@@ -263,7 +275,9 @@ static void on_failed(struct sched *s, struct sched_stage *st, const struct sche
     struct sched_session *ss = st->session;
     struct sched_failure f = {.code = ev->code, .attempt = (uint32_t)ss->attempt};
     const char *why = ev->text != NULL ? ev->text : "";
-    bool loss = sched_code_is_loss(ev->code) || ev->code == ERR_CONFLICT;
+    /* Who comes late may read a checkpoint that the others have long had in memory: a damaged blob is no fault of the job. */
+    bool unreadable = names_checkpoint(ss, ev);
+    bool loss = sched_code_is_loss(ev->code) || ev->code == ERR_CONFLICT || unreadable;
 
     doubt_take(ss, ev);
     if (ev->code == ERR_CONFLICT)
@@ -272,8 +286,10 @@ static void on_failed(struct sched *s, struct sched_stage *st, const struct sche
         fall_back(s, st, ev, a);
         return;
     }
+    if (unreadable)
+        sched_mend(a, st, ev->text);
     s->counters.parked += ev->code == ERR_NO_SPACE;
-    if (sched_code_is_loss(ev->code) && goes_on_without(s, st, ev->worker, why, a))
+    if ((sched_code_is_loss(ev->code) || unreadable) && goes_on_without(s, st, ev->worker, why, a))
         return;
     if (ev->code == ERR_NO_SPACE) {
         sched_attempt_wait(s, st, why, sched_backoff(s, ++ss->full), a);

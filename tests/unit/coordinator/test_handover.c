@@ -578,7 +578,8 @@ static void test_a_late_conflict_goes_back_and_names_both(void **state)
 
 /* ---- checkpoints that are damaged ------------------------------------------------------------ */
 
-static void damaged(struct fixture *f, struct sched_stage *st, int code, const char *digest)
+static void damaged_at(struct fixture *f, struct sched_stage *st, const char *worker, int code,
+                       const char *digest)
 {
     char text[200];
     struct sched_event ev = {.type = SCHED_SESSION_FAILED,
@@ -588,8 +589,31 @@ static void damaged(struct fixture *f, struct sched_stage *st, int code, const c
                              .text = text};
 
     snprintf(text, sizeof text, "parameter shard: checkpoint %s: chunk 1: damaged", digest);
-    snprintf(ev.worker, sizeof ev.worker, "w0");
+    snprintf(ev.worker, sizeof ev.worker, "%s", worker);
     fixture_step(f, &ev);
+}
+
+static void damaged(struct fixture *f, struct sched_stage *st, int code, const char *digest)
+{
+    damaged_at(f, st, "w0", code, digest);
+}
+
+/* A process that takes a lost one's place reads what the others have long had in memory. */
+static void test_who_comes_late_to_a_damaged_checkpoint_is_no_fault_of_the_job(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 2, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    step(&f, st, 12);
+    fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, 1, 10);
+    damaged_at(&f, st, "w1", ERR_CORRUPT, ss->manifest.hex);
+    assert_int_equal(fixture_count(&f, SCHED_MEND), 1);
+    assert_int_equal(f.sched.counters.fallback, 0);
+    assert_false(run_state_is_final(st->state));
+    assert_int_equal(ss->faults, 0);
+    fixture_close(&f);
 }
 
 static void test_a_damaged_checkpoint_is_left_for_the_one_before(void **state)
@@ -670,6 +694,7 @@ int main(void)
         cmocka_unit_test(test_a_late_conflict_goes_back_and_names_both),
         cmocka_unit_test(test_a_restart_before_the_first_step_keeps_the_memory),
         cmocka_unit_test(test_a_damaged_checkpoint_is_left_for_the_one_before),
+        cmocka_unit_test(test_who_comes_late_to_a_damaged_checkpoint_is_no_fault_of_the_job),
         cmocka_unit_test(test_the_list_of_checkpoints_is_bounded),
     };
 
