@@ -7,7 +7,8 @@
  *
  * When there is nobody else: an audit is waived; in a dispute the same workers are asked again
  * (memory that flipped once tells the truth the next time), and if they stick to it the job fails
- * and names them.
+ * and names them. If only one of them is still here, nobody can say who was wrong, and nobody is
+ * left to contradict: the step is computed anew from the last checkpoint.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -180,6 +181,16 @@ static void dispute_fails(struct sched *s, struct sched_stage *st, const struct 
     sched_fail(s, st, &f, a);
 }
 
+static int speakers_here(const struct sched *s, const struct sched_stage *st,
+                         const struct sched_event *ev)
+{
+    int n = 0;
+
+    for (int i = 0; i < s->workers_n; i++)
+        n += s->worker[i]->in == st && has_spoken(ev, s->worker[i]->id);
+    return n;
+}
+
 static void waive(struct sched_stage *st, const struct sched_event *ev, struct sched_actions *a)
 {
     for (int i = 0; i < st->session->hosts_n; i++) {
@@ -222,7 +233,11 @@ static void ask(struct sched *s, struct sched_stage *st, const struct sched_even
         return;
     }
     if (again && ++q->agains > ASKS_MAX) {
-        dispute_fails(s, st, ev, a);
+        if (speakers_here(s, st, ev) > 1)
+            dispute_fails(s, st, ev, a);
+        else
+            sched_attempt_end(s, st, "who computed another gradient has gone",
+                              s->config.backoff_ms, a);
         return;
     }
     if (w == NULL || !sched_slot_add(st, w->id, ev->version, units, ++q->asks))

@@ -156,6 +156,26 @@ test_two_that_disagree_are_asked_again_and_then_the_job_fails_and_names_them(voi
     fixture_close(&f);
 }
 
+static void test_one_that_is_contradicted_by_who_has_gone_begins_anew(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = fixture_training(&f, 1, 2);
+    const struct said two[] = {{"gone", 1}, {"w0", 2}};
+    uint64_t attempt = st->session->attempt;
+
+    (void)state;
+    for (int i = 0; i < 200 && st->session->attempt == attempt; i++) {
+        f.now_ms += 100;
+        opinion(&f, st, two, 2, NULL, false);
+        if (!st->session->open)
+            fixture_tick(&f, 2000);
+    }
+    assert_true(st->session->open && st->session->attempt > attempt);
+    assert_int_equal(f.sched.counters.rolled_back, 1);
+    assert_false(run_state_is_final(st->job->state));
+    fixture_close(&f);
+}
+
 static void test_another_class_is_told_once_and_any_takes_all(void **state)
 {
     struct fixture f;
@@ -360,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_a_tainted_step_is_started_again),
         cmocka_unit_test(
             test_two_that_disagree_are_asked_again_and_then_the_job_fails_and_names_them),
+        cmocka_unit_test(test_one_that_is_contradicted_by_who_has_gone_begins_anew),
         cmocka_unit_test(test_an_audited_range_counts_when_two_workers_agree),
         cmocka_unit_test(test_who_makes_other_rows_is_quarantined),
         cmocka_unit_test(test_rows_of_who_is_quarantined_are_done_again),
