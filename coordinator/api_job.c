@@ -415,7 +415,7 @@ static cJSON *stage_json(const struct coordinator *c, const struct sched_stage *
         cJSON_AddNumberToObject(s, "assignment", (double)st->session->assignment);
         cJSON_AddNumberToObject(s, "hosts", st->session->hosts_n);
         cJSON_AddItemToObject(s, "shards", shards_json(st->session));
-        cJSON_AddNumberToObject(s, "compute", st->session->slots_n);
+        cJSON_AddNumberToObject(s, "compute", sched_session_computing(st->session));
         cJSON_AddNumberToObject(s, "version", (double)st->session->version);
         cJSON_AddNumberToObject(s, "checkpoint_version", (double)st->session->manifest_version);
         text_or_null(s, "checkpoint", st->session->manifest.hex);

@@ -603,6 +603,8 @@ bool sched_restore_phase(struct sched *s, struct sched_stage *st, const char *na
 struct sched_job *sched_find_job(const struct sched *s, uint64_t id);     /* NULL: not in memory */
 struct sched_entry *sched_find_entry(const struct sched *s, uint64_t id); /* NULL: no such job */
 const struct sched_quarantine *sched_quarantined(const struct sched *s, const char *worker);
+/* How many workers have units of every step, not only of one that they help out with. */
+int sched_session_computing(const struct sched_session *ss);
 /* From the journal. */
 void sched_quarantine_restore(struct sched *s, const char *worker, const char *reason,
                               uint64_t since_wall_ms);

@@ -63,6 +63,15 @@ const struct sched_slot *sched_slot_of(const struct sched_session *ss, const cha
     return NULL;
 }
 
+int sched_session_computing(const struct sched_session *ss)
+{
+    int n = 0;
+
+    for (int i = 0; i < ss->slots_n; i++)
+        n += ss->slot[i].only_step == 0;
+    return n;
+}
+
 bool sched_slot_add(struct sched_stage *st, const char *worker, uint64_t step,
                     struct tree_span span, uint32_t again)
 {
@@ -150,14 +159,10 @@ void sched_session_publish(struct sched *s, struct sched_stage *st, struct sched
 
 void sched_session_assign(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
-    int standing = 0;
-
     slots_make(s, st);
-    for (int i = 0; i < st->session->slots_n; i++)
-        standing += st->session->slot[i].only_step == 0;
     st->session->progress_ms = s->now_ms;
     sched_note(a, st->job, st, "session.assign",
                "assignment %" PRIu64 ": %d hosts, %d compute workers", st->session->assignment + 1,
-               st->session->hosts_n, standing);
+               st->session->hosts_n, sched_session_computing(st->session));
     sched_session_publish(s, st, a);
 }

@@ -16,6 +16,7 @@ class_of() { # name: the class in its log, once it is up
     echo "$class"
 }
 kernels_of() { sed -nE 's/.* worker\.start .* blas=([^ ]*) .*/\1/p' "$dir/$1.log" | tail -n 1; }
+computes() { curl -s "http://$http/v1/jobs/$job" | grep -qE "\"compute\":$1[,}]"; } # so many workers
 
 begin classes
 STEER_FAULT=worker.compute.slow:1:sleep=30:every worker own 1 # it trains on while the others come and go
@@ -25,6 +26,9 @@ step 3 >/dev/null
 worker plain 1 --kernels plain
 plain=$(class_of plain)
 [ -n "$own" ] && [ "$plain" = "$own" ] || fail "fingerprints: '$own' of $(kernels_of own), '$plain' of $(kernels_of plain), must be equal"
+for _ in $(seq 100); do computes 2 && break; sleep 0.05; done
+computes 2 || fail "plain computes with own"
+sleep 0.5 # it has units: when it is killed a step waits for them, and own is given them as well
 end KILL plain
 worker other 2 --kernels openblas
 other=$(class_of other)
@@ -32,10 +36,9 @@ other=$(class_of other)
 OPENBLAS_CORETYPE=Sandybridge worker older 1 --kernels openblas # no FMA: other bits by the same library
 older=$(class_of older)
 [ -n "$older" ] && [ "$older" != "$other" ] && [ "$older" != "$own" ] || fail "fingerprints: '$older' of $(kernels_of older), '$other' of $(kernels_of other), must differ"
-computes() { curl -s "http://$http/v1/jobs/$job" | grep -qE '"compute":1[,}]'; }
-for _ in $(seq 300); do computes && break; sleep 0.1; done # until the loss of plain is noticed
+for _ in $(seq 300); do computes 1 && break; sleep 0.1; done # until the loss of plain is noticed
 sleep 1
-computes || fail "a worker of another class computes"
+computes 1 || fail "a worker of another class computes"
 end KILL older
 end KILL own
 for _ in $(seq 300); do

@@ -261,6 +261,8 @@ static void test_a_slow_step_is_given_to_those_who_are_done(void **state)
     }
     assert_int_equal(given, late.end - late.begin);
     assert_int_equal(f.sched.counters.overtaken, given);
+    assert_true(st->session->slots_n > 2);
+    assert_int_equal(sched_session_computing(st->session), 2); /* w0 is not counted twice */
     for (int i = 0; i < 20; i++) { /* once is enough */
         fixture_tick(&f, 100);
         status(&f, st, 5, late);
