@@ -303,7 +303,7 @@ static void on_message(struct ps_client *c, uint32_t host, struct link_frame *fr
     struct params_head h;
     struct err bad;
 
-    if (params_unpack(frames[0].data, frames[0].len, n - 1, &h, &bad) != 0) {
+    if (params_unpack(frames, n, &h, &bad) != 0) {
         log_warn("host.bad_message", "host=%s error=%s", c->plan.host[host].endpoint, bad.msg);
         return;
     }
@@ -465,7 +465,7 @@ static int pending_send(struct ps_client *c, struct pending *p, const struct ps_
     }
     if (fault_hit(FAULT_PS_PUSH_DAMAGE))
         push_damage(&h, frames, n);
-    frames[0] = (struct link_frame){.data = head, .len = params_pack(&h, head)};
+    params_pack(&h, head, frames, n);
     p->sent_ms = clock_ms();
     rc = send_wait(c, host, frames, n, check, e); /* p may have moved when this returns */
     for (int i = 1; rc != 0 && i < n; i++)
@@ -581,7 +581,7 @@ static void host_ask(struct ps_client *c, uint32_t host, uint64_t at_least)
         const struct region_key key = region_key(c->plan.view);
         h.region = (struct params_region){key.id, key.bytes, key.pid, key.fd};
     }
-    frame = (struct link_frame){.data = head, .len = params_pack(&h, head)};
+    params_pack(&h, head, &frame, 1);
     /* A full queue or a host that is not there yet: asked again by the timer, soon. */
     if (link_send(c->socket[host], NULL, &frame, 1, &ignored) == 0)
         c->asked[host] = at_least;

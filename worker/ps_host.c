@@ -53,7 +53,7 @@ static void router_message(struct ps_host *p, const struct link_peer *peer,
     struct hosted *x;
     struct err e;
 
-    if (params_unpack(frames[0].data, frames[0].len, n - 1, &h, &e) != 0) {
+    if (params_unpack(frames, n, &h, &e) != 0) {
         p->dropped++;
         log_warn("peer.bad_message", "error=%s", e.msg);
         return;
@@ -98,8 +98,12 @@ static void dealer_message(struct ps_host *p, struct hosted *x, const struct lin
     struct params_head h;
     struct err e;
 
-    if (params_unpack(frames[0].data, frames[0].len, n - 1, &h, &e) != 0 ||
-        h.session != x->s->session || h.attempt != x->s->attempt || x->failed) {
+    if (params_unpack(frames, n, &h, &e) != 0) {
+        p->dropped++;
+        log_warn("peer.bad_message", "error=%s", e.msg);
+        return;
+    }
+    if (h.session != x->s->session || h.attempt != x->s->attempt || x->failed) {
         p->dropped++;
         return;
     }

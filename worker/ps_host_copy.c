@@ -64,7 +64,7 @@ static bool replica_send(struct hosted *x, uint32_t begin, uint32_t n)
             frames[1 + i].free_fn = floats_free;
         }
     }
-    frames[0] = (struct link_frame){.data = head, .len = params_pack(&h, head)};
+    params_pack(&h, head, frames, 1 + (int)n);
     fault_hit(FAULT_PS_REPLICA_BEFORE);
     if (link_send(x->buddy, NULL, frames, 1 + (int)n, &e) == 0) {
         fault_hit(FAULT_PS_REPLICA_AFTER);
@@ -142,7 +142,7 @@ void hosted_replica(struct ps_host *p, struct hosted *x, const struct link_peer 
         return;
     }
     fault_hit(FAULT_PS_REPLICA_ACK_BEFORE);
-    out = (struct link_frame){.data = head, .len = params_pack(&answer, head)};
+    params_pack(&answer, head, &out, 1);
     link_send(p->router, peer, &out, 1, &e); /* lost: it is sent again */
     hosted_events(p, x, events);
 }
@@ -218,10 +218,10 @@ static bool state_send(struct ps_host *p, const struct link_peer *peer, struct p
     shard_moments(shard, at, &m, &v);
     h->count = 1;
     h->hash[0] = shard_parts_hash(p_now, m, v, n);
-    frames[0] = (struct link_frame){.data = head, .len = params_pack(h, head)};
     frames[1] = (struct link_frame){.data = (void *)(uintptr_t)p_now, .len = n * sizeof *p_now};
     frames[2] = (struct link_frame){.data = (void *)(uintptr_t)m, .len = n * sizeof *m};
     frames[3] = (struct link_frame){.data = (void *)(uintptr_t)v, .len = n * sizeof *v};
+    params_pack(h, head, frames, 4);
     return link_send(p->router, peer, frames, 4, &e) == 0;
 }
 
@@ -246,7 +246,7 @@ void hosted_state_pull(struct ps_host *p, struct hosted *x, const struct link_pe
             struct link_frame frame;
             struct err e;
             answer.count = 0;
-            frame = (struct link_frame){.data = head, .len = params_pack(&answer, head)};
+            params_pack(&answer, head, &frame, 1);
             link_send(p->router, peer, &frame, 1, &e);
         } else if (!state_send(p, peer, &answer, shard, at)) {
             return; /* it asks again */

@@ -202,6 +202,7 @@ void hosted_saved_send(struct hosted *x)
 {
     uint8_t head[PARAMS_HEAD_MAX];
     struct params_head h = hosted_head(x, PARAMS_SAVED, x->saved->version);
+    struct link_frame frames[2];
     struct buf hex = BUF_INIT;
     struct err e;
 
@@ -210,10 +211,9 @@ void hosted_saved_send(struct hosted *x)
     fault_hit(FAULT_CKPT_SAVED_BEFORE);
     for (uint32_t i = 0; i < x->saved->chunks; i++)
         buf_add(&hex, x->saved->digest[i].hex, DIGEST_HEX);
-    link_send(x->leader, NULL,
-              (struct link_frame[]){{.data = head, .len = params_pack(&h, head)},
-                                    {.data = hex.data, .len = hex.len}},
-              2, &e);
+    frames[1] = (struct link_frame){.data = hex.data, .len = hex.len};
+    params_pack(&h, head, frames, 2);
+    link_send(x->leader, NULL, frames, 2, &e);
     x->saved_ms = clock_ms();
     buf_free(&hex);
 }
@@ -278,6 +278,6 @@ void hosted_saved_message(struct ps_host *p, struct hosted *x, const struct link
     }
     collect_add(p, x, h->step, h->chunk, h->count, digest);
     free(digest);
-    out = (struct link_frame){.data = head, .len = params_pack(&answer, head)};
+    params_pack(&answer, head, &out, 1);
     link_send(p->router, peer, &out, 1, &e);
 }

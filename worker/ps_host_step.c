@@ -79,7 +79,7 @@ static int pull_serve(struct ps_host *p, struct hosted *x, struct pull *q)
             pull_frames(x, &h, frames + 1);
             n += (int)h.count;
         }
-        frames[0] = (struct link_frame){.data = head, .len = params_pack(&h, head)};
+        params_pack(&h, head, frames, n);
         rc = link_send(p->router, &q->peer, frames, n, &e);
         if (rc != 0) {
             for (int i = 1; i < n; i++)
@@ -199,6 +199,7 @@ void hosted_roots_send(struct hosted *x)
 {
     uint8_t head[PARAMS_HEAD_MAX];
     struct params_head h = hosted_head(x, PARAMS_ROOTS, host_version(x->s->host));
+    struct link_frame frames[2];
     struct err e;
 
     h.chunk = x->s->plan.chunk_begin;
@@ -206,11 +207,10 @@ void hosted_roots_send(struct hosted *x)
     h.duplicates = x->duplicates;
     h.stale = x->stale;
     fault_hit(FAULT_PS_ROOTS_BEFORE);
-    link_send(x->leader, NULL,
-              (struct link_frame[]){{.data = head, .len = params_pack(&h, head)},
-                                    {.data = (void *)(uintptr_t)host_sumsq(x->s->host),
-                                     .len = h.count * sizeof(double)}},
-              2, &e);
+    frames[1] = (struct link_frame){.data = (void *)(uintptr_t)host_sumsq(x->s->host),
+                                    .len = h.count * sizeof(double)};
+    params_pack(&h, head, frames, 2);
+    link_send(x->leader, NULL, frames, 2, &e);
     fault_hit(FAULT_PS_ROOTS_AFTER);
     x->roots_ms = clock_ms();
     x->roots_due = true;
@@ -226,7 +226,7 @@ static void apply_send(struct ps_host *p, struct hosted *x, const struct link_pe
 
     close_pack(last, &h);
     h.freeze = host_is_frozen(x->s->host);
-    frame = (struct link_frame){.data = head, .len = params_pack(&h, head)};
+    params_pack(&h, head, &frame, 1);
     link_send(p->router, peer, &frame, 1, &e); /* lost: the host repeats its ROOTS */
     fault_hit(FAULT_PS_CLOSE_AFTER);
 }
@@ -374,7 +374,7 @@ void hosted_push(struct ps_host *p, struct hosted *x, const struct link_peer *pe
     answer.index = h->index;
     answer.chunk = h->chunk;
     answer.count = h->count;
-    out = (struct link_frame){.data = head, .len = params_pack(&answer, head)};
+    params_pack(&answer, head, &out, 1);
     fault_hit(FAULT_PS_PUSH_ACK_BEFORE);
     link_send(p->router, peer, &out, 1, &e); /* lost: it is pushed again */
     hosted_events(p, x, events);

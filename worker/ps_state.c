@@ -70,7 +70,7 @@ static int chunk_ask(struct fetching *f, uint32_t chunk, struct err *e)
                        "nobody has chunk %u of version %" PRIu64 " in memory any more", chunk,
                        f->plan->version);
     close_pack(&f->plan->close, &h);
-    frame = (struct link_frame){.data = head, .len = params_pack(&h, head)};
+    params_pack(&h, head, &frame, 1);
     if (link_send(f->socket[source], NULL, &frame, 1, &ignored) == 0) {
         f->under_way += f->asked_ms[chunk] == 0;
         f->asked_ms[chunk] = clock_ms();
@@ -143,7 +143,7 @@ static void receive(struct fetching *f)
             while ((ready & (1u << i)) != 0 &&
                    link_recv(f->socket[base + i], NULL, frames, &got, &bad) == 0 && got > 0) {
                 struct params_head h;
-                if (params_unpack(frames[0].data, frames[0].len, got - 1, &h, &bad) == 0)
+                if (params_unpack(frames, got, &h, &bad) == 0)
                     on_state(f, base + i, &h, frames + 1);
                 link_frames_release(frames, got);
             }

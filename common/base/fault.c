@@ -33,7 +33,7 @@ static struct {
     enum action action;
     enum err_code code; /* of FAIL */
     uint64_t at;
-    bool every;
+    uint64_t every; /* hits from one to the next; 0: once */
     unsigned sleep_ms;
     atomic_uint_fast64_t hits;
 } set[FAULTS_COUNT];
@@ -63,15 +63,17 @@ static bool number(const char *text, uint64_t min, uint64_t max, uint64_t *out)
 
 static int action_take(int f, const char *word, struct err *e)
 {
-    uint64_t ms;
+    uint64_t n;
 
     if (strcmp(word, "every") == 0) {
-        set[f].every = true;
+        set[f].every = 1;
+    } else if (strncmp(word, "every=", 6) == 0 && number(word + 6, 1, UINT32_MAX, &n)) {
+        set[f].every = n;
     } else if (strcmp(word, "exit") == 0 && table[f].kind != DEED) {
         set[f].action = EXIT;
-    } else if (strncmp(word, "sleep=", 6) == 0 && number(word + 6, 1, 3600000, &ms)) {
+    } else if (strncmp(word, "sleep=", 6) == 0 && number(word + 6, 1, 3600000, &n)) {
         set[f].action = SLEEP;
-        set[f].sleep_ms = (unsigned)ms;
+        set[f].sleep_ms = (unsigned)n;
     } else if (strncmp(word, "err", 3) == 0 && table[f].kind != CALL) {
         return err_set(e, ERR_INVALID, "%s can't fail: exit or sleep=MS", names[f]);
     } else if (strcmp(word, "err") == 0 || strcmp(word, "err=eio") == 0) {
@@ -82,13 +84,13 @@ static int action_take(int f, const char *word, struct err *e)
         set[f].code = ERR_NO_SPACE;
     } else {
         return err_set(e, ERR_INVALID,
-                       "%s: action \"%.40s\", must be exit, err=eio, err=enospc, sleep=MS or every",
+                       "%s: action \"%.40s\", must be exit, err=eio, err=enospc, sleep=MS, every or every=K",
                        names[f], word);
     }
     return 0;
 }
 
-/* name:n[:action][:every] */
+/* name:n[:action][:every[=K]] */
 static int one_take(char *text, struct err *e)
 {
     char *at = NULL;
@@ -120,7 +122,7 @@ int fault_set(const char *text, struct err *e)
     fault_armed = false;
     for (int i = 0; i < FAULTS_COUNT; i++) {
         set[i].action = NONE;
-        set[i].every = false;
+        set[i].every = 0;
         atomic_store(&set[i].hits, 0);
     }
     for (char *one = strtok_r(copy, ",", &at); rc == 0 && one != NULL;
@@ -146,7 +148,8 @@ static enum action strike(enum fault f, uint64_t *hit)
     ssize_t told;
 
     *hit = atomic_fetch_add(&set[f].hits, 1) + 1;
-    if (set[f].action == NONE || (set[f].every ? *hit < set[f].at : *hit != set[f].at))
+    if (set[f].action == NONE || *hit < set[f].at ||
+        (set[f].every == 0 ? *hit != set[f].at : (*hit - set[f].at) % set[f].every != 0))
         return NONE;
     if (*hit == set[f].at) {
         line = mem_printf("fault %s hit=%llu %s\n", names[f], (unsigned long long)*hit,

@@ -9,6 +9,7 @@
  *   name:n:err=eio     the call fails with a named error: eio or enospc (places of kind CALL)
  *   name:n:sleep=MS    the thread sleeps there
  *   name:n:ACTION:every   the same at each hit from the n-th on ("every" alone: the default action)
+ *   name:n:ACTION:every=K   at the n-th hit and each K-th after it
  *
  * A place of kind DEED does something that a broken machine does (flips a bit, hangs) instead of
  * ending; its only other action is sleep.
@@ -89,6 +90,7 @@
     X(PS_FROZEN_BEFORE, "ps.frozen.before", PLACE, "w", "a host froze, has not said so")           \
     X(PS_STATE_BEFORE, "ps.state.before", PLACE, "w", "a source is asked for chunks")              \
     X(PS_STATE_AFTER, "ps.state.after", PLACE, "w", "a new host has its chunks, not yet open")     \
+    X(NET_MESSAGE_DAMAGE, "net.message.damage", DEED, "b", "flips one bit of a message that came") \
     X(WORKER_GRAD_CORRUPT, "worker.grad.corrupt", DEED, "w", "flips one bit of a gradient")        \
     X(WORKER_ROWS_CORRUPT, "worker.rows.corrupt", DEED, "w", "flips one bit of a task's output")   \
     X(WORKER_COMPUTE_HANG, "worker.compute.hang", DEED, "w", "the compute thread never returns")   \

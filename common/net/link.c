@@ -7,6 +7,7 @@
 #include <string.h>
 #include <zmq.h>
 
+#include "base/fault.h"
 #include "net/keys.h"
 
 #define HEARTBEAT_MS 2000
@@ -257,6 +258,20 @@ static int peer_recv(void *socket, struct link_peer *peer, bool *there, bool *mo
     return rc;
 }
 
+/* What a bad cable, or bad memory, does. To a copy: what came from this process may be the sender's own bytes. */
+static void frame_damage(struct link_frame *f)
+{
+    zmq_msg_t *copy = mem_alloc(sizeof *copy);
+
+    CHECK(zmq_msg_init_size(copy, f->len) == 0);
+    if (f->len > 0) {
+        memcpy(zmq_msg_data(copy), f->data, f->len);
+        ((uint8_t *)zmq_msg_data(copy))[f->len / 2] ^= 1;
+    }
+    link_frames_release(f, 1);
+    *f = (struct link_frame){zmq_msg_data(copy), zmq_msg_size(copy), NULL, NULL, copy};
+}
+
 int link_recv(void *socket, struct link_peer *peer, struct link_frame *frames, int *n,
               struct err *e)
 {
@@ -292,6 +307,8 @@ int link_recv(void *socket, struct link_peer *peer, struct link_frame *frames, i
         link_frames_release(frames, *n);
         *n = 0;
     }
+    if (*n > 0 && fault_hit(FAULT_NET_MESSAGE_DAMAGE))
+        frame_damage(&frames[*n - 1]);
     return rc;
 }
 

@@ -20,7 +20,7 @@
 #include "base/digest.h"
 #include "base/err.h"
 
-#define WIRE_PROTO 3u
+#define WIRE_PROTO 4u
 #define WIRE_FRAME_MAX (64u << 10)
 #define WIRE_LEASES_MAX 256 /* that a worker holds: as many as it may have threads */
 #define WIRE_BATCH_MAX 256  /* tasks that one frame speaks of */
@@ -227,9 +227,10 @@ bool control_join(struct control *head, struct control *more);
 /* Takes what is behind c off it; NULL: nothing. */
 struct control *control_split(struct control *c);
 void control_pack(const struct control *c, struct buf *out); /* appends; CHECKs WIRE_FRAME_MAX */
-/* ERR_INVALID, ERR_LIMIT: a bad frame. ERR_UNSUPPORTED: another WIRE_PROTO (*out is then given with
- * proto, cluster and term only, so that the refusal can name it). Which fields a type carries: the
- * table in control.c; all others are zero. */
+/* ERR_INVALID, ERR_LIMIT: a bad frame. ERR_CORRUPT: changed on its way (wire/seal.h).
+ * ERR_UNSUPPORTED: another WIRE_PROTO (*out is then given with proto, cluster and term only, so that
+ * the refusal can name it). Which fields a type carries: the table in control.c; all others are
+ * zero. */
 int control_unpack(const void *frame, size_t len, struct control **out, struct err *e);
 uint64_t control_who(const char *worker); /* 64-bit name of a worker on the data plane, never 0 */
 const char *control_type_name(enum control_type type); /* "hello"; "unknown" */

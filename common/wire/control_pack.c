@@ -5,6 +5,7 @@
 
 #include "control.pb-c.h"
 #include "wire/control_inner.h"
+#include "wire/seal.h"
 
 static ProtobufCBinaryData bytes_of(const char *text)
 {
@@ -299,13 +300,16 @@ void control_pack(const struct control *c, struct buf *out)
     p->envelope.type = (uint32_t)c->type;
     p->envelope.cluster = bytes_of(c->cluster);
     p->envelope.term = c->term;
+    p->envelope.seal = SEAL_OPEN;
     for (size_t i = 0; i < sizeof packers / sizeof packers[0]; i++)
         if ((kind->groups & packers[i].group) != 0)
             packers[i].pack(c, p);
     size = steer__envelope__get_packed_size(&p->envelope);
     CHECK(size <= WIRE_FRAME_MAX);
     buf_reserve(out, size);
-    out->len += steer__envelope__pack(&p->envelope, (uint8_t *)out->data + out->len);
+    steer__envelope__pack(&p->envelope, (uint8_t *)out->data + out->len);
+    seal_put((uint8_t *)out->data + out->len, size, NULL, 0);
+    out->len += size;
     out->data[out->len] = '\0';
     free(p->task);
     free(p->outcome);

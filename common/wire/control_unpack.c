@@ -9,6 +9,7 @@
 #include "control.pb-c.h"
 #include "wire/alloc.h"
 #include "wire/control_inner.h"
+#include "wire/seal.h"
 #include "wire/text.h"
 
 #define TAKE(name, field, array) text_take(name, (field).data, (field).len, array, sizeof(array), e)
@@ -327,9 +328,13 @@ static int envelope_take(const Steer__Envelope *v, struct control *c, struct err
     c->proto = v->proto;
     c->term = v->term;
     TRY(TAKE("cluster", v->cluster, c->cluster));
+    if (v->proto == 0)
+        return err_set(e, ERR_INVALID, "it names no version of the protocol");
     if (v->proto != WIRE_PROTO)
         return err_set(e, ERR_UNSUPPORTED, "protocol version %u, this is version %u", v->proto,
                        WIRE_PROTO);
+    if (v->seal == 0)
+        return err_set(e, ERR_INVALID, "it is not sealed");
     if (kind == NULL)
         return err_set(e, ERR_INVALID, "type %u is unknown", v->type);
     c->type = kind->type;
@@ -353,6 +358,10 @@ int control_unpack(const void *frame, size_t len, struct control **out, struct e
     v = steer__envelope__unpack(&allocator, len, frame);
     if (v == NULL)
         return err_set(e, ERR_INVALID, "control frame of %zu bytes is no envelope", len);
+    if (v->seal != 0 && !seal_fits(frame, len, v->seal, NULL, 0)) {
+        steer__envelope__free_unpacked(v, &allocator);
+        return err_set(e, ERR_CORRUPT, "control frame of %zu bytes was changed on its way", len);
+    }
     c = control_new(control_kind(v->type) != NULL ? (enum control_type)v->type : CONTROL_HELLO);
     rc = envelope_take(v, c, e);
     steer__envelope__free_unpacked(v, &allocator);

@@ -4,6 +4,7 @@
 
 #include "params.pb-c.h"
 #include "wire/control.h" /* WIRE_PROTO */
+#include "wire/seal.h"
 
 /* protobuf-c's allocations of one head come from a piece of the stack. */
 struct arena {
@@ -36,7 +37,8 @@ static bool has_hash(uint32_t type)
     return type == PARAMS_PUSH || type == PARAMS_REPLICA || type == PARAMS_STATE;
 }
 
-size_t params_pack(const struct params_head *h, uint8_t out[PARAMS_HEAD_MAX])
+void params_pack(const struct params_head *h, uint8_t head[PARAMS_HEAD_MAX],
+                 struct link_frame *frames, int n)
 {
     Steer__Parcel p = STEER__PARCEL__INIT;
 
@@ -75,8 +77,10 @@ size_t params_pack(const struct params_head *h, uint8_t out[PARAMS_HEAD_MAX])
     p.region_bytes = h->region.bytes;
     p.region_pid = h->region.pid;
     p.region_fd = h->region.fd;
+    p.seal = SEAL_OPEN;
     CHECK(steer__parcel__get_packed_size(&p) <= PARAMS_HEAD_MAX);
-    return steer__parcel__pack(&p, out);
+    frames[0] = (struct link_frame){.data = head, .len = steer__parcel__pack(&p, head)};
+    seal_put(head, frames[0].len, frames + 1, has_hash(p.type) ? 0 : n - 1);
 }
 
 /* How many raw frames a head announces. */
@@ -104,6 +108,8 @@ static int head_check(const Steer__Parcel *p, int frames, struct err *e)
     if (p->proto != WIRE_PROTO)
         return err_set(e, ERR_UNSUPPORTED, "protocol version %u, this is version %u", p->proto,
                        WIRE_PROTO);
+    if (p->seal == 0)
+        return err_set(e, ERR_INVALID, "it is not sealed");
     if (p->type < PARAMS_PULL || p->type > PARAMS_STATE)
         return err_set(e, ERR_INVALID, "type %u is unknown", p->type);
     if (frames < 0 || frames_of(p) != (uint32_t)frames)
@@ -118,8 +124,9 @@ static int head_check(const Steer__Parcel *p, int frames, struct err *e)
     return 0;
 }
 
-int params_unpack(const void *frame, size_t len, int frames, struct params_head *out, struct err *e)
+int params_unpack(const struct link_frame *frames, int n, struct params_head *out, struct err *e)
 {
+    size_t len = frames[0].len;
     struct arena arena;
     ProtobufCAllocator allocator = {arena_alloc, arena_free, &arena};
     const Steer__Parcel *p;
@@ -128,10 +135,13 @@ int params_unpack(const void *frame, size_t len, int frames, struct params_head 
     if (len > PARAMS_HEAD_MAX)
         return err_set(e, ERR_LIMIT, "parcel head of %zu bytes, the limit is %d", len,
                        PARAMS_HEAD_MAX);
-    p = steer__parcel__unpack(&allocator, len, frame);
+    p = steer__parcel__unpack(&allocator, len, frames[0].data);
     if (p == NULL)
         return err_set(e, ERR_INVALID, "parcel head of %zu bytes is no parcel", len);
-    if (head_check(p, frames, e) != 0)
+    if (p->seal != 0 && !seal_fits(frames[0].data, len, p->seal, frames + 1,
+                                   has_hash(p->type) ? 0 : n - 1))
+        return err_set(e, ERR_CORRUPT, "parcel of type %u was changed on its way", p->type);
+    if (head_check(p, n - 1, e) != 0)
         return err_wrap(e, "parcel");
     *out = (struct params_head){
         .type = (enum params_type)p->type,

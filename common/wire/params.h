@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "net/link.h"
 
 #define PARAMS_FRAMES_MAX 32 /* raw frames of a message */
 #define PARAMS_HEAD_MAX 1024
@@ -62,11 +63,11 @@ struct params_head {
     } region;
 };
 
-size_t params_pack(const struct params_head *h,
-                   uint8_t out[PARAMS_HEAD_MAX]); /* returns the length */
-/* frames: raw frames that came with it. ERR_INVALID, ERR_LIMIT, ERR_UNSUPPORTED (protocol version).
- */
-int params_unpack(const void *frame, size_t len, int frames, struct params_head *out,
-                  struct err *e);
+/* Makes frames[0] of it, in `head`, after frames 1..n-1 have been filled in. */
+void params_pack(const struct params_head *h, uint8_t head[PARAMS_HEAD_MAX],
+                 struct link_frame *frames, int n);
+/* A message of n frames. ERR_INVALID, ERR_LIMIT, ERR_UNSUPPORTED (protocol version), ERR_CORRUPT
+ * (changed on its way: wire/seal.h). */
+int params_unpack(const struct link_frame *frames, int n, struct params_head *out, struct err *e);
 
 #endif

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.."
 declare -A may=(
     [base]="base" [json]="base json" [types]="base types" [model]="base types model"
     [data]="base json types data model/transformer.h model/dims.h" [modelfile]="base json types data modelfile model/dims.h data/template.h"
-    [eval]="base json types data eval" [ps]="base json types model ps" [wire]="base types wire" [net]="base net"
+    [eval]="base json types data eval" [ps]="base json types model ps" [wire]="base types wire net/link.h" [net]="base net"
     [store]="base json types store" [artifact]="base json store artifact"
 )
 bad=0

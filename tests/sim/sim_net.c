@@ -263,16 +263,17 @@ static struct message *message_new(const struct link_frame *frames, int n, struc
     return m;
 }
 
-/* What a gradient's hash is for: no checksum of a network saw it. */
+/* What hashes and seals are for: no checksum of a network saw it. */
 static void flip(struct message *m)
 {
-    struct params_head h;
-    size_t at = (m->len[0] + 63) / 64 * 64;
+    int frame = (int)sim_draw((uint32_t)m->frames);
+    size_t at = 0;
 
-    if (m->frames < 2 || m->len[1] == 0 ||
-        params_unpack(m->data, m->len[0], m->frames - 1, &h, NULL) != 0 || h.type != PARAMS_PUSH)
+    for (int i = 0; i < frame; i++)
+        at += (m->len[i] + 63) / 64 * 64;
+    if (m->len[frame] == 0)
         return;
-    m->data[at + sim_draw((uint32_t)m->len[1])] ^= (char)(1 << sim_draw(8));
+    m->data[at + sim_draw((uint32_t)m->len[frame])] ^= (char)(1 << sim_draw(8));
     sim_net_counts.flipped++;
 }
 

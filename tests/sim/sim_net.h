@@ -13,7 +13,7 @@
 
 struct sim_net_faults { /* in a thousand */
     uint32_t drop, twice, late;
-    uint32_t flip;     /* a bit of a gradient, on its way */
+    uint32_t flip;     /* a bit of a message, on its way */
     bool reorder;      /* inside a connection; else only between connections */
     uint32_t delay_us; /* at most, usually */
     uint32_t late_us;  /* of what is late */

@@ -82,6 +82,18 @@ static void test_deeds_are_asked_for_and_sleeps_slept(void **state)
     assert_true(clock_ms() - begun >= 60);
 }
 
+static void test_a_fault_may_come_again_and_again(void **state)
+{
+    struct err e = {0};
+
+    (void)state;
+    assert_int_equal(fault_set("net.message.damage:3:every=4", &e), 0);
+    for (int hit = 1; hit <= 20; hit++)
+        assert_int_equal(fault_hit(FAULT_NET_MESSAGE_DAMAGE), hit >= 3 && (hit - 3) % 4 == 0);
+    assert_int_equal(fault_set("net.message.damage:3:every=0", &e), ERR_INVALID);
+    fault_set(NULL, &e);
+}
+
 static void test_the_default_is_to_be_gone_with_137(void **state)
 {
     struct err e = {0};
@@ -129,6 +141,7 @@ int main(void)
         cmocka_unit_test(test_wrong_texts_are_refused_by_name),
         cmocka_unit_test(test_errors_come_at_their_hit_only),
         cmocka_unit_test(test_deeds_are_asked_for_and_sleeps_slept),
+        cmocka_unit_test(test_a_fault_may_come_again_and_again),
         cmocka_unit_test(test_the_default_is_to_be_gone_with_137),
         cmocka_unit_test(test_the_list_has_every_place_once),
     };

@@ -10,6 +10,24 @@
 #include "params.pb-c.h"
 #include "wire/control.h"
 #include "wire/params.h"
+#include "wire/seal.h"
+
+/* No bit may change: of frames neither, but those that have hashes of their own. */
+static void bits_flipped(const struct link_frame *frames, int n, bool own_hashes)
+{
+    struct params_head back;
+    struct err e;
+
+    for (int i = 0; i < n; i++) {
+        uint8_t *bytes = frames[i].data;
+        for (size_t bit = 0; bit < frames[i].len * 8; bit += i == 0 ? 1 : 37) {
+            bytes[bit / 8] = (uint8_t)(bytes[bit / 8] ^ (1 << bit % 8));
+            assert_int_equal(params_unpack(frames, n, &back, &e) == 0, i > 0 && own_hashes);
+            bytes[bit / 8] = (uint8_t)(bytes[bit / 8] ^ (1 << bit % 8));
+        }
+    }
+    assert_int_equal(params_unpack(frames, n, &back, &e), 0);
+}
 
 static void test_every_type_travels(void **state)
 {
@@ -47,36 +65,59 @@ static void test_every_type_travels(void **state)
                                 .duplicates = UINT64_MAX,
                                 .stale = UINT64_MAX};
         struct params_head back;
-        uint8_t bytes[PARAMS_HEAD_MAX];
+        uint8_t bytes[PARAMS_HEAD_MAX], raw[256] = {0};
+        struct link_frame frames[LINK_FRAMES_MAX + 1];
         struct err e;
-        size_t n;
+        int n;
         for (uint32_t k = 0; k < h.count; k++) {
             if (h.type == PARAMS_PUSH || h.type == PARAMS_REPLICA || h.type == PARAMS_STATE)
                 h.hash[k] = UINT64_MAX - k;
             if (h.type == PARAMS_REPLICA)
                 h.state[k] = UINT64_MAX / 2 - k;
         }
-        n = params_pack(&h, bytes);
-        assert_true(n <= PARAMS_HEAD_MAX);
-        assert_int_equal(params_unpack(bytes, n, cases[i].frames, &back, &e), 0);
+        for (int k = 1; k <= cases[i].frames + 1; k++)
+            frames[k] = (struct link_frame){.data = raw + 3 * k, .len = sizeof raw - 96 - (size_t)k};
+        n = 1 + cases[i].frames;
+        params_pack(&h, bytes, frames, n);
+        assert_true(frames[0].len <= PARAMS_HEAD_MAX);
+        assert_int_equal(params_unpack(frames, n, &back, &e), 0);
         assert_memory_equal(&back, &h, sizeof h);
-        assert_int_equal(params_unpack(bytes, n, cases[i].frames + 1, &back, &e), ERR_INVALID);
-        for (size_t cut = 0; cut < n; cut++)
-            params_unpack(bytes, cut, cases[i].frames, &back, &e);
-        for (size_t bit = 0; bit < n * 8; bit++) {
-            bytes[bit / 8] = (uint8_t)(bytes[bit / 8] ^ (1 << bit % 8));
-            params_unpack(bytes, n, cases[i].frames, &back, &e);
-            bytes[bit / 8] = (uint8_t)(bytes[bit / 8] ^ (1 << bit % 8));
-        }
+        assert_int_not_equal(params_unpack(frames, n + 1, &back, &e), 0);
+        bits_flipped(frames, n, h.type == PARAMS_PUSH || h.type == PARAMS_REPLICA ||
+                                    h.type == PARAMS_STATE);
+        for (frames[0].len--; frames[0].len > 0; frames[0].len--)
+            assert_int_not_equal(params_unpack(frames, n, &back, &e), 0);
     }
 }
 
-static int refuse(const Steer__Parcel *p, int frames, struct err *e)
+static int refuse(Steer__Parcel *p, int n, struct err *e)
 {
     uint8_t bytes[4096];
     struct params_head out;
+    struct link_frame frames[LINK_FRAMES_MAX + 10] = {{.data = bytes}};
 
-    return params_unpack(bytes, steer__parcel__pack(p, bytes), frames, &out, e);
+    p->seal = SEAL_OPEN;
+    frames[0].len = steer__parcel__pack(p, bytes);
+    seal_put(bytes, frames[0].len, frames + 1, p->type == PARAMS_PULL ? n : 0);
+    return params_unpack(frames, 1 + n, &out, e);
+}
+
+static void test_what_is_not_sealed_is_refused(void **state)
+{
+    Steer__Parcel p = STEER__PARCEL__INIT;
+    uint8_t bytes[4096];
+    struct link_frame frame = {.data = bytes};
+    struct params_head out;
+    struct err e;
+
+    (void)state;
+    p.proto = WIRE_PROTO;
+    p.type = PARAMS_PULL;
+    frame.len = steer__parcel__pack(&p, bytes);
+    assert_int_equal(params_unpack(&frame, 1, &out, &e), ERR_INVALID);
+    p.proto = 3; /* of those that had no seals: what it is comes first */
+    frame.len = steer__parcel__pack(&p, bytes);
+    assert_int_equal(params_unpack(&frame, 1, &out, &e), ERR_UNSUPPORTED);
 }
 
 static void test_bad_heads_are_refused(void **state)
@@ -122,6 +163,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_type_travels),
         cmocka_unit_test(test_bad_heads_are_refused),
+        cmocka_unit_test(test_what_is_not_sealed_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

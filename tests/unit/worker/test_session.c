@@ -162,9 +162,10 @@ static void ask_all(void *socket, uint64_t at_least, uint32_t chunks)
     uint8_t head[PARAMS_HEAD_MAX];
     const struct params_head h = {
         .type = PARAMS_PULL, .session = 9, .attempt = 1, .step = at_least, .count = chunks};
-    struct link_frame frame = {.data = head, .len = params_pack(&h, head)};
+    struct link_frame frame;
     struct err e;
 
+    params_pack(&h, head, &frame, 1);
     while (link_send(socket, NULL, &frame, 1, &e) != 0)
         clock_sleep_ms(5);
 }
@@ -185,7 +186,7 @@ static uint32_t chunks_come(void *socket, uint64_t version, uint64_t ms)
         assert_int_equal(link_recv(socket, NULL, frames, &n, &e), 0);
         if (n == 0)
             continue;
-        assert_int_equal(params_unpack(frames[0].data, frames[0].len, n - 1, &h, &e), 0);
+        assert_int_equal(params_unpack(frames, n, &h, &e), 0);
         if (h.type == PARAMS_CHUNKS && h.step == version)
             come += h.count;
         link_frames_release(frames, n);
