@@ -138,8 +138,8 @@ int params_unpack(const struct link_frame *frames, int n, struct params_head *ou
     p = steer__parcel__unpack(&allocator, len, frames[0].data);
     if (p == NULL)
         return err_set(e, ERR_INVALID, "parcel head of %zu bytes is no parcel", len);
-    if (p->seal != 0 && !seal_fits(frames[0].data, len, p->seal, frames + 1,
-                                   has_hash(p->type) ? 0 : n - 1))
+    if (p->seal != 0 &&
+        !seal_fits(frames[0].data, len, p->seal, frames + 1, has_hash(p->type) ? 0 : n - 1))
         return err_set(e, ERR_CORRUPT, "parcel of type %u was changed on its way", p->type);
     if (head_check(p, n - 1, e) != 0)
         return err_wrap(e, "parcel");

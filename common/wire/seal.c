@@ -19,7 +19,8 @@ void seal_put(uint8_t *packed, size_t len, const struct link_frame *frames, int 
     memcpy(packed + len - sizeof seal, &seal, sizeof seal); /* little-endian, as all that we send */
 }
 
-bool seal_fits(const void *packed, size_t len, uint64_t seal, const struct link_frame *frames, int n)
+bool seal_fits(const void *packed, size_t len, uint64_t seal, const struct link_frame *frames,
+               int n)
 {
     uint64_t last;
 

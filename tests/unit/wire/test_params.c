@@ -76,15 +76,16 @@ static void test_every_type_travels(void **state)
                 h.state[k] = UINT64_MAX / 2 - k;
         }
         for (int k = 1; k <= cases[i].frames + 1; k++)
-            frames[k] = (struct link_frame){.data = raw + 3 * k, .len = sizeof raw - 96 - (size_t)k};
+            frames[k] =
+                (struct link_frame){.data = raw + 3 * k, .len = sizeof raw - 96 - (size_t)k};
         n = 1 + cases[i].frames;
         params_pack(&h, bytes, frames, n);
         assert_true(frames[0].len <= PARAMS_HEAD_MAX);
         assert_int_equal(params_unpack(frames, n, &back, &e), 0);
         assert_memory_equal(&back, &h, sizeof h);
         assert_int_not_equal(params_unpack(frames, n + 1, &back, &e), 0);
-        bits_flipped(frames, n, h.type == PARAMS_PUSH || h.type == PARAMS_REPLICA ||
-                                    h.type == PARAMS_STATE);
+        bits_flipped(frames, n,
+                     h.type == PARAMS_PUSH || h.type == PARAMS_REPLICA || h.type == PARAMS_STATE);
         for (frames[0].len--; frames[0].len > 0; frames[0].len--)
             assert_int_not_equal(params_unpack(frames, n, &back, &e), 0);
     }
