@@ -83,9 +83,10 @@ static int action_take(int f, const char *word, struct err *e)
         set[f].action = FAIL;
         set[f].code = ERR_NO_SPACE;
     } else {
-        return err_set(e, ERR_INVALID,
-                       "%s: action \"%.40s\", must be exit, err=eio, err=enospc, sleep=MS, every or every=K",
-                       names[f], word);
+        return err_set(
+            e, ERR_INVALID,
+            "%s: action \"%.40s\", must be exit, err=eio, err=enospc, sleep=MS, every or every=K",
+            names[f], word);
     }
     return 0;
 }
