@@ -3,7 +3,7 @@
 # of which one must move; by_itself: it strikes when its failpoint does, not before; strike_NAME does it. What has to be healed or started again is put off with `later`.
 fault_names=(kill_worker kill_host kill_leader kill_alone kill_buddies kill_everybody kill_coordinator coordinator_away stop_short stop_long
     cut_both cut_one_way cut_flapping lossy_network join_host leave_host leave_leader disk_full slow_worker hung_worker corrupt_gradient
-    damaged_push corrupt_rows torn_checkpoint foreign_worker failpoint_worker failpoint_host failpoint_coordinator late_answer rows_killed rows_stopped
+    damaged_push damaged_messages corrupt_rows torn_checkpoint foreign_worker failpoint_worker failpoint_host failpoint_coordinator late_answer rows_killed rows_stopped
     rows_hung rows_coordinator)
 
 # ---- who -----------------------------------------------------------------------------------------------------------------------------------
@@ -187,6 +187,13 @@ plan_damaged_push() { # every worker, once
     with[all]=ps.push.damage:$rolled
 }
 strike_damaged_push() { strikes_in_log w1; }
+plan_damaged_messages() { # one or two in a thousand, of whatever anybody says to anybody
+    by_itself=1 strike_at=1
+    workers_of=(2 4 7) expect=bad_frames
+    rnd 20 200
+    with[all]=net.message.damage:$rolled:every=600 with[c]=net.message.damage:5:every=20
+}
+strike_damaged_messages() { strikes_in_log w1; }
 # Everything that the rows job does is audited. The other job is not, so that it waits until who lies is gone: else its examples could be wrong.
 plan_corrupt_rows() {
     by_itself=1

@@ -3,7 +3,7 @@
 . tests/lib/cluster.sh
 
 export STEER_RESPREAD_MS=${STEER_RESPREAD_MS:-200} # hosts change as soon as somebody comes
-counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused damaged)
+. tests/chaos/counters.sh
 declare -A sum=() last=() before=() names=() struck=() expected_dead=() roles=()
 faults='' notes=''
 

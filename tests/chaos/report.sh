@@ -10,7 +10,7 @@ last() { grep -E "^suite=$1 " "$results" | tail -n 1 | grep -oE ' commit=[^ ]+' 
 # Of the disturbed runs, the commit of the last whole suite: a seed may have been run again since.
 chaos_commit=$(grep -E "^suite=run name=chaos " "$results" | tail -n 1 | grep -oE ' commit=[^ ]+' | head -n 1 | cut -d= -f2)
 chaos_commit=${chaos_commit:-$(last chaos)} mutants_commit=$(last mutants) sim_commit=$(last sim)
-counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused damaged)
+. tests/chaos/counters.sh
 lines=$(grep "^suite=chaos commit=$chaos_commit " "$results" | tests/chaos/last_of seed)
 chaos() { grep -c "$1" <<<"$lines"; }
 seeds() { grep -oE ' seed=[0-9]+' <<<"$lines" | cut -d= -f2 | sort -n | sed -n "$1"; }

@@ -17,7 +17,7 @@ trap 'touch "$work/stop"; wait; rm -rf "$work"' EXIT
 trap 'touch "$work/stop"; cat "$work"/pid.* 2>/dev/null | xargs -r kill; exit 1' INT TERM
 mkdir -p "$(dirname "$results")"
 touch "$results"
-counters=(stale fenced duplicate recomputed overtaken adopted promoted respread rolled_back fallback audited disputed quarantined parked refused damaged)
+. tests/chaos/counters.sh
 mapfile -t fault_names < <(tests/chaos/run --list) # seed N has number N modulo their count
 faults=${#fault_names[@]}
 commit=$(tests/lib/commit)
