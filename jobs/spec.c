@@ -194,7 +194,7 @@ static bool kind_read(struct spec *s, const struct node *root, const char *point
         spec_problem_add(
             p, root, pointer, "missing",
             "kind is missing, must be one of train-attribute-model, annotate, sft, generate, "
-            "bootstrap, evaluate, pipeline");
+            "bootstrap, evaluate, pipeline, probe");
         return false;
     }
     if (!node_read_text(kind, "/kind", name, sizeof name, p))

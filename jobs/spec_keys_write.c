@@ -120,6 +120,7 @@ static const char notations[] =
 
 void keys_print(FILE *out)
 {
+    fprintf(out, "%-34s steerlm/v1\n", "apiVersion");
     table_print(spec_keys, "", out);
     table_print(spec_data_keys, "data.NAME.", out);
     table_print(spec_init_keys, "base.init.", out);

@@ -55,7 +55,7 @@ const struct cli_verb cli_verbs[] = {
      "give the workers of jobs to others until they are resumed", "steerctl pause job_01", "jobs"},
     {"resume", "ID...", 1, CLI_POS_MAX, ASK, verb_resume, "let paused jobs go on",
      "steerctl resume job_01", "jobs"},
-    {"retry", "ID...", 1, CLI_POS_MAX, ASK | OPT_BIT(OPT_FROM), verb_retry,
+    {"retry", "ID...", 1, CLI_POS_MAX, ASK | OPT_BIT(OPT_FROM) | OPT_BIT(OPT_STAGE), verb_retry,
      "let failed or cancelled jobs go on from what they had finished",
      "steerctl retry job_01 --from 80", "jobs"},
     {"worker ls", "", 0, 0, ASK, verb_worker_ls, "list workers", "steerctl worker ls", NULL},

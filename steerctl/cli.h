@@ -52,6 +52,7 @@ enum cli_exit { /* scripts rely on these */
     X(OPT_STATE, "state", 0, "STATE", false, "only jobs in this state")                            \
     X(OPT_LIMIT, "limit", 'n', "N", false, "at most this many")                                    \
     X(OPT_FROM, "from", 0, "VERSION", false, "the checkpoint to go on from; 0: the initial model") \
+    X(OPT_STAGE, "stage", 0, "NAME", false, "whose checkpoint --from is, where several trained")   \
     X(OPT_SPEC, "spec", 0, "FILE", false, "the spec whose data and attributes are meant")          \
     X(OPT_ROWS, "rows", 0, "N", false, "how many rows to show (default: 3)")                       \
     X(OPT_MEASURED, "measured", 0, "FILE", false,                                                  \

@@ -67,6 +67,8 @@ int verb_ls(struct cli *c)
     if (cJSON_GetArraySize(json_get(list, "items")) == 0 && !c->names)
         cli_say("no jobs%s; start one with: steerctl submit FILE",
                 state != NULL ? " in this state" : "");
+    if (json_string_or(list, "next_page_token", NULL) != NULL)
+        cli_say("there are older ones: steerctl ls -n N, N up to 1000");
 out:
     cJSON_Delete(list);
     cli_client_close(cl);
@@ -271,15 +273,27 @@ int verb_resume(struct cli *c)
 
 int verb_retry(struct cli *c)
 {
-    char body[64] = "{}";
     int64_t from = -1;
     int code = cli_int(c, OPT_FROM, 0, 1000000000000, -1, &from);
+    cJSON *o;
+    char *body;
 
+    if (code == CLI_OK && c->opt[OPT_STAGE] != NULL && from < 0)
+        code = cli_fail(CLI_USAGE, "steerctl retry ID --from VERSION --stage NAME",
+                        "--stage says whose checkpoint --from is");
     if (code != CLI_OK)
         return code;
+    o = cJSON_CreateObject();
     if (from >= 0)
-        snprintf(body, sizeof body, "{\"from\":%" PRId64 "}", from);
-    return tell_jobs(c, "retry", body);
+        cJSON_AddNumberToObject(o, "from", (double)from);
+    if (c->opt[OPT_STAGE] != NULL)
+        cJSON_AddStringToObject(o, "stage", c->opt[OPT_STAGE]);
+    body = cJSON_PrintUnformatted(o);
+    CHECK(body != NULL);
+    code = tell_jobs(c, "retry", body);
+    cJSON_free(body);
+    cJSON_Delete(o);
+    return code;
 }
 
 /* ---- logs, events ---------------------------------------------------------------------------- */

@@ -94,6 +94,6 @@ Facilities that this machine lacked: ${missing:-none}.
 * A coordinator that is always there: one process decides. It is back within seconds, what was acknowledged is there, and workers go on meanwhile.
 * Anything on a disk that says "synced" and lies, or that loses what was synced.
 * The right bits when most of those who are asked about a gradient collude, or, without \`audit\`, when one worker computes wrongly and nobody computes the same again.
-* The same bits with \`--kernels openblas\`, which follow the family of processors: such workers are told apart by their fingerprint and get no strict work.
+* The same bits with \`--kernels openblas\`, which follow the family of processors: such workers are told apart by their fingerprint, and a strict job runs on workers of one class only, that of those which it began on.
 * More than a rollback to the last checkpoint when a parameter host and the one with its copy are lost together.
 EOF
