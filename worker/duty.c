@@ -77,6 +77,14 @@ static void hello_say(struct duty *d, uint64_t now, struct duty_actions *a)
     send_copy(d, a, d->hello);
 }
 
+/* Until a WELCOME says that it was heard. */
+static void hello_again(struct duty *d, uint64_t now, struct duty_actions *a)
+{
+    if (d->live)
+        hello_say(d, now, a);
+    d->live = false;
+}
+
 static void heartbeat_say(struct duty *d, uint64_t now, struct duty_actions *a)
 {
     struct control *c = control_new(CONTROL_HEARTBEAT);
@@ -284,9 +292,7 @@ static void on_welcome(struct duty *d, const struct control *m, uint64_t now,
 static void on_reject(struct duty *d, const struct control *m, uint64_t now, struct duty_actions *a)
 {
     if (m->code == ERR_NOT_FOUND || m->code == ERR_STALE) {
-        if (d->live)
-            hello_say(d, now, a);
-        d->live = false;
+        hello_again(d, now, a);
         return;
     }
     act_message(a, DUTY_EXIT, m);
@@ -418,6 +424,9 @@ void duty_step(struct duty *d, const struct duty_event *event, struct duty_actio
         break;
     case DUTY_UNSENT:
         d->hello_ms = 0;
+        break;
+    case DUTY_DAMAGED:
+        hello_again(d, event->now_ms, actions);
         break;
     case DUTY_DRAIN:
         drain_begin(d, event->now_ms, actions);

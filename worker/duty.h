@@ -61,7 +61,9 @@ enum duty_event_type {
                            acknowledged */
     DUTY_UNSENT, /* the link did not take the last DUTY_SEND: nobody is connected. A HELLO is tried
                     again at the next tick */
-    DUTY_DRAIN   /* somebody on this machine asks (SIGTERM) */
+    DUTY_DAMAGED, /* a message of the coordinator came damaged. Which, nobody knows: HELLO, after
+                     which it says all again that we lack */
+    DUTY_DRAIN    /* somebody on this machine asks (SIGTERM) */
 };
 struct duty_event {
     enum duty_event_type type;

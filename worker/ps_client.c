@@ -26,7 +26,7 @@
 /* A push that has not been answered. */
 struct pending {
     uint32_t host, begin, count;
-    uint64_t step, sent_ms;
+    uint64_t step, sent_ms, first_ms; /* sent last (0: at once), and first */
     struct tree_node node;
     float *grad;
     struct region *region;
@@ -58,6 +58,7 @@ struct ps_client {
     struct region *shown[WIRE_HOSTS_MAX]; /* where near hosts keep their parameters */
     bool is_shown[WIRE_HOSTS_MAX];        /* in our view; else they are copied to it */
     bool far[WIRE_HOSTS_MAX];             /* its memory could not be attached */
+    bool damaged[WIRE_HOSTS_MAX];         /* something that it said: perhaps chunks */
     uint16_t *packed;                     /* half: [chunk_elems * PARAMS_FRAMES_MAX] */
     float *params;                        /* where chunks go; NULL outside a pull */
     uint64_t over; /* 1 + the last step that a host had closed without a push */
@@ -274,6 +275,16 @@ static void on_chunks(struct ps_client *c, uint32_t host, const struct params_he
     }
 }
 
+/* Answered sooner than was waited for: what made it wait longer was a loss, not the link. */
+static void patience_ease(struct ps_client *c, const struct pending *p)
+{
+    uint64_t took = clock_ms() - p->first_ms, patience = c->patience_ms[p->host];
+    uint64_t wait = larger(larger(c->patience_least_ms[p->host], 2 * took), patience / 2);
+
+    if (wait < patience)
+        c->patience_ms[p->host] = wait;
+}
+
 static void on_ack(struct ps_client *c, const struct params_head *h)
 {
     for (size_t i = 0; i < c->pending_n; i++) {
@@ -292,6 +303,7 @@ static void on_ack(struct ps_client *c, const struct params_head *h)
             p->as_bytes = true;
             p->damaged++;
         } else {
+            patience_ease(c, p);
             *p = c->pending[--c->pending_n];
         }
         return;
@@ -305,6 +317,8 @@ static void on_message(struct ps_client *c, uint32_t host, struct link_frame *fr
 
     if (params_unpack(frames, n, &h, &bad) != 0) {
         log_warn("host.bad_message", "host=%s error=%s", c->plan.host[host].endpoint, bad.msg);
+        c->damaged[host] = true;
+        c->asked[host] = UINT64_MAX; /* ask again */
         return;
     }
     if (h.session != c->plan.session || h.attempt != c->plan.attempt)
@@ -467,6 +481,7 @@ static int pending_send(struct ps_client *c, struct pending *p, const struct ps_
         push_damage(&h, frames, n);
     params_pack(&h, head, frames, n);
     p->sent_ms = clock_ms();
+    p->first_ms = p->first_ms != 0 ? p->first_ms : p->sent_ms;
     rc = send_wait(c, host, frames, n, check, e); /* p may have moved when this returns */
     for (int i = 1; rc != 0 && i < n; i++)
         if (frames[i].free_fn != NULL)
@@ -534,11 +549,12 @@ static int pushes_repeat(struct ps_client *c, const struct ps_client_check *chec
                            c->pending[i].step + 1, c->pending[i].begin,
                            c->pending[i].begin + c->pending[i].count, c->plan.host[host].endpoint,
                            c->pending[i].damaged);
-        if (c->pending[i].sent_ms == 0 || silent(c, host, c->pending[i].sent_ms, now)) {
+        bool was_silent = c->pending[i].sent_ms != 0 && silent(c, host, c->pending[i].sent_ms, now);
+        if (c->pending[i].sent_ms == 0 || was_silent) {
             int rc = pending_send(c, &c->pending[i], check, e);
             if (rc != 0)
                 return rc;
-            told[host] = true;
+            told[host] = told[host] || was_silent;
         }
     }
     for (uint32_t i = 0; i < c->plan.hosts_n; i++)
@@ -581,6 +597,8 @@ static void host_ask(struct ps_client *c, uint32_t host, uint64_t at_least)
         const struct region_key key = region_key(c->plan.view);
         h.region = (struct params_region){key.id, key.bytes, key.pid, key.fd};
     }
+    h.verdict = c->damaged[host] ? HOST_CORRUPT : HOST_ACCEPTED;
+    c->damaged[host] = false;
     params_pack(&h, head, &frame, 1);
     /* A full queue or a host that is not there yet: asked again by the timer, soon. */
     if (link_send(c->socket[host], NULL, &frame, 1, &ignored) == 0)

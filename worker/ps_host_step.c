@@ -175,7 +175,7 @@ void hosted_pull(struct ps_host *p, struct hosted *x, const struct link_peer *pe
             x->pull = mem_grow(x->pull, x->pulls_cap, sizeof *x->pull);
         }
         q = &x->pull[x->pulls++];
-    } else if (q->at_least == h->step && q->begin == h->chunk && q->end == h->chunk + h->count &&
+    } else if (h->verdict != HOST_CORRUPT && q->at_least == h->step && q->begin == h->chunk && q->end == h->chunk + h->count &&
                q->offered == (h->region.bytes != 0) &&
                (q->served_ms == 0 ||
                 (q->version == host_version(x->s->host) && is_under_way(q, clock_ms())))) {
@@ -244,6 +244,7 @@ void hosted_events(struct ps_host *p, struct hosted *x, unsigned events)
         x->roots_due = false;
         hosted_shares_close(x);
         lenders_release(x);
+        x->replica_wait_ms -= x->replica_wait_ms / 8; /* a loss made it longer; the link says so again */
         memset(x->replica_ms, 0,
                (x->s->plan.chunk_end - x->s->plan.chunk_begin) * sizeof *x->replica_ms);
         fault_hit(FAULT_PS_CHUNKS_BEFORE);

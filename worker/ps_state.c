@@ -145,6 +145,8 @@ static void receive(struct fetching *f)
                 struct params_head h;
                 if (params_unpack(frames, got, &h, &bad) == 0)
                     on_state(f, base + i, &h, frames + 1);
+                else
+                    log_warn("source.bad_message", "error=%s", bad.msg);
                 link_frames_release(frames, got);
             }
         }

@@ -333,13 +333,14 @@ static int envelope_take(const Steer__Envelope *v, struct control *c, struct err
     if (v->proto != WIRE_PROTO)
         return err_set(e, ERR_UNSUPPORTED, "protocol version %u, this is version %u", v->proto,
                        WIRE_PROTO);
-    if (v->seal == 0)
-        return err_set(e, ERR_INVALID, "it is not sealed");
     if (kind == NULL)
         return err_set(e, ERR_INVALID, "type %u is unknown", v->type);
     c->type = kind->type;
     if (groups_take(v, c, kind->groups, e) != 0)
         return err_wrap(e, "%s", kind->name);
+    /* A refusal is said in the version of who must read it, by who knows no seals. */
+    if (v->seal == 0 && !(c->type == CONTROL_REJECT && c->code == ERR_UNSUPPORTED))
+        return err_set(e, ERR_INVALID, "it is not sealed");
     return 0;
 }
 

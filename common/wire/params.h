@@ -49,7 +49,8 @@ struct params_head {
     uint64_t state[PARAMS_FRAMES_MAX]; /* REPLICA: [count], of its parameters at version `step` */
     double loss, weight;               /* PUSH that holds chunk 0; loss: APPLY, STATE_PULL too */
     uint64_t tokens;
-    uint32_t verdict;  /* ACK, REPLICA_ACK: enum host_verdict (ps/host.h) of the worst chunk */
+    uint32_t verdict;  /* ACK, REPLICA_ACK: enum host_verdict (ps/host.h) of the worst chunk; PULL:
+                          corrupt: something of the answer was, so it is wanted at once */
     float scale, rate; /* APPLY, STATE_PULL: how the step before was closed, */
     double grad_norm, tail_loss; /* and the figures of the run after it */
     uint64_t tail_steps;

@@ -2,7 +2,7 @@
  * seal: the last field of an envelope and of a parcel's head, XXH3-64 of the bytes before its value
  * and of those raw frames that have no hash of their own. TCP's checksum has 16 bits, so that now
  * and then a damaged message passes it; and not every machine's memory has ECC. What does not fit
- * its seal counts as lost: all that is said here is said again. No protection against somebody who
+ * its seal counts as lost, and is said again (proto/README.md). No protection against somebody who
  * wants to forge it: that is what keys are for (net/keys.h).
  */
 #ifndef WIRE_SEAL_H

@@ -467,6 +467,22 @@ static void test_a_restart_before_the_first_step_keeps_the_memory(void **state)
     fixture_close(&f);
 }
 
+/* It may have missed anything: where units are its own, most of all. */
+static void test_a_member_that_says_hello_is_told_its_units(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 3, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    step(&f, st, 7);
+    hello(&f, "w1", ss->id, ss->attempt);
+    assert_int_equal(ss->attempt, 1);
+    assert_non_null(find(&f, SCHED_SEND_ASSIGN, "w1"));
+    assert_null(find(&f, SCHED_SEND_OPEN, "w1"));
+    fixture_close(&f);
+}
+
 /* Whoever comes first would have it all to himself, and the others would have to be taken in one by one. */
 static void test_after_a_restart_a_new_session_waits_for_its_workers(void **state)
 {
@@ -688,6 +704,7 @@ int main(void)
         cmocka_unit_test(test_after_a_restart_a_new_process_is_noticed_at_once),
         cmocka_unit_test(test_a_gap_after_a_restart_does_not_count_as_silence_of_the_hosts),
         cmocka_unit_test(test_a_restart_while_hosts_freeze_asks_again),
+        cmocka_unit_test(test_a_member_that_says_hello_is_told_its_units),
         cmocka_unit_test(test_after_a_restart_a_new_session_waits_for_its_workers),
         cmocka_unit_test(test_who_alone_makes_nan_is_put_in_quarantine),
         cmocka_unit_test(test_nan_of_two_workers_is_the_data),

@@ -379,6 +379,30 @@ static void test_a_message_may_be_of_the_peers_version(void **state)
     control_free(c);
 }
 
+/* An older coordinator, which knows no seals, must be able to tell why it takes nobody of this version. */
+static void test_only_a_refusal_of_the_version_needs_no_seal(void **state)
+{
+    static const uint32_t codes[] = {ERR_UNSUPPORTED, ERR_DENIED};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        Steer__Envelope v = STEER__ENVELOPE__INIT;
+        Steer__Outcome o = STEER__OUTCOME__INIT, *outcomes[1] = {&o};
+        struct control *c = NULL;
+        uint8_t bytes[64];
+        struct err e;
+
+        v.proto = WIRE_PROTO;
+        v.type = CONTROL_REJECT;
+        v.outcome = outcomes;
+        v.n_outcome = 1;
+        o.code = (int32_t)codes[i];
+        assert_int_equal(control_unpack(bytes, steer__envelope__pack(&v, bytes), &c, &e),
+                         codes[i] == ERR_UNSUPPORTED ? 0 : ERR_INVALID);
+        control_free(c);
+    }
+}
+
 static void test_bad_texts_are_refused(void **state)
 {
     static const struct {
@@ -571,6 +595,7 @@ int main(void)
         cmocka_unit_test(test_outcomes_belong_to_tasks),
         cmocka_unit_test(test_missing_parts_wrong_versions_and_types_are_named),
         cmocka_unit_test(test_a_message_may_be_of_the_peers_version),
+        cmocka_unit_test(test_only_a_refusal_of_the_version_needs_no_seal),
         cmocka_unit_test(test_bad_texts_are_refused),
         cmocka_unit_test(test_a_text_cut_inside_a_letter_is_mended),
         cmocka_unit_test(test_bad_digest_and_backward_ranges_are_refused),

@@ -269,6 +269,27 @@ static void test_reject_says_hello_again_or_exits(void **state)
     assert_int_equal(action(DUTY_EXIT, 0)->code, ERR_UNSUPPORTED);
 }
 
+/* Which it was nobody knows: the coordinator says again what this worker lacks. */
+static void test_a_damaged_message_makes_it_say_hello_until_it_is_welcome(void **state)
+{
+    (void)state;
+    welcome(1);
+    session_word(CONTROL_SESSION_OPEN, 9, 2, 0);
+    step((struct duty_event){.type = DUTY_DAMAGED});
+    assert_non_null(sent(CONTROL_HELLO));
+    assert_int_equal(sent(CONTROL_HELLO)->session, 9);
+    assert_int_equal(sent(CONTROL_HELLO)->session_attempt, 2);
+    step((struct duty_event){.type = DUTY_DAMAGED}); /* one is on its way */
+    assert_null(sent(CONTROL_HELLO));
+    tick(DUTY_HELLO_MS);
+    assert_non_null(sent(CONTROL_HELLO));
+    assert_null(action(DUTY_RECONNECT, 0));
+    welcome(1);
+    tick(DUTY_HELLO_MS);
+    assert_null(sent(CONTROL_HELLO));
+    assert_non_null(sent(CONTROL_HEARTBEAT));
+}
+
 static void test_sessions_are_replaced_by_higher_attempts_only(void **state)
 {
     (void)state;
@@ -409,6 +430,7 @@ int main(void)
         T(test_epochs_fence_tasks),
         T(test_terms_fence_everything),
         T(test_reject_says_hello_again_or_exits),
+        T(test_a_damaged_message_makes_it_say_hello_until_it_is_welcome),
         T(test_sessions_are_replaced_by_higher_attempts_only),
         T(test_a_frozen_attempt_is_said_until_the_next_one_and_kept_if_that_says_so),
         T(test_checkpoints_are_repeated_until_acknowledged),

@@ -157,11 +157,11 @@ static void test_a_push_that_is_always_damaged_ends_its_sender(void **state)
 }
 
 /* Asks the only host for all chunks of at least this version. */
-static void ask_all(void *socket, uint64_t at_least, uint32_t chunks)
+static void ask_all(void *socket, uint64_t at_least, uint32_t chunks, enum host_verdict answer)
 {
     uint8_t head[PARAMS_HEAD_MAX];
     const struct params_head h = {
-        .type = PARAMS_PULL, .session = 9, .attempt = 1, .step = at_least, .count = chunks};
+        .type = PARAMS_PULL, .session = 9, .attempt = 1, .step = at_least, .count = chunks, .verdict = answer};
     struct link_frame frame;
     struct err e;
 
@@ -208,16 +208,18 @@ static void test_a_repeated_question_is_not_answered_twice(void **state)
     cluster_run(&c, 1);
     socket = link_dealer(LINK_DATA, c.endpoint[0], &e);
     assert_non_null(socket);
-    ask_all(socket, 1, chunks);
+    ask_all(socket, 1, chunks, HOST_ACCEPTED);
     assert_int_equal(chunks_come(socket, 1, 200), chunks);
     for (int i = 0; i < 3; i++)
-        ask_all(socket, 1, chunks);
+        ask_all(socket, 1, chunks, HOST_ACCEPTED);
     assert_int_equal(chunks_come(socket, 1, 200), 0);
-    ask_all(socket, 2, chunks); /* a newer one waits for its version */
+    ask_all(socket, 1, chunks, HOST_CORRUPT); /* something of the answer was damaged */
+    assert_int_equal(chunks_come(socket, 1, 200), chunks);
+    ask_all(socket, 2, chunks, HOST_ACCEPTED); /* a newer one waits for its version */
     assert_int_equal(chunks_come(socket, 1, 50), 0);
     cluster_run(&c, 2);
     assert_int_equal(chunks_come(socket, 2, 200), chunks);
-    ask_all(socket, 1, chunks); /* another question */
+    ask_all(socket, 1, chunks, HOST_ACCEPTED); /* another question */
     assert_int_equal(chunks_come(socket, 2, 200), chunks);
     link_close(socket);
     cluster_stop(&c);
