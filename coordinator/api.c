@@ -148,7 +148,7 @@ static void job_get(struct coordinator *c, const struct sched_job *j, struct api
 }
 
 /* What is in memory may never have been committed. */
-static bool storage_failed(const struct coordinator *c, struct api_response *r)
+bool api_storage_failed(const struct coordinator *c, struct api_response *r)
 {
     if (c->stop)
         api_problem(r, 503, "storage", "the coordinator's storage failed: it stops");
@@ -161,7 +161,7 @@ void api_wait_answer(struct coordinator *c, const struct coordinator_wait *w,
     struct sched_job *own = NULL;
     const struct sched_job *j = NULL;
 
-    if (storage_failed(c, r))
+    if (api_storage_failed(c, r))
         return;
     j = api_job_find(c, w->job, &own);
     if (j == NULL)
@@ -315,7 +315,8 @@ static void on_release(struct coordinator *c, const char *id, struct api_respons
     snprintf(ev.worker, sizeof ev.worker, "%s", id);
     coordinator_event(c, &ev);
     if (!coordinator_flush(c)) {
-        api_problem(r, 507, "disk_full", "the worker is released when there is space");
+        if (!api_storage_failed(c, r))
+            api_problem(r, 507, "disk_full", "the worker is released when there is space");
         return;
     }
     o = cJSON_CreateObject();
@@ -358,7 +359,8 @@ static void under_workers(struct coordinator *c, const struct api_request *q,
             c->roster_actions);
         handlers_roster(c);
         coordinator_flush(c);
-        api_json(r, 202, api_worker(c, w));
+        if (!api_storage_failed(c, r))
+            api_json(r, 202, api_worker(c, w));
     }
 }
 
@@ -478,7 +480,7 @@ void api_handle(struct coordinator *c, const struct api_request *q, struct api_r
 {
     bool get = strcmp(q->method, "GET") == 0 || strcmp(q->method, "HEAD") == 0;
 
-    if (storage_failed(c, r))
+    if (api_storage_failed(c, r))
         ; /* answered */
     else if (strncmp(q->path, "/v1/jobs/", 9) == 0)
         under_job(c, q, r);

@@ -39,5 +39,8 @@ void api_handle(struct coordinator *c, const struct api_request *q, struct api_r
 /* application/problem+json (RFC 9457) with code and text. */
 void api_problem(struct api_response *r, int status, const char *code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* After a coordinator_flush() that failed: true, and answered (503), if it was not for want of
+ * space. */
+bool api_storage_failed(const struct coordinator *c, struct api_response *r);
 
 #endif

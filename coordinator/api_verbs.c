@@ -28,8 +28,9 @@ static void answer(struct asked *q)
     const struct sched_job *j = NULL;
 
     if (!coordinator_flush(q->c)) {
-        api_problem(q->r, 507, "disk_full",
-                    "the coordinator's disk is full: it is done when there is space");
+        if (!api_storage_failed(q->c, q->r))
+            api_problem(q->r, 507, "disk_full",
+                        "the coordinator's disk is full: it is done when there is space");
         return;
     }
     sched_collect(&q->c->sched);
@@ -190,8 +191,10 @@ static void perform(struct asked *q, enum verb verb)
     static void (*const fn[VERBS])(struct asked * q) = {on_cancel, on_pause, on_resume, on_retry};
 
     if (q->c->parked || !coordinator_flush(q->c)) {
-        api_problem(q->r, 507, "disk_full",
-                    "the coordinator's disk is full: nothing can be changed until there is space");
+        if (!api_storage_failed(q->c, q->r))
+            api_problem(
+                q->r, 507, "disk_full",
+                "the coordinator's disk is full: nothing can be changed until there is space");
         return;
     }
     sched_collect(&q->c->sched); /* nothing is pending: a job that is over is in the journal only */

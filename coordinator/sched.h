@@ -128,6 +128,10 @@ struct sched_task {
     uint64_t done, total;     /* of the running attempt, in the phase's unit */
     uint64_t moved, moved_ms; /* when the thread that runs it was last seen to move */
     struct sched_shadow shadow;
+    /* The last second lease that failed: control_who() of its worker, how many did, and when the
+     * next one may be given. Not kept over a restart. */
+    uint64_t shadow_failed, shadow_retry_ms;
+    uint32_t shadow_fails;
     uint32_t voices_n; /* of an audited task: results that have come, not yet two that agree; not
                           kept over a restart */
     struct sched_voice voice[SCHED_VOICES_MAX];
@@ -203,7 +207,8 @@ struct sched_open {
 struct sched_question {
     uint64_t step;
     struct tree_node node;
-    uint64_t since_ms, asked_ms;  /* asked_ms: 0 = nobody yet */
+    uint64_t since_ms, said_ms;   /* when a host asked first, and last */
+    uint64_t asked_ms;            /* when somebody was asked last; 0 = nobody yet */
     uint32_t asks, agains;        /* agains: of those who had spoken already */
     char asked[SCHED_WORKER_MAX]; /* the last one */
     bool disputed;
@@ -244,6 +249,7 @@ struct sched_session {
     enum sched_change change;
     bool edge; /* the leader was asked to freeze after the open step */
     uint64_t change_ms, asked_ms, opened_ms, spread_ms;
+    uint64_t opened_version; /* reached at opened_ms, which a restart or a gap moves */
     uint64_t from_attempt;
     int sources_n;
     struct sched_source source[SCHED_HOSTS_MAX];
@@ -349,6 +355,8 @@ struct sched_worker {
      * its part. */
     uint32_t sits_out_n;
     uint64_t sits_out_ms;
+    uint32_t hosts_after; /* where it did so as a host: checkpoints that others write before it hosts
+                             again, unless nobody else can */
     uint64_t kept_job;      /* it gets nothing younger than that job's stage; 0 = gets all */
     int kept_stage;
 };

@@ -72,14 +72,28 @@ int sched_session_computing(const struct sched_session *ss)
     return n;
 }
 
+/* Those of a step that has closed. */
+static void slots_drop_old(struct sched_session *ss)
+{
+    int kept = 0;
+
+    for (int i = 0; i < ss->slots_n; i++) {
+        if (ss->slot[i].only_step == 0 || ss->slot[i].only_step > ss->version)
+            ss->slot[kept++] = ss->slot[i];
+    }
+    ss->slots_n = kept;
+}
+
 bool sched_slot_add(struct sched_stage *st, const char *worker, uint64_t step,
                     struct tree_span span, uint32_t again)
 {
     struct sched_session *ss = st->session;
-    struct sched_slot *slot = &ss->slot[ss->slots_n];
+    struct sched_slot *slot;
 
+    slots_drop_old(ss);
     if (ss->slots_n == SCHED_SLOTS_MAX)
         return false;
+    slot = &ss->slot[ss->slots_n];
     *slot = (struct sched_slot){
         .leaf_begin = span.begin, .leaf_end = span.end, .only_step = step + 1, .again = again};
     snprintf(slot->worker, sizeof slot->worker, "%s", worker);
@@ -145,13 +159,8 @@ static void slots_make(struct sched *s, struct sched_stage *st)
 void sched_session_publish(struct sched *s, struct sched_stage *st, struct sched_actions *a)
 {
     struct sched_session *ss = st->session;
-    int kept = 0;
 
-    for (int i = 0; i < ss->slots_n; i++) {
-        if (ss->slot[i].only_step == 0 || ss->slot[i].only_step > ss->version)
-            ss->slot[kept++] = ss->slot[i];
-    }
-    ss->slots_n = kept;
+    slots_drop_old(ss);
     ss->assignment++;
     sched_act(a, SCHED_SAVE_STAGE, st->job, st);
     sched_session_tell_all(s, a, SCHED_SEND_ASSIGN, st, "");

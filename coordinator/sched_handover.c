@@ -160,6 +160,7 @@ static void attempt_next(struct sched *s, struct sched_stage *st, uint64_t versi
     ss->stepped = ss->edge = false;
     ss->change = CHANGE_NONE;
     ss->progress_ms = ss->opened_ms = ss->spread_ms = ss->resent_ms = s->now_ms;
+    ss->opened_version = version;
     sched_note(a, st->job, st, type,
                "attempt %" PRIu64 " from version %" PRIu64
                " on %d hosts, from the memory of %d: %.120s",
@@ -339,6 +340,7 @@ void sched_handover_stepped(struct sched *s, struct sched_stage *st, struct sche
     if (ss->stepped)
         return;
     ss->stepped = true;
+    ss->barren = 0;
     sched_act(a, SCHED_SAVE_STAGE, st->job, st);
     if (ss->change != CHANGE_NONE)
         return;
@@ -372,7 +374,7 @@ static const char *drainer(const struct sched *s, const struct sched_session *ss
 static bool worth_it(const struct sched *s, const struct sched_stage *st, uint64_t left)
 {
     const struct sched_session *ss = st->session;
-    uint64_t steps = ss->version - ss->start_version;
+    uint64_t steps = ss->version - ss->opened_version;
     uint64_t pace_ms = steps > 0 ? (ss->progress_ms - ss->opened_ms) / steps : 0;
 
     return s->config.respread_ms > 0 && s->now_ms - ss->spread_ms >= s->config.respread_ms &&

@@ -167,7 +167,8 @@ const struct sched_worker *sched_session_spares(const struct sched *s,
 #define SCHED_ASK_MS 1000 /* what everybody waits for is said again after so long */
 bool sched_worker_usable(const struct sched_worker *w);
 /* It could not take part in a session. */
-void sched_sit_out(struct sched *s, struct sched_worker *w);
+void sched_sit_out(struct sched *s, struct sched_worker *w, bool hosts);
+bool sched_sits_out(const struct sched *s, const struct sched_worker *w);
 /* Could the session have it at once? */
 bool sched_session_is_idle(const struct sched_stage *st, const struct sched_worker *w);
 uint32_t sched_session_chunks(const struct session_plan *p);

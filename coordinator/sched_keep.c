@@ -51,14 +51,15 @@ static bool could_open(const struct sched *s, const struct sched_stage *st,
     return false;
 }
 
-/* Of those that are idle, or of the others, until every unit has a thread; gives the threads. */
-static uint64_t keep_some(struct sched *s, const struct sched_stage *st, bool idle,
+/* Of those that are idle, or of the others, until every unit has a thread; gives the threads. all:
+ * also of those who sit out. */
+static uint64_t keep_some(struct sched *s, const struct sched_stage *st, bool idle, bool all,
                           uint64_t threads)
 {
     for (int i = 0; i < s->workers_n && threads < st->phase.session.units; i++) {
         struct sched_worker *w = s->worker[i];
 
-        if ((w->running == 0) != idle || !can_join(st, w) ||
+        if ((w->running == 0) != idle || !can_join(st, w) || (!all && sched_sits_out(s, w)) ||
             (!st->session->open && !could_open(s, st, w, NULL)))
             continue;
         w->kept_job = st->job->id;
@@ -77,8 +78,10 @@ void sched_session_keep(struct sched *s, const struct sched_stage *st)
         (!ss->open && s->now_ms + KEEP_MS < ss->retry_at_ms))
         return;
     threads = sched_session_threads(s, st);
-    threads = keep_some(s, st, true, threads); /* it waits for its next attempt */
-    keep_some(s, st, false, threads);
+    for (int all = 0; all < 2 && (all == 0 || threads == 0); all++) {
+        threads = keep_some(s, st, true, all != 0, threads); /* it waits for its next attempt */
+        threads = keep_some(s, st, false, all != 0, threads);
+    }
 }
 
 /* ---- one for an older stage ------------------------------------------------------------------ */

@@ -306,6 +306,8 @@ void sched_on_opinion(struct sched *s, struct sched_stage *st, const struct sche
         on_verdict(s, st, ev, a);
         return;
     }
+    if (q != NULL)
+        q->said_ms = s->now_ms;
     if (q != NULL &&
         (q->asked_ms == 0 || s->now_ms - q->asked_ms >= patience || has_spoken(ev, q->asked)))
         ask(s, st, ev, q, a);
@@ -318,9 +320,8 @@ void sched_questions_tick(struct sched *s, struct sched_stage *st, struct sched_
     (void)a;
     for (int i = 0; i < ss->questions_n; i++) {
         const struct sched_question *q = &ss->question[i];
-        uint64_t last = q->asked_ms > q->since_ms ? q->asked_ms : q->since_ms;
 
-        if (q->step < ss->version || s->now_ms - last > FORGET_MS + ASK_MS)
+        if (q->step < ss->version || s->now_ms - q->said_ms > FORGET_MS)
             ss->question[i--] = ss->question[--ss->questions_n];
     }
 }

@@ -360,7 +360,7 @@ void sched_tasks_overtake(struct sched *s, struct sched_stage *st, struct sched_
         struct sched_task *t = &st->task[i];
         double by;
 
-        if (t->state != TASK_LEASED || t->shadow.epoch != 0)
+        if (t->state != TASK_LEASED || t->shadow.epoch != 0 || s->now_ms < t->shadow_retry_ms)
             continue;
         if (is_stuck(s, t)) {
             if (!overtake(s, st, t, true, a))

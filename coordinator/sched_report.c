@@ -78,6 +78,10 @@ static void doubt_settle(struct sched *s, struct sched_stage *st, uint64_t versi
     if (d.worker[0] == '\0' || version < d.step)
         return;
     st->session->doubt = (struct sched_doubt){0};
+    if (!d.shared && st->session->faults > 0) { /* it was not the data */
+        st->session->faults--;
+        sched_act(a, SCHED_SAVE_STAGE, st->job, st);
+    }
     if (d.shared || sched_slot_of(st->session, d.worker) != NULL)
         return; /* it was alone, and its next try was finite */
     snprintf(reason, sizeof reason,
@@ -137,12 +141,21 @@ static void ckpt_add(struct sched_session *ss, const struct digest *manifest, ui
     ckpt_drop(ss, at + 1);
 }
 
-/* The hosts have written it and the others computed: whoever could not before can now. */
+/* The hosts have written it and the others computed: whoever could not before can now. That who
+ * only computed can host is not known, but worth another try, by and by. */
 static void sitting_out_is_over(struct sched *s, const struct sched_stage *st)
 {
     for (int i = 0; i < s->workers_n; i++) {
-        if (s->worker[i]->in == st)
-            s->worker[i]->sits_out_n = 0;
+        struct sched_worker *w = s->worker[i];
+
+        if (w->in != st)
+            continue;
+        if (sched_session_is_host(st->session, w->id))
+            w->hosts_after = 0;
+        if (w->hosts_after == 0)
+            w->sits_out_n = 0;
+        else
+            w->hosts_after--;
     }
 }
 
@@ -260,7 +273,7 @@ static bool goes_on_without(struct sched *s, struct sched_stage *st, const char 
 
     if (w == NULL || w->in != st)
         return st->session->open; /* it has left already, and says it again */
-    sched_sit_out(s, w);
+    sched_sit_out(s, w, sched_handover_holds(st->session, worker));
     threads = (w->roles & SCHED_ROLE_COMPUTE) != 0 ? w->threads : 0;
     if (!st->session->open || sched_handover_holds(st->session, worker) ||
         sched_session_threads(s, st) == threads)

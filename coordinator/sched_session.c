@@ -22,16 +22,19 @@ bool sched_worker_usable(const struct sched_worker *w)
     return !w->suspect && !w->draining && !w->hung && !w->quarantined;
 }
 
-static bool sits_out(const struct sched *s, const struct sched_worker *w)
+bool sched_sits_out(const struct sched *s, const struct sched_worker *w)
 {
     return s->now_ms < w->sits_out_ms;
 }
 
-/* Twice as long as the session itself ever waits: it is not at hand when that begins again. */
-void sched_sit_out(struct sched *s, struct sched_worker *w)
+/* Twice as long as the session itself ever waits: it is not at hand when that begins again. A host
+ * is more than that: what it takes with it is all that was done since the last checkpoint. */
+void sched_sit_out(struct sched *s, struct sched_worker *w, bool hosts)
 {
     w->sits_out_n++;
     w->sits_out_ms = s->now_ms + 2 * sched_backoff(s, w->sits_out_n);
+    if (hosts)
+        w->hosts_after = 1u << (w->sits_out_n < 6 ? w->sits_out_n - 1 : 5);
 }
 
 bool sched_session_is_idle(const struct sched_stage *st, const struct sched_worker *w)
@@ -66,7 +69,7 @@ static const struct sched_worker *class_pick_of(struct sched *s, const struct sc
         for (int k = 0; k < s->workers_n; k++) {
             const struct sched_worker *o = s->worker[k];
 
-            if (o == spare || !sched_session_is_idle(st, o) || (!all && sits_out(s, o)) ||
+            if (o == spare || !sched_session_is_idle(st, o) || (!all && sched_sits_out(s, o)) ||
                 strcmp(sched_class_of(j, o), sched_class_of(j, w)) != 0)
                 continue;
             hosts = hosts || (o->roles & SCHED_ROLE_PARAMS) != 0;
@@ -98,6 +101,14 @@ static bool can_host(const struct sched_stage *st, const struct sched_worker *w,
             strcmp(class_id, SCHED_ANY_CLASS) == 0);
 }
 
+/* Rather somebody else: it could not, lately, and holds nothing yet. */
+static bool is_no_host_now(const struct sched *s, const struct sched_stage *st,
+                           const struct sched_worker *w)
+{
+    return (w->in != st && sched_sits_out(s, w)) ||
+           (w->hosts_after > 0 && !(w->in == st && sched_session_is_host(st->session, w->id)));
+}
+
 static uint32_t hosts_of(const struct sched *s, const struct sched_stage *st, const char *class_id,
                          bool all, uint32_t most, struct sched_host *host)
 {
@@ -107,8 +118,7 @@ static uint32_t hosts_of(const struct sched *s, const struct sched_stage *st, co
     for (int i = 0; i < s->workers_n && n < most; i++) {
         const struct sched_worker *w = s->worker[i];
 
-        if (w == spare || !can_host(st, w, class_id) ||
-            (!all && w->in != st && sits_out(s, w)))
+        if (w == spare || !can_host(st, w, class_id) || (!all && is_no_host_now(s, st, w)))
             continue;
         host[n] = (struct sched_host){.lost = false};
         snprintf(host[n++].worker, SCHED_WORKER_MAX, "%s", w->id);
@@ -190,9 +200,9 @@ static int members_take_of(struct sched *s, struct sched_stage *st, bool opening
 
         if (w == spare || !sched_session_is_idle(st, w))
             continue;
-        if (!host &&
-            ((w->roles & SCHED_ROLE_COMPUTE) == 0 ||
-             sched_session_threads(s, st) >= st->phase.session.units || (!all && sits_out(s, w))))
+        if (!host && ((w->roles & SCHED_ROLE_COMPUTE) == 0 ||
+                      sched_session_threads(s, st) >= st->phase.session.units ||
+                      (!all && sched_sits_out(s, w))))
             continue;
         w->in = st;
         w->samples = 0;
@@ -226,6 +236,7 @@ static void session_open(struct sched *s, struct sched_stage *st,
     ss->assignment = 0;
     ss->version = ss->start_version = ss->manifest_version;
     ss->progress_ms = ss->opened_ms = ss->spread_ms = s->now_ms;
+    ss->opened_version = ss->version;
     ss->step_ms = 0;
     ss->step = (struct sched_open){0};
     ss->duplicates = ss->stale = ss->audited = 0;
@@ -290,7 +301,7 @@ void sched_session_pause(struct sched *s, struct sched_stage *st, struct sched_a
                    "%s attempt %" PRIu64 " stopped at version %" PRIu64
                    "; it goes on from checkpoint %" PRIu64 ", %" PRIu64 " steps are done again",
                    st->phase.name, ss->attempt, ss->version, ss->manifest_version,
-                   ss->version - ss->manifest_version);
+                   ss->version > ss->manifest_version ? ss->version - ss->manifest_version : 0);
     sched_session_close(s, st, "paused", a);
     ss->version = ss->manifest_version;
     ss->why[0] = '\0';

@@ -46,6 +46,8 @@ static bool shy_of(const struct sched_task *t, const struct sched_worker *w)
         if (strcmp(t->crashed[i], w->id) == 0)
             return true;
     }
+    if (t->shadow_failed != 0 && t->shadow_failed == control_who(w->id))
+        return true;
     return t->faults + t->losses + t->full > 0 && strcmp(t->worker, w->id) == 0;
 }
 
@@ -453,6 +455,8 @@ void sched_on_task_failed(struct sched *s, struct sched_event *ev, struct sched_
         return;
     s->counters.parked += ev->code == ERR_NO_SPACE;
     if (which == 2 && sched_code_is_loss(ev->code)) {
+        t->shadow_failed = control_who(ev->worker);
+        t->shadow_retry_ms = s->now_ms + sched_backoff(s, ++t->shadow_fails);
         sched_shadow_end(s, st, t, "failed", why, false, a);
         return;
     }

@@ -467,6 +467,79 @@ static void test_a_restart_before_the_first_step_keeps_the_memory(void **state)
     fixture_close(&f);
 }
 
+/* A full disk shows when a checkpoint is written: hosting again at once would cost what was done since the last one, each time. */
+static void test_a_host_that_failed_hosts_again_after_a_checkpoint(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 2, 1);
+    struct sched_session *ss = st->session;
+    struct sched_event full = {.type = SCHED_SESSION_FAILED,
+                               .session = ss->id,
+                               .attempt = 1,
+                               .code = ERR_NO_SPACE,
+                               .worker = "w1",
+                               .text = "full"};
+
+    (void)state;
+    fixture_step(&f, &full);
+    fixture_tick(&f, 500);
+    assert_int_equal(ss->attempt, 2);
+    assert_int_equal(ss->hosts_n, 1);
+    for (uint64_t v = 1; v <= 3; v++) {
+        f.now_ms += 2000;
+        step(&f, st, v);
+        fixture_tick(&f, 100);
+        assert_int_equal(ss->change, CHANGE_NONE);
+    }
+    assert_ptr_equal(sched_find_worker(&f.sched, "w1")->in, st); /* it computes */
+    fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, 2, 3);
+    f.now_ms += 2000;
+    step(&f, st, 4);
+    fixture_tick(&f, 100);
+    assert_int_equal(ss->change, CHANGE_SPREAD);
+    fixture_close(&f);
+}
+
+/* Attempts without a step count in a row only: one that goes on from memory has closed some before. */
+static void test_attempts_that_stepped_are_no_barren_ones(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 2, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    ss->barren = 3;
+    step(&f, st, 5);
+    fixture_mark(&f, SCHED_WORKER_GONE, "w1", true);
+    frozen(&f, st, "w0", 1, 6);
+    assert_int_equal(ss->attempt, 2);
+    assert_int_equal(ss->barren, 0);
+    fixture_close(&f);
+}
+
+/* What a step takes is not what it would be if all before had been done since the restart. */
+static void test_who_joins_after_a_restart_is_given_a_share(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 2, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    st->phase.session.steps = 2000;
+    step(&f, st, 1000);
+    restart(&f, st);
+    hello(&f, "w0", ss->id, 1);
+    hello(&f, "w1", ss->id, 1);
+    assert_true(ss->open);
+    step(&f, st, 1000);
+    fixture_up(&f, "w2", 1, 3, "c");
+    f.now_ms += 1100;
+    step(&f, st, 1001);
+    fixture_tick(&f, 100);
+    assert_int_equal(ss->change, CHANGE_SPREAD);
+    fixture_close(&f);
+}
+
 /* It may have missed anything: where units are its own, most of all. */
 static void test_a_member_that_says_hello_is_told_its_units(void **state)
 {
@@ -554,6 +627,7 @@ static void test_who_alone_makes_nan_is_put_in_quarantine(void **state)
     assert_non_null(sched_quarantined(&f.sched, "w1"));
     assert_null(sched_quarantined(&f.sched, "w0"));
     assert_non_null(strstr(sched_quarantined(&f.sched, "w1")->reason, "step 8 is not finite"));
+    assert_int_equal(ss->faults, 0); /* it was not the data */
     fixture_close(&f);
 }
 
@@ -713,6 +787,9 @@ int main(void)
         cmocka_unit_test(test_a_damaged_checkpoint_is_left_for_the_one_before),
         cmocka_unit_test(test_who_comes_late_to_a_damaged_checkpoint_is_no_fault_of_the_job),
         cmocka_unit_test(test_the_list_of_checkpoints_is_bounded),
+        cmocka_unit_test(test_a_host_that_failed_hosts_again_after_a_checkpoint),
+        cmocka_unit_test(test_attempts_that_stepped_are_no_barren_ones),
+        cmocka_unit_test(test_who_joins_after_a_restart_is_given_a_share),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -80,6 +80,30 @@ static void test_workers_run_dry_for_a_session_only_if_it_can_open(void **state)
     fixture_close(&f);
 }
 
+/* It is idle only because it could not take part: others that are well must run dry all the same. */
+static void test_who_sits_out_is_not_kept_in_place_of_others(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = fixture_training(&f, 1, 8);
+    struct sched_job *young = NULL;
+
+    (void)state;
+    fixture_up(&f, "w1", 2, 3, "c"); /* the session has threads enough */
+    young = probe(&f, 1000);
+    assert_int_equal(running(&f, "w1"), 2);
+    fixture_session(&f, st, SCHED_SESSION_FAILED, 1, 0); /* w0 */
+    assert_false(st->session->open);
+    sched_find_worker(&f.sched, "w0")->sits_out_ms = f.now_ms + 60000;
+    fixture_tick(&f, 100);
+    for (int i = 0; i < 2; i++)
+        assert_true(result(&f, &young->stage[0], "w1"));
+    assert_int_equal(running(&f, "w1"), 0);
+    fixture_tick(&f, 600);
+    assert_true(st->session->open);
+    assert_string_equal(st->session->host[0].worker, "w1");
+    fixture_close(&f);
+}
+
 static void test_nothing_is_kept_for_an_attempt_that_is_far_away(void **state)
 {
     struct fixture f;
@@ -182,6 +206,7 @@ int main(void)
         cmocka_unit_test(test_a_session_leaves_a_worker_to_an_older_job_between_two_stages),
         cmocka_unit_test(test_a_session_leaves_a_worker_to_an_older_task_that_is_tried_again),
         cmocka_unit_test(test_a_session_opens_beside_an_older_job_between_two_stages),
+        cmocka_unit_test(test_who_sits_out_is_not_kept_in_place_of_others),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

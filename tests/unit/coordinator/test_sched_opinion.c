@@ -68,6 +68,27 @@ static void test_a_worker_that_has_not_spoken_is_asked(void **state)
     fixture_close(&f);
 }
 
+/* A third opinion may take long: as long as hosts repeat it, it is the same question. */
+static void test_a_question_lasts_as_long_as_it_is_repeated(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = fixture_training(&f, 3, 2);
+    const struct said two[] = {{"w0", 1}, {"w1", 2}};
+
+    (void)state;
+    st->session->step.usual_ms = 20000;
+    for (int i = 0; i < 40; i++) {
+        opinion(&f, st, two, 2, NULL, false);
+        fixture_tick(&f, 500);
+    }
+    assert_int_equal(f.sched.counters.disputed, 1);
+    assert_int_equal(st->session->questions_n, 1);
+    assert_int_equal(st->session->question[0].asks, 1);
+    fixture_tick(&f, 6000);
+    assert_int_equal(st->session->questions_n, 0);
+    fixture_close(&f);
+}
+
 static void test_an_audit_is_waived_when_there_is_nobody_to_ask(void **state)
 {
     struct fixture f;
@@ -387,6 +408,7 @@ int main(void)
         cmocka_unit_test(test_rows_of_a_job_that_was_not_in_memory_are_done_again_as_well),
         cmocka_unit_test(test_an_audit_of_rows_is_waived_or_the_job_names_both),
         cmocka_unit_test(test_another_class_is_told_once_and_any_takes_all),
+        cmocka_unit_test(test_a_question_lasts_as_long_as_it_is_repeated),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

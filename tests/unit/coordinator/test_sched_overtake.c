@@ -98,6 +98,34 @@ static void test_a_shadow_takes_the_place_of_a_lost_lease(void **state)
     fixture_close(&f);
 }
 
+/* b has a full disk: it is not asked ten times a second, and c is asked next. */
+static void test_a_second_lease_that_fails_is_given_to_another_after_a_while(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = fixture_started(&f);
+    struct sched_task *t = NULL;
+    struct sched_event full = {
+        .type = SCHED_TASK_FAILED, .code = ERR_NO_SPACE, .text = "full", .worker = "b"};
+
+    (void)state;
+    fixture_up(&f, "b", 1, 3, "c");
+    fixture_up(&f, "c", 1, 3, "c");
+    t = &j->stage[0].task[0];
+    beat(&f, "a", t->id, 1, 1);
+    fixture_tick(&f, 6000);
+    beat(&f, "a", t->id, 1, 1);
+    assert_string_equal(t->shadow.worker, "b");
+    full.task = t->id;
+    full.epoch = t->shadow.epoch;
+    fixture_step(&f, &full);
+    assert_int_equal(t->shadow.epoch, 0);
+    fixture_tick(&f, 100);
+    assert_int_equal(t->shadow.epoch, 0);
+    fixture_tick(&f, 500);
+    assert_string_equal(t->shadow.worker, "c");
+    fixture_close(&f);
+}
+
 static void test_the_last_slow_range_is_overtaken(void **state)
 {
     struct fixture f;
@@ -280,6 +308,7 @@ int main(void)
         cmocka_unit_test(test_a_hung_member_has_no_units_until_it_moves),
         cmocka_unit_test(test_units_go_by_speed),
         cmocka_unit_test(test_a_slow_step_is_given_to_those_who_are_done),
+        cmocka_unit_test(test_a_second_lease_that_fails_is_given_to_another_after_a_while),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
