@@ -170,7 +170,7 @@ check: deps ## everything a change must pass
 	@$(MAKE) --no-print-directory -j$$(nproc) check-built
 .PHONY: check-built
 check-built: all $(TEST_TOOLS) $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) $(B)/tests/sim/steer_sim
-	@MODE=$(MODE) STEER_SIM=$(B)/tests/sim/steer_sim STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh all lint:tests/lint/includes.sh \
+	@MODE=$(MODE) STEER_TIMEOUT=1800 STEER_SIM=$(B)/tests/sim/steer_sim STEER_BIN=$(abspath $(B)/bin) tests/lib/run_tests.sh all lint:tests/lint/includes.sh \
 	  $(UNIT_BIN) $(GRAD_BIN) $(SIM_BIN) tests/sim/test_simulator.sh $(sort $(wildcard tests/system/test_*.sh)) tests/chaos/test_chaos.sh tests/mutants/test_mutants.sh
 .PHONY: mutants chaos chaos-short
 chaos-short: all $(TEST_TOOLS) ## disturbed runs of the real daemons, one of each fault; CHAOS_RUNS=N for more

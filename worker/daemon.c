@@ -383,7 +383,7 @@ static void socket_drain(struct worker *w)
                          control_type_name(m->type));
         if (rc != 0)
             log_warn("control.bad_message", "error=\"%s\"", e.msg);
-        if (rc == ERR_CORRUPT)
+        if (rc != 0 && rc != ERR_UNSUPPORTED)
             event_do(w, (struct duty_event){.type = DUTY_DAMAGED});
         for (const struct control *at = m; rc == 0 && at != NULL; at = at->next)
             event_do(w, (struct duty_event){.type = DUTY_HEARD, .message = at});

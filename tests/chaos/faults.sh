@@ -28,7 +28,7 @@ watch_lost() {
     roster
     [[ $(entry "$lost_who") =~ \"state\":\"LOST\" ]] || return 0
     now_ms
-    measured+=" noticed_ms=$((now - lost_at))"
+    grep -q clock.gap "$dir/coordinator.log" || measured+=" noticed_ms=$((now - lost_at))" # who was kept waiting itself gives everybody time
     launch "$lost_who"
     lost_who=''
 }
@@ -243,7 +243,10 @@ plan_failpoint_host() {
     case $drawn in ckpt*) rolled=1 ;; *) rnd 5 40 ;; esac
     rnd_n=$rolled
     rnd 1 2
-    with[w$rolled]=$drawn:$rnd_n
+    case $drawn in
+    ckpt.manifest* | ckpt.report*) with[all]=$drawn:$rnd_n ;; # only who leads comes by
+    *) with[w$rolled]=$drawn:$rnd_n ;;
+    esac
     strike_at=1
 }
 strike_failpoint_host() { :; }

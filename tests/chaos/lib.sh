@@ -60,8 +60,12 @@ place() { # worker: sets enter and where, its place in the network
 }
 declare -A number=()
 numbers=0
-launch() { # worker [fault]: with the roles and threads that the plan gave it
+launch() { # worker [fault]: with the roles and threads that the plan gave it. The seed draws the ids, so that it tells who leads
     place "$1"
+    if [[ $1 =~ ^w[0-9]$ ]] && [ ! -e "$wdir/$1/worker.id" ]; then
+        mkdir -p "$wdir/$1"
+        printf 'w%08x0000000%s' $((RANDOM * 32768 + RANDOM)) "${1#w}" >"$wdir/$1/worker.id"
+    fi
     if [ -n "${2:-}" ]; then
         STEER_FAULT=$2 worker "$1" "${threads[$1]:-1}" --roles "${roles[$1]:-compute,params}" $where
         faulted[$1]=1

@@ -85,7 +85,7 @@ echo "figure: chaos:$sums"
 for what in noticed_ms:3000 overtaken_ms:7000; do
     grep -oE "${what%:*}=[0-9]+" "$work/lines" | awk -F= -v name="${what%:*}" -v bound="${what#*:}" \
         '{n++; s += $2; if ($2 > m) m = $2} END {if (n) printf "figure: chaos: %s of %d: mean %d, most %d, bound %d\n", name, n, s / n, m, bound; exit n == 0 || s / n > bound}' ||
-        { echo "FAIL: ${what%:*} takes too long"; failed=1; }
+        { echo "FAIL: ${what%:*} takes too long, or was never measured"; failed=1; }
 done
 echo "equal, but struck nothing that counts: $(grep ' counted=0 equal=1 ' "$work/lines" | grep -oE 'fault=[a-z_]+' | sort | uniq -c | awk '{print $2 " x" $1}' | tr '\n' ' ')"
 if [ -s "$work/missing" ]; then

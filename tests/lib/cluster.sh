@@ -93,6 +93,17 @@ step() { # waits until training has reached a step; prints it
     failed=1
     return 1
 }
+checkpoint() { # version: waits until that checkpoint is committed; prints its digest
+    local d
+    for _ in $(seq 600); do
+        d=$(sed -nE "s/.* session\.checkpoint .*version $1 ([0-9a-f]{64}).*/\1/p" "$dir/coordinator.log" | tail -n 1)
+        [ -n "$d" ] && { echo "$d"; return 0; }
+        sleep 0.05
+    done
+    echo "checkpoint $1 did not come" >&2
+    failed=1
+    return 1
+}
 counter() { # name
     "$bin/steerctl" counters -o json 2>/dev/null | grep -oE "\"$1\": ?[0-9]+" | grep -oE '[0-9]+$'
 }

@@ -30,6 +30,7 @@ start three-workers 3; finish three-workers
 
 begin software
 worker w1 1; worker w2 1 --bf16 software; worker w3 1 --bf16 software
+gathered 3
 submit
 finish software kept
 [ "$(field w2 bf16)" = software ] || fail "w2 makes its products by $(field w2 bf16)"

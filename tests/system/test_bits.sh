@@ -13,7 +13,7 @@ start seven-workers 7; finish seven-workers
 start two-threads-and-three 2; worker more 3; finish two-threads-and-three
 begin layers-computed-again; worker w1 1; worker w2 2; gathered 2; submit --set train.recompute=true; finish layers-computed-again
 begin pinned; worker w1 1 --pin auto; worker w2 1 --pin auto; worker w3 1 --pin auto; gathered 3; submit; finish pinned
-start join-and-drain 1; step 30 >/dev/null; worker late 1; step 60 >/dev/null; end TERM w1; must_move='respread promoted rolled_back'; finish join-and-drain
+STEER_FAULT=worker.compute.slow:1:sleep=5:every start join-and-drain 1; step 30 >/dev/null; worker late 1; step 60 >/dev/null; end TERM w1; must_move='respread promoted rolled_back'; finish join-and-drain
 start worker-killed 3; step 20 >/dev/null; end KILL w2; must_move=$lost; finish worker-killed
 start every-worker-killed-in-turn 3
 for i in 1 2 3; do step $((i * 25)) >/dev/null; end KILL "w$i"; worker "w$i" 1; done

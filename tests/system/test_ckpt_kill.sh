@@ -33,7 +33,7 @@ lives() { # variable, how many lives, names of places: sets it to "name:n;name:n
 }
 case_run() { # number c w1 w2
     local outcome exits
-    outcome=$(tests/lib/fault_case.sh "$top/$1" "$spec" 120 c "$2" w1 "$3" w2 "$4" 2>/dev/null)
+    outcome=$(tests/lib/fault_case.sh "$top/$1" "$spec" 240 c "$2" w1 "$3" w2 "$4" 2>/dev/null)
     exits=${outcome##* }
     find "$top/$1/state/blobs" -type f -path '*/blobs/??/*' | while read -r f; do
         hex=${f#"$top/$1/state/blobs/"}

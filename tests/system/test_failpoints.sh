@@ -36,7 +36,7 @@ case_run() { # name role hit: one line in $top/results
     if [ ${#more[@]} -gt 0 ] && [ "${more[0]}" = other ]; then
         [ "$2" = w1 ] && more[0]=w2 || more[0]=w1
     fi
-    outcome=$(tests/lib/fault_case.sh "$dir" "$spec" 60 "$2" "$1:$3" "${more[@]}" 2>"$top/case.err")
+    outcome=$(tests/lib/fault_case.sh "$dir" "$spec" 120 "$2" "$1:$3" "${more[@]}" 2>"$top/case.err")
     echo "$1 $2 $3 $outcome" >>"$top/results"
     case "$outcome" in "$want "*) rm -rf "$dir" ;; esac
 }

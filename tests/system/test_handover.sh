@@ -25,10 +25,15 @@ kill_timed() { # kills a worker and says how long it took to notice and to go on
     local t0 t1
     t0=$(now_ms); end KILL "$1"; await worker.lost; t1=$(now_ms); await session.promote
     echo "     noticed after $((t1 - t0)) ms, hosts changed after $(($(now_ms) - t0)) ms"
-    [ $((t1 - t0)) -le 3500 ] || { echo "FAIL $name_of: noticed after $((t1 - t0)) ms"; failed=1; }
+    # A coordinator that was itself kept waiting gives everybody the time again.
+    [ $((t1 - t0)) -le 3500 ] || [ "$(events clock.gap)" -gt 0 ] || { echo "FAIL $name_of: noticed after $((t1 - t0)) ms"; failed=1; }
 }
 
-last_manifest() { for v in 100 75 50 25; do m=$(manifest_of $v); [ -n "$m" ] && { echo "$m"; return; }; done; }
+last_manifest() { # that was committed; a later one may be in the store
+    local d
+    d=$(sed -nE 's/.* session\.checkpoint .*version [0-9]+ ([0-9a-f]{64}).*/\1/p' "$dir/coordinator.log" | tail -n 1)
+    echo "$dir/blobs/${d:0:2}/${d:2}"
+}
 everybody_back() {
     rm -rf "$dir"/w1 "$dir"/w2
     coordinator; worker w1 1; worker w2 1
@@ -45,7 +50,7 @@ scenario one-after-the-other 4
 for i in 0 1 2; do end KILL "${host[i]}"; await session.promote $((i + 1)); s=$(step 1); step $((s + 4)) >/dev/null; done; finish "$name_of"
 must_see session.promote; must_not_see session.recover
 export STEER_RESPREAD_MS=300
-scenario host-joins 2 5; worker late 1; await session.respread; finish "$name_of"; must_see session.respread; must_not_see session.recover
+STEER_FAULT=worker.compute.slow:1:sleep=5:every scenario host-joins 2 5; worker late 1; await session.respread; finish "$name_of"; must_see session.respread; must_not_see session.recover
 export STEER_RESPREAD_MS=600000
 scenario host-drains 3 20; end TERM "${host[1]}"
 grep -q worker.drained "$dir/${host[1]}.log" || { echo "FAIL host-drains: it did not leave by itself"; failed=1; }
@@ -57,7 +62,7 @@ must_see session.promote; must_not_see session.recover
 second() {
 # The coordinator dies between FREEZE and the next attempt: one host is lost, another one stands still and so keeps the answers incomplete.
 scenario coordinator-killed-in-between 3
-end KILL "${host[1]}"; sleep 1.7; end STOP "${host[2]}"; await session.freeze; end KILL c; must_not_see session.promote
+end KILL "${host[1]}"; await worker.suspect; end STOP "${host[2]}"; await session.freeze; end KILL c; must_not_see session.promote
 end CONT "${host[2]}"; coordinator; finish "$name_of"; must_see session.adopt session.promote; must_not_see session.recover
 # ... and right after the next attempt was committed.
 scenario coordinator-killed-after 3; end KILL "${host[1]}"; await session.promote; end KILL c; coordinator; finish "$name_of"; must_see session.promote

@@ -30,7 +30,7 @@ esac
 role=c
 case_run() { # mode n
     local dir=$top/$1-$2
-    tests/lib/fault_case.sh "$dir" "$spec" 60 $role "io:$1:$2" >"$dir.result" 2>/dev/null
+    tests/lib/fault_case.sh "$dir" "$spec" 120 $role "io:$1:$2" >"$dir.result" 2>/dev/null
 }
 case_check() { # mode n: true if it struck
     local dir=$top/$1-$2 outcome exits call

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/../.." || exit 1
 spec=tests/system/bits.yaml
 . tests/lib/cluster.sh
 ctl=$bin/steerctl
+export STEER_FAULT=worker.compute.slow:1:sleep=5:every # so that a job is not over before somebody has said something about it
 
 is() { # wanted state of the job, after what
     local got
@@ -41,6 +42,7 @@ restarted=$(grep -c 'session.open' "$dir/coordinator.log")
 
 start retried 2
 step 60 >/dev/null || failed=1
+checkpoint 50 >/dev/null
 "$ctl" cancel "$job" >/dev/null
 is CANCELLED "after cancel"
 refused pause "not over"
@@ -53,6 +55,7 @@ finish retried
 
 start from-an-older-checkpoint 2
 step 60 >/dev/null || failed=1
+checkpoint 50 >/dev/null
 "$ctl" cancel "$job" >/dev/null
 "$ctl" retry "$job" --from 25 >/dev/null || { echo "FAIL retry --from"; failed=1; }
 finish from-an-older-checkpoint

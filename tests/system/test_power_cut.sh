@@ -58,8 +58,8 @@ worker() { # name
     "$bin/steer-worker" --coordinator-dir "$STEER_DIR" --dir "$top/$1" --threads 1 --name "$1" >>"$top/$1.log" 2>&1 &
     pid[$1]=$!
 }
-submit_key() { # key: the id that was answered
-    curl -sf -m 2 -H "Idempotency-Key: $1" -H 'Content-Type: application/json' --data-binary "@$top/body" "http://$http/v1/jobs" |
+submit_key() { # key [seconds]: the id that was answered
+    curl -sf -m "${2:-2}" -H "Idempotency-Key: $1" -H 'Content-Type: application/json' --data-binary "@$top/body" "http://$http/v1/jobs" |
         grep -oE '"id":"job_[0-9a-z]{13}"' | head -1
 }
 client() { # name
@@ -123,7 +123,7 @@ copy_check() {
     known=$(sort -u "$top/ids" | wc -l)
     [ "$known" -le $(($(wc -l <"$top/acks") + 3)) ] || { doubled=$((doubled + 1)); complain "$known jobs for $(wc -l <"$top/acks") acknowledged submits"; }
     while read -r key id; do # the last ones again: the same answers
-        [ "$(submit_key "$key")" = "$id" ] || { doubled=$((doubled + 1)); complain "doubled: $key"; }
+        [ "$(submit_key "$key" 20)" = "$id" ] || { doubled=$((doubled + 1)); complain "doubled: $key"; }
     done < <(tail -n 3 "$top/acks")
     mkdir -p "$top/wc" && cp "$top/wl/worker.id" "$top/wc/" # the same machine, without what it had in memory
     worker wc

@@ -222,7 +222,7 @@ static void test_what_cannot_be_had_is_named(void **state)
     artifact_client_set_url(client, "http://127.0.0.1:1");
     start = clock_ms();
     assert_int_equal(artifact_fetch(client, d.hex, 400, path, sizeof path, &err), ERR_UNREACHABLE);
-    assert_in_range(clock_ms() - start, 100, 2000);
+    assert_in_range(clock_ms() - start, 100, 10000);
     artifact_client_set_url(client, "file:///etc/passwd");
     assert_int_equal(artifact_fetch(client, d.hex, 200, path, sizeof path, &err), ERR_UNREACHABLE);
 }

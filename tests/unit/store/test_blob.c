@@ -455,7 +455,7 @@ static void test_a_blob_is_not_there_before_its_name_is_synced(void **state)
     (void)state;
     assert_int_equal(blob_put_bytes(store, manifest, strlen(manifest), &tree, &err), 0);
     blob_path(store, HELLO_SHA, path, sizeof path);
-    assert_int_equal(fault_set("blob.dirsync.before:1:sleep=500", &err), 0);
+    assert_int_equal(fault_set("blob.dirsync.before:1:sleep=2000", &err), 0);
     assert_int_equal(pthread_create(&thread, NULL, put_hello, NULL), 0);
     while (access(path, F_OK) != 0 && clock_ms() < until)
         usleep(1000);
