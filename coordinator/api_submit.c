@@ -301,6 +301,8 @@ static bool key_known(struct coordinator *c, const struct api_request *q, const 
     }
     if (journal_find_key(c->journal, q->idempotency_key, &before, &id, &e) != 0) {
         api_problem(r, 500, "storage", "%s", e.msg);
+        if (c->submits_n > 0 && c->submit_error.code == 0)
+            c->submit_error = e; /* those of this group are gone with it */
         return true;
     }
     if (id == 0)
@@ -357,6 +359,8 @@ void api_submits_finish(struct coordinator *c, struct api_response *r)
 
     if (n > 0 && rc == 0)
         rc = journal_add_commit(c->journal, &e);
+    else if (n > 0)
+        journal_add_abort(c->journal);
     c->submits_n = 0;
     c->submit_error = (struct err){0};
     for (int i = 0; i < n; i++) {

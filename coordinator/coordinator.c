@@ -52,6 +52,22 @@ void coordinator_storage_failed(struct coordinator *c, const struct err *e)
     c->exit_code = 1;
 }
 
+/* One that is damaged would stay so: what is there is not written. */
+static bool context_is_there(const struct coordinator *c, const char *digest)
+{
+    struct err e;
+    char path[700];
+
+    if (!blob_has(c->blobs, digest))
+        return false;
+    if (blob_verify(c->blobs, digest, &e) == 0)
+        return true;
+    log_error("blob.damaged", "digest=%s error=\"%s\"", digest, e.msg);
+    blob_path(c->blobs, digest, path, sizeof path);
+    unlink(path);
+    return false;
+}
+
 static int contexts_put(struct coordinator *c, struct err *e)
 {
     for (int i = 0; i < c->actions.n; i++) {
@@ -59,7 +75,7 @@ static int contexts_put(struct coordinator *c, struct err *e)
         struct digest got;
         int rc = 0;
 
-        if (act->type != SCHED_CONTEXT || blob_has(c->blobs, act->digest.hex))
+        if (act->type != SCHED_CONTEXT || context_is_there(c, act->digest.hex))
             continue;
         rc = blob_put_bytes(c->blobs, act->blob, act->blob_len, &got, e);
         if (rc != 0)
@@ -375,6 +391,8 @@ static int state_open(struct coordinator *c, struct err *e)
     snprintf(path, sizeof path, "%s/blobs", c->config.dir);
     if (rc == 0)
         rc = blob_open(path, &c->blobs, e);
+    if (rc == 0)
+        blob_sweep(c->blobs);
     snprintf(path, sizeof path, "%s/coordinator.db", c->config.dir);
     if (rc == 0)
         rc = journal_open(path, &c->journal, e);

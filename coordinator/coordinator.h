@@ -70,7 +70,7 @@ struct coordinator {
     struct coordinator_peer *peer;
     bool grouping; /* submits wait for one commit */
     int submits_n;
-    struct err submit_error; /* .code 0: none; else the transaction is rolled back already */
+    struct err submit_error; /* .code 0: none; else they are not written */
     struct coordinator_submit submit[COORDINATOR_SUBMITS_MAX];
     int waits_n;
     struct coordinator_wait wait[COORDINATOR_WAITS_MAX];

@@ -187,7 +187,7 @@ static void blob_mend(struct coordinator *c, const char *digest)
     if (sound_lately(c, digest))
         return;
     rc = blob_verify(c->blobs, digest, &e);
-    if (rc == ERR_CORRUPT)
+    if (rc == ERR_CORRUPT || rc == ERR_IO) /* a bad sector is damage too */
         damaged_remove(c, digest, &e);
     if (rc != 0)
         return;
@@ -283,7 +283,7 @@ static int output_verify(struct coordinator *c, const char *digest, struct err *
     snprintf(bad.hex, sizeof bad.hex, "%s", digest);
     rc = blob_is_tree(c->blobs, digest) ? blob_tree_check(c->blobs, digest, &bad, e)
                                         : blob_verify(c->blobs, digest, e);
-    if (rc == ERR_CORRUPT)
+    if (rc == ERR_CORRUPT || rc == ERR_IO)
         damaged_remove(c, bad.hex, e);
     return rc;
 }

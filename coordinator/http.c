@@ -327,7 +327,7 @@ static enum MHD_Result on_head(struct http_request *r, const char *method)
         status = artifact_put_begin(r);
     length = r->length == UINT64_MAX ? 0 : r->length;
     r->body_start_ms = clock_ms();
-    deadline_set(r, BODY_GRACE_MS + length / RATE_MIN);
+    deadline_set(r, BODY_GRACE_MS);
     if (status == 0)
         return MHD_YES;
     r->answered = true;
@@ -338,7 +338,7 @@ static enum MHD_Result on_head(struct http_request *r, const char *method)
 static enum MHD_Result on_body(struct http_request *r, const char *bytes, size_t len)
 {
     r->received += len;
-    if (r->length == UINT64_MAX && r->conn != NULL) /* a chunked body earns its time as it comes */
+    if (r->conn != NULL) /* a body earns its time as it comes */
         __atomic_store_n(&r->conn->deadline_ms,
                          r->body_start_ms + BODY_GRACE_MS + r->received / RATE_MIN,
                          __ATOMIC_RELAXED);

@@ -237,7 +237,11 @@ void artifact_put_bytes(struct http_request *r, const char *bytes, size_t len)
                      r->http->config.artifact_bytes_max);
         r->put_code = ERR_LIMIT;
     } else {
-        rc = blob_write(r->writer, bytes, len, &e);
+        if (disk_has_room(r->http, len))
+            rc = blob_write(r->writer, bytes, len, &e);
+        else /* others have come meanwhile, or it did not say how long it is */
+            rc = err_set(&e, ERR_NO_SPACE, "less than %" PRIu64 " bytes would stay free",
+                         r->http->config.disk_reserve_bytes);
         fault_hit(FAULT_ARTIFACT_PUT_MID);
         if (rc != 0)
             put_failed(r, rc, &e);

@@ -450,8 +450,14 @@ static int write_action(struct journal *j, const struct sched_action *act, uint6
 int journal_add_one(struct journal *j, const struct sched_job *job, const struct journal_submit *s,
                     struct err *e)
 {
-    int rc = db_in_transaction(j->db) ? 0 : db_begin(j->db, e);
+    int rc = 0;
 
+    /* SQLite rolls back by itself when it cannot read or has no space: those before are gone. */
+    if (j->grouped && !db_in_transaction(j->db))
+        rc = err_set(e, ERR_IO, "the transaction of the submits before was rolled back");
+    else if (!j->grouped)
+        rc = db_begin(j->db, e);
+    j->grouped = rc == 0;
     if (rc == 0)
         rc = save_job(j, job, e);
     for (int i = 0; i < job->stages_n && rc == 0; i++)
@@ -463,6 +469,7 @@ int journal_add_one(struct journal *j, const struct sched_job *job, const struct
         rc = db_run(j->db, e, "INSERT INTO idempotency(key, body, job) VALUES(?1, ?2, ?3)", "tti",
                     s->key, s->body.hex, (int64_t)job->id);
     if (rc != 0) {
+        j->grouped = false;
         db_rollback(j->db);
         err_wrap(e, "journal");
     }
@@ -473,7 +480,9 @@ int journal_add_commit(struct journal *j, struct err *e)
 {
     int rc = fault_error(FAULT_JOURNAL_SUBMIT_BEFORE, e);
 
-    CHECK(db_in_transaction(j->db));
+    j->grouped = false;
+    if (rc == 0 && !db_in_transaction(j->db))
+        rc = err_set(e, ERR_IO, "the transaction was rolled back");
     if (rc == 0)
         rc = db_commit(j->db, e);
     if (rc == 0)
@@ -483,6 +492,12 @@ int journal_add_commit(struct journal *j, struct err *e)
         err_wrap(e, "journal");
     }
     return rc;
+}
+
+void journal_add_abort(struct journal *j)
+{
+    j->grouped = false;
+    db_rollback(j->db);
 }
 
 int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *s,

@@ -33,11 +33,12 @@ struct journal_submit {
 int journal_add(struct journal *j, const struct sched_job *job, const struct journal_submit *submit,
                 struct err *e);
 /* The same for many that share one wait for the disk: they go into a transaction that
- * journal_add_commit() ends. After an error of either none of them is there. Only journal_find_key()
- * and journal_job() may come between. */
+ * journal_add_commit() ends. After an error of either, or of a read in between, none of them is there.
+ * Only journal_find_key() and journal_job() may come between. */
 int journal_add_one(struct journal *j, const struct sched_job *job,
                     const struct journal_submit *submit, struct err *e);
 int journal_add_commit(struct journal *j, struct err *e);
+void journal_add_abort(struct journal *j);
 /* One transaction. Nothing of it happened unless 0 is returned. */
 int journal_commit(struct journal *j, const struct sched_actions *a, uint64_t wall_ms,
                    struct err *e);

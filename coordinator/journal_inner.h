@@ -8,6 +8,7 @@ struct journal {
     struct db *db;
     char cluster[40];
     uint64_t term;
+    bool grouped; /* journal_add_one() has begun a transaction that has not ended, as far as we know */
 };
 
 /* journal_session.c: what of a training session must outlive the process, as JSON */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "coordinator/journal_inner.h"
 
 struct list {
@@ -56,9 +57,13 @@ int journal_find_key(struct journal *j, const char *key, struct digest *body, ui
                      struct err *e)
 {
     struct found_key f = {.job = 0};
-    int rc =
-        db_query(j->db, e, on_key, &f, "SELECT body, job FROM idempotency WHERE key=?1", "t", key);
+    int rc = fault_error(FAULT_JOURNAL_KEY_BEFORE, e);
 
+    if (rc == 0)
+        rc = db_query(j->db, e, on_key, &f, "SELECT body, job FROM idempotency WHERE key=?1", "t",
+                      key);
+    if (rc != 0)
+        db_rollback(j->db); /* as SQLite itself does, but not always */
     *body = f.body;
     *job = f.job;
     return rc;

@@ -55,7 +55,6 @@ struct worker {
     struct duty duty;
     struct control *outbox; /* said of tasks, and waiting for more of the same: a chain */
     void *socket;
-    atomic_uint files; /* names scratch files of the saver */
     bool stop;
     int exit_code;
     uint64_t status_said_ms;
@@ -78,26 +77,15 @@ static void on_report(void *self, const struct ps_report *r)
     mailbox_put(w->box, session_report(r));
 }
 
-/* Checkpoint bytes to the coordinator's store, by way of a scratch file. */
+/* Checkpoint bytes to the coordinator's store. */
 static int bytes_publish(void *self, const void *bytes, size_t len, struct digest *out,
                          struct err *e)
 {
     struct worker *w = self;
-    char path[700];
-    int fd;
-    int rc;
+    int rc = artifact_publish_bytes(w->artifacts, bytes, len, PUBLISH_DEADLINE_MS, out, e);
 
-    snprintf(path, sizeof path, "%s/part-%u", w->paths.scratch, atomic_fetch_add(&w->files, 1));
-    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_sys(e, "open %s", path);
-    rc = file_write_all(fd, bytes, len, e);
-    close(fd);
-    if (rc == 0)
-        rc = artifact_publish(w->artifacts, path, PUBLISH_DEADLINE_MS, out, NULL, NULL, e);
     if (rc == 0)
         artifact_forget(w->artifacts, out->hex); /* read again after a roll-back only */
-    unlink(path);
     return rc;
 }
 
@@ -536,6 +524,8 @@ static int directories_open(struct worker *w, struct err *e)
         rc = file_make_dirs(p->trees, e);
     if (rc == 0)
         rc = blob_open(p->cache, &w->cache, e);
+    if (rc == 0)
+        blob_sweep(w->cache);
     if (rc == 0)
         rc = artifact_client_new("http://127.0.0.1:7780", w->cache, p->trees, &w->artifacts, e);
     if (rc == 0 && w->config.token[0] != '\0') {

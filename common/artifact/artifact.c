@@ -617,6 +617,17 @@ int artifact_publish(struct artifact_client *c, const char *path, uint64_t patie
     return 0;
 }
 
+int artifact_publish_bytes(struct artifact_client *c, const void *bytes, size_t len,
+                           uint64_t patience_ms, struct digest *out, struct err *e)
+{
+    struct upload up = {.patience_ms = patience_ms};
+    int rc = blob_put_bytes(c->cache, bytes, len, out, e);
+
+    if (rc == 0)
+        rc = blob_upload(c, out->hex, &up, e);
+    return rc == 0 ? 0 : err_wrap(e, "publish %zu bytes", len);
+}
+
 void artifact_forget(struct artifact_client *c, const char *digest)
 {
     char path[PATH_BYTES];

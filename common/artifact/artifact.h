@@ -31,6 +31,9 @@ int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t patie
 int artifact_publish(struct artifact_client *c, const char *path, uint64_t patience_ms,
                      struct digest *out, void (*sent)(void *self, uint64_t bytes), void *self,
                      struct err *e);
+/* The same for bytes, which become one blob: named by what they are here. */
+int artifact_publish_bytes(struct artifact_client *c, const void *bytes, size_t len,
+                           uint64_t patience_ms, struct digest *out, struct err *e);
 /* The cache need not keep a published blob that the coordinator has; whoever wants it fetches it again. */
 void artifact_forget(struct artifact_client *c, const char *digest);
 

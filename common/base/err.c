@@ -26,6 +26,9 @@ static enum err_code code_of_errno(int number)
     case EDQUOT:
         return ERR_NO_SPACE;
     case EIO:
+    case EROFS: /* what ext4 says once it has seen one */
+    case EUCLEAN:
+    case EBADMSG:
         return ERR_IO;
     case EACCES:
     case EPERM:

@@ -44,7 +44,7 @@ struct err {
 /* Sets code and message, returns the code. e may be NULL (the code is still returned). */
 int err_set(struct err *e, enum err_code code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* From errno: "what: strerror". ENOENT, ENOSPC/EDQUOT, EIO, EACCES/EPERM map to their own codes, all else ERR_SYSTEM. */
+/* From errno: "what: strerror". ENOENT, ENOSPC/EDQUOT, EIO/EROFS/EUCLEAN/EBADMSG, EACCES/EPERM map to their own codes, all else ERR_SYSTEM. */
 int err_sys(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Puts "context: " in front of the message; returns the code that e holds. */
 int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -31,6 +31,7 @@
     X(JOURNAL_COMMIT_AFTER, "journal.commit.after", PLACE, "c", "committed, nobody knows")         \
     X(JOURNAL_SUBMIT_BEFORE, "journal.submit.before", CALL, "c",                                   \
       "a new job's rows, before COMMIT")                                                           \
+    X(JOURNAL_KEY_BEFORE, "journal.key.before", CALL, "c", "a submit's key is looked up")            \
     X(JOURNAL_SUBMIT_AFTER, "journal.submit.after", PLACE, "c", "a new job is committed")          \
     X(JOURNAL_TERM_BEFORE, "journal.term.before", CALL, "c", "start: the new term, before COMMIT") \
     X(JOURNAL_TERM_AFTER, "journal.term.after", PLACE, "c", "start: the new term is committed")    \

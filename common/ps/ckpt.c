@@ -14,6 +14,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 #define FORMAT "steer-checkpoint-1"
 #define MANIFEST_BYTES_MAX ((size_t)32 << 20)
 #define PATH_MAX_BYTES 4096
+#define FETCHES_MAX 3
 
 void ckpt_manifest_fini(struct ckpt_manifest *m)
 {
@@ -174,10 +175,15 @@ static int blob_take(const char *digest, size_t max, ckpt_fetch fetch, void *sel
 {
     char path[PATH_MAX_BYTES];
     struct digest found;
-    int rc = fetch(self, digest, path, sizeof path, e);
+    int rc = ERR_NOT_FOUND;
 
-    if (rc == 0)
+    /* What was fetched may be gone before it is read: who publishes the same bytes forgets them. */
+    for (int i = 0; i < FETCHES_MAX && rc == ERR_NOT_FOUND; i++) {
+        rc = fetch(self, digest, path, sizeof path, e);
+        if (rc != 0)
+            return rc;
         rc = file_read(path, max, out, e);
+    }
     if (rc != 0)
         return rc;
     digest_bytes(out->data, out->len, &found);

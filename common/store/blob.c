@@ -114,7 +114,7 @@ static void unsynced_free(struct unsynced *u)
 
 /* ---- the store ------------------------------------------------------------------------------- */
 
-static void temps_sweep(const char *dir)
+static void temps_sweep(const char *dir, time_t age_s)
 {
     DIR *d = opendir(dir);
     time_t now = time(NULL);
@@ -124,7 +124,7 @@ static void temps_sweep(const char *dir)
     for (struct dirent *entry; (entry = readdir(d)) != NULL;) {
         struct stat st;
         if (fstatat(dirfd(d), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            S_ISREG(st.st_mode) && now - st.st_mtime > TEMP_AGE_S)
+            S_ISREG(st.st_mode) && (age_s == 0 || now - st.st_mtime > age_s))
             unlinkat(dirfd(d), entry->d_name, 0);
     }
     closedir(d);
@@ -159,7 +159,7 @@ int blob_open(const char *dir, struct blob_store **out, struct err *e)
     rc = file_make_dirs(path, e);
     if (rc != 0)
         goto out;
-    temps_sweep(path);
+    temps_sweep(path, TEMP_AGE_S);
     if (made)
         rc = file_sync_dir(dir, e);
     if (rc != 0)
@@ -172,6 +172,14 @@ out:
     if (rc != 0)
         err_wrap(e, "blob store");
     return rc;
+}
+
+void blob_sweep(struct blob_store *s)
+{
+    char *path = mem_printf("%s/tmp", s->dir);
+
+    temps_sweep(path, 0);
+    free(path);
 }
 
 void blob_close(struct blob_store *s)

@@ -18,6 +18,9 @@
 
 struct blob_store; /* thread-safe */
 int blob_open(const char *dir, struct blob_store **out, struct err *e);
+/* Removes what killed processes left half written. Only for who holds the directory's lock, before
+ * anything is written; without it blob_open() removes what is a day old. */
+void blob_sweep(struct blob_store *s);
 void blob_close(struct blob_store *s);
 bool blob_has(const struct blob_store *s,
               const char *digest); /* for good: also after a power cut */

@@ -30,6 +30,8 @@ static void test_errors_carry_context_from_the_inside_out(void **state)
     assert_int_equal(err_sys(&e, "write x"), ERR_NO_SPACE);
     errno = EIO;
     assert_int_equal(err_sys(NULL, "write x"), ERR_IO);
+    errno = EROFS; /* what a file system is after one */
+    assert_int_equal(err_sys(NULL, "write x"), ERR_IO);
     assert_string_equal(err_name(ERR_NO_SPACE), "no_space");
     for (int i = 0; i < 40; i++) /* a long chain is cut, never overruns */
         err_wrap(&e, "%0100d", i);

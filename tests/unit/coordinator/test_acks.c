@@ -109,6 +109,62 @@ static void test_an_answered_submit_is_committed(void **state)
     assert_int_equal(committed(p, "SELECT count(*) FROM jobs"), 3);
 }
 
+/* Submits of one turn share a transaction, which SQLite itself rolls back when a read fails in it: those before are not there. */
+static void test_a_failed_read_leaves_no_submit_of_its_turn_answered(void **state)
+{
+    static const char *const errors[] = {"eio", "enospc"};
+
+    for (int k = 0; k < 2; k++) {
+        struct place *p = *state;
+        struct api_response r[COORDINATOR_SUBMITS_MAX];
+        char fault[64];
+        int n;
+
+        snprintf(fault, sizeof fault, "journal.key.before:2:err=%s", errors[k]);
+        faulty(fault);
+        p->c->grouping = true;
+        submit(p, "key-a");
+        assert_int_equal(submit(p, "key-b"), 500);
+        submit(p, "key-c");
+        p->c->grouping = false;
+        n = p->c->submits_n;
+        assert_int_equal(n, 2);
+        api_submits_finish(p->c, r);
+        for (int i = 0; i < n; i++) {
+            assert_int_equal(r[i].status, k == 0 ? 503 : 507);
+            buf_free(&r[i].body);
+        }
+        assert_int_equal(committed(p, "SELECT count(*) FROM jobs"), 0);
+        assert_int_equal(p->c->stop, k == 0);
+        p->c->stop = false;
+        faulty("");
+    }
+}
+
+/* The transaction is gone and nobody has said so. */
+static void test_a_transaction_that_was_rolled_back_is_no_success(void **state)
+{
+    struct place *p = *state;
+    struct api_response r[COORDINATOR_SUBMITS_MAX];
+    struct digest none;
+    uint64_t id;
+    struct err e = {0};
+
+    p->c->grouping = true;
+    submit(p, "key-a");
+    faulty("journal.key.before:1:err=eio");
+    assert_int_equal(journal_find_key(p->c->journal, "key-x", &none, &id, &e), ERR_IO);
+    submit(p, "key-b");
+    p->c->grouping = false;
+    assert_int_equal(p->c->submits_n, 2);
+    api_submits_finish(p->c, r);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(r[i].status, 503);
+        buf_free(&r[i].body);
+    }
+    assert_int_equal(committed(p, "SELECT count(*) FROM jobs"), 0);
+}
+
 static void test_a_full_disk_is_no_success(void **state)
 {
     struct place *p = *state;
@@ -257,6 +313,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_an_answered_submit_is_committed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_failed_read_leaves_no_submit_of_its_turn_answered,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_transaction_that_was_rolled_back_is_no_success,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_full_disk_is_no_success, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_failing_disk_ends_all_answers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_lease_is_committed_before_it_is_sent, setup,
