@@ -571,6 +571,8 @@ static void test_what_does_not_fit_is_named(void **state)
     refused("evaluate.items", 0, 0, phases, ERR_INVALID, "ruler \"questoin\"");
     strcpy(v->rulers.v[0], "question");
     v->guidance.n = 9;
+    for (int g = 0; g < 9; g++)
+        v->guidance.v[g] = 1.0 + g;
     refused("evaluate.items", 0, 0, phases, ERR_LIMIT, "evaluate.guidance has 9");
     v->guidance.n = 1;
     keep = cJSON_DetachItemFromObject(w.inputs, "judge");
@@ -598,6 +600,84 @@ static void test_what_does_not_fit_is_named(void **state)
     refused("evaluate.rows", 0, rows, phases, ERR_CANCELLED, "stop");
     w.cancel = false;
     cJSON_Delete(phases);
+}
+
+/* Replaces the only part of the rows by this text. */
+static void part_set(cJSON *phases, const char *text, size_t len)
+{
+    cJSON *parts = cJSON_GetObjectItem(phase_of(phases, "evaluate.rows"), "parts");
+    char path[300];
+    struct digest d;
+
+    snprintf(path, sizeof path, "%s/changed", w.dir);
+    OK(file_write_atomic(path, text, len, &e));
+    OK(store_publish(NULL, path, &d, &e));
+    cJSON_DeleteItemFromArray(parts, 0);
+    cJSON_AddItemToArray(parts, cJSON_CreateString(d.hex));
+}
+
+static size_t line_len(const char *text)
+{
+    return (size_t)(strchr(text, '\n') - text) + 1;
+}
+
+static void test_rows_must_be_the_items_one_by_one(void **state)
+{
+    cJSON *phases = cJSON_CreateObject(), *keep = w.inputs;
+    struct buf text = BUF_INIT, bad = BUF_INIT;
+    size_t first, second, last;
+    uint64_t rows;
+    char *at;
+    (void)state;
+
+    w.inputs = cJSON_CreateObject();
+    cJSON_AddItemToObject(w.inputs, "model.steer",
+                          cJSON_Duplicate(cJSON_GetObjectItem(keep, "model.steer"), true));
+    data_make("data", TURNS);
+    w.spec->evaluate.models_n = 1;
+    w.spec->evaluate.contexts = 2;
+    rows = items_run(phases);
+    rows_run(phases, 0, rows, &text);
+    first = line_len(text.data);
+    second = line_len(text.data + first);
+    for (last = text.len - 1; text.data[last - 1] != '\n'; last--)
+        ;
+
+    buf_add(&bad, text.data, first); /* the first one twice */
+    buf_add(&bad, text.data, text.len);
+    part_set(phases, bad.data, bad.len);
+    refused("evaluate.reduce", 0, 0, phases, ERR_CORRUPT, "line 2: ");
+    refused("evaluate.reduce", 0, 0, phases, ERR_CORRUPT, "item 1 ");
+
+    buf_clear(&bad); /* the first one in place of the second */
+    buf_add(&bad, text.data, first);
+    buf_add(&bad, text.data, first);
+    buf_add(&bad, text.data + first + second, text.len - first - second);
+    part_set(phases, bad.data, bad.len);
+    refused("evaluate.reduce", 0, 0, phases, ERR_CORRUPT, "part 0 of phase evaluate.rows: line 2");
+
+    part_set(phases, text.data, last);
+    refused("evaluate.reduce", 0, 0, phases, ERR_CORRUPT, "there are more items");
+
+    buf_clear(&bad);
+    buf_add(&bad, text.data, text.len);
+    buf_add(&bad, text.data + last, text.len - last);
+    part_set(phases, bad.data, bad.len);
+    refused("evaluate.reduce", 0, 0, phases, ERR_CORRUPT, "one more than the");
+
+    at = strstr(text.data, "\"c\":1"); /* a number that is not the item's */
+    assert_non_null(at);
+    at[4] = '7';
+    part_set(phases, text.data, text.len);
+    refused("evaluate.reduce", 0, 0, phases, ERR_CORRUPT, "\"c\" is 7, item ");
+
+    cJSON_Delete(phases);
+    cJSON_Delete(w.inputs);
+    w.inputs = keep;
+    w.spec->evaluate.models_n = 2;
+    w.spec->evaluate.contexts = 5;
+    buf_free(&text);
+    buf_free(&bad);
 }
 
 static void test_levels_of_those_not_under_test(void **state)
@@ -663,6 +743,7 @@ int main(void)
         cmocka_unit_test(test_the_first_token_behind_nothing_is_not_scored),
         cmocka_unit_test(test_a_cut_reply_keeps_its_last_token),
         cmocka_unit_test(test_models_without_bos_are_no_reason_to_abort),
+        cmocka_unit_test(test_rows_must_be_the_items_one_by_one),
         cmocka_unit_test(test_what_does_not_fit_is_named),
         cmocka_unit_test(test_levels_of_those_not_under_test),
         cmocka_unit_test(test_models_are_put_in_order),
