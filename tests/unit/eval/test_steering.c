@@ -405,6 +405,85 @@ static void test_figures_and_report(void **state)
     free(r);
 }
 
+struct names {
+    cJSON *of; /* name: place */
+    size_t bytes;
+};
+
+static void name_take(void *self, const char *name, double value)
+{
+    struct names *x = self;
+
+    assert_true(isfinite(value) && !cJSON_HasObjectItem(x->of, name));
+    cJSON_AddNumberToObject(x->of, name, cJSON_GetArraySize(x->of));
+    x->bytes += strlen(name) + 28;
+}
+
+/* As many models, strengths and rulers as an evaluation may have; names of `len` letters. */
+static struct results *large_new(size_t len)
+{
+    struct results *r = world_new();
+
+    results_fini(r);
+    r->models = RESULTS_MODELS_MAX;
+    r->guidances = RESULTS_GUIDANCES_MAX;
+    r->measures = RESULTS_MEASURES_MAX;
+    for (int m = 0; m < r->models; m++) {
+        memset(r->model[m], 'a' + m, len);
+        r->model[m][len] = '\0';
+    }
+    for (int g = 0; g < r->guidances; g++)
+        r->guidance[g] = 1.0 + g;
+    for (int m = 4; m < r->measures; m++) {
+        snprintf(r->measure[m].name, sizeof r->measure[m].name, "ruler%d", m);
+        r->measure[m].attr = -1;
+    }
+    results_prepare(r);
+    for (int i = 0; i < r->models * r->guidances * r->attrs; i++) {
+        struct results_effect *effect = results_effect(r, i / (r->guidances * r->attrs),
+                                                       i / r->attrs % r->guidances, i % r->attrs);
+        for (int m = 0; m < r->measures; m++)
+            effect->measure[m] = (struct interval){1, 0, 2};
+    }
+    r->lead[0] = QUESTION;
+    r->lead[1] = WORDS;
+    return r;
+}
+
+/* A task's result has a bound, however large the evaluation is. */
+static void test_metrics_are_bounded_and_the_first_are_the_ones_that_matter(void **state)
+{
+    struct results *many = large_new(3), *long_names = large_new(RESULTS_NAME_MAX - 1);
+    struct names x = {cJSON_CreateObject(), 0}, again = {cJSON_CreateObject(), 0};
+    (void)state;
+
+    report_metrics(many, false, name_take, &x);
+    report_metrics(many, false, name_take, &again);
+    assert_int_equal(cJSON_GetArraySize(x.of), 500);
+    assert_true(cJSON_Compare(x.of, again.of, true));
+    assert_true(cJSON_HasObjectItem(x.of, "figures_failed"));
+    /* own and lead values of every setting, then intervals of the first models; no other ruler */
+    assert_true(cJSON_HasObjectItem(x.of, "effect.aaa.g1.curious.am_curious"));
+    assert_true(cJSON_HasObjectItem(x.of, "effect.ppp.g8.verbosity.words"));
+    assert_true(cJSON_HasObjectItem(x.of, "effect.aaa.g1.curious.question.hi"));
+    assert_false(cJSON_HasObjectItem(x.of, "effect.ppp.g8.verbosity.words.lo"));
+    assert_false(cJSON_HasObjectItem(x.of, "effect.aaa.g1.curious.digit"));
+    cJSON_Delete(x.of);
+    cJSON_Delete(again.of);
+    x = (struct names){cJSON_CreateObject(), 0};
+    report_metrics(long_names, false, name_take, &x);
+    assert_in_range(x.bytes, 30 << 10, 40 << 10);
+    cJSON_Delete(x.of);
+    x = (struct names){cJSON_CreateObject(), 0};
+    report_metrics(many, true, name_take, &x);
+    assert_true(cJSON_HasObjectItem(x.of, "effect.ppp.g8.verbosity.digit.hi"));
+    cJSON_Delete(x.of);
+    results_fini(many);
+    free(many);
+    results_fini(long_names);
+    free(long_names);
+}
+
 static void test_guidance_has_its_picture(void **state)
 {
     struct results *r = world_new();
@@ -493,6 +572,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_judge_against_baseline),
         cmocka_unit_test(test_tuning_moves_the_cut),
         cmocka_unit_test(test_figures_and_report),
+        cmocka_unit_test(test_metrics_are_bounded_and_the_first_are_the_ones_that_matter),
         cmocka_unit_test(test_guidance_has_its_picture),
         cmocka_unit_test(test_figures_can_fail),
         cmocka_unit_test(test_groups_of_seeds),
