@@ -484,6 +484,41 @@ static void test_metrics_are_bounded_and_the_first_are_the_ones_that_matter(void
     free(long_names);
 }
 
+/* What shuffling kept, and what the judge's curve is of, depend on the attributes. */
+static void test_words_fit_the_attributes(void **state)
+{
+    struct results *r = world_new();
+    struct made x;
+    struct buf text = BUF_INIT;
+    char name[64];
+    (void)state;
+
+    made_init(&x, r);
+    humans_fill(r);
+    losses_fill(r);
+    steering_replies(r, x.reply, x.n);
+    report_markdown(r, &text);
+    assert_non_null(strstr(text.data, "of another reply (what is computed from the text stays)"));
+    buf_clear(&text);
+    r->computed[0] = true;
+    report_markdown(r, &text);
+    assert_non_null(strstr(text.data, "of another reply, and with none."));
+    for (int rate = 0; rate < 2; rate++) {
+        buf_clear(&text);
+        r->measure[AM].rate = rate != 0;
+        for (int i = 0; report_picture(r, i, name, &text) && strcmp(name, "steering-am.svg") != 0;
+             i++)
+            buf_clear(&text);
+        assert_string_equal(name, "steering-am.svg");
+        assert_true((strstr(text.data, "probability") != NULL) == (rate != 0));
+        assert_true((strstr(text.data, "expected score") != NULL) == (rate == 0));
+    }
+    buf_free(&text);
+    made_fini(&x);
+    results_fini(r);
+    free(r);
+}
+
 static void test_guidance_has_its_picture(void **state)
 {
     struct results *r = world_new();
@@ -573,6 +608,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_tuning_moves_the_cut),
         cmocka_unit_test(test_figures_and_report),
         cmocka_unit_test(test_metrics_are_bounded_and_the_first_are_the_ones_that_matter),
+        cmocka_unit_test(test_words_fit_the_attributes),
         cmocka_unit_test(test_guidance_has_its_picture),
         cmocka_unit_test(test_figures_can_fail),
         cmocka_unit_test(test_groups_of_seeds),
