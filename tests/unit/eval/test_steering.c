@@ -419,15 +419,18 @@ static void name_take(void *self, const char *name, double value)
     x->bytes += strlen(name) + 28;
 }
 
-/* As many models, strengths and rulers as an evaluation may have; names of `len` letters. */
-static struct results *large_new(size_t len)
+/* As many rulers as an evaluation may have; names of `len` letters. */
+static struct results *large_new(int models, int guidances, int attrs, size_t len)
 {
     struct results *r = world_new();
 
     results_fini(r);
-    r->models = RESULTS_MODELS_MAX;
-    r->guidances = RESULTS_GUIDANCES_MAX;
+    r->models = models;
+    r->guidances = guidances;
+    r->attrs = attrs;
     r->measures = RESULTS_MEASURES_MAX;
+    for (int a = 2; a < attrs; a++)
+        snprintf(r->attr[a], sizeof r->attr[a], "attr%d", a);
     for (int m = 0; m < r->models; m++) {
         memset(r->model[m], 'a' + m, len);
         r->model[m][len] = '\0';
@@ -445,15 +448,18 @@ static struct results *large_new(size_t len)
         for (int m = 0; m < r->measures; m++)
             effect->measure[m] = (struct interval){1, 0, 2};
     }
-    r->lead[0] = QUESTION;
-    r->lead[1] = WORDS;
+    for (int a = 0; a < attrs; a++)
+        r->lead[a] = a == 1 ? WORDS : QUESTION;
     return r;
 }
 
 /* A task's result has a bound, however large the evaluation is. */
 static void test_metrics_are_bounded_and_the_first_are_the_ones_that_matter(void **state)
 {
-    struct results *many = large_new(3), *long_names = large_new(RESULTS_NAME_MAX - 1);
+    struct results *many = large_new(RESULTS_MODELS_MAX, RESULTS_GUIDANCES_MAX, 2, 3),
+                   *long_names = large_new(RESULTS_MODELS_MAX, RESULTS_GUIDANCES_MAX, 2,
+                                           RESULTS_NAME_MAX - 1),
+                   *wide = large_new(2, 3, SCHEMA_ATTRS_MAX, 3);
     struct names x = {cJSON_CreateObject(), 0}, again = {cJSON_CreateObject(), 0};
     (void)state;
 
@@ -478,6 +484,13 @@ static void test_metrics_are_bounded_and_the_first_are_the_ones_that_matter(void
     report_metrics(many, true, name_take, &x);
     assert_true(cJSON_HasObjectItem(x.of, "effect.ppp.g8.verbosity.digit.hi"));
     cJSON_Delete(x.of);
+    x = (struct names){cJSON_CreateObject(), 0}; /* few settings of many attributes */
+    report_metrics(wide, false, name_take, &x);
+    assert_int_equal(cJSON_GetArraySize(x.of), 500);
+    assert_true(cJSON_HasObjectItem(x.of, "effect.bbb.g3.attr9.question"));
+    cJSON_Delete(x.of);
+    results_fini(wide);
+    free(wide);
     results_fini(many);
     free(many);
     results_fini(long_names);
