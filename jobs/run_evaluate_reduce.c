@@ -77,7 +77,7 @@ static int key_check(const cJSON *line, const char *key, int64_t want, uint64_t 
 
     if (cJSON_IsNumber(v) && v->valuedouble == (double)want)
         return 0;
-    return err_set(e, ERR_CORRUPT, "\"%s\" is %g, item %llu has %lld", key,
+    return err_set(e, ERR_CORRUPT, "\"%s\" is %.15g, item %llu has %lld", key,
                    cJSON_IsNumber(v) ? v->valuedouble : (double)NAN, (unsigned long long)item,
                    (long long)want);
 }
