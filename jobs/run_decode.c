@@ -240,16 +240,14 @@ static int32_t slots_needed(const struct model *m, enum decode_weights weights,
     return slots;
 }
 
-static void rates_add(struct run_rates *rates, const struct decode_stats *stats, int32_t slots,
-                      uint64_t ms)
+static void rates_add(struct run_rates *rates, const struct decode_stats *stats, uint64_t ms)
 {
     rates->tokens += stats->tokens;
     rates->prompt_rows += stats->prompt_rows;
     rates->shared_rows += stats->shared_rows;
     rates->steps += stats->steps;
+    rates->slot_steps += stats->slot_steps;
     rates->wall_ms += (double)ms;
-    if (stats->steps > 0)
-        rates->slots_used = (double)stats->slot_steps / ((double)stats->steps * (double)slots);
 }
 
 static int session_end(const struct session *s, struct err *e)
@@ -292,7 +290,7 @@ int run_decode(const struct model *m, enum decode_weights weights, const struct 
     decoder_free(decoder);
     words_fini(&words);
     if (rates != NULL)
-        rates_add(rates, &stats, slots, clock_ms() - start);
+        rates_add(rates, &stats, clock_ms() - start);
     return session_end(&s, e);
 }
 

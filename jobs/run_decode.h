@@ -27,8 +27,9 @@ struct run_reply {
     enum decode_end end;
 };
 struct run_rates {
-    uint64_t tokens, prompt_rows, shared_rows, steps; /* shared: rows of prompts that were copied */
-    double wall_ms, slots_used;                       /* mean share of the slots */
+    uint64_t tokens, prompt_rows, shared_rows; /* shared: rows of prompts that were copied */
+    uint64_t steps, slot_steps;                /* slot_steps: slots in use, summed over the steps */
+    double wall_ms;
 };
 
 /* The weights that a spec asks for; texts differ between them, and with each are the same anywhere. */

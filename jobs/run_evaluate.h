@@ -59,6 +59,8 @@ struct evaluate_tail {
 };
 void evaluate_losses(const struct model *m, struct evaluate_tail *tail, size_t n,
                      uint64_t *heartbeat);
+/* Tokens of the tail that a model of this context scores; 0 without a prompt, or when it fills the context. */
+size_t evaluate_tail_room(const struct evaluate_tail *t, size_t context);
 void evaluate_tails_free(struct evaluate_tail *tail, size_t n); /* the array as well */
 /* How a model reads: its own template, ready for scoring; a plain model sees the turns before and
  * no attributes. */

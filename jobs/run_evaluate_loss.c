@@ -75,6 +75,15 @@ int evaluate_tail_of(const struct template_config *cfg, const struct tokenizer *
     return rc;
 }
 
+size_t evaluate_tail_room(const struct evaluate_tail *t, size_t context)
+{
+    size_t room = t->prompt.n > 0 && t->prompt.n < context
+                      ? context - t->prompt.n + 1
+                      : 0; /* the last token is predicted, not read */
+
+    return t->tail.n < room ? t->tail.n : room;
+}
+
 void evaluate_tails_free(struct evaluate_tail *tail, size_t n)
 {
     for (size_t i = 0; tail != NULL && i < n; i++) {
@@ -112,12 +121,9 @@ static void packer_add(struct packer *p, struct evaluate_tail *t)
 {
     struct batch *b = &p->batch;
     size_t context = (size_t)(p->m->dims.context < b->rows_cap ? p->m->dims.context : b->rows_cap);
-    size_t room = t->prompt.n > 0 && t->prompt.n < context
-                      ? context - t->prompt.n + 1
-                      : 0; /* the last token is predicted, not read */
     int32_t rows;
 
-    t->scored = t->tail.n < room ? t->tail.n : room;
+    t->scored = evaluate_tail_room(t, context);
     rows = (int32_t)(t->scored > 0 ? t->prompt.n + t->scored - 1 : 0);
     if (b->rows + rows > b->rows_cap || b->seqs == b->seqs_cap)
         packer_flush(p);

@@ -1,5 +1,5 @@
 /*
- * evaluate.reduce: the lines of all ranges -> what was found -> report directory and metrics.
+ * evaluate.reduce: the lines of all ranges, line i about item i -> what was found -> report directory and metrics.
  */
 #include <math.h>
 #include <stdio.h>
@@ -28,9 +28,78 @@ struct reduce {
     size_t replies, replies_cap;
     struct steering_loss *loss;
     size_t losses, losses_cap;
+    struct lines *items;              /* what was asked for, read beside the parts */
+    uint64_t next;                    /* item that the next line must be about */
+    size_t asked[RESULTS_MODELS_MAX]; /* replies of each model in the items so far */
 };
 
 /* ---- reading --------------------------------------------------------------------------------- */
+
+/* A model's replies come context by context, each with all of its settings: none twice, none left out. */
+static int item_check(struct reduce *x, const struct evaluate_item *item, struct err *e)
+{
+    const struct results *r = x->r;
+    size_t settings = 1 + (size_t)(r->guidances * r->attrs * r->levels), at = 0;
+
+    if (item->is_loss)
+        return 0;
+    if (item->attr >= 0)
+        at = 1 + (size_t)((item->guidance * r->attrs + item->attr) * r->levels + item->level);
+    if (item->context * settings + at != x->asked[item->model])
+        return err_set(e, ERR_CORRUPT, "context %zu, setting %zu is reply %zu of model %d",
+                       item->context, at, x->asked[item->model], item->model);
+    x->asked[item->model]++;
+    return 0;
+}
+
+/* more: false at the end of the items. */
+static int item_next(struct reduce *x, struct evaluate_item *item, bool *more, struct err *e)
+{
+    struct line line;
+    cJSON *j = NULL;
+    int rc = lines_next(x->items, &line, more, e);
+
+    if (rc != 0 || !*more)
+        return rc != 0 ? err_wrap(e, "items") : 0;
+    rc = line.too_long ? err_set(e, ERR_CORRUPT, "longer than %zu bytes", LINES_LIMITS.line_max)
+                       : json_parse(line.text, line.len, JSON_LIMITS_LINE, &j, e);
+    if (rc == 0)
+        rc = evaluate_item_of(j, x->r, item, e);
+    if (rc == 0)
+        rc = item_check(x, item, e);
+    cJSON_Delete(j);
+    return rc != 0 ? err_wrap(e, "items, line %llu", (unsigned long long)line.number) : 0;
+}
+
+static int key_check(const cJSON *line, const char *key, int64_t want, uint64_t item, struct err *e)
+{
+    const cJSON *v = json_get(line, key);
+
+    if (cJSON_IsNumber(v) && v->valuedouble == (double)want)
+        return 0;
+    return err_set(e, ERR_CORRUPT, "\"%s\" is %.15g, item %llu has %lld", key,
+                   cJSON_IsNumber(v) ? v->valuedouble : (double)NAN, (unsigned long long)item,
+                   (long long)want);
+}
+
+/* Is the line about this item? */
+static int line_check(const cJSON *line, const struct evaluate_item *item, uint64_t at,
+                      struct err *e)
+{
+    bool is_loss = json_get(line, "t") != NULL;
+    int rc;
+
+    if (is_loss != item->is_loss)
+        return err_set(e, ERR_CORRUPT, "a %s, item %llu is a %s", is_loss ? "loss" : "reply",
+                       (unsigned long long)at, item->is_loss ? "loss" : "reply");
+    if ((rc = key_check(line, "m", item->model, at, e)) != 0 ||
+        (rc = key_check(line, "r", item->response, at, e)) != 0 || is_loss ||
+        (rc = key_check(line, "g", item->guidance, at, e)) != 0 ||
+        (rc = key_check(line, "a", item->attr, at, e)) != 0 ||
+        (rc = key_check(line, "l", item->level, at, e)) != 0)
+        return rc;
+    return key_check(line, "c", (int64_t)item->context, at, e);
+}
 
 static double number_of(const cJSON *line, const char *key)
 {
@@ -109,17 +178,41 @@ static int line_take(void *self, const cJSON *line, struct err *e)
 {
     struct reduce *x = self;
     struct evaluate_item item;
-    int64_t model;
-    int rc;
+    bool more = false;
+    int rc = item_next(x, &item, &more, e);
 
-    if (json_get(line, "t") != NULL) {
-        rc = json_need_int(line, "m", 0, x->r->models - 1, &model, e);
-        return rc != 0 ? rc : loss_take(x, line, (int)model, e);
-    }
-    rc = evaluate_item_of(line, x->r, &item, e);
-    if (rc == 0 && item.context >= EVALUATE_ROWS_MAX)
-        rc = err_set(e, ERR_CORRUPT, "context %zu", item.context);
-    return rc != 0 ? rc : reply_take(x, line, &item, e);
+    if (rc == 0 && !more)
+        rc = err_set(e, ERR_CORRUPT, "one more than the %llu items", (unsigned long long)x->next);
+    if (rc == 0 && x->next >= EVALUATE_ROWS_MAX)
+        rc = err_set(e, ERR_CORRUPT, "more than %u items", EVALUATE_ROWS_MAX);
+    if (rc == 0)
+        rc = line_check(line, &item, x->next, e);
+    if (rc != 0)
+        return rc;
+    x->next++;
+    return item.is_loss ? loss_take(x, line, item.model, e) : reply_take(x, line, &item, e);
+}
+
+/* Line i of the parts must be what became of item i, to the last one. */
+static int rows_read(struct reduce *x, struct err *e)
+{
+    char path[4096];
+    struct evaluate_item item;
+    bool more = false;
+    int rc = run_phase_output(x->t, x->env, "evaluate.items", "items", path, sizeof path, e);
+
+    if (rc == 0)
+        rc = lines_open(path, LINES_LIMITS, &x->items, e);
+    if (rc == 0)
+        rc = run_lines(x->t, x->env, "evaluate.rows", x, line_take, e);
+    if (rc == 0)
+        rc = item_next(x, &item, &more, e);
+    if (rc == 0 && more)
+        rc = err_set(e, ERR_CORRUPT, "phase evaluate.rows has %llu lines, there are more items",
+                     (unsigned long long)x->next);
+    lines_close(x->items);
+    x->items = NULL;
+    return rc;
 }
 
 static int reduce_open(struct reduce *x, struct err *e)
@@ -135,7 +228,7 @@ static int reduce_open(struct reduce *x, struct err *e)
     if (rc == 0)
         rc = evaluate_design(x->t, &x->held.schema, has_judge ? judge : NULL, x->r, e);
     if (rc == 0)
-        rc = run_lines(x->t, x->env, "evaluate.rows", x, line_take, e);
+        rc = rows_read(x, e);
     free(judge);
     return rc;
 }

@@ -176,6 +176,20 @@ static void levels_shuffled(const struct rows *x, const struct turn *own, const 
         out[a] = x->design->computed[a] && !all_computed ? own->level[a] : other->level[a];
 }
 
+/* A reply that does not fit is cut at another place with other attributes, because they take other room: all are scored up to the
+ * first of them, or a difference would be one of lengths. */
+static void tails_level(struct evaluate_tail *tail, size_t n, size_t context)
+{
+    size_t least = SIZE_MAX;
+
+    for (size_t k = 0; k < n; k++) {
+        size_t room = evaluate_tail_room(&tail[k], context);
+        least = room < least ? room : least;
+    }
+    for (size_t k = 0; k < n; k++)
+        tail[k].tail.n = least;
+}
+
 static int loss_tails(struct rows *x, const struct model *m, const struct template_config *cfg,
                       size_t i, struct evaluate_tail *tail, struct err *e)
 {
@@ -196,6 +210,8 @@ static int loss_tails(struct rows *x, const struct model *m, const struct templa
     levels_shuffled(x, &c->turn[turn], &d->turn[other], level[1]);
     for (int k = 0; k < 3 && rc == 0; k++)
         rc = evaluate_tail_of(cfg, m->tokenizer, c, turn, NULL, 0, true, level[k], &tail[k], e);
+    if (rc == 0)
+        tails_level(tail, 3, (size_t)m->dims.context);
     return rc;
 }
 

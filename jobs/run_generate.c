@@ -147,15 +147,15 @@ static void replies_write(const struct run_reply *replies, size_t n, uint64_t fi
     }
 }
 
+/* Ranges are added up, so there are no rates: they are quotients of these. */
 static void rates_set(struct run_result *r, const struct run_rates *rates)
 {
     run_metric(r, "tokens", (double)rates->tokens);
     run_metric(r, "prompt_tokens", (double)rates->prompt_rows);
     run_metric(r, "prompt_tokens_shared", (double)rates->shared_rows);
+    run_metric(r, "steps", (double)rates->steps);
+    run_metric(r, "slot_steps", (double)rates->slot_steps);
     run_metric(r, "wall_ms", rates->wall_ms);
-    if (rates->wall_ms > 0.0)
-        run_metric(r, "tokens_per_s", (double)rates->tokens * 1e3 / rates->wall_ms);
-    run_metric(r, "slots_used", rates->slots_used);
 }
 
 /* Levels of the turns before are said only where they mean what the model's own levels mean. */

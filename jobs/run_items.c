@@ -281,6 +281,7 @@ int run_policy(const struct run_task *t, const struct run_env *env, const char *
         memset(c, 0, sizeof(*c));
         c->name = TEMPLATE_PLAIN;
         c->head = TEMPLATE_POLICY;
+        c->max_length = out->dims.context; /* a longer prompt would be no reply at all */
     }
     return 0;
 }

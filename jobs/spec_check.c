@@ -122,6 +122,43 @@ static void check_bootstrap(const struct check *c)
                          "bootstrap.where says which label combinations are wanted");
 }
 
+/* Each would be computed, and no report has two of one name. */
+static void duplicate_add(const struct check *c, const char *key, int i, const char *value)
+{
+    const struct node *list = node_get(place(c, "evaluate"), key);
+    char pointer[160];
+
+    snprintf(pointer, sizeof pointer, "%s/evaluate/%s/%d", c->pointer, key, i);
+    spec_problem_add(c->p,
+                     list != NULL && list->type == NODE_LIST && i < list->n ? list->item[i]
+                                                                            : place(c, "evaluate"),
+                     pointer, "duplicate", "evaluate.%s has %s twice", key, value);
+}
+
+static void check_duplicates(const struct check *c)
+{
+    const struct evaluate_spec *v = &c->s->evaluate;
+
+    for (int i = 0; i < v->guidance.n; i++) {
+        char text[24], other[24];
+        bool twice = false;
+        snprintf(text, sizeof text, "%.4g", v->guidance.v[i]); /* as metrics and files name it */
+        for (int k = 0; k < i && !twice; k++) {
+            snprintf(other, sizeof other, "%.4g", v->guidance.v[k]);
+            twice = strcmp(text, other) == 0;
+        }
+        if (twice)
+            duplicate_add(c, "guidance", i, text);
+    }
+    for (int i = 0; i < v->rulers.n; i++) {
+        bool twice = false;
+        for (int k = 0; k < i; k++)
+            twice = twice || strcmp(v->rulers.v[i], v->rulers.v[k]) == 0;
+        if (twice)
+            duplicate_add(c, "rulers", i, v->rulers.v[i]);
+    }
+}
+
 static void check_evaluate(const struct check *c)
 {
     const struct evaluate_spec *v = &c->s->evaluate;
@@ -142,6 +179,7 @@ static void check_evaluate(const struct check *c)
                              near != NULL ? "; did you mean \"" : "", near != NULL ? near : "",
                              near != NULL ? "\"?" : "");
         }
+    check_duplicates(c);
     for (int a = 0; a < c->s->schema.attrs; a++)
         for (int i = 0; i < v->levels.n; i++)
             if (v->levels.v[i] >= c->s->schema.attr[a].levels)
@@ -161,6 +199,29 @@ static void check_data_refs(const struct check *c)
                                  "inputs.%s: there is no data set \"%s\"", c->s->input[i].key,
                                  ref + 5);
         }
+}
+
+/* Inputs of which a kind reads one. Data to train on may be several sets, and an attribute model several folds. */
+static bool takes_one(enum job_kind kind, const char *key)
+{
+    if (strcmp(key, "model") == 0)
+        return kind == KIND_GENERATE || kind == KIND_BOOTSTRAP;
+    return strcmp(key, "data") == 0 || strcmp(key, "prompts") == 0 || strcmp(key, "base") == 0;
+}
+
+static void check_single_refs(const struct check *c)
+{
+    for (int i = 0; i < c->s->inputs_n; i++) {
+        const struct input_ref *in = &c->s->input[i];
+        const struct node *at = node_get(place(c, "inputs"), in->key);
+        char pointer[160];
+        if (in->refs.n < 2 || !takes_one(c->s->kind, in->key))
+            continue;
+        snprintf(pointer, sizeof pointer, "%s/inputs/%s", c->pointer, in->key);
+        spec_problem_add(c->p, at != NULL ? at : place(c, "inputs"), pointer, "out_of_range",
+                         "inputs.%s has %d references, %s takes one; the second is \"%s\"", in->key,
+                         in->refs.n, job_kind_name(c->s->kind), in->refs.v[1]);
+    }
 }
 
 /* ---- pipelines ------------------------------------------------------------------------------- */
@@ -275,6 +336,7 @@ void spec_check(struct spec *s, const struct node *root, const char *pointer,
     struct check c = {s, root, pointer, p};
 
     check_data_refs(&c);
+    check_single_refs(&c);
     check_numerics(&c);
     if ((TRAINS & KIND_BIT(s->kind)) != 0)
         check_train(&c);

@@ -272,7 +272,7 @@ const struct key spec_keys[] = {
            "what models are conditioned on"),
     CUSTOM("data", offsetof(struct spec, data_n), 0, &custom_data, 0, "data sets by name"),
     CUSTOM("inputs", offsetof(struct spec, inputs_n), 0, &custom_inputs, ~KIND_BIT(KIND_PIPELINE),
-           "what it works on: file:PATH, data:NAME, stage:NAME, sha256:HEX, job:ID"),
+           "what it works on: file:PATH, data:NAME, stage:NAME, sha256:HEX, job:ID; train and attribute models may be lists"),
     CUSTOM("base", offsetof(struct spec, has_init), 0, &custom_base, TRAINS,
            "a model from random weights instead of inputs.base"),
     {"head", KEY_CHOICE, AT(spec, head), 0, 0, "classes|regression|lm", NULL, NULL,

@@ -413,7 +413,7 @@ static int line_read(struct reader *r, const struct line *line, enum read_format
     return r->rc;
 }
 
-static bool limit_reached(const struct reader *r)
+bool reader_is_full(const struct reader *r)
 {
     return r->config->limit > 0 &&
            r->counts->conversations[0] + r->counts->conversations[1] >= r->config->limit;
@@ -432,7 +432,7 @@ static int file_rows(struct reader *r, const char *path, struct err *e)
         format = READ_MAP;
     rc = lines_open(path, c->limits, &lines, e);
     while (rc == 0) {
-        if (limit_reached(r))
+        if (reader_is_full(r))
             break;
         rc = lines_next(lines, &line, &more, e);
         if (rc != 0 || !more)

@@ -255,7 +255,7 @@ static bool nodes_emit(struct reader *r)
     bool good = true;
 
     for (uint32_t i = 0; i < o->nodes && r->rc == 0 && o->node[0].emitted <= tree_bytes_max(r); i++)
-        if (!o->node[i].has_child)
+        if (!o->node[i].has_child && !reader_is_full(r))
             good = thread_emit(r, i) && good;
     return good;
 }
@@ -386,13 +386,13 @@ void oasst_end(struct reader *r)
         return;
     lost = mem_zalloc(o->nodes, sizeof *lost);
     parents_find(r, lost);
-    for (uint32_t i = 0; i < o->nodes && r->rc == 0; i++) {
+    for (uint32_t i = 0; i < o->nodes && r->rc == 0 && !reader_is_full(r); i++) {
         if (o->node[i].has_child || !is_rooted(o, lost, i))
             continue;
         place_of(r, &o->node[i]);
         r->counts->rows_bad += !thread_emit(r, i) && r->rc == 0;
     }
-    for (uint32_t i = 0; i < o->nodes && r->rc == 0; i++) {
+    for (uint32_t i = 0; i < o->nodes && r->rc == 0 && !reader_is_full(r); i++) {
         if (o->node[i].seen || !is_rooted(o, lost, i))
             continue;
         place_of(r, &o->node[i]);

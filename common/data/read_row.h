@@ -48,6 +48,9 @@ bool draft_labels(struct reader *r, struct turn *t, const cJSON *object, const c
 /* Cleans, checks, splits, measures and emits the draft. False: it was a bad row, or r->rc is set. */
 bool draft_end(struct reader *r);
 
+/* Are as many conversations out as the limit allows? */
+bool reader_is_full(const struct reader *r);
+
 /* One row of a format. False: bad row, the problem is recorded. */
 bool row_read(struct reader *r, enum read_format format, const cJSON *row);
 /* Which format has such rows? READ_AUTO: none. */

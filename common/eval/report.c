@@ -255,34 +255,45 @@ cJSON *report_json(const struct results *r)
 
 /* ---- metrics --------------------------------------------------------------------------------- */
 
+/* What a report says of its design as a whole, what it measured of each setting, how sure that is, what else changed. */
+enum rank { RANK_WHOLE, RANK_VALUE, RANK_INTERVAL, RANK_OTHER, RANKS };
+
+enum { METRICS_MAX = 500, METRICS_BYTES = 40 << 10 };
+enum { NUMBER_BYTES = 28 }; /* "":-1.2345678901234567e-300, */
+
 struct sink {
     void (*add)(void *self, const char *name, double value);
     void *self;
-    bool all; /* every measure with its interval, however many settings there are */
+    bool all;       /* every measure with its interval, however many there are */
+    enum rank rank; /* that is being added */
+    size_t n, bytes;
+    bool full; /* something was left out, and so is all after it */
 };
 
-__attribute__((format(printf, 3, 4))) static void metric(const struct sink *s, double v,
+__attribute__((format(printf, 4, 5))) static void metric(struct sink *s, enum rank rank, double v,
                                                          const char *fmt, ...)
 {
     char name[256];
     va_list ap;
 
-    if (!isfinite(v))
+    if (!isfinite(v) || rank != s->rank || s->full)
         return;
     va_start(ap, fmt);
     vsnprintf(name, sizeof name, fmt, ap);
     va_end(ap);
-    s->add(s->self, name, v);
+    s->n++;
+    s->bytes += strlen(name) + NUMBER_BYTES;
+    s->full = !s->all && (s->n > METRICS_MAX || s->bytes > METRICS_BYTES);
+    if (!s->full)
+        s->add(s->self, name, v);
 }
 
-static void metric_interval(const struct sink *s, const struct interval *v, bool ends,
-                            const char *name)
+static void metric_interval(struct sink *s, enum rank value, enum rank ends,
+                            const struct interval *v, const char *name)
 {
-    metric(s, v->value, "%s", name);
-    if (ends) {
-        metric(s, v->lo, "%s.lo", name);
-        metric(s, v->hi, "%s.hi", name);
-    }
+    metric(s, value, v->value, "%s", name);
+    metric(s, ends, v->lo, "%s.lo", name);
+    metric(s, ends, v->hi, "%s.hi", name);
 }
 
 /* The smallest rise of a measure from one level tested to the next: above 0 if the means rise strictly. */
@@ -298,34 +309,35 @@ static double smallest_step(const struct results *r, int model, int g, int attr,
     return least;
 }
 
-/* Few settings: every ruler. Many: the measures that figures rest on, with intervals for the first
- * model only. */
-static void effect_metrics(const struct results *r, const struct sink *s, int model, int g,
-                           int attr)
+/* Rulers that a figure rests on have intervals; the others only if all is wanted. */
+static void effect_metrics(const struct results *r, struct sink *s, int model, int g, int attr)
 {
     const struct results_effect *effect = results_effect(r, model, g, attr);
-    bool few = s->all || r->models * r->guidances <= 6;
     char guide[24], name[224];
 
     results_guidance_text(r->guidance[g], guide);
     for (int m = 0; m < r->measures; m++) {
         bool own = r->measure[m].attr == attr, lead = r->lead[attr] == m;
-        if (!own && !lead && (r->measure[m].judged || !few))
+        if (!own && !lead && r->measure[m].judged)
             continue; /* the whole leakage matrix is in report.json */
         snprintf(name, sizeof name, "effect.%s.%s.%s.%s", r->model[model], guide, r->attr[attr],
                  r->measure[m].name);
-        metric_interval(s, &effect->measure[m], s->all || ((own || lead) && (few || model == 0)),
-                        name);
+        if (own || lead)
+            metric_interval(s, RANK_VALUE, RANK_INTERVAL, &effect->measure[m], name);
+        else if (s->all)
+            metric_interval(s, RANK_OTHER, RANK_OTHER, &effect->measure[m], name);
+        else
+            metric(s, RANK_OTHER, effect->measure[m].value, "%s", name);
         if (own && r->computed[attr]) {
-            metric(s, smallest_step(r, model, g, attr, m), "step.%s.%s.%s.%s", r->model[model],
-                   guide, r->attr[attr], r->measure[m].name);
-            metric(s, effect->rho[m], "spearman.%s.%s.%s.%s", r->model[model], guide, r->attr[attr],
-                   r->measure[m].name);
+            metric(s, RANK_VALUE, smallest_step(r, model, g, attr, m), "step.%s.%s.%s.%s",
+                   r->model[model], guide, r->attr[attr], r->measure[m].name);
+            metric(s, RANK_VALUE, effect->rho[m], "spearman.%s.%s.%s.%s", r->model[model], guide,
+                   r->attr[attr], r->measure[m].name);
         }
     }
 }
 
-static void model_metrics(const struct results *r, const struct sink *s, int m)
+static void model_metrics(const struct results *r, struct sink *s, int m)
 {
     char guide[24], name[128];
     struct interval over_seeds;
@@ -335,50 +347,60 @@ static void model_metrics(const struct results *r, const struct sink *s, int m)
         results_guidance_text(r->guidance[g], guide);
         for (int a = 0; a < r->attrs; a++)
             effect_metrics(r, s, m, g, a);
-        metric(s, results_mean_distinct2(r, m, g), "distinct2.%s.%s", r->model[m], guide);
-        metric(s, results_mean_nll(r, m, g), "fluency_nll.%s.%s", r->model[m], guide);
-        metric(s, results_base_rise(r, m, g), "base_nll_rise.%s.%s", r->model[m], guide);
+        metric(s, RANK_VALUE, results_mean_distinct2(r, m, g), "distinct2.%s.%s", r->model[m],
+               guide);
+        metric(s, RANK_VALUE, results_mean_nll(r, m, g), "fluency_nll.%s.%s", r->model[m], guide);
+        metric(s, RANK_VALUE, results_base_rise(r, m, g), "base_nll_rise.%s.%s", r->model[m],
+               guide);
     }
-    metric(s, figures_largest_rate(r, m, false), "largest_rate.%s", r->model[m]);
-    metric(s, figures_largest_rate(r, m, true), "largest_rate_any.%s", r->model[m]);
-    metric(s, r->gap[m].nll_true, "nll.%s", r->model[m]);
-    metric(s, r->gap[m].nll_missing, "nll_missing.%s", r->model[m]);
+    metric(s, RANK_WHOLE, figures_largest_rate(r, m, false), "largest_rate.%s", r->model[m]);
+    metric(s, RANK_WHOLE, figures_largest_rate(r, m, true), "largest_rate_any.%s", r->model[m]);
+    metric(s, RANK_WHOLE, r->gap[m].nll_true, "nll.%s", r->model[m]);
+    metric(s, RANK_WHOLE, r->gap[m].nll_missing, "nll_missing.%s", r->model[m]);
     snprintf(name, sizeof name, "gap.%s", r->model[m]);
-    metric_interval(s, &r->gap[m].shuffled, true, name);
+    metric_interval(s, RANK_WHOLE, RANK_WHOLE, &r->gap[m].shuffled, name);
     over_seeds = results_gap_over_seeds(r, m, &seeds);
     snprintf(name, sizeof name, "seeds.gap.%s", r->model[m]);
     if (seeds > 0)
-        metric_interval(s, &over_seeds, true, name);
+        metric_interval(s, RANK_WHOLE, RANK_WHOLE, &over_seeds, name);
+}
+
+static void judged_metrics(const struct results *r, struct sink *s)
+{
+    for (int i = 0; i < r->judged_n; i++) {
+        const struct results_judged *j = &r->judged[i];
+        metric(s, RANK_WHOLE, j->majority, "majority.%s.accuracy", j->label);
+        metric(s, RANK_WHOLE, j->model.accuracy, "am.%s.accuracy", j->label);
+        metric(s, RANK_WHOLE, j->model.kappa, "am.%s.kappa", j->label);
+        metric(s, RANK_WHOLE, j->model_kappa.lo, "am.%s.kappa.lo", j->label);
+        metric(s, RANK_WHOLE, j->model.macro_f1, "am.%s.macro_f1", j->label);
+        metric(s, RANK_WHOLE, j->model.auc, "am.%s.auc", j->label);
+        if (!j->has_baseline)
+            continue;
+        metric(s, RANK_WHOLE, j->baseline.accuracy, "tfidf.%s.accuracy", j->label);
+        metric(s, RANK_WHOLE, j->baseline.kappa, "tfidf.%s.kappa", j->label);
+        metric(s, RANK_WHOLE, j->baseline.macro_f1, "tfidf.%s.macro_f1", j->label);
+        metric(s, RANK_WHOLE, j->baseline.auc, "tfidf.%s.auc", j->label);
+        metric(s, RANK_WHOLE, j->difference.value, "am.%s.kappa_minus_tfidf", j->label);
+        metric(s, RANK_WHOLE, j->difference.lo, "am.%s.kappa_minus_tfidf.lo", j->label);
+        metric(s, RANK_WHOLE, j->difference.hi, "am.%s.kappa_minus_tfidf.hi", j->label);
+    }
 }
 
 void report_metrics(const struct results *r, bool all,
                     void (*add)(void *self, const char *name, double value), void *self)
 {
-    struct sink s = {add, self, all};
+    struct sink s = {.add = add, .self = self, .all = all};
     int failed = 0;
 
-    for (int m = 0; m < r->models; m++)
-        model_metrics(r, &s, m);
-    for (int i = 0; i < r->judged_n; i++) {
-        const struct results_judged *j = &r->judged[i];
-        metric(&s, j->majority, "majority.%s.accuracy", j->label);
-        metric(&s, j->model.accuracy, "am.%s.accuracy", j->label);
-        metric(&s, j->model.kappa, "am.%s.kappa", j->label);
-        metric(&s, j->model_kappa.lo, "am.%s.kappa.lo", j->label);
-        metric(&s, j->model.macro_f1, "am.%s.macro_f1", j->label);
-        metric(&s, j->model.auc, "am.%s.auc", j->label);
-        if (!j->has_baseline)
-            continue;
-        metric(&s, j->baseline.accuracy, "tfidf.%s.accuracy", j->label);
-        metric(&s, j->baseline.kappa, "tfidf.%s.kappa", j->label);
-        metric(&s, j->baseline.macro_f1, "tfidf.%s.macro_f1", j->label);
-        metric(&s, j->baseline.auc, "tfidf.%s.auc", j->label);
-        metric(&s, j->difference.value, "am.%s.kappa_minus_tfidf", j->label);
-        metric(&s, j->difference.lo, "am.%s.kappa_minus_tfidf.lo", j->label);
-        metric(&s, j->difference.hi, "am.%s.kappa_minus_tfidf.hi", j->label);
-    }
     for (int i = 0; i < r->figures_n; i++)
         failed += !r->figure[i].ok;
-    metric(&s, r->figures_n, "figures");
-    metric(&s, failed, "figures_failed");
+    for (int rank = 0; rank < RANKS; rank++) {
+        s.rank = (enum rank)rank;
+        metric(&s, RANK_WHOLE, r->figures_n, "figures");
+        metric(&s, RANK_WHOLE, failed, "figures_failed");
+        judged_metrics(r, &s);
+        for (int m = 0; m < r->models; m++)
+            model_metrics(r, &s, m);
+    }
 }

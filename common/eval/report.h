@@ -15,12 +15,14 @@ void report_markdown(const struct results *r, struct buf *out);
 /* Pictures in order; index from 0; false after the last. name: file name, "steering.svg". */
 bool report_picture(const struct results *r, int index, char name[64], struct buf *out);
 
-/* Numbers for the metrics of a stage, at most about 500:
+/* Numbers for the metrics of a stage, at most 500 and 40 KiB of them, because a task's result has a bound: first those of models and
+ * judges as a whole, then what each setting did to its attribute's own rulers, then the intervals of that, then other rulers. Of each,
+ * models and settings in their order; the report itself has all.
  *   effect.<model>.<g>.<attr>.<measure> (with .lo, .hi where a figure rests on it), spearman.<the
  * same> of computed attributes, step.<the same> (smallest rise from one level to the next), gap.<model> (.lo, .hi), nll.<model>, nll_missing.<model>,
  * largest_rate.<model>, largest_rate_any.<model>, distinct2.<model>.<g>, fluency_nll.<model>.<g>, base_nll_rise.<model>.<g>,
  * am.<label>.*, tfidf.<label>.*, majority.<label>.accuracy, figures, figures_failed. <g> is "g1.5".
- * all: every measure with its interval, however many settings there are (not bounded by 500).
+ * all: every measure with its interval, however many there are.
  */
 void report_metrics(const struct results *r, bool all,
                     void (*add)(void *self, const char *name, double value), void *self);

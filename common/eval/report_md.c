@@ -209,15 +209,18 @@ static void gap_section(const struct results *r, struct buf *out)
 {
     static const char *const head[] = {"model",   "responses",       "true",          "shuffled",
                                        "missing", "shuffled - true", "missing - true"};
-    bool any = false;
+    bool any = false, all_computed = true;
 
     for (int m = 0; m < r->models; m++)
         any = any || r->gap[m].rows > 0;
     if (!any)
         return;
-    buf_str(out, "\n## Held-out loss, nats a token of human replies\n\nWith each reply's own "
-                 "attributes, with those of another reply "
-                 "(what is computed from the text stays), and with none.\n\n");
+    for (int a = 0; a < r->attrs; a++)
+        all_computed = all_computed && r->computed[a];
+    buf_printf(out,
+               "\n## Held-out loss, nats a token of human replies\n\nWith each reply's own "
+               "attributes, with those of another reply%s, and with none.\n\n",
+               all_computed ? "" : " (what is computed from the text stays)");
     table_head(out, head, 7);
     for (int m = 0; m < r->models; m++) {
         const struct results_gap *gap = &r->gap[m];

@@ -46,16 +46,17 @@ static bool curves(const struct results *r, int guidance, bool judged, const cha
                                     model,           true, results_is_control(r->model[model])};
         }
         snprintf(name[n], sizeof name[n], "%s: %s", r->attr[a], r->measure[m].name);
-        panel[n] = (struct svg_panel){name[n],
-                                      "level asked for",
-                                      judged               ? "probability"
-                                      : r->measure[m].rate ? "share of replies"
-                                                           : r->measure[m].name,
-                                      series + n * models,
-                                      models,
-                                      true,
-                                      true,
-                                      r->measure[m].rate ? 0.4 : 0.0};
+        panel[n] =
+            (struct svg_panel){name[n],
+                               "level asked for",
+                               !r->measure[m].rate ? judged ? "expected score" : r->measure[m].name
+                               : judged            ? "probability"
+                                                   : "share of replies",
+                               series + n * models,
+                               models,
+                               true,
+                               true,
+                               r->measure[m].rate ? 0.4 : 0.0};
         n++;
     }
     if (n > 0)

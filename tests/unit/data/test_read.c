@@ -448,6 +448,48 @@ static void test_oasst_trees_are_bounded(void **state)
     buf_free(&flat);
 }
 
+/* Two flat trees of two threads each, and a ring; a tree of three threads, and another. */
+static void test_oasst_stops_at_the_limit(void **state)
+{
+    static const char *const text[] = {
+        MESSAGE("a", "null", "prompter", "A", "") "\n" MESSAGE("b", "\"a\"", "assistant", "B", "") "\n" MESSAGE(
+            "c", "\"a\"", "assistant",
+            "C",
+            "") "\n" MESSAGE("d", "null", "prompter", "D",
+                             "") "\n" MESSAGE("e", "\"d\"", "assistant", "E",
+                                              "") "\n" MESSAGE("f", "\"d\"", "assistant", "F",
+                                                               "") "\n" MESSAGE("y", "\"z\"",
+                                                                                "assistant", "Y",
+                                                                                "") "\n" MESSAGE("z",
+                                                                                                 "\"y\"",
+                                                                                                 "p"
+                                                                                                 "r"
+                                                                                                 "o"
+                                                                                                 "m"
+                                                                                                 "p"
+                                                                                                 "t"
+                                                                                                 "e"
+                                                                                                 "r",
+                                                                                                 "Z",
+                                                                                                 "") "\n",
+        TREE(REPLY("B") "," REPLY("C") "," REPLY("D")) TREE(REPLY("E"))};
+    struct schema s = schema_of(SCHEMA_HELP);
+    struct read_config c = read_config_of(&s, emit_side);
+    struct run r;
+
+    (void)state;
+    c.format = READ_OASST;
+    for (int i = 0; i < 2; i++) {
+        for (c.limit = 1; c.limit <= 3; c.limit++) {
+            run_with(&r, &c, text[i]);
+            assert_int_equal(r.rc, 0);
+            assert_int_equal(r.counts.conversations[0] + r.counts.conversations[1], c.limit);
+            assert_int_equal(r.problems.total, 0);
+            run_end(&r);
+        }
+    }
+}
+
 static const struct {
     const char *good, *bad, *path, *words;
 } bad_rows[] = {
@@ -699,6 +741,7 @@ int main(void)
         cmocka_unit_test(test_oasst_trees_or_flat_messages),
         cmocka_unit_test(test_oasst_trees_without_ids),
         cmocka_unit_test(test_oasst_trees_are_bounded),
+        cmocka_unit_test(test_oasst_stops_at_the_limit),
         cmocka_unit_test(test_bad_rows_are_named_and_passed_over),
         cmocka_unit_test(test_duplicate_ids_and_long_lines),
         cmocka_unit_test(test_too_many_problems_fail_with_the_list),

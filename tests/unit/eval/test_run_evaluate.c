@@ -33,6 +33,7 @@ struct world {
     struct spec *spec;
     cJSON *inputs;
     bool cancel;
+    const char *tale; /* what all say; NULL: one thing or another */
 };
 static struct world w;
 
@@ -127,7 +128,7 @@ static void data_make(const char *key, uint32_t turns)
     for (uint32_t i = 0; i < TALKS; i++) {
         memset(turn, 0, sizeof turn);
         for (uint32_t k = 0; k < TURNS; k++) {
-            const char *text = said[rng_below(1, RNG_TEST, i, k, 0, 4)];
+            const char *text = w.tale != NULL ? w.tale : said[rng_below(1, RNG_TEST, i, k, 0, 4)];
             bool asks = strchr(text, '?') != NULL;
             human[k][0] = asks;
             value[k][0] = (float)((asks ? 0.5 : 0.1) + 0.4 * rng_unit(1, RNG_TEST, i, k, 1));
@@ -156,7 +157,8 @@ static void data_make(const char *key, uint32_t turns)
 
 /* The story model with new tokens: untrained, so what it writes says nothing, but every path is
  * walked. */
-static void model_make(const char *key, enum template_head head, uint64_t seed)
+static void model_make_named(const char *key, enum template_name name, enum template_head head,
+                             uint64_t seed)
 {
     struct model m = {0};
     struct template_config *c = &m.steer.template_config;
@@ -166,7 +168,7 @@ static void model_make(const char *key, enum template_head head, uint64_t seed)
     OK(model_load("models/stories260K", MODEL_ALL, &m, &e));
     m.steer.role = head == TEMPLATE_POLICY ? STEER_POLICY : STEER_ATTRIBUTE_MODEL;
     memset(c, 0, sizeof *c);
-    c->name = TEMPLATE_CONTROL;
+    c->name = name;
     c->head = head;
     schema_fill(&c->schema);
     c->context_tokens = 16;
@@ -181,6 +183,11 @@ static void model_make(const char *key, enum template_head head, uint64_t seed)
     OK(store_publish(NULL, dir, &d, &e));
     input_add(key, d.hex);
     model_fini(&m);
+}
+
+static void model_make(const char *key, enum template_head head, uint64_t seed)
+{
+    model_make_named(key, TEMPLATE_CONTROL, head, seed);
 }
 
 /* tokenizer.json of the 256 bytes, as byte-level tokenizers write them, and an end token, if there is one. */
@@ -571,6 +578,8 @@ static void test_what_does_not_fit_is_named(void **state)
     refused("evaluate.items", 0, 0, phases, ERR_INVALID, "ruler \"questoin\"");
     strcpy(v->rulers.v[0], "question");
     v->guidance.n = 9;
+    for (int g = 0; g < 9; g++)
+        v->guidance.v[g] = 1.0 + g;
     refused("evaluate.items", 0, 0, phases, ERR_LIMIT, "evaluate.guidance has 9");
     v->guidance.n = 1;
     keep = cJSON_DetachItemFromObject(w.inputs, "judge");
@@ -598,6 +607,163 @@ static void test_what_does_not_fit_is_named(void **state)
     refused("evaluate.rows", 0, rows, phases, ERR_CANCELLED, "stop");
     w.cancel = false;
     cJSON_Delete(phases);
+}
+
+/* Losses of a line, said again here: own attributes and none, over the line's own number of tokens. */
+static void loss_check(const cJSON *line, const struct model *m, const struct dataset *held)
+{
+    struct template_config c = evaluate_reading(m, 0);
+    struct evaluate_tail *tail = calloc(2, sizeof *tail);
+    int8_t none[SCHEMA_ATTRS_MAX];
+    size_t conversation, tokens = (size_t)json_int_or(line, "k", 0);
+    uint32_t turn;
+
+    memset(none, -1, sizeof none);
+    dataset_response(held, (size_t)json_int_or(line, "r", -1), &conversation, &turn);
+    for (int k = 0; k < 2; k++)
+        OK(evaluate_tail_of(&c, m->tokenizer, &held->conversation[conversation], turn, NULL, 0,
+                            true, k == 0 ? NULL : none, &tail[k], &e));
+    assert_true(evaluate_tail_room(&tail[0], (size_t)m->dims.context) !=
+                evaluate_tail_room(&tail[1], (size_t)m->dims.context));
+    assert_true(tokens > 0);
+    for (int k = 0; k < 2; k++) {
+        assert_true(tokens <= evaluate_tail_room(&tail[k], (size_t)m->dims.context));
+        tail[k].tail.n = tokens;
+    }
+    evaluate_losses(m, tail, 2, NULL);
+    assert_true(fabs(tail[0].nll - json_number_or(line, "t", 0.0)) < 1e-4 * tail[0].nll);
+    assert_true(fabs(tail[1].nll - json_number_or(line, "x", 0.0)) < 1e-4 * tail[1].nll);
+    evaluate_tails_free(tail, 2);
+}
+
+/* Their labels take other room, so that they are cut at other places. */
+static void test_losses_of_cut_replies_are_of_the_same_tokens(void **state)
+{
+    cJSON *phases = cJSON_CreateObject(), *keep = w.inputs;
+    struct buf text = BUF_INIT, tale = BUF_INIT;
+    struct model m = {0};
+    struct dataset held = {0};
+    const char *hex;
+    char path[512], *line, *rest;
+    int losses = 0;
+    (void)state;
+
+    for (int i = 0; i < 100; i++)
+        buf_str(&tale, "The cat sat on the mat. ");
+    w.inputs = cJSON_CreateObject();
+    w.tale = tale.data;
+    data_make("data", 1 + 1);
+    model_make_named("model.steer", TEMPLATE_NEMO, TEMPLATE_POLICY, 1);
+    w.spec->evaluate.models_n = 1;
+    w.spec->evaluate.contexts = 1;
+    w.spec->evaluate.loss_rows = 2;
+    rows_run(phases, 0, items_run(phases), &text);
+    OK(json_need_string(json_get(json_get(phases, "evaluate.items"), "outputs"), "held", &hex, &e));
+    snprintf(path, sizeof path, "%s/%s", w.dir, hex);
+    OK(dataset_load(path, &held, &e));
+    snprintf(path, sizeof path, "%s/%s", w.dir,
+             cJSON_GetArrayItem(json_get(w.inputs, "model.steer"), 0)->valuestring);
+    OK(model_load(path, MODEL_ALL, &m, &e));
+    for (line = strtok_r(text.data, "\n", &rest); line != NULL;
+         line = strtok_r(NULL, "\n", &rest)) {
+        cJSON *j = NULL;
+        OK(json_parse(line, strlen(line), JSON_LIMITS_LINE, &j, &e));
+        if (json_get(j, "t") != NULL) {
+            loss_check(j, &m, &held);
+            losses++;
+        }
+        cJSON_Delete(j);
+    }
+    assert_int_equal(losses, 2);
+    model_fini(&m);
+    dataset_free(&held);
+    cJSON_Delete(phases);
+    cJSON_Delete(w.inputs);
+    w.inputs = keep;
+    w.tale = NULL;
+    w.spec->evaluate.models_n = 2;
+    w.spec->evaluate.contexts = 5;
+    w.spec->evaluate.loss_rows = 0;
+    buf_free(&text);
+    buf_free(&tale);
+}
+
+/* Replaces the only part of the rows by this text. */
+static void part_set(cJSON *phases, const char *text, size_t len)
+{
+    cJSON *parts = cJSON_GetObjectItem(phase_of(phases, "evaluate.rows"), "parts");
+    char path[300];
+    struct digest d;
+
+    snprintf(path, sizeof path, "%s/changed", w.dir);
+    OK(file_write_atomic(path, text, len, &e));
+    OK(store_publish(NULL, path, &d, &e));
+    cJSON_DeleteItemFromArray(parts, 0);
+    cJSON_AddItemToArray(parts, cJSON_CreateString(d.hex));
+}
+
+static size_t line_len(const char *text)
+{
+    return (size_t)(strchr(text, '\n') - text) + 1;
+}
+
+static void test_rows_must_be_the_items_one_by_one(void **state)
+{
+    cJSON *phases = cJSON_CreateObject(), *keep = w.inputs;
+    struct buf text = BUF_INIT, bad = BUF_INIT;
+    size_t first, second, last;
+    uint64_t rows;
+    char *at;
+    (void)state;
+
+    w.inputs = cJSON_CreateObject();
+    cJSON_AddItemToObject(w.inputs, "model.steer",
+                          cJSON_Duplicate(cJSON_GetObjectItem(keep, "model.steer"), true));
+    data_make("data", TURNS);
+    w.spec->evaluate.models_n = 1;
+    w.spec->evaluate.contexts = 2;
+    rows = items_run(phases);
+    rows_run(phases, 0, rows, &text);
+    first = line_len(text.data);
+    second = line_len(text.data + first);
+    for (last = text.len - 1; text.data[last - 1] != '\n'; last--)
+        ;
+
+    buf_add(&bad, text.data, first); /* the first one twice */
+    buf_add(&bad, text.data, text.len);
+    part_set(phases, bad.data, bad.len);
+    refused("evaluate.reduce", 0, 0, phases, ERR_CORRUPT, "line 2: ");
+    refused("evaluate.reduce", 0, 0, phases, ERR_CORRUPT, "item 1 ");
+
+    buf_clear(&bad); /* the first one in place of the second */
+    buf_add(&bad, text.data, first);
+    buf_add(&bad, text.data, first);
+    buf_add(&bad, text.data + first + second, text.len - first - second);
+    part_set(phases, bad.data, bad.len);
+    refused("evaluate.reduce", 0, 0, phases, ERR_CORRUPT, "part 0 of phase evaluate.rows: line 2");
+
+    part_set(phases, text.data, last);
+    refused("evaluate.reduce", 0, 0, phases, ERR_CORRUPT, "there are more items");
+
+    buf_clear(&bad);
+    buf_add(&bad, text.data, text.len);
+    buf_add(&bad, text.data + last, text.len - last);
+    part_set(phases, bad.data, bad.len);
+    refused("evaluate.reduce", 0, 0, phases, ERR_CORRUPT, "one more than the");
+
+    at = strstr(text.data, "\"c\":1"); /* a number that is not the item's */
+    assert_non_null(at);
+    at[4] = '7';
+    part_set(phases, text.data, text.len);
+    refused("evaluate.reduce", 0, 0, phases, ERR_CORRUPT, "\"c\" is 7, item ");
+
+    cJSON_Delete(phases);
+    cJSON_Delete(w.inputs);
+    w.inputs = keep;
+    w.spec->evaluate.models_n = 2;
+    w.spec->evaluate.contexts = 5;
+    buf_free(&text);
+    buf_free(&bad);
 }
 
 static void test_levels_of_those_not_under_test(void **state)
@@ -663,6 +829,8 @@ int main(void)
         cmocka_unit_test(test_the_first_token_behind_nothing_is_not_scored),
         cmocka_unit_test(test_a_cut_reply_keeps_its_last_token),
         cmocka_unit_test(test_models_without_bos_are_no_reason_to_abort),
+        cmocka_unit_test(test_losses_of_cut_replies_are_of_the_same_tokens),
+        cmocka_unit_test(test_rows_must_be_the_items_one_by_one),
         cmocka_unit_test(test_what_does_not_fit_is_named),
         cmocka_unit_test(test_levels_of_those_not_under_test),
         cmocka_unit_test(test_models_are_put_in_order),

@@ -405,6 +405,133 @@ static void test_figures_and_report(void **state)
     free(r);
 }
 
+struct names {
+    cJSON *of; /* name: place */
+    size_t bytes;
+};
+
+static void name_take(void *self, const char *name, double value)
+{
+    struct names *x = self;
+
+    assert_true(isfinite(value) && !cJSON_HasObjectItem(x->of, name));
+    cJSON_AddNumberToObject(x->of, name, cJSON_GetArraySize(x->of));
+    x->bytes += strlen(name) + 28;
+}
+
+/* As many rulers as an evaluation may have; names of `len` letters. */
+static struct results *large_new(int models, int guidances, int attrs, size_t len)
+{
+    struct results *r = world_new();
+
+    results_fini(r);
+    r->models = models;
+    r->guidances = guidances;
+    r->attrs = attrs;
+    r->measures = RESULTS_MEASURES_MAX;
+    for (int a = 2; a < attrs; a++)
+        snprintf(r->attr[a], sizeof r->attr[a], "attr%d", a);
+    for (int m = 0; m < r->models; m++) {
+        memset(r->model[m], 'a' + m, len);
+        r->model[m][len] = '\0';
+    }
+    for (int g = 0; g < r->guidances; g++)
+        r->guidance[g] = 1.0 + g;
+    for (int m = 4; m < r->measures; m++) {
+        snprintf(r->measure[m].name, sizeof r->measure[m].name, "ruler%d", m);
+        r->measure[m].attr = -1;
+    }
+    results_prepare(r);
+    for (int i = 0; i < r->models * r->guidances * r->attrs; i++) {
+        struct results_effect *effect = results_effect(r, i / (r->guidances * r->attrs),
+                                                       i / r->attrs % r->guidances, i % r->attrs);
+        for (int m = 0; m < r->measures; m++)
+            effect->measure[m] = (struct interval){1, 0, 2};
+    }
+    for (int a = 0; a < attrs; a++)
+        r->lead[a] = a == 1 ? WORDS : QUESTION;
+    return r;
+}
+
+/* A task's result has a bound, however large the evaluation is. */
+static void test_metrics_are_bounded_and_the_first_are_the_ones_that_matter(void **state)
+{
+    struct results *many = large_new(RESULTS_MODELS_MAX, RESULTS_GUIDANCES_MAX, 2, 3),
+                   *long_names = large_new(RESULTS_MODELS_MAX, RESULTS_GUIDANCES_MAX, 2,
+                                           RESULTS_NAME_MAX - 1),
+                   *wide = large_new(2, 3, SCHEMA_ATTRS_MAX, 3);
+    struct names x = {cJSON_CreateObject(), 0}, again = {cJSON_CreateObject(), 0};
+    (void)state;
+
+    report_metrics(many, false, name_take, &x);
+    report_metrics(many, false, name_take, &again);
+    assert_int_equal(cJSON_GetArraySize(x.of), 500);
+    assert_true(cJSON_Compare(x.of, again.of, true));
+    assert_true(cJSON_HasObjectItem(x.of, "figures_failed"));
+    /* own and lead values of every setting, then intervals of the first models; no other ruler */
+    assert_true(cJSON_HasObjectItem(x.of, "effect.aaa.g1.curious.am_curious"));
+    assert_true(cJSON_HasObjectItem(x.of, "effect.ppp.g8.verbosity.words"));
+    assert_true(cJSON_HasObjectItem(x.of, "effect.aaa.g1.curious.question.hi"));
+    assert_false(cJSON_HasObjectItem(x.of, "effect.ppp.g8.verbosity.words.lo"));
+    assert_false(cJSON_HasObjectItem(x.of, "effect.aaa.g1.curious.digit"));
+    cJSON_Delete(x.of);
+    cJSON_Delete(again.of);
+    x = (struct names){cJSON_CreateObject(), 0};
+    report_metrics(long_names, false, name_take, &x);
+    assert_in_range(x.bytes, 30 << 10, 40 << 10);
+    cJSON_Delete(x.of);
+    x = (struct names){cJSON_CreateObject(), 0};
+    report_metrics(many, true, name_take, &x);
+    assert_true(cJSON_HasObjectItem(x.of, "effect.ppp.g8.verbosity.digit.hi"));
+    cJSON_Delete(x.of);
+    x = (struct names){cJSON_CreateObject(), 0}; /* few settings of many attributes */
+    report_metrics(wide, false, name_take, &x);
+    assert_int_equal(cJSON_GetArraySize(x.of), 500);
+    assert_true(cJSON_HasObjectItem(x.of, "effect.bbb.g3.attr9.question"));
+    cJSON_Delete(x.of);
+    results_fini(wide);
+    free(wide);
+    results_fini(many);
+    free(many);
+    results_fini(long_names);
+    free(long_names);
+}
+
+/* What shuffling kept, and what the judge's curve is of, depend on the attributes. */
+static void test_words_fit_the_attributes(void **state)
+{
+    struct results *r = world_new();
+    struct made x;
+    struct buf text = BUF_INIT;
+    char name[64];
+    (void)state;
+
+    made_init(&x, r);
+    humans_fill(r);
+    losses_fill(r);
+    steering_replies(r, x.reply, x.n);
+    report_markdown(r, &text);
+    assert_non_null(strstr(text.data, "of another reply (what is computed from the text stays)"));
+    buf_clear(&text);
+    r->computed[0] = true;
+    report_markdown(r, &text);
+    assert_non_null(strstr(text.data, "of another reply, and with none."));
+    for (int rate = 0; rate < 2; rate++) {
+        buf_clear(&text);
+        r->measure[AM].rate = rate != 0;
+        for (int i = 0; report_picture(r, i, name, &text) && strcmp(name, "steering-am.svg") != 0;
+             i++)
+            buf_clear(&text);
+        assert_string_equal(name, "steering-am.svg");
+        assert_true((strstr(text.data, "probability") != NULL) == (rate != 0));
+        assert_true((strstr(text.data, "expected score") != NULL) == (rate == 0));
+    }
+    buf_free(&text);
+    made_fini(&x);
+    results_fini(r);
+    free(r);
+}
+
 static void test_guidance_has_its_picture(void **state)
 {
     struct results *r = world_new();
@@ -493,6 +620,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_judge_against_baseline),
         cmocka_unit_test(test_tuning_moves_the_cut),
         cmocka_unit_test(test_figures_and_report),
+        cmocka_unit_test(test_metrics_are_bounded_and_the_first_are_the_ones_that_matter),
+        cmocka_unit_test(test_words_fit_the_attributes),
         cmocka_unit_test(test_guidance_has_its_picture),
         cmocka_unit_test(test_figures_can_fail),
         cmocka_unit_test(test_groups_of_seeds),

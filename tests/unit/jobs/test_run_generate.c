@@ -83,13 +83,20 @@ static void test_texts_do_not_depend_on_the_ranges(void **state)
 {
     struct world *w = policy_world(false);
     struct spec *s = sweep_spec();
+    const cJSON *m;
     char *a, *b;
+    bool adds_up = true;
 
     (void)state;
     world_phase(w, s, "generate.items", 0, 0);
     world_phase(w, s, "generate.rows", 48, 48);
     a = world_parts(w, "generate.rows");
-    assert_true(world_metric(w, "generate.rows", "tokens_per_s") > 0.0);
+    assert_true(world_metric(w, "generate.rows", "tokens") > 0.0);
+    assert_true(world_metric(w, "generate.rows", "slot_steps") >=
+                world_metric(w, "generate.rows", "steps"));
+    cJSON_ArrayForEach(m, json_get(json_get(w->phases, "generate.rows"), "metrics")) adds_up =
+        adds_up && strstr(m->string, "per") == NULL && strstr(m->string, "used") == NULL;
+    assert_true(adds_up); /* figures of ranges are summed */
     world_phase(w, s, "generate.rows", 48, 5);
     b = world_parts(w, "generate.rows");
     assert_string_equal(a, b);
@@ -376,6 +383,60 @@ static void test_a_plain_model_writes_from_nothing(void **state)
     world_free(w);
 }
 
+/* A question of more tokens than the model's context. */
+static void long_dataset(const char *dir)
+{
+    struct schema s = fixture_schema();
+    struct dataset_writer *w;
+    struct arena a = ARENA_INIT;
+    struct turn turn;
+    struct buf text = BUF_INIT;
+
+    for (int i = 0; i < 600; i++)
+        buf_str(&text, "Lily saw a big red ball. ");
+    dataset_turn_init(&turn, &s, &a);
+    turn.role = ROLE_USER;
+    turn.speaker = "";
+    turn.text = text.data;
+    turn.text_len = (uint32_t)text.len;
+    turn.kept = true;
+    assert_int_equal(dataset_writer_new(dir, &s, &w, NULL), 0);
+    assert_int_equal(
+        dataset_write(
+            w,
+            &(struct conversation){
+                .id = "long", .source = "x:1", .split = SPLIT_HELD_OUT, .turns = 1, .turn = &turn},
+            NULL),
+        0);
+    assert_int_equal(dataset_writer_end(&w, NULL, NULL), 0);
+    arena_free(&a);
+    buf_free(&text);
+}
+
+static void test_a_plain_model_answers_a_prompt_longer_than_its_context(void **state)
+{
+    struct world *w = world_new();
+    struct spec *s = fixture_spec(KIND_GENERATE, "model prompts");
+    char path[128];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/long", w->dir);
+    long_dataset(path);
+    world_input(w, "prompts", path);
+    world_input(w, "model", "models/stories260K");
+    s->generate.n = 2;
+    s->generate.rows_per_task = 2;
+    snprintf(s->generate.split, sizeof(s->generate.split), "held_out");
+    s->generate.sampling = (struct sampling){1.0f, 0, 1.0f, 1.0f, 3.9f, 24};
+    world_phase(w, s, "generate.items", 0, 0);
+    world_phase(w, s, "generate.rows", 2, 2);
+    world_phase(w, s, "generate.reduce", 0, 0);
+    assert_true(world_metric(w, "generate.reduce", "empty") == 0);
+    assert_true(world_metric(w, "generate.reduce", "rows") == 2);
+    spec_free(s);
+    world_free(w);
+}
+
 /* The tokenizer that the model began with, which has no marks. */
 static void tokenizer_swap(const char *dir)
 {
@@ -450,6 +511,7 @@ int main(void)
         cmocka_unit_test(test_levels_of_items_that_no_attribute_has_are_refused),
         cmocka_unit_test(test_control_tokens_that_the_tokenizer_does_not_have),
         cmocka_unit_test(test_a_plain_model_writes_from_nothing),
+        cmocka_unit_test(test_a_plain_model_answers_a_prompt_longer_than_its_context),
         cmocka_unit_test(test_refusals_name_what_is_wrong),
     };
 

@@ -176,6 +176,78 @@ static void test_bf16_is_for_the_stages_that_train(void **state)
     }
 }
 
+static void refused(const char *yaml, int line, int column, const char *pointer, const char *code,
+                    const char *text)
+{
+    struct spec_problems p = {0};
+
+    assert_null(parse(yaml, &p));
+    if (p.n != 1 || p.v[0].line != line || p.v[0].column != column ||
+        strcmp(p.v[0].pointer, pointer) != 0 || strcmp(p.v[0].code, code) != 0 ||
+        strcmp(p.v[0].text, text) != 0)
+        fail_msg("%d problems, the first %d:%d %s %s \"%s\"", p.n, p.v[0].line, p.v[0].column,
+                 p.v[0].pointer, p.v[0].code, p.v[0].text);
+    spec_problems_free(&p);
+}
+
+static void test_what_an_evaluation_would_compute_twice_is_refused(void **state)
+{
+#define EVALUATE(list)                                                                             \
+    "apiVersion: steerlm/v1\nkind: evaluate\nname: x\n" ATTRS "inputs: {data: \"stage:a\"}\n"      \
+    "evaluate: {models: {m: \"stage:s\"}, " list "}\n"
+    (void)state;
+    refused(EVALUATE("guidance: [1, 1.5, 1.50004]"), 6, 55, "/evaluate/guidance/2", "duplicate",
+            "evaluate.guidance has 1.5 twice");
+    refused(EVALUATE("rulers: [words, wow, words]"), 6, 57, "/evaluate/rulers/2", "duplicate",
+            "evaluate.rulers has words twice");
+    refused(PIPELINE
+            "stages:\n" TRAINING
+            "- {name: e, kind: evaluate, inputs: {data: \"data:d\"}, evaluate: {models: {m: "
+            "\"stage:t\"}, guidance: [2, 2]}}\n",
+            8, 104, "/stages/1/evaluate/guidance/1", "duplicate", "evaluate.guidance has 2 twice");
+}
+
+/* Only the first would be read. */
+static void test_inputs_that_take_one_refuse_more(void **state)
+{
+#define KIND(kind) "apiVersion: steerlm/v1\nkind: " kind "\nname: x\n" ATTRS
+#define TWO "[\"file:p\", \"file:q\"]"
+    struct spec_problems p = {0};
+    struct spec *s;
+
+    (void)state;
+    refused(KIND("evaluate") "inputs: {data: " TWO "}\nevaluate: {models: {m: \"file:m\"}}\n", 5,
+            16, "/inputs/data", "out_of_range",
+            "inputs.data has 2 references, evaluate takes one; the second is \"file:q\"");
+    refused(KIND("annotate") "inputs: {model: \"file:m\", data: " TWO "}\n", 5, 33, "/inputs/data",
+            "out_of_range",
+            "inputs.data has 2 references, annotate takes one; the second is \"file:q\"");
+    refused(KIND("generate") "inputs: {model: \"file:m\", prompts: " TWO "}\n", 5, 36,
+            "/inputs/prompts", "out_of_range",
+            "inputs.prompts has 2 references, generate takes one; the second is \"file:q\"");
+    refused(KIND("generate") "inputs: {model: " TWO "}\ngenerate: {from_nothing: 1}\n", 5, 17,
+            "/inputs/model", "out_of_range",
+            "inputs.model has 2 references, generate takes one; the second is \"file:q\"");
+    refused(KIND("bootstrap") "inputs: {model: " TWO ", judge: \"file:j\", data: \"file:d\"}\n"
+                              "bootstrap: {where: {quality: \">=3\"}}\n",
+            5, 17, "/inputs/model", "out_of_range",
+            "inputs.model has 2 references, bootstrap takes one; the second is \"file:q\"");
+    refused(HEAD ATTRS "inputs: {base: " TWO ", train: \"file:d\"}\ntrain: {max_steps: 1}\n", 5, 16,
+            "/inputs/base", "out_of_range",
+            "inputs.base has 2 references, sft takes one; the second is \"file:q\"");
+    static const char *const lists[] = {
+        HEAD ATTRS "inputs: {base: \"file:m\", train: " TWO "}\ntrain: {max_steps: 1}\n",
+        KIND("annotate") "inputs: {model: " TWO ", data: \"file:d\"}\n",
+        KIND("evaluate") "inputs: {data: \"file:d\", judge: " TWO
+                         "}\nevaluate: {models: {m: \"file:m\"}}\n"};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        s = parse(lists[i], &p);
+        if (s == NULL)
+            fail_msg("%zu: %s", i, p.v[0].text);
+        spec_free(s);
+    }
+}
+
 static void test_all_problems_are_listed(void **state)
 {
     struct spec_problems p = {0};
@@ -427,6 +499,8 @@ int main(void)
         cmocka_unit_test(test_weights_of_decoding),
         cmocka_unit_test(test_bad_specs_are_refused_with_place_and_bound),
         cmocka_unit_test(test_bf16_is_for_the_stages_that_train),
+        cmocka_unit_test(test_what_an_evaluation_would_compute_twice_is_refused),
+        cmocka_unit_test(test_inputs_that_take_one_refuse_more),
         cmocka_unit_test(test_all_problems_are_listed),
         cmocka_unit_test(test_bombs_end_quickly),
         cmocka_unit_test(test_likes_do_not_multiply),
