@@ -164,7 +164,8 @@ static const struct key keys_bootstrap[] = {
 
 static const struct key keys_evaluate[] = {
     CUSTOM("models", offsetof(struct evaluate_spec, models_n), 0, &custom_models, INNER,
-           "label: reference of each model. Under test is the one named steer, else the first that is no control; it is compared with control; steer-2, control-2: other seeds"),
+           "label: reference of each model. Under test is the one named steer, else the first that "
+           "is no control; it is compared with control; steer-2, control-2: other seeds"),
     NUMBER("contexts", KEY_INT, evaluate_spec, contexts, 1, 1e6, "held-out contexts per setting"),
     {"levels", KEY_INTS, AT(evaluate_spec, levels), 0, SCHEMA_LEVELS_MAX - 1, NULL, NULL, NULL,
      INNER, "levels under test"},
@@ -254,7 +255,9 @@ const struct key spec_init_keys[] = {
     END};
 
 const struct key spec_keys[] = {
-    CHOICE("kind", spec, project, "train-attribute-model, annotate, sft, generate, bootstrap, evaluate, pipeline, probe", "what the job does"), /* read before all others */
+    CHOICE("kind", spec, project,
+           "train-attribute-model, annotate, sft, generate, bootstrap, evaluate, pipeline, probe",
+           "what the job does"), /* read before all others */
     TEXT("name", spec, name, "label, need not be unique"),
     TEXT("project", spec, project, "whose job it is"),
     NUMBER("seed", KEY_U64, spec, seed, 0, 9e15, "of everything random"),
@@ -272,7 +275,8 @@ const struct key spec_keys[] = {
            "what models are conditioned on"),
     CUSTOM("data", offsetof(struct spec, data_n), 0, &custom_data, 0, "data sets by name"),
     CUSTOM("inputs", offsetof(struct spec, inputs_n), 0, &custom_inputs, ~KIND_BIT(KIND_PIPELINE),
-           "what it works on: file:PATH, data:NAME, stage:NAME, sha256:HEX, job:ID; train and attribute models may be lists"),
+           "what it works on: file:PATH, data:NAME, stage:NAME, sha256:HEX, job:ID; train and "
+           "attribute models may be lists"),
     CUSTOM("base", offsetof(struct spec, has_init), 0, &custom_base, TRAINS,
            "a model from random weights instead of inputs.base"),
     {"head", KEY_CHOICE, AT(spec, head), 0, 0, "classes|regression|lm", NULL, NULL,
