@@ -256,7 +256,7 @@ const struct key spec_init_keys[] = {
 
 const struct key spec_keys[] = {
     CHOICE("kind", spec, project,
-           "train-attribute-model, annotate, sft, generate, bootstrap, evaluate, pipeline, probe",
+           "train-attribute-model|annotate|sft|generate|bootstrap|evaluate|pipeline|probe",
            "what the job does"), /* read before all others */
     TEXT("name", spec, name, "label, need not be unique"),
     TEXT("project", spec, project, "whose job it is"),
