@@ -294,9 +294,11 @@ static void supervise_loop(struct supervisor *s, const sigset_t *signals)
     }
 }
 
-static void supervise_run(const struct supervise_config *config)
+/* ready: is told once others can see from supervisor.json who holds the lock. */
+static void supervise_run(const struct supervise_config *config, int ready)
 {
     struct supervisor *s = mem_zalloc(1, sizeof *s);
+    const struct err none = {0};
     sigset_t signals;
     char *path;
 
@@ -313,6 +315,9 @@ static void supervise_run(const struct supervise_config *config)
     for (int i = 1; i < s->n; i++)
         snprintf(s->child[i].name, sizeof s->child[i].name, "worker-%d", i);
     state_write(s);
+    if (write(ready, &none, sizeof none) != (ssize_t)sizeof none)
+        log_warn("supervisor.alone", "errno=%d", errno);
+    close(ready);
     supervise_loop(s, &signals);
     log_info("supervisor.stopping", "children=%d", s->n);
     children_stop(s, 1, s->n);
@@ -344,10 +349,9 @@ static void daemon_become(const struct supervise_config *config, int ready)
         dup2(log, STDOUT_FILENO);
         dup2(log, STDERR_FILENO);
     }
-    if (write(ready, &e, sizeof e) != (ssize_t)sizeof e || lock < 0)
-        _exit(1);
-    close(ready);
-    supervise_run(config);
+    if (lock < 0)
+        _exit(write(ready, &e, sizeof e) == (ssize_t)sizeof e ? 1 : 2);
+    supervise_run(config, ready);
     _exit(0); /* the lock goes with the process */
 }
 

@@ -132,6 +132,11 @@ WRAP(int, blob_open, const char *dir, struct blob_store **out, struct err *e)
     return 0;
 }
 
+WRAP(void, blob_sweep, struct blob_store *s)
+{
+    (void)s;
+}
+
 WRAP(void, blob_close, struct blob_store *s)
 {
     (void)s;
@@ -259,19 +264,13 @@ static struct file *file_at(const char *path, bool make)
     return &disk.file[disk.files++];
 }
 
-WRAP(int, artifact_publish, struct artifact_client *c, const char *path, uint64_t deadline_ms,
-     struct digest *out, void (*sent)(void *self, uint64_t bytes), void *self, struct err *e)
+static int publish(const void *data, size_t len, uint64_t deadline_ms, struct digest *out,
+                   struct err *e)
 {
-    const struct file *f;
     struct buf bytes = BUF_INIT;
     int rc;
 
-    (void)c;
-    (void)sent;
-    (void)self;
-    f = file_at(path, false);
-    CHECK(f != NULL);
-    buf_add(&bytes, f->bytes.data, f->bytes.len);
+    buf_add(&bytes, data, len);
     rc = transfer(deadline_ms, e);
     if (rc == 0 && sim_disk_faults.full) {
         sim_disk_counts.unpublished++;
@@ -283,6 +282,25 @@ WRAP(int, artifact_publish, struct artifact_client *c, const char *path, uint64_
     }
     buf_free(&bytes);
     return rc;
+}
+
+WRAP(int, artifact_publish, struct artifact_client *c, const char *path, uint64_t deadline_ms,
+     struct digest *out, void (*sent)(void *self, uint64_t bytes), void *self, struct err *e)
+{
+    const struct file *f = file_at(path, false);
+
+    (void)c;
+    (void)sent;
+    (void)self;
+    CHECK(f != NULL);
+    return publish(f->bytes.data, f->bytes.len, deadline_ms, out, e);
+}
+
+WRAP(int, artifact_publish_bytes, struct artifact_client *c, const void *bytes, size_t len,
+     uint64_t deadline_ms, struct digest *out, struct err *e)
+{
+    (void)c;
+    return publish(bytes, len, deadline_ms, out, e);
 }
 
 /* ---- files ----------------------------------------------------------------------------------- */
