@@ -1,5 +1,6 @@
 # Sourced by tests that train on real daemons: starts, kills and stops them, and compares the manifest of a run with what a straight loop
 # (tests/lib/ref_train) makes of it. Expects: spec, a training spec of 120 steps (or last_step). Sets: failed, dir, http, job, want and got (manifests).
+. tests/lib/ports.sh
 bin=${STEER_BIN:-build/release/bin}
 ref=${STEER_REF:-$(dirname "$bin")/tests/lib/ref_train}
 top=$(mktemp -d /tmp/steer-bits.XXXXXX)
@@ -36,7 +37,7 @@ trap cleanup EXIT
 trap 'failed=1; exit 1' INT TERM # out of time: the logs tell where it hung
 
 coordinator() {
-    $enter "$bin/steer-coordinator" --dir "$dir" --http "${http:-$address:0}" --control "${control:-tcp://$address:0}" "${coordinator_more[@]}" >>"$dir/coordinator.log" 2>&1 &
+    $enter "$bin/steer-coordinator" --dir "$dir" --http "${http:-$address:$(free_port)}" --control "${control:-tcp://$address:$(free_port)}" "${coordinator_more[@]}" >>"$dir/coordinator.log" 2>&1 &
     pid[c]=$!
     for _ in $(seq 100); do
         [ -s "$dir/endpoint.json" ] && grep -q "\"pid\":${pid[c]}," "$dir/endpoint.json" && break

@@ -22,13 +22,10 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 1' TERM INT
 
+. tests/lib/ports.sh
+http=127.0.0.1:$(free_port) control=tcp://127.0.0.1:$(free_port)
 daemon() { # role: one life
-    local http control
-    if [ "$1" = c ]; then
-        http=$(sed -nE 's/.*"http":"http:\/\/([^"]*)".*/\1/p' "$dir/endpoint" 2>/dev/null)
-        control=$(sed -nE 's/.*"control":"([^"]*)".*/\1/p' "$dir/endpoint" 2>/dev/null)
-        exec "$bin/steer-coordinator" --dir "$STEER_DIR" --http "${http:-127.0.0.1:0}" --control "${control:-tcp://127.0.0.1:0}"
-    fi
+    if [ "$1" = c ]; then exec "$bin/steer-coordinator" --dir "$STEER_DIR" --http "$http" --control "$control"; fi
     exec "$bin/steer-worker" --coordinator-dir "$STEER_DIR" --dir "$dir/$1" --threads 1 --name "$1"
 }
 life() { # role fault
@@ -61,8 +58,8 @@ for i in 1 2; do mkdir -p "$dir/w$i" && printf 'w000000000000000%d' $i >"$dir/w$
 for role in c w1 w2; do
     keep $role 2>>"$dir/keep.log" &
     for _ in $(seq 30); do
-        if [ $role = c ]; then # it comes back on the ports that it had first
-            cp "$STEER_DIR/endpoint.json" "$dir/endpoint" 2>/dev/null && break
+        if [ $role = c ]; then
+            [ -s "$STEER_DIR/endpoint.json" ] && break
             sleep 0.1
             continue
         fi

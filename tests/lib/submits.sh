@@ -1,7 +1,8 @@
 # Sourced by tests that send POST /v1/jobs themselves: a coordinator that goes and comes, and a body made of a spec whose files are all
 # the same byte.
+. tests/lib/ports.sh
 start() { # on $dir, at $http and $control if they are known; sets them and pid
-    "$bin/steer-coordinator" --dir "$dir" --http "${http:-127.0.0.1:0}" --control "${control:-tcp://127.0.0.1:0}" >>"$dir/log" 2>&1 &
+    "$bin/steer-coordinator" --dir "$dir" --http "${http:-127.0.0.1:$(free_port)}" --control "${control:-tcp://127.0.0.1:$(free_port)}" >>"$dir/log" 2>&1 &
     pid=$!
     for _ in $(seq 3000); do
         grep -q "\"pid\":$pid," "$dir/endpoint.json" 2>/dev/null && break
