@@ -288,6 +288,9 @@ static bool refused(const struct message *q)
 
     if (why == NULL)
         return false;
+    if (!coordinator_flush(
+            q->c)) /* it may be news of this turn: gone with us, if it is not written */
+        return true;
     snprintf(text, sizeof text,
              "this worker is in quarantine: %s; an operator lets it work again with: steerctl "
              "worker release %s",
