@@ -244,7 +244,7 @@ plan_failpoint_host() {
     rnd_n=$rolled
     rnd 1 2
     case $drawn in
-    ckpt.manifest* | ckpt.report*) with[all]=$drawn:$rnd_n ;; # only who leads comes by
+    ps.close* | ckpt.manifest* | ckpt.report*) with[all]=$drawn:$rnd_n ;; # only who leads comes by
     *) with[w$rolled]=$drawn:$rnd_n ;;
     esac
     strike_at=1

@@ -9,7 +9,7 @@ spec=tests/system/bits.yaml
 class_of() { # name: the class in its log, once it is up
     local class=''
     for _ in $(seq 600); do
-        class=$(sed -nE 's/.* worker\.start .* class=([0-9a-f]{12}).*/\1/p' "$dir/$1.log" | tail -n 1)
+        class=$(sed -nE 's/.* worker\.start .* class=([0-9a-f]{12}).*/\1/p' "$dir/$1.log" 2>/dev/null | tail -n 1)
         [ -n "$class" ] && break
         sleep 0.05
     done
