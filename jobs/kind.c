@@ -232,7 +232,7 @@ static const char *last_phase(const struct spec *s)
 static void metrics_merge(cJSON *into, const cJSON *from, const char *prefix)
 {
     const cJSON *m;
-    char name[128];
+    char name[320]; /* the longest name of a phase, a dot, the longest of a metric */
 
     cJSON_ArrayForEach(m, from)
     {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/beat.h"
 #include "base/buf.h"
 
 static const struct run_kind {
@@ -97,9 +98,12 @@ int run_task_execute(const char *kind, uint32_t index, uint64_t begin, uint64_t 
     if (k == NULL)
         return err_set(e, ERR_UNSUPPORTED, "this worker does not know tasks of kind \"%.40s\"",
                        kind);
+    beat_to(env->heartbeat);
     rc = context_parse(context, context_len, c, e);
-    if (rc != 0)
+    if (rc != 0) {
+        beat_to(NULL);
         return err_wrap(e, "context of a %s task", kind);
+    }
     t.spec = c->spec;
     t.inputs = json_get(c->context, "inputs");
     t.phases = json_get(c->context, "phases");
@@ -112,6 +116,7 @@ int run_task_execute(const char *kind, uint32_t index, uint64_t begin, uint64_t 
         err_wrap(e, "%s", kind);
     }
     run_cache_fini(&own);
+    beat_to(NULL);
     return rc;
 }
 
@@ -186,5 +191,7 @@ int run_publish(const struct run_env *env, struct run_result *r, const char *nam
 
 void run_metric(struct run_result *r, const char *name, double value)
 {
-    cJSON_AddNumberToObject(r->metrics, name, value);
+    r->metrics_bytes += strlen(name) + RUN_METRIC_BYTES;
+    if (r->metrics_bytes <= RUN_METRICS_BYTES)
+        cJSON_AddNumberToObject(r->metrics, name, value);
 }

@@ -27,7 +27,7 @@ struct run_env {
     void (*progress)(void *self, uint64_t done,
                      uint64_t total); /* in the phase's unit, of this task */
     bool (*cancelled)(void *self);
-    uint64_t *heartbeat;     /* bumped by long loops: at least every 100 ms of work */
+    uint64_t *heartbeat;     /* moves with every beat() (base/beat.h) and in the numerics: at least every 100 ms of work */
     struct run_cache *cache; /* of this thread, or NULL */
 };
 
@@ -52,7 +52,11 @@ struct run_task {
 struct run_result {
     cJSON *outputs; /* {name: digest} */
     cJSON *metrics; /* {name: number or text}; counts and figures, a few hundred at most */
+    size_t metrics_bytes;
 };
+/* A result travels in one message (WIRE_RESULT_MAX): metrics beyond this many bytes are left out, so a task adds the ones that matter first. */
+#define RUN_METRICS_BYTES ((size_t)44 << 10)
+#define RUN_METRIC_BYTES 28 /* of a number and its quotes, colon and comma: "":-1.2345678901234567e-300, */
 
 /* Parses the context and runs the task. On success result is the caller's (run_result_fini). ERR_CANCELLED if asked to stop;
  * ERR_INVALID, ERR_CORRUPT, ERR_LIMIT are the task's own fault (not retried elsewhere more than the fault budget says). */

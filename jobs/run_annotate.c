@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/beat.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "data/measure.h"
@@ -154,8 +155,7 @@ static int response_write(struct annotate *a, uint32_t turn_index, const struct 
     return 0;
 }
 
-static int range_write(struct annotate *a, const struct run_task *t, const struct run_env *env,
-                       struct err *e)
+static int range_write(struct annotate *a, const struct run_task *t, struct err *e)
 {
     for (uint64_t i = t->begin; i < t->end; i++) {
         const struct conversation *c = &a->data.conversation[i];
@@ -173,7 +173,7 @@ static int range_write(struct annotate *a, const struct run_task *t, const struc
                 return err_wrap(e, "%s (%s), turn %u", c->id, c->source, k);
         }
         buf_str(&a->lines, "]}\n");
-        run_beat(env);
+        beat();
     }
     return 0;
 }
@@ -188,7 +188,7 @@ int run_annotate_rows(const struct run_task *t, const struct run_env *env, struc
     if (rc == 0)
         rc = range_score(&a, t, env, e);
     if (rc == 0)
-        rc = range_write(&a, t, env, e);
+        rc = range_write(&a, t, e);
     if (rc == 0)
         rc = run_part_publish(t, env, r, &a.lines, e);
     if (rc == 0) {

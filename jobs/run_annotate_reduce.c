@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/beat.h"
 #include "base/buf.h"
 #include "data/template.h"
 #include "eval/stats.h"
@@ -302,16 +303,19 @@ static void metrics_set(const struct reduce *x, int models, struct run_result *r
     run_metric(r, "kept", (double)x->kept);
     run_metric(r, "truncated", (double)x->truncated);
     for (int label = 0; label < s->labels && x->has_probs; label++) {
+        beat();
         label_metrics(x, r, label, SPLIT_HELD_OUT, "held_out");
         label_metrics(x, r, label, SPLIT_TRAIN, train);
     }
     for (int a = 0; a < s->attrs; a++) {
+        beat();
         if (s->attr[a].type != ATTR_COMPUTED && models > 0) {
             attr_metrics(x, r, a, SPLIT_HELD_OUT, "held_out");
             attr_metrics(x, r, a, SPLIT_TRAIN, train);
         }
-        levels_count(x, r, a);
     }
+    for (int a = 0; a < s->attrs; a++)
+        levels_count(x, r, a);
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */
@@ -326,8 +330,6 @@ static int dataset_put(const struct reduce *x, const struct run_env *env, struct
 
     for (size_t i = 0; i < x->data.conversations && rc == 0; i++) {
         rc = dataset_write(w, &x->data.conversation[i], e);
-        if (i % 256 == 0)
-            run_beat(env);
     }
     if (rc == 0) {
         cJSON_AddItemToObject(meta, "keep", run_keep_to_json(run_keep_of(&x->data)));

@@ -247,7 +247,6 @@ int run_lines_of_parts(const struct run_task *t, const struct run_env *env, cons
             if (rc != 0)
                 err_wrap(e, "part %d of phase %s", i, phase);
         }
-        run_beat(env);
     }
     return rc;
 }
@@ -256,12 +255,6 @@ int run_lines(const struct run_task *t, const struct run_env *env, const char *p
               run_line_fn each, struct err *e)
 {
     return run_lines_of_parts(t, env, phase, 0, run_phase_parts(t, phase), self, each, e);
-}
-
-void run_beat(const struct run_env *env)
-{
-    if (env->heartbeat != NULL)
-        __atomic_fetch_add(env->heartbeat, 1, __ATOMIC_RELAXED);
 }
 
 int run_check_cancelled(const struct run_env *env, struct err *e)

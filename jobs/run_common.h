@@ -47,7 +47,6 @@ int run_lines(const struct run_task *t, const struct run_env *env, const char *p
 int run_lines_of_parts(const struct run_task *t, const struct run_env *env, const char *phase,
                        int begin, int end, void *self, run_line_fn each, struct err *e);
 
-void run_beat(const struct run_env *env); /* liveness of loops outside the numerics */
 int run_check_cancelled(const struct run_env *env, struct err *e);
 
 #endif

@@ -12,8 +12,6 @@ static bool asked_to_stop(void *self)
 {
     const struct run_env *env = self;
 
-    if (env->heartbeat != NULL)
-        __atomic_add_fetch(env->heartbeat, 1, __ATOMIC_RELAXED);
     return env->cancelled != NULL && env->cancelled(env->self);
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/beat.h"
 #include "base/file.h"
 #include "data/examples.h"
 #include "jobs/data_glue.h"
@@ -192,8 +193,7 @@ static int init_save(struct encode *x, struct run_result *r, struct err *e)
 
 static int go_on(const struct encode *x, size_t i, struct err *e)
 {
-    if (x->env->heartbeat != NULL)
-        __atomic_add_fetch(x->env->heartbeat, 1, __ATOMIC_RELAXED);
+    beat();
     if (i % ASK_EVERY == 0 && x->env->cancelled != NULL && x->env->cancelled(x->env->self))
         return err_set(e, ERR_CANCELLED, "asked to stop");
     return 0;

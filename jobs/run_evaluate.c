@@ -99,6 +99,7 @@ static int measures_set(const struct evaluate_spec *v, const struct schema *s,
                            RESULTS_MEASURES_MAX);
         snprintf(m->name, sizeof m->name, "am_%s", s->attr[a].name);
         m->judged = true;
+        m->score = judge->attr[seen].type == ATTR_INTEGER;
         m->attr = a;
         r->measures++;
     }
@@ -148,9 +149,7 @@ int evaluate_design(const struct run_task *t, const struct schema *s, const stru
     if (v->models_n < 1 || v->models_n > RESULTS_MODELS_MAX)
         return err_set(e, ERR_LIMIT, "evaluate.models has %d models, must be 1..%d", v->models_n,
                        RESULTS_MODELS_MAX);
-    if (v->guidance.n < 1 || v->guidance.n > RESULTS_GUIDANCES_MAX)
-        return err_set(e, ERR_LIMIT, "evaluate.guidance has %d strengths, must be 1..%d",
-                       v->guidance.n, RESULTS_GUIDANCES_MAX);
+    _Static_assert(EVALUATE_GUIDANCES_MAX <= RESULTS_GUIDANCES_MAX, "jobs/spec_check.c bounds it");
     models_set(v, r);
     r->guidances = v->guidance.n;
     for (int g = 0; g < r->guidances; g++)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/beat.h"
 #include "base/buf.h"
 #include "base/rng.h"
 #include "eval/judged.h"
@@ -191,13 +192,13 @@ static void names_set(const struct schema *s, const struct question *q, struct r
 }
 
 static void question_answer(const struct dataset *d, struct results *r, const struct question *q,
-                            const struct texts *x, const struct csr *rows, uint64_t *heartbeat)
+                            const struct texts *x, const struct csr *rows)
 {
     struct answers tune = {0}, test = {0};
     double *p_tune = NULL, *p_test = NULL;
 
     if (rows != NULL) {
-        struct logreg_options o = {1.0, 1e-5, 300, heartbeat};
+        struct logreg_options o = {1.0, 1e-5, 300};
         struct logreg m;
         int *y = mem_zalloc(x->n[PART_FIT] + 1, sizeof *y);
         for (size_t i = 0; i < x->n[PART_FIT]; i++)
@@ -212,7 +213,7 @@ static void question_answer(const struct dataset *d, struct results *r, const st
     }
     answers_init(&tune, &d->schema, q, x, PART_TUNE, p_tune);
     answers_init(&test, &d->schema, q, x, PART_TEST, p_test);
-    results_beat(r);
+    beat();
     if (tune.n > 0 && test.n > 0) {
         struct judged_rows a = {tune.n, tune.truth, tune.model, tune.baseline, tune.group},
                            b = {test.n, test.truth, test.model, test.baseline, test.group};
@@ -226,7 +227,7 @@ static void question_answer(const struct dataset *d, struct results *r, const st
     free(p_test);
 }
 
-void evaluate_judged(const struct dataset *d, struct results *r, bool baseline, uint64_t *heartbeat)
+void evaluate_judged(const struct dataset *d, struct results *r, bool baseline)
 {
     struct question *question =
         mem_zalloc(SCHEMA_LABELS_MAX * SCHEMA_CLASSES_MAX, sizeof *question);
@@ -240,13 +241,12 @@ void evaluate_judged(const struct dataset *d, struct results *r, bool baseline, 
         n += questions_of(&d->schema, l, question + n);
     if (baseline && n > 0 && x.n[PART_FIT] > 0) {
         tfidf = tfidf_fit(x.text[PART_FIT], x.n[PART_FIT], MIN_DF);
-        for (int p = 0; p < PARTS; p++) {
-            results_beat(r);
+        for (int p = 0; p < PARTS; p++)
             tfidf_rows(tfidf, x.text[p], x.n[p], &rows[p]);
-        }
     }
-    for (int i = 0; i < n && r->judged_n < RESULTS_JUDGED_MAX; i++)
-        question_answer(d, r, &question[i], &x, tfidf != NULL ? rows : NULL, heartbeat);
+    CHECK(n <= RESULTS_JUDGED_MAX); /* of an attribute each */
+    for (int i = 0; i < n; i++)
+        question_answer(d, r, &question[i], &x, tfidf != NULL ? rows : NULL);
     for (int p = 0; p < PARTS; p++)
         csr_fini(&rows[p]);
     tfidf_free(tfidf);

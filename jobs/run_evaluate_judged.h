@@ -12,7 +12,6 @@
 
 /* Adds to r->judged one entry for each label that attributes stand for, if human labels and
  * predictions are there. */
-void evaluate_judged(const struct dataset *d, struct results *r, bool baseline,
-                     uint64_t *heartbeat);
+void evaluate_judged(const struct dataset *d, struct results *r, bool baseline);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/beat.h"
 #include "base/buf.h"
 #include "base/file.h"
 #include "eval/figures.h"
@@ -252,7 +253,7 @@ static void humans_measure(struct reduce *x)
         if (!turn->kept)
             continue;
         if (i % 64 == 0)
-            run_beat(x->env);
+            beat();
         for (int m = 0; m < x->r->measures; m++) {
             const struct results_measure *measure = &x->r->measure[m];
             value[n * measures + (size_t)m] =
@@ -411,14 +412,12 @@ static int reduce_measure(struct reduce *x, struct err *e)
 
     if (rc != 0)
         return rc;
-    r->heartbeat = x->env->heartbeat;
     results_prepare(r);
     humans_measure(x);
     steering_replies(r, x->reply, x->replies);
     steering_leads(r);
     steering_gaps(r, x->loss, x->losses);
-    evaluate_judged(&x->data, r, strcmp(x->t->spec->evaluate.baseline, "tfidf") == 0,
-                    x->env->heartbeat);
+    evaluate_judged(&x->data, r, strcmp(x->t->spec->evaluate.baseline, "tfidf") == 0);
     figures_build(r);
     promises_check(x);
     samples_take(x);

@@ -170,6 +170,16 @@ static void levels_keep(const struct model *m, struct dataset *d)
             d->conversation[i].turn[k].level = NULL;
 }
 
+/* Nobody has said how long the replies of a plain model are: as long as they may get here, but at most half of the context. */
+static void room_keep(struct model *m, const struct sampling *s)
+{
+    int half = m->dims.context / 2;
+
+    if (m->steer.role == STEER_NONE)
+        m->steer.template_config.max_reply_tokens =
+            s->max_new_tokens < half ? s->max_new_tokens : half;
+}
+
 int run_generate_rows(const struct run_task *t, const struct run_env *env, struct run_result *r,
                       struct err *e)
 {
@@ -193,6 +203,7 @@ int run_generate_rows(const struct run_task *t, const struct run_env *env, struc
         rc = run_items_dataset(&items, t, env, bootstrap ? "data" : "prompts", &d, &arena, e);
     if (rc == 0) {
         levels_keep(&m, &d);
+        room_keep(&m, s);
         rc = run_items_prompts(&items, &m, &d, s, &prompts, e);
     }
     if (rc == 0) {

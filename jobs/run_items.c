@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/beat.h"
 #include "base/file.h"
 #include "base/rng.h"
 
@@ -104,6 +105,8 @@ int run_items_publish(const struct run_items *x, int attrs, const struct run_env
 
     for (size_t i = 0; i < x->n; i++) {
         const struct run_item *item = &x->v[i];
+        if (i % 1024 == 0)
+            beat();
         buf_printf(&b, "{\"c\":%lld,\"i\":%zu,\"key\":%llu,\"level\":[",
                    item->has_context ? (long long)item->context.conversation : -1LL, i,
                    (unsigned long long)item->key);
@@ -281,8 +284,9 @@ int run_policy(const struct run_task *t, const struct run_env *env, const char *
         memset(c, 0, sizeof(*c));
         c->name = TEMPLATE_PLAIN;
         c->head = TEMPLATE_POLICY;
-        c->max_length = out->dims.context; /* a longer prompt would be no reply at all */
     }
+    if (c->max_length <= 0 || c->max_length > out->dims.context)
+        c->max_length = out->dims.context; /* a longer prompt would be no reply at all */
     return 0;
 }
 

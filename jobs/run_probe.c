@@ -2,6 +2,7 @@
  * A probe does nothing, or sleeps: what it shows is that the way from a submit to a worker and back
  * works, on every worker, and how fast. So it takes no inputs and leaves no outputs.
  */
+#include "base/beat.h"
 #include "base/clock.h"
 #include "jobs/run.h"
 
@@ -19,8 +20,7 @@ int run_probe(const struct run_task *t, const struct run_env *env, struct run_re
         if (env->cancelled(env->self))
             return err_set(e, ERR_CANCELLED, "told to stop");
         clock_sleep_ms(whole - passed < NAP_MS ? whole - passed : NAP_MS);
-        if (env->heartbeat != NULL)
-            __atomic_fetch_add(env->heartbeat, 1, __ATOMIC_RELAXED);
+        beat();
         env->progress(env->self, passed, whole);
     }
     return 0;

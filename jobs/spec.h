@@ -178,6 +178,7 @@ struct gate { /* a bound on a metric */
     double min, max;
 };
 
+#define EVALUATE_GUIDANCES_MAX 8
 struct evaluate_model {
     char label[SPEC_NAME_MAX];
     char ref[SPEC_TEXT_MAX]; /* "stage:steer" */
@@ -190,7 +191,7 @@ struct evaluate_spec {
     struct int_list levels;
     char others
         [16]; /* missing (computed ones: middle) | all_missing | middle: what the attributes not under test are set to */
-    struct real_list guidance;
+    struct real_list guidance; /* 1..EVALUATE_GUIDANCES_MAX of them */
     struct sampling sampling; /* guidance in it is not used */
     struct decode_spec decode;
     struct text_list rulers;

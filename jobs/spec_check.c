@@ -135,6 +135,17 @@ static void duplicate_add(const struct check *c, const char *key, int i, const c
                      pointer, "duplicate", "evaluate.%s has %s twice", key, value);
 }
 
+static void guidance_add(const struct check *c, int n)
+{
+    const struct node *list = node_get(place(c, "evaluate"), "guidance");
+    char pointer[160];
+
+    snprintf(pointer, sizeof pointer, "%s/evaluate/guidance", c->pointer);
+    spec_problem_add(c->p, list != NULL ? list : place(c, "evaluate"), pointer, "out_of_range",
+                     "evaluate.guidance has %d strengths, must be 1..%d", n,
+                     EVALUATE_GUIDANCES_MAX);
+}
+
 static void check_duplicates(const struct check *c)
 {
     const struct evaluate_spec *v = &c->s->evaluate;
@@ -179,6 +190,8 @@ static void check_evaluate(const struct check *c)
                              near != NULL ? "; did you mean \"" : "", near != NULL ? near : "",
                              near != NULL ? "\"?" : "");
         }
+    if (v->guidance.n < 1 || v->guidance.n > EVALUATE_GUIDANCES_MAX)
+        guidance_add(c, v->guidance.n);
     check_duplicates(c);
     for (int a = 0; a < c->s->schema.attrs; a++)
         for (int i = 0; i < v->levels.n; i++)

@@ -171,7 +171,7 @@ static int context_run(struct job *j, const char *scratch, struct compute *on,
     const struct run_env env = {
         j,         scratch, env_fetch, env_publish, env_progress, env_cancelled, &on->heartbeat,
         &c->parsed};
-    struct run_result result = {NULL, NULL};
+    struct run_result result = {0};
     int rc;
 
     fault_hit(FAULT_TASK_START_BEFORE);

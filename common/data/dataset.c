@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/beat.h"
 #include "base/file.h"
 #include "data/arena.h"
 #include "json/json_file.h"
@@ -456,6 +457,7 @@ int dataset_write(struct dataset_writer *w, const struct conversation *c, struct
     size_t begin = w->out.len;
     int rc = 0;
 
+    beat();
     dataset_row_text(c, &w->schema, &w->out);
     if (w->out.len - begin > DATASET_ROW_MAX)
         return err_set(e, ERR_LIMIT, "conversation \"%.200s\" is a row of %zu bytes, at most %zu",

@@ -11,6 +11,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "base/beat.h"
 #include "base/buf.h"
 
 enum { WINDOW_BYTES = 256 << 10, INPUT_BYTES = 128 << 10, ZSTD_WINDOW_LOG_MAX = 27 };
@@ -176,6 +177,7 @@ int lines_next(struct lines *l, struct line *out, bool *more, struct err *e)
     bool any = false, complete = false;
     int rc;
 
+    beat();
     buf_clear(&l->text);
     memset(out, 0, sizeof *out);
     *more = false;
@@ -183,6 +185,7 @@ int lines_next(struct lines *l, struct line *out, bool *more, struct err *e)
         const char *from, *feed;
         size_t n, room;
         if (l->begin == l->end) {
+            beat();
             rc = window_fill(l, e);
             if (rc != 0)
                 return rc;

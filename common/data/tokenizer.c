@@ -10,6 +10,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "base/beat.h"
 #include "base/file.h"
 #include "data/tokenizer_parts.h"
 
@@ -323,6 +324,7 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, un
         return err_set(e, ERR_INVALID, "text to encode is not UTF-8");
     if ((flags & TOKENIZE_CONTINUE) != 0)
         c.start = false;
+    beat();
     c.work = tokenizer_work_take();
     rc = (flags & TOKENIZE_SPECIAL) != 0 ? encode_special(&c, text, len, e)
                                          : encode_text(&c, text, len, e);

@@ -17,7 +17,7 @@ void judged_classify(const double *p, size_t n, int classes, const double *prior
 
     CHECK(classes >= 2 && classes <= SCHEMA_CLASSES_MAX);
     for (int c = 0; c < classes; c++)
-        weight[c] = prior[c] > 0.0 ? pow(prior[c], -knob) : 0.0;
+        weight[c] = prior[c] > 0.0 ? pow(prior[c], -knob) : knob > 0.0 ? 0.0 : 1.0;
     for (size_t i = 0; i < n; i++) {
         const double *row = p + i * (size_t)classes;
         out[i] = 0;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/beat.h"
 #include "base/buf.h"
 #include "base/err.h"
 
@@ -68,6 +69,8 @@ static double objective_of(const struct problem *p, const double *w, double *gra
     for (size_t o = 0; o < k; o++)
         grad[p->weights + o] = 0.0;
     for (size_t row = 0; row < p->x->rows; row++) {
+        if (row % 1024 == 0)
+            beat();
         if (p->y[row] < 0)
             continue;
         scores_of(p->x, row, w, p->weights, p->outputs, z);
@@ -210,8 +213,6 @@ void logreg_fit(const struct csr *x, const int *y, int classes, const struct log
         double step =
             h.count > 0 ? 1.0
                         : 1.0 / (1.0 + sqrt(dot(g, g, p.n))); /* the first direction has no scale */
-        if (o->heartbeat != NULL)
-            __atomic_add_fetch(o->heartbeat, 1, __ATOMIC_RELAXED);
         if (used == 0 || largest(g, p.n) / (double)used <= o->tolerance)
             break;
         direction_of(&h, g, p.n, d);

@@ -25,9 +25,8 @@ struct logreg_options {
     double c;         /* 1.0: as scikit-learn */
     double tolerance; /* on `gradient`; scikit-learn stops at 1e-4 of it */
     int iterations_max;
-    uint64_t *heartbeat; /* bumped every iteration; may be NULL */
 };
-#define LOGREG_OPTIONS ((struct logreg_options){1.0, 1e-6, 300, NULL})
+#define LOGREG_OPTIONS ((struct logreg_options){1.0, 1e-6, 300})
 
 /* y[i] in 0..classes-1, or negative: the row is left out. classes 2..16. */
 void logreg_fit(const struct csr *x, const int *y, int classes, const struct logreg_options *o,

@@ -258,7 +258,7 @@ cJSON *report_json(const struct results *r)
 /* What a report says of its design as a whole, what it measured of each setting, how sure that is, what else changed. */
 enum rank { RANK_WHOLE, RANK_VALUE, RANK_INTERVAL, RANK_OTHER, RANKS };
 
-enum { METRICS_MAX = 500, METRICS_BYTES = 40 << 10 };
+enum { METRICS_BYTES = 40 << 10 };
 enum { NUMBER_BYTES = 28 }; /* "":-1.2345678901234567e-300, */
 
 struct sink {
@@ -266,7 +266,7 @@ struct sink {
     void *self;
     bool all;       /* every measure with its interval, however many there are */
     enum rank rank; /* that is being added */
-    size_t n, bytes;
+    size_t bytes;
     bool full; /* something was left out, and so is all after it */
 };
 
@@ -281,9 +281,8 @@ __attribute__((format(printf, 4, 5))) static void metric(struct sink *s, enum ra
     va_start(ap, fmt);
     vsnprintf(name, sizeof name, fmt, ap);
     va_end(ap);
-    s->n++;
     s->bytes += strlen(name) + NUMBER_BYTES;
-    s->full = !s->all && (s->n > METRICS_MAX || s->bytes > METRICS_BYTES);
+    s->full = !s->all && s->bytes > METRICS_BYTES;
     if (!s->full)
         s->add(s->self, name, v);
 }
@@ -309,7 +308,8 @@ static double smallest_step(const struct results *r, int model, int g, int attr,
     return least;
 }
 
-/* Rulers that a figure rests on have intervals; the others only if all is wanted. */
+/* Rulers that a figure rests on have intervals, those of the model under test (0) before what is said of others; other rulers only if all
+ * is wanted. */
 static void effect_metrics(const struct results *r, struct sink *s, int model, int g, int attr)
 {
     const struct results_effect *effect = results_effect(r, model, g, attr);
@@ -323,7 +323,8 @@ static void effect_metrics(const struct results *r, struct sink *s, int model, i
         snprintf(name, sizeof name, "effect.%s.%s.%s.%s", r->model[model], guide, r->attr[attr],
                  r->measure[m].name);
         if (own || lead)
-            metric_interval(s, RANK_VALUE, RANK_INTERVAL, &effect->measure[m], name);
+            metric_interval(s, RANK_VALUE, model == 0 ? RANK_VALUE : RANK_INTERVAL,
+                            &effect->measure[m], name);
         else if (s->all)
             metric_interval(s, RANK_OTHER, RANK_OTHER, &effect->measure[m], name);
         else

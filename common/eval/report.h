@@ -15,8 +15,9 @@ void report_markdown(const struct results *r, struct buf *out);
 /* Pictures in order; index from 0; false after the last. name: file name, "steering.svg". */
 bool report_picture(const struct results *r, int index, char name[64], struct buf *out);
 
-/* Numbers for the metrics of a stage, at most 500 and 40 KiB of them, because a task's result has a bound: first those of models and
- * judges as a whole, then what each setting did to its attribute's own rulers, then the intervals of that, then other rulers. Of each,
+/* Numbers for the metrics of a stage, at most 40 KiB of them, because a task's result has a bound: first those of models and
+ * judges as a whole, then what each setting did to its attribute's own rulers (with intervals for the model under test), then the other intervals of
+ * that, then other rulers. Of each,
  * models and settings in their order; the report itself has all.
  *   effect.<model>.<g>.<attr>.<measure> (with .lo, .hi where a figure rests on it), spearman.<the
  * same> of computed attributes, step.<the same> (smallest rise from one level to the next), gap.<model> (.lo, .hi), nll.<model>, nll_missing.<model>,

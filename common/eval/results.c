@@ -164,8 +164,3 @@ void results_guidance_text(double g, char out[24])
     snprintf(out, 24, "g%.4g", g);
 }
 
-void results_beat(const struct results *r)
-{
-    if (r->heartbeat != NULL)
-        __atomic_add_fetch(r->heartbeat, 1, __ATOMIC_RELAXED);
-}

@@ -22,7 +22,7 @@
 #define RESULTS_GUIDANCES_MAX 8
 #define RESULTS_LEVELS_MAX SCHEMA_LEVELS_MAX
 #define RESULTS_MEASURES_MAX 40
-#define RESULTS_JUDGED_MAX 8
+#define RESULTS_JUDGED_MAX SCHEMA_ATTRS_MAX /* a question has an attribute of its own */
 #define RESULTS_SAMPLES_MAX 512
 #define RESULTS_FIGURES_MAX 512
 #define RESULTS_NAME_MAX 64
@@ -30,6 +30,7 @@
 struct results_measure {
     char name[RESULTS_NAME_MAX];
     bool judged; /* read by the attribute model */
+    bool score;  /* judged on a scale: an expected number, no probability, wherever it lies */
     bool rate;   /* a share or probability in [0, 1]; set by steering_replies() */
     int attr; /* the attribute that it reads by definition (judged, or computed from the text); -1
                */
@@ -95,7 +96,6 @@ struct results_figure {
 struct results {
     char name[RESULTS_NAME_MAX];
     uint64_t seed;
-    uint64_t *heartbeat; /* bumped by long loops; borrowed, may be NULL */
     int models, guidances, attrs, levels, measures;
     char model[RESULTS_MODELS_MAX][RESULTS_NAME_MAX];
     double guidance[RESULTS_GUIDANCES_MAX];
@@ -149,7 +149,6 @@ bool results_same_group(const char *a, const char *b);
  * 0 unless `first` is the first of its group and at least two were measured. */
 struct interval results_gap_over_seeds(const struct results *r, int first, int *seeds);
 bool results_is_control(const char *label); /* of group "control" */
-void results_beat(const struct results *r);
 void results_guidance_text(double g, char out[24]); /* "g1.5" */
 
 #endif

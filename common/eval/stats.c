@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/beat.h"
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/rng.h"
@@ -116,6 +117,7 @@ struct boot *boot_new(size_t n, uint32_t resamples, uint64_t seed, uint32_t stre
 
 static const uint32_t *picks_of(const struct boot *b, uint32_t resample)
 {
+    beat();
     if (b->stored)
         return b->pick + (size_t)resample * b->n;
     pick_units(b->pick, b->n, b->seed, b->stream, resample);

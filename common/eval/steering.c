@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/beat.h"
 #include "base/buf.h"
 #include "base/err.h"
 
@@ -64,7 +65,8 @@ static void rates_find(struct results *r, const struct steering_reply *reply, si
             unit = unit && v >= 0.0 && v <= 1.0;
             ends = ends && (v == 0.0 || v == 1.0);
         }
-        r->measure[m].rate = n > 0 && unit && (ends || r->measure[m].judged);
+        r->measure[m].rate =
+            n > 0 && unit && !r->measure[m].score && (ends || r->measure[m].judged);
     }
 }
 
@@ -98,7 +100,7 @@ static void cell_fill(const struct table *t, const struct boot *boot, size_t ind
         base += reply[c]->base_nll;
         base_tokens += reply[c]->base_tokens;
     }
-    results_beat(t->r);
+    beat();
     if (cell->replies > 0) {
         for (int m = 0; m < t->r->measures; m++)
             cell->mean[m] = boot_mean(boot, column_of(t, index, m));
@@ -139,7 +141,7 @@ static void effects_fill(const struct table *t, const struct boot *boot)
                 struct results_effect *effect = results_effect(r, m, g, a);
                 size_t low = cell_index(r, results_cell(r, m, g, a, 0));
                 size_t high = cell_index(r, results_cell(r, m, g, a, r->levels - 1));
-                results_beat(r);
+                beat();
                 for (int k = 0; k < r->measures; k++) {
                     effect->measure[k] =
                         boot_paired(boot, column_of(t, high, k), column_of(t, low, k));
@@ -302,7 +304,7 @@ static void gap_fill(struct results *r, int model, const struct steering_loss *l
 void steering_gaps(struct results *r, const struct steering_loss *loss, size_t n)
 {
     for (int m = 0; m < r->models; m++) {
-        results_beat(r);
+        beat();
         gap_fill(r, m, loss, n);
     }
 }

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/beat.h"
 #include "base/buf.h"
 #include "base/err.h"
 #include "eval/words.h"
@@ -68,6 +69,7 @@ struct tfidf *tfidf_fit(const struct stats_text *texts, size_t n, uint32_t min_d
     for (size_t i = 0; i < n; i++) {
         struct grams g = grams_of(&texts[i]);
         uint64_t h;
+        beat();
         while (grams_next(&g, &h)) {
             uint32_t id = words_map_add(&t->map, h);
             if (id >= cap) {
@@ -160,6 +162,7 @@ void tfidf_rows(const struct tfidf *t, const struct stats_text *texts, size_t n,
         size_t end = at;
         uint64_t h;
         uint32_t id;
+        beat();
         while (grams_next(&g, &h)) {
             if (words_map_find(&t->map, h, &id) && t->feature[id] != UINT32_MAX)
                 out->column[end++] = t->feature[id];

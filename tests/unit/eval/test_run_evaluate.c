@@ -120,7 +120,7 @@ static void test_what_does_not_fit_is_named(void **state)
     v->guidance.n = 9;
     for (int g = 0; g < 9; g++)
         v->guidance.v[g] = 1.0 + g;
-    refused("evaluate.items", 0, 0, phases, ERR_LIMIT, "evaluate.guidance has 9");
+    refused("evaluate.items", 0, 0, phases, ERR_INVALID, "evaluate.guidance has 9");
     v->guidance.n = 1;
     keep = cJSON_DetachItemFromObject(w.inputs, "judge");
     swap = cJSON_Duplicate(cJSON_GetObjectItem(w.inputs, "model.steer"), true);

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/beat.h"
 #include "base/rng.h"
 #include "eval/logreg.h"
 #include "eval/tfidf.h"
@@ -157,14 +158,14 @@ static void test_missing_labels_are_left_out_and_bits_repeat(void **state)
     int y[200], z[200];
     struct logreg a, b;
     uint64_t beats = 0;
-    struct logreg_options o = LOGREG_OPTIONS;
     (void)state;
 
     rows_make(&x, y, 3);
-    o.heartbeat = &beats;
+    beat_to(&beats);
     for (size_t i = 0; i < 200; i++)
         z[i] = i % 2 == 0 ? y[i] : -1;
-    logreg_fit(&x, z, 3, &o, &a);
+    logreg_fit(&x, z, 3, &LOGREG_OPTIONS, &a);
+    beat_to(NULL);
     logreg_fit(&x, z, 3, &LOGREG_OPTIONS, &b);
     assert_true(beats > 2);
     assert_memory_equal(a.weight, b.weight, sizeof(double) * 21);

@@ -158,6 +158,7 @@ static void test_policy_examples(void **state)
     struct model m;
     struct dataset d;
     size_t train = 0, dropped = 0;
+    uint64_t beats;
 
     (void)state;
     world_output(w, "prepare", &d);
@@ -166,7 +167,9 @@ static void test_policy_examples(void **state)
         dropped +=
             d.conversation[i].split == SPLIT_TRAIN && atoi(d.conversation[i].id + 1) % 10 == 0;
     }
+    beats = w->heartbeat;
     world_phase(w, s, "encode", 0, 0);
+    assert_true(w->heartbeat - beats >= d.conversations + 2 * train); /* rows, and replies twice */
     x = examples_of(w, 0);
     assert_int_equal(examples_count(x),
                      train * TURNS - dropped); /* held-out and over-long replies are not in it */

@@ -383,8 +383,8 @@ static void test_a_plain_model_writes_from_nothing(void **state)
     world_free(w);
 }
 
-/* A question of more tokens than the model's context. */
-static void long_dataset(const char *dir)
+/* One question of so many short sentences. */
+static void long_dataset(const char *dir, int sentences)
 {
     struct schema s = fixture_schema();
     struct dataset_writer *w;
@@ -392,7 +392,7 @@ static void long_dataset(const char *dir)
     struct turn turn;
     struct buf text = BUF_INIT;
 
-    for (int i = 0; i < 600; i++)
+    for (int i = 0; i < sentences; i++)
         buf_str(&text, "Lily saw a big red ball. ");
     dataset_turn_init(&turn, &s, &a);
     turn.role = ROLE_USER;
@@ -413,28 +413,68 @@ static void long_dataset(const char *dir)
     buf_free(&text);
 }
 
-static void test_a_plain_model_answers_a_prompt_longer_than_its_context(void **state)
+/* Two replies of 24 tokens to a long question; how many tokens of it were read. NULL: the plain model. */
+static double long_read(const char *policy, int sentences)
 {
     struct world *w = world_new();
     struct spec *s = fixture_spec(KIND_GENERATE, "model prompts");
     char path[128];
+    double tokens;
 
-    (void)state;
     snprintf(path, sizeof(path), "%s/long", w->dir);
-    long_dataset(path);
+    long_dataset(path, sentences);
     world_input(w, "prompts", path);
-    world_input(w, "model", "models/stories260K");
+    world_input(w, "model", policy != NULL ? policy : "models/stories260K");
     s->generate.n = 2;
     s->generate.rows_per_task = 2;
     snprintf(s->generate.split, sizeof(s->generate.split), "held_out");
     s->generate.sampling = (struct sampling){1.0f, 0, 1.0f, 1.0f, 3.9f, 24};
     world_phase(w, s, "generate.items", 0, 0);
     world_phase(w, s, "generate.rows", 2, 2);
+    tokens = (world_metric(w, "generate.rows", "prompt_tokens") +
+              world_metric(w, "generate.rows", "prompt_tokens_shared")) /
+             2;
     world_phase(w, s, "generate.reduce", 0, 0);
     assert_true(world_metric(w, "generate.reduce", "empty") == 0);
     assert_true(world_metric(w, "generate.reduce", "rows") == 2);
     spec_free(s);
     world_free(w);
+    return tokens;
+}
+
+/* As much of it as leaves room for the longest reply that is asked for. */
+static void test_a_plain_model_answers_a_prompt_longer_than_its_context(void **state)
+{
+    (void)state;
+    assert_in_range(long_read(NULL, 30), 30 * 9, 30 * 10); /* all of it: more than half of 512 */
+    assert_in_range(long_read(NULL, 600), 512 - 24 - 4, 512 - 24);
+}
+
+static void number_to_zero(struct buf *json, const char *key)
+{
+    char *at = strstr(json->data, key);
+
+    assert_non_null(at);
+    for (at += strcspn(at, "0123456789"); *at >= '0' && *at <= '9'; at++)
+        *at = at[1] >= '0' && at[1] <= '9' ? ' ' : '0';
+}
+
+static void test_a_policy_that_names_no_length_has_the_models_context(void **state)
+{
+    struct buf text = BUF_INIT;
+    char dir[] = "/tmp/steer-policy-XXXXXX", path[64];
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    fixture_model(dir, TEMPLATE_POLICY, 5);
+    snprintf(path, sizeof(path), "%s/steer_config.json", dir);
+    assert_int_equal(file_read(path, 1u << 20, &text, NULL), 0);
+    number_to_zero(&text, "\"max_length\"");
+    number_to_zero(&text, "\"context_tokens\"");
+    assert_int_equal(file_write_atomic(path, text.data, text.len, NULL), 0);
+    assert_true(long_read(dir, 600) > 400);
+    buf_free(&text);
+    file_remove_tree(dir, NULL);
 }
 
 /* The tokenizer that the model began with, which has no marks. */
@@ -512,6 +552,7 @@ int main(void)
         cmocka_unit_test(test_control_tokens_that_the_tokenizer_does_not_have),
         cmocka_unit_test(test_a_plain_model_writes_from_nothing),
         cmocka_unit_test(test_a_plain_model_answers_a_prompt_longer_than_its_context),
+        cmocka_unit_test(test_a_policy_that_names_no_length_has_the_models_context),
         cmocka_unit_test(test_refusals_name_what_is_wrong),
     };
 

@@ -29,6 +29,24 @@ static void test_a_probe_sleeps_as_long_as_it_is_told(void **state)
     world_free(w);
 }
 
+/* What a task says of itself travels in one message. */
+static void test_metrics_have_a_bound(void **state)
+{
+    struct run_result r = {cJSON_CreateObject(), cJSON_CreateObject(), 0};
+    char name[64], *text;
+
+    (void)state;
+    for (int i = 0; i < 5000; i++) {
+        snprintf(name, sizeof name, "a.name.as.they.are.%d", i);
+        run_metric(&r, name, -1.2345678901234567e-300);
+    }
+    text = cJSON_PrintUnformatted(r.metrics);
+    assert_in_range(strlen(text), 40u << 10, 46u << 10);
+    assert_true(cJSON_HasObjectItem(r.metrics, "a.name.as.they.are.0"));
+    cJSON_free(text);
+    run_result_fini(&r);
+}
+
 /* A context that is the same is parsed once; another one takes its place. */
 static void test_a_context_is_kept_until_another_comes(void **state)
 {
@@ -63,6 +81,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_probe_sleeps_as_long_as_it_is_told),
+        cmocka_unit_test(test_metrics_have_a_bound),
         cmocka_unit_test(test_a_context_is_kept_until_another_comes),
     };
 

@@ -205,6 +205,8 @@ static void test_what_an_evaluation_would_compute_twice_is_refused(void **state)
             "- {name: e, kind: evaluate, inputs: {data: \"data:d\"}, evaluate: {models: {m: "
             "\"stage:t\"}, guidance: [2, 2]}}\n",
             8, 104, "/stages/1/evaluate/guidance/1", "duplicate", "evaluate.guidance has 2 twice");
+    refused(EVALUATE("guidance: [1, 2, 3, 4, 5, 6, 7, 8, 9]"), 6, 46, "/evaluate/guidance",
+            "out_of_range", "evaluate.guidance has 9 strengths, must be 1..8");
 }
 
 /* Only the first would be read. */
