@@ -27,7 +27,7 @@
 
 #define BLOBS 1024
 #define FILES_MAX 256
-#define OPEN_MAX_SIM 64
+#define OPEN_MAX_SIM 1024 /* those of killed processes are not closed */
 #define FD_FILE 500000 /* descriptors of simulated files begin here */
 #define RETRY_US 200000
 
