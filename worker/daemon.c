@@ -55,6 +55,8 @@ struct worker {
     struct duty duty;
     struct control *outbox; /* said of tasks, and waiting for more of the same: a chain */
     void *socket;
+    char address[WIRE_TEXT_MAX]; /* of the socket */
+    bool welcomed;               /* on it */
     bool stop;
     int exit_code;
     uint64_t status_said_ms;
@@ -112,20 +114,36 @@ static int coordinator_find(const struct worker *w, char *out, size_t cap, struc
     return rc;
 }
 
+static void link_drop(struct worker *w)
+{
+    link_close(w->socket);
+    w->socket = NULL;
+    w->address[0] = '\0';
+    w->welcomed = false;
+}
+
+/* A link on which nobody has welcomed us is still being made, by ZeroMQ: it is not begun anew to the same address, or one
+ * that needs longer than our patience would never come about. */
 static void link_renew(struct worker *w)
 {
     char address[WIRE_TEXT_MAX];
     struct err e;
 
-    link_close(w->socket);
-    w->socket = NULL;
     if (coordinator_find(w, address, sizeof address, &e) != 0) {
         log_debug("coordinator.unknown", "error=%s", e.msg);
+        link_drop(w);
         return;
     }
+    if (w->socket != NULL && !w->welcomed && strcmp(address, w->address) == 0)
+        return;
+    if (w->socket != NULL)
+        log_warn("coordinator.silent", "worker=%s address=%s", w->id, address);
+    link_drop(w);
     w->socket = link_dealer(LINK_CONTROL, address, &e);
     if (w->socket == NULL)
         log_warn("coordinator.address", "error=%s", e.msg);
+    else
+        snprintf(w->address, sizeof w->address, "%s", address);
 }
 
 static void said_fault(enum control_type type, bool before)
@@ -269,6 +287,7 @@ static void session_begin(struct worker *w, const struct control *open)
 
 static void on_terms(struct worker *w, const struct control *welcome)
 {
+    w->welcomed = true;
     log_info("coordinator.welcome", "cluster=%s term=%" PRIu64 " http=%s", welcome->cluster,
              welcome->term, welcome->http);
     if (welcome->text[0] != '\0')
@@ -298,7 +317,6 @@ static void action_do(struct worker *w, const struct duty_action *a)
             duty_step(&w->duty, &unsent, &none);
         break;
     case DUTY_RECONNECT:
-        log_warn("coordinator.silent", "worker=%s", w->id);
         link_renew(w);
         break;
     case DUTY_TERMS:

@@ -51,6 +51,7 @@ static const char *at(const char *name)
 static int setup(void **state)
 {
     (void)state;
+    unreadable = NULL;
     snprintf(root, sizeof root, "/tmp/test_blob.XXXXXX");
     return mkdtemp(root) == NULL || blob_open(at("store"), &store, &err) != 0;
 }
