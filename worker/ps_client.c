@@ -14,13 +14,10 @@
 #include "ps/half.h"
 #include "ps/host.h" /* enum host_verdict */
 #include "wire/params.h"
+#include "worker/ps_patience.h"
 
 #define POLL_MS 20
-#define REPEAT_MS 1000
-#define REPEAT_MOST_MS 8000
 #define REPEAT_FIRST_MS 50
-#define SLOW_BYTES_PER_MS                                                                          \
-    4000 /* a link that has not shown yet what it can is taken to be no slower */
 #define MESSAGE_BYTES_MAX ((size_t)4 << 20)
 
 /* A push that has not been answered. */
@@ -47,10 +44,8 @@ struct ps_client {
     /* the pull in progress */
     uint64_t wanted;                /* version that hosts were asked for; UINT64_MAX: none */
     uint64_t asked[WIRE_HOSTS_MAX]; /* what each host was asked for last */
-    uint64_t asked_ms[WIRE_HOSTS_MAX], first_ms[WIRE_HOSTS_MAX]; /* and when: last, and at first */
-    /* Silence: when a host said something last, and how much of it means that something was lost. */
-    uint64_t heard_ms[WIRE_HOSTS_MAX], patience_ms[WIRE_HOSTS_MAX], gap_ms[WIRE_HOSTS_MAX];
-    uint64_t patience_least_ms[WIRE_HOSTS_MAX];
+    uint64_t asked_ms[WIRE_HOSTS_MAX]; /* and when */
+    struct ps_patience patience[WIRE_HOSTS_MAX];
     bool answered[WIRE_HOSTS_MAX]; /* it knows the session; before that it may not have opened it
                                       yet, and is asked often */
     _Atomic uint64_t *version;     /* [chunks] of what params hold; set when they do */
@@ -71,15 +66,12 @@ static uint32_t chunks_per_message(const struct ps_client *c)
     return most < 1 ? 1 : most > PARAMS_FRAMES_MAX ? PARAMS_FRAMES_MAX : (uint32_t)most;
 }
 
-/* Behind as many bytes as a host has of a vector, an answer may be so late. */
-static uint64_t patience_least(const struct ps_client *c, uint32_t host)
+/* What a host has of a vector. */
+static uint64_t host_bytes(const struct ps_client *c, uint32_t host)
 {
     uint64_t chunks = c->plan.host[host].chunk_end - c->plan.host[host].chunk_begin;
-    uint64_t bytes =
-        chunks * c->plan.chunk_elems * (c->plan.half ? sizeof(uint16_t) : sizeof(float));
-    uint64_t ms = REPEAT_MS + bytes / SLOW_BYTES_PER_MS;
 
-    return ms < REPEAT_MOST_MS ? ms : REPEAT_MOST_MS;
+    return chunks * c->plan.chunk_elems * (c->plan.half ? sizeof(uint16_t) : sizeof(float));
 }
 
 int ps_client_new(const struct ps_client_plan *plan, struct ps_client **out, struct err *e)
@@ -98,7 +90,7 @@ int ps_client_new(const struct ps_client_plan *plan, struct ps_client **out, str
     c->wanted = UINT64_MAX;
     for (uint32_t i = 0; i < plan->hosts_n; i++) {
         CHECK(plan->host[i].chunk_begin == at && plan->host[i].chunk_end > at);
-        c->patience_ms[i] = c->patience_least_ms[i] = patience_least(c, i);
+        ps_patience_init(&c->patience[i], host_bytes(c, i));
         at = plan->host[i].chunk_end;
         c->socket[i] = link_dealer(LINK_DATA, plan->host[i].endpoint, e);
         if (c->socket[i] == NULL) {
@@ -130,47 +122,6 @@ static size_t chunk_len(const struct ps_client *c, uint32_t chunk)
     size_t at = (size_t)chunk * c->plan.chunk_elems;
 
     return c->plan.params - at < c->plan.chunk_elems ? c->plan.params - at : c->plan.chunk_elems;
-}
-
-/* ---- silence --------------------------------------------------------------------------------- */
-
-/* On a slow link an answer is late because all before it is still under way; repeating the question then
- * would double what is to be sent, and make it later still. So a question is repeated after silence only,
- * and the silence that a link has shown, twice, is what is waited for; each repetition doubles it. What
- * a link has shown counts from the first question on: the answer to that is what a repetition hears. */
-static uint64_t larger(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
-static bool silent(const struct ps_client *c, uint32_t host, uint64_t sent_ms, uint64_t now)
-{
-    return now - larger(sent_ms, c->heard_ms[host]) >= c->patience_ms[host];
-}
-
-static void repeated(struct ps_client *c, uint32_t host)
-{
-    if (c->patience_ms[host] < REPEAT_MOST_MS)
-        c->patience_ms[host] *= 2;
-}
-
-static void heard(struct ps_client *c, uint32_t host)
-{
-    uint64_t now = clock_ms(), gap = now - larger(c->heard_ms[host], c->first_ms[host]);
-
-    c->gap_ms[host] = larger(c->gap_ms[host], gap);
-    c->heard_ms[host] = now;
-}
-
-/* Once a version: what the last one has shown. */
-static void patience_renew(struct ps_client *c, uint32_t host)
-{
-    uint64_t wait = larger(c->patience_least_ms[host], 2 * c->gap_ms[host]);
-
-    if (c->gap_ms[host] > 0)
-        c->patience_ms[host] = wait < REPEAT_MOST_MS ? wait : REPEAT_MOST_MS;
-    c->gap_ms[host] = 0;
-    c->first_ms[host] = clock_ms();
 }
 
 /* ---- what hosts say -------------------------------------------------------------------------- */
@@ -275,16 +226,6 @@ static void on_chunks(struct ps_client *c, uint32_t host, const struct params_he
     }
 }
 
-/* Answered sooner than was waited for: what made it wait longer was a loss, not the link. */
-static void patience_ease(struct ps_client *c, const struct pending *p)
-{
-    uint64_t took = clock_ms() - p->first_ms, patience = c->patience_ms[p->host];
-    uint64_t wait = larger(larger(c->patience_least_ms[p->host], 2 * took), patience / 2);
-
-    if (wait < patience)
-        c->patience_ms[p->host] = wait;
-}
-
 static void on_ack(struct ps_client *c, const struct params_head *h)
 {
     for (size_t i = 0; i < c->pending_n; i++) {
@@ -303,7 +244,7 @@ static void on_ack(struct ps_client *c, const struct params_head *h)
             p->as_bytes = true;
             p->damaged++;
         } else {
-            patience_ease(c, p);
+            ps_patience_ease(&c->patience[p->host], p->first_ms, clock_ms());
             *p = c->pending[--c->pending_n];
         }
         return;
@@ -323,7 +264,7 @@ static void on_message(struct ps_client *c, uint32_t host, struct link_frame *fr
     }
     if (h.session != c->plan.session || h.attempt != c->plan.attempt)
         return;
-    heard(c, host);
+    ps_patience_heard(&c->patience[host], clock_ms());
     if (h.type == PARAMS_CHUNKS)
         on_chunks(c, host, &h, frames + 1);
     else if (h.type == PARAMS_ACK)
@@ -549,7 +490,8 @@ static int pushes_repeat(struct ps_client *c, const struct ps_client_check *chec
                            c->pending[i].step + 1, c->pending[i].begin,
                            c->pending[i].begin + c->pending[i].count, c->plan.host[host].endpoint,
                            c->pending[i].damaged);
-        bool was_silent = c->pending[i].sent_ms != 0 && silent(c, host, c->pending[i].sent_ms, now);
+        bool was_silent = c->pending[i].sent_ms != 0 &&
+                          ps_patience_is_over(&c->patience[host], c->pending[i].sent_ms, now);
         if (c->pending[i].sent_ms == 0 || was_silent) {
             int rc = pending_send(c, &c->pending[i], check, e);
             if (rc != 0)
@@ -559,7 +501,7 @@ static int pushes_repeat(struct ps_client *c, const struct ps_client_check *chec
     }
     for (uint32_t i = 0; i < c->plan.hosts_n; i++)
         if (told[i])
-            repeated(c, i);
+            ps_patience_repeated(&c->patience[i]);
     return 0;
 }
 
@@ -645,13 +587,13 @@ static void hosts_ask(struct ps_client *c, uint64_t target)
     for (uint32_t i = 0; i < c->plan.hosts_n; i++) {
         bool again = c->asked[i] == target && c->wanted == target;
         if (host_has(c, i, target) ||
-            (again && (c->answered[i] ? !silent(c, i, c->asked_ms[i], now)
+            (again && (c->answered[i] ? !ps_patience_is_over(&c->patience[i], c->asked_ms[i], now)
                                       : now - c->asked_ms[i] < REPEAT_FIRST_MS)))
             continue;
         if (again && c->answered[i])
-            repeated(c, i);
+            ps_patience_repeated(&c->patience[i]);
         else if (!again)
-            patience_renew(c, i);
+            ps_patience_renew(&c->patience[i], now);
         host_ask(c, i, target);
     }
     c->wanted = target;
