@@ -61,7 +61,7 @@ enum duty_event_type {
     DUTY_TASK_END,      /* outcome: TASK_DONE or TASK_FAILED (taken) */
     DUTY_SESSION_SAYS,  /* outcome: any SESSION_* (taken); STATUS is sent once, the others until
                            acknowledged */
-    DUTY_UNSENT, /* the link did not take the last DUTY_SEND: nobody is connected. A HELLO is tried
+    DUTY_UNSENT,  /* the link did not take the last DUTY_SEND: nobody is connected. A HELLO is tried
                     again at the next tick */
     DUTY_DAMAGED, /* a message of the coordinator came damaged. Which, nobody knows: HELLO, after
                      which it says all again that we lack */

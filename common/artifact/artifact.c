@@ -538,8 +538,7 @@ struct upload {
 };
 
 /* HEAD, and PUT if the coordinator has it not. 0: it has it. */
-static int upload_once(struct exchange *x, const char *path, uint64_t size,
-                       const struct upload *up)
+static int upload_once(struct exchange *x, const char *path, uint64_t size, const struct upload *up)
 {
     long status = 0;
     int rc = exchange_once(x, "HEAD", 0, &status);
