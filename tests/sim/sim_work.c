@@ -431,7 +431,8 @@ WRAP(int, run_task_execute, const char *kind, uint32_t index, uint64_t begin, ui
         sim_work_counts.lies++;
         h = mix(h, sim_draw64());
     }
-    *result = (struct run_result){cJSON_CreateObject(), cJSON_CreateObject()};
+    *result = (struct run_result){.outputs = cJSON_CreateObject(),
+                                   .metrics = cJSON_CreateObject()};
     if (strcmp(kind, "encode") == 0) {
         rc = encode(h, doc, env, result, e);
     } else {
