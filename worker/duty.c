@@ -370,12 +370,21 @@ static void on_heard(struct duty *d, const struct control *m, uint64_t now, stru
     }
 }
 
+/* Again and again: a coordinator that was started anew may say where it is only after we have looked. */
+static void on_silence(struct duty *d, uint64_t now, struct duty_actions *a)
+{
+    if (d->heard_ms == 0 && d->link_ms == 0)
+        d->link_ms = now;
+    if (now - (d->link_ms > d->heard_ms ? d->link_ms : d->heard_ms) <= DUTY_SILENCE_MS)
+        return;
+    d->live = false;
+    d->link_ms = now;
+    act(a, DUTY_RECONNECT);
+}
+
 static void on_tick(struct duty *d, uint64_t now, struct duty_actions *a)
 {
-    if (d->live && now - d->heard_ms > DUTY_SILENCE_MS) {
-        d->live = false;
-        act(a, DUTY_RECONNECT);
-    }
+    on_silence(d, now, a);
     if (!d->live) {
         if (d->hello_ms == 0 || now - d->hello_ms >= DUTY_HELLO_MS)
             hello_say(d, now, a);

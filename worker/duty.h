@@ -2,7 +2,8 @@
  * duty: what a worker does about what the coordinator says, about silence, and about its own work
  * coming to an end. Pure: time and outcomes arrive in events, effects leave as actions.
  *
- * The link is either not yet known to the coordinator (HELLO is repeated) or live. What has to
+ * The link is either not yet known to the coordinator (HELLO is repeated) or live; in silence it is
+ * looked after (RECONNECT) either way. What has to
  * arrive (ends of tasks, checkpoints of a session) is kept and repeated until it is acknowledged,
  * across reconnects and new terms of the coordinator. Work goes on while the coordinator is away.
  */
@@ -41,6 +42,7 @@ struct duty {
     char cluster[WIRE_ID_MAX];
     uint64_t term;
     uint64_t heard_ms, hello_ms, heartbeat_ms, drain_ms;
+    uint64_t link_ms; /* when the link was looked after last: at first, and by DUTY_RECONNECT */
     uint32_t heartbeat_every_ms;
     uint64_t progress;
     struct duty_held held[WIRE_LEASES_MAX];
@@ -59,7 +61,7 @@ enum duty_event_type {
     DUTY_TASK_END,      /* outcome: TASK_DONE or TASK_FAILED (taken) */
     DUTY_SESSION_SAYS,  /* outcome: any SESSION_* (taken); STATUS is sent once, the others until
                            acknowledged */
-    DUTY_UNSENT, /* the link did not take the last DUTY_SEND: nobody is connected. A HELLO is tried
+    DUTY_UNSENT,  /* the link did not take the last DUTY_SEND: nobody is connected. A HELLO is tried
                     again at the next tick */
     DUTY_DAMAGED, /* a message of the coordinator came damaged. Which, nobody knows: HELLO, after
                      which it says all again that we lack */
@@ -75,7 +77,8 @@ struct duty_event {
 
 enum duty_action_type {
     DUTY_SEND,           /* message (given): the shell sends and frees it */
-    DUTY_RECONNECT,      /* the link may be dead: make a new one */
+    DUTY_RECONNECT,      /* the link may be dead, or the coordinator elsewhere: look, and make a new
+                            one. Given every DUTY_SILENCE_MS until something is heard */
     DUTY_TERMS,          /* WELCOME: message (borrowed from the event) holds http */
     DUTY_TASK_START,     /* message (borrowed): TASK */
     DUTY_TASK_STOP,      /* task, epoch: cancel it */

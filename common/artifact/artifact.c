@@ -2,7 +2,8 @@
  * How it works. A download goes straight into a blob writer, which hashes; when the connection breaks the next attempt asks
  * for the rest by Range and the writer goes on, so no byte is loaded or hashed twice; and while bytes come, the caller's
  * patience begins anew, so that size alone never ends a download. An upload puts the file into the local
- * cache first (that names it), asks HEAD whether the coordinator has it, and sends it if not. Curl handles are kept in a
+ * cache first (that names it), asks HEAD whether the coordinator has it, and sends it if not; bytes that came there changed
+ * go again if they are sound here, and are written here again if not. Curl handles are kept in a
  * small pool with their connections.
  *
  * What was verified is remembered by digest for the life of the process: hashing a data set again for every range of a job
@@ -527,12 +528,59 @@ int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t patie
 /* ---- up -------------------------------------------------------------------------------------- */
 
 #define UPLOAD_BYTES_PER_MS 100 /* at least: an upload that is cut begins anew, and must end once */
+#define UPLOAD_MISMATCHES_MAX 3 /* of sound bytes: a wire that always changes them is no wire */
 
 struct upload {
     uint64_t patience_ms, done;
+    bool rotten; /* what our cache held was no longer what it was named by */
     void (*sent)(void *self, uint64_t bytes);
     void *self;
 };
+
+/* HEAD, and PUT if the coordinator has it not. 0: it has it. */
+static int upload_once(struct exchange *x, const char *path, uint64_t size, const struct upload *up)
+{
+    long status = 0;
+    int rc = exchange_once(x, "HEAD", 0, &status);
+
+    if (rc == 0 && status == 404) {
+        x->fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (x->fd < 0)
+            return err_sys(x->e, "open %s", path);
+        x->sent = up->sent;
+        x->self = up->self;
+        x->sent_before = up->done;
+        rc = exchange_once(x, "PUT", size, &status);
+        close(x->fd);
+        x->fd = -1;
+    }
+    if (rc != 0 || status == 200 || status == 201)
+        return rc;
+    return status_to_err(x, status);
+}
+
+/* Other bytes came there than were named. True: not from here, so the wire changed them. What is damaged here goes, and
+ * the caller has it written again. */
+static bool upload_is_sound(struct artifact_client *c, struct upload *up, const char *digest,
+                            struct err *e)
+{
+    char path[PATH_BYTES];
+    struct err here;
+    int rc = blob_verify(c->cache, digest, &here);
+
+    if (rc == 0)
+        return true;
+    *e = here;
+    up->rotten = rc == ERR_CORRUPT;
+    if (up->rotten) {
+        blob_path(c->cache, digest, path, sizeof path);
+        pthread_mutex_lock(&c->lock);
+        set_remove(&c->verified, digest);
+        unlink(path);
+        pthread_mutex_unlock(&c->lock);
+    }
+    return false;
+}
 
 static int blob_upload(struct artifact_client *c, const char *digest, struct upload *up,
                        struct err *e)
@@ -540,39 +588,25 @@ static int blob_upload(struct artifact_client *c, const char *digest, struct upl
     struct exchange x = {.client = c, .digest = digest, .fd = -1, .e = e};
     uint64_t wait_ms = BACKOFF_FIRST_MS, size = 0;
     char path[PATH_BYTES];
-    int rc;
+    int rc, mismatches = 0;
 
     blob_path(c->cache, digest, path, sizeof path);
     rc = file_size(path, &size, e);
+    if (rc != 0)
+        return rc;
     x.deadline = clock_ms() + up->patience_ms + size / UPLOAD_BYTES_PER_MS;
-    while (rc == 0) {
-        long status = 0;
-        rc = exchange_once(&x, "HEAD", 0, &status);
-        if (rc == 0 && status == 404) {
-            x.fd = open(path, O_RDONLY | O_CLOEXEC);
-            if (x.fd < 0)
-                return err_sys(e, "open %s", path);
-            x.sent = up->sent;
-            x.self = up->self;
-            x.sent_before = up->done;
-            rc = exchange_once(&x, "PUT", size, &status);
-            close(x.fd);
-            x.fd = -1;
-        }
-        if (rc == 0 && (status == 200 || status == 201))
-            break;
-        if (rc == 0)
-            rc = status_to_err(&x, status);
-        if (rc != ERR_UNREACHABLE || !backoff(x.deadline, &wait_ms))
-            break;
-        rc = 0;
+    while ((rc = upload_once(&x, path, size, up)) != 0) {
+        if (rc == ERR_CORRUPT && !upload_is_sound(c, up, digest, e))
+            return e->code;
+        if (rc != ERR_UNREACHABLE && (rc != ERR_CORRUPT || ++mismatches == UPLOAD_MISMATCHES_MAX))
+            return rc;
+        if (!backoff(x.deadline, &wait_ms))
+            return rc;
     }
-    if (rc == 0) {
-        up->done += size;
-        if (up->sent != NULL)
-            up->sent(up->self, up->done);
-    }
-    return rc;
+    up->done += size;
+    if (up->sent != NULL)
+        up->sent(up->self, up->done);
+    return 0;
 }
 
 static int tree_upload(struct artifact_client *c, const char *digest, struct upload *up,
@@ -597,17 +631,30 @@ static int tree_upload(struct artifact_client *c, const char *digest, struct upl
                : blob_upload(c, digest, up, e); /* the manifest last: who sees it can have it all */
 }
 
+static int path_publish(struct artifact_client *c, const char *path, struct upload *up,
+                        struct digest *out, struct err *e)
+{
+    bool is_dir = file_is_dir(path);
+    int rc = is_dir ? blob_put_tree(c->cache, path, out, e) : blob_put_file(c->cache, path, out, e);
+
+    if (rc != 0)
+        return rc;
+    return is_dir ? tree_upload(c, out->hex, up, e) : blob_upload(c, out->hex, up, e);
+}
+
 int artifact_publish(struct artifact_client *c, const char *path, uint64_t patience_ms,
                      struct digest *out, void (*sent)(void *self, uint64_t bytes), void *self,
                      struct err *e)
 {
-    struct upload up = {.patience_ms = patience_ms, .sent = sent, .self = self};
-    bool is_dir = file_is_dir(path);
+    const struct upload begin = {.patience_ms = patience_ms, .sent = sent, .self = self};
+    struct upload up = begin;
     struct digest d;
-    int rc = is_dir ? blob_put_tree(c->cache, path, &d, e) : blob_put_file(c->cache, path, &d, e);
+    int rc = path_publish(c, path, &up, &d, e);
 
-    if (rc == 0)
-        rc = is_dir ? tree_upload(c, d.hex, &up, e) : blob_upload(c, d.hex, &up, e);
+    if (up.rotten) { /* what it was made of is still there */
+        up = begin;
+        rc = path_publish(c, path, &up, &d, e);
+    }
     if (rc != 0)
         return err_wrap(e, "publish %s", path);
     pthread_mutex_lock(&c->lock);
@@ -617,14 +664,24 @@ int artifact_publish(struct artifact_client *c, const char *path, uint64_t patie
     return 0;
 }
 
+static int bytes_publish(struct artifact_client *c, const void *bytes, size_t len,
+                         struct upload *up, struct digest *out, struct err *e)
+{
+    int rc = blob_put_bytes(c->cache, bytes, len, out, e);
+
+    return rc == 0 ? blob_upload(c, out->hex, up, e) : rc;
+}
+
 int artifact_publish_bytes(struct artifact_client *c, const void *bytes, size_t len,
                            uint64_t patience_ms, struct digest *out, struct err *e)
 {
     struct upload up = {.patience_ms = patience_ms};
-    int rc = blob_put_bytes(c->cache, bytes, len, out, e);
+    int rc = bytes_publish(c, bytes, len, &up, out, e);
 
-    if (rc == 0)
-        rc = blob_upload(c, out->hex, &up, e);
+    if (up.rotten) {
+        up = (struct upload){.patience_ms = patience_ms};
+        rc = bytes_publish(c, bytes, len, &up, out, e);
+    }
     return rc == 0 ? 0 : err_wrap(e, "publish %zu bytes", len);
 }
 

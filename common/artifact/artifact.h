@@ -26,7 +26,8 @@ void artifact_client_set_token(
 int artifact_fetch(struct artifact_client *c, const char *digest, uint64_t patience_ms, char *path,
                    size_t cap, struct err *e);
 /* Uploads a file or a directory (tree); blobs that the coordinator already has are not sent again. Durable there on return.
- * Each blob may take patience_ms, and as much more as its size needs at 100 kB/s. ERR_NO_SPACE when the coordinator's disk is full (507). sent: progress, bytes of this call so far (may step back when a
+ * Each blob may take patience_ms, and as much more as its size needs at 100 kB/s. ERR_CORRUPT when it came there changed
+ * three times. ERR_NO_SPACE when the coordinator's disk is full (507). sent: progress, bytes of this call so far (may step back when a
  * transfer is repeated); may be NULL. */
 int artifact_publish(struct artifact_client *c, const char *path, uint64_t patience_ms,
                      struct digest *out, void (*sent)(void *self, uint64_t bytes), void *self,

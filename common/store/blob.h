@@ -59,7 +59,7 @@ int blob_tree_parse(const char *text, size_t len, struct tree_file **files, size
 void blob_tree_print(const struct tree_file *files, size_t n,
                      struct buf *out); /* files sorted by path; the canonical text */
 /* Are all files of a tree there, with the sizes that it says? The manifest is verified; the files are not read. On
- * ERR_CORRUPT *bad is the blob that has not what it should. */
+ * ERR_CORRUPT and ERR_IO *bad is the blob that has not what it should, or cannot be read. */
 int blob_tree_check(const struct blob_store *s, const char *digest, struct digest *bad,
                     struct err *e);
 /* Makes dir hold the tree's files (hard links to blobs where possible, else copies). All its blobs must be in the store. */

@@ -436,13 +436,13 @@ int blob_tree_check(const struct blob_store *s, const char *digest, struct diges
     size_t n = 0;
     int rc = blob_read(s, digest, TREE_TEXT_MAX, &text, e);
 
-    if (rc == ERR_CORRUPT)
+    if (rc == ERR_CORRUPT || rc == ERR_IO)
         snprintf(bad->hex, sizeof bad->hex, "%s", digest);
     if (rc == 0)
         rc = blob_tree_parse(text.data, text.len, &files, &n, e);
     for (size_t i = 0; rc == 0 && i < n; i++) {
         rc = file_check(s, &files[i], e);
-        if (rc == ERR_CORRUPT)
+        if (rc == ERR_CORRUPT || rc == ERR_IO)
             *bad = files[i].digest;
     }
     free(files);

@@ -244,14 +244,39 @@ static void test_a_full_disk_and_a_key(void **state)
 /* ---- a wire that breaks ---------------------------------------------------------------------- */
 
 /* Forwards, and cuts the first `cuts` connections after `after` bytes of the answer; waits slow_ms
- * before each 16 KiB. */
+ * before each 16 KiB; flips a bit of so many of the requests that hold `big`. */
 struct wire {
-    int listen_fd, cuts, connections, slow_ms;
-    size_t after;
+    int listen_fd, cuts, connections, slow_ms, flips;
+    size_t after, up;
+    const char *rot; /* this file has other bytes from the first connection on */
     uint16_t port;
     bool stop;
     pthread_t thread;
 };
+
+/* In the middle of each `big`: what else goes up is far too little to get there. */
+static void flip(struct wire *w, char *block, size_t n)
+{
+    size_t middle = w->up / BIG * BIG + BIG / 2;
+    bool is_there = w->up <= middle && middle < w->up + n;
+
+    w->up += n;
+    if (is_there && w->flips > 0) {
+        w->flips--;
+        block[0] ^= 1;
+    }
+}
+
+static void rot(struct wire *w)
+{
+    char *bytes = mem_zalloc(BIG, 1);
+    struct err e;
+
+    if (w->rot != NULL)
+        file_write_atomic(w->rot, bytes, BIG, &e);
+    w->rot = NULL;
+    free(bytes);
+}
 
 static void pump(struct wire *w, int from, int to)
 {
@@ -269,6 +294,8 @@ static void pump(struct wire *w, int from, int to)
                 continue;
             clock_sleep_ms((uint64_t)w->slow_ms);
             n = recv(p[i].fd, block, sizeof block, 0);
+            if (n > 0 && i == 0)
+                flip(w, block, (size_t)n);
             if (n <= 0 || send(i == 0 ? to : from, block, (size_t)n, MSG_NOSIGNAL) != n)
                 return;
             down += i == 1 ? (size_t)n : 0;
@@ -302,6 +329,7 @@ static void *wire_main(void *arg)
         from = accept(w->listen_fd, NULL, NULL);
         to = tcp(http_port(http), false);
         w->connections++;
+        rot(w);
         pump(w, from, to);
         close(from);
         close(to);
@@ -309,8 +337,7 @@ static void *wire_main(void *arg)
     return NULL;
 }
 
-/* Fetches by way of the wire, which is over then. */
-static void wire_fetch(struct wire *w, const struct digest *d, uint64_t patience_ms)
+static void wire_begin(struct wire *w)
 {
     struct sockaddr_in a;
     socklen_t len = sizeof a;
@@ -321,12 +348,23 @@ static void wire_fetch(struct wire *w, const struct digest *d, uint64_t patience
     snprintf(url, sizeof url, "http://127.0.0.1:%u", ntohs(a.sin_port));
     assert_int_equal(pthread_create(&w->thread, NULL, wire_main, w), 0);
     artifact_client_set_url(client, url);
-    assert_ok(artifact_fetch(client, d->hex, patience_ms, path, sizeof path, &err));
+}
+
+static void wire_end(struct wire *w)
+{
     artifact_client_free(client); /* closes kept connections, which ends the pump */
     client = NULL;
     __atomic_store_n(&w->stop, true, __ATOMIC_RELEASE);
     pthread_join(w->thread, NULL);
     close(w->listen_fd);
+}
+
+/* Fetches by way of the wire, which is over then. */
+static void wire_fetch(struct wire *w, const struct digest *d, uint64_t patience_ms)
+{
+    wire_begin(w);
+    assert_ok(artifact_fetch(client, d->hex, patience_ms, path, sizeof path, &err));
+    wire_end(w);
     assert_ok(blob_verify(here, d->hex, &err));
 }
 
@@ -356,6 +394,66 @@ static void test_a_slow_download_outlasts_the_patience_while_bytes_come(void **s
     wire_fetch(&w, &d, 400);
     assert_true(clock_ms() - start > 400);
     assert_true(w.connections > 1);
+}
+
+static void test_an_upload_that_the_wire_changes_goes_again(void **state)
+{
+    struct wire w = {.flips = 2};
+    struct digest d;
+
+    (void)state;
+    write_file("big", big, BIG);
+    wire_begin(&w);
+    assert_ok(artifact_publish(client, at("big"), 8000, &d, on_sent, NULL, &err));
+    wire_end(&w);
+    assert_int_equal(w.flips, 0);
+    assert_int_equal(sent_last, BIG);
+    assert_ok(blob_verify(there, d.hex, &err));
+}
+
+static void test_a_wire_that_changes_every_upload_is_given_up(void **state)
+{
+    struct wire w = {.flips = 100};
+    struct digest d;
+
+    (void)state;
+    wire_begin(&w);
+    assert_int_equal(artifact_publish_bytes(client, big, BIG, 60000, &d, &err), ERR_CORRUPT);
+    wire_end(&w);
+    assert_int_equal(w.flips, 97);
+    assert_false(blob_has(there, d.hex));
+    assert_ok(blob_verify(here, d.hex, &err)); /* it was not at fault */
+}
+
+static void rotten_case(bool as_bytes)
+{
+    struct wire w = {.rot = path};
+    struct digest d;
+
+    digest_bytes(big, BIG, &d);
+    blob_path(here, d.hex, path, sizeof path);
+    wire_begin(&w);
+    if (as_bytes)
+        assert_ok(artifact_publish_bytes(client, big, BIG, 8000, &d, &err));
+    else
+        assert_ok(artifact_publish(client, at("big"), 8000, &d, NULL, NULL, &err));
+    wire_end(&w);
+    assert_null(w.rot);
+    assert_ok(blob_verify(there, d.hex, &err));
+    assert_ok(blob_verify(here, d.hex, &err));
+}
+
+static void test_a_file_that_rots_in_the_cache_before_it_is_sent_is_taken_again(void **state)
+{
+    (void)state;
+    write_file("big", big, BIG);
+    rotten_case(false);
+}
+
+static void test_bytes_that_rot_in_the_cache_before_they_are_sent_are_written_again(void **state)
+{
+    (void)state;
+    rotten_case(true);
 }
 
 struct fetcher {
@@ -411,6 +509,15 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_slow_download_outlasts_the_patience_while_bytes_come,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_upload_that_the_wire_changes_goes_again, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_wire_that_changes_every_upload_is_given_up, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(
+            test_a_file_that_rots_in_the_cache_before_it_is_sent_is_taken_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_bytes_that_rot_in_the_cache_before_they_are_sent_are_written_again, setup,
+            teardown),
         cmocka_unit_test_setup_teardown(test_threads_that_want_the_same_load_it_once, setup,
                                         teardown),
     };

@@ -193,6 +193,28 @@ static void test_silence_renews_the_link_and_keeps_the_work(void **state)
     assert_int_equal(d.held_n, 0);
 }
 
+/* The coordinator may come back elsewhere long after the first look. */
+static void test_the_link_is_looked_after_as_long_as_nothing_is_heard(void **state)
+{
+    (void)state;
+    tick(0); /* never heard: before the first coordinator, too */
+    assert_null(action(DUTY_RECONNECT, 0));
+    tick(DUTY_SILENCE_MS + 1);
+    assert_non_null(action(DUTY_RECONNECT, 0));
+    welcome(3);
+    for (int i = 0; i < 3; i++) {
+        tick(DUTY_SILENCE_MS);
+        assert_null(action(DUTY_RECONNECT, 0));
+        tick(1);
+        assert_non_null(action(DUTY_RECONNECT, 0));
+        assert_null(action(DUTY_RECONNECT, 1));
+    }
+    tick(DUTY_SILENCE_MS - 1);
+    welcome(4);
+    tick(2);
+    assert_null(action(DUTY_RECONNECT, 0));
+}
+
 static void test_outcomes_are_repeated_until_acknowledged(void **state)
 {
     (void)state;
@@ -426,6 +448,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_hello_is_repeated_until_welcome_then_heartbeats),
         T(test_silence_renews_the_link_and_keeps_the_work),
+        T(test_the_link_is_looked_after_as_long_as_nothing_is_heard),
         T(test_outcomes_are_repeated_until_acknowledged),
         T(test_epochs_fence_tasks),
         T(test_terms_fence_everything),
