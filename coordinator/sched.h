@@ -351,12 +351,13 @@ struct sched_worker {
     uint32_t running;       /* tasks leased to it, also those that wait there for a thread */
     struct sched_stage *in; /* whose session it is a member of */
     /* Sessions that it could not take part in (its disk is full, it lacks memory) since the last
-     * checkpoint of one in which it did, and until when it is taken in only if nobody else can do
-     * its part. */
+     * checkpoint of one in which it did (who failed as a host: in which it hosted), and until when
+     * it is taken in only if nobody else can do its part. */
     uint32_t sits_out_n;
     uint64_t sits_out_ms;
     uint32_t hosts_after; /* where it did so as a host: checkpoints that others write before it hosts
                              again, unless nobody else can */
+    bool failed_as_host;
     uint64_t kept_job;      /* it gets nothing younger than that job's stage; 0 = gets all */
     int kept_stage;
 };

@@ -141,21 +141,30 @@ static void ckpt_add(struct sched_session *ss, const struct digest *manifest, ui
     ckpt_drop(ss, at + 1);
 }
 
+/* Members, and who waits for a part in it that nobody gives it. */
+static bool is_at_hand(const struct sched_stage *st, const struct sched_worker *w)
+{
+    return w->in == st || (w->in == NULL && sched_class_fits(st->job, w));
+}
+
 /* The hosts have written it and the others computed: whoever could not before can now. That who
- * only computed can host is not known, but worth another try, by and by. */
+ * did not host can do so again is not known, but worth another try, by and by; how often it could
+ * not is forgotten when it did. */
 static void sitting_out_is_over(struct sched *s, const struct sched_stage *st)
 {
     for (int i = 0; i < s->workers_n; i++) {
         struct sched_worker *w = s->worker[i];
 
-        if (w->in != st)
+        if (!is_at_hand(st, w))
             continue;
-        if (sched_session_is_host(st->session, w->id))
+        if (w->in == st && sched_session_is_host(st->session, w->id)) {
             w->hosts_after = 0;
-        if (w->hosts_after == 0)
-            w->sits_out_n = 0;
-        else
+            w->failed_as_host = false;
+        }
+        if (w->hosts_after > 0)
             w->hosts_after--;
+        if (w->in == st && !w->failed_as_host)
+            w->sits_out_n = 0;
     }
 }
 

@@ -392,35 +392,111 @@ static void test_a_restart_before_the_first_step_keeps_the_memory(void **state)
     fixture_close(&f);
 }
 
+static void full(struct fixture *f, const struct sched_stage *st, const char *worker)
+{
+    struct sched_event ev = {.type = SCHED_SESSION_FAILED,
+                             .session = st->session->id,
+                             .attempt = st->session->attempt,
+                             .code = ERR_NO_SPACE,
+                             .text = "full"};
+
+    snprintf(ev.worker, sizeof ev.worker, "%s", worker);
+    fixture_step(f, &ev);
+}
+
+/* A step that is closed after a while, so that a change of hosts would be worth it. */
+static void slow_step(struct fixture *f, const struct sched_stage *st, uint64_t version)
+{
+    f->now_ms += 2000;
+    step(f, st, version);
+    fixture_tick(f, 100);
+}
+
 /* A full disk shows when a checkpoint is written: hosting again at once would cost what was done since the last one, each time. */
 static void test_a_host_that_failed_hosts_again_after_a_checkpoint(void **state)
 {
     struct fixture f;
     struct sched_stage *st = training(&f, 2, 1);
     struct sched_session *ss = st->session;
-    struct sched_event full = {.type = SCHED_SESSION_FAILED,
-                               .session = ss->id,
-                               .attempt = 1,
-                               .code = ERR_NO_SPACE,
-                               .worker = "w1",
-                               .text = "full"};
 
     (void)state;
-    fixture_step(&f, &full);
+    full(&f, st, "w1");
     fixture_tick(&f, 500);
     assert_int_equal(ss->attempt, 2);
     assert_int_equal(ss->hosts_n, 1);
     for (uint64_t v = 1; v <= 3; v++) {
-        f.now_ms += 2000;
-        step(&f, st, v);
-        fixture_tick(&f, 100);
+        slow_step(&f, st, v);
         assert_int_equal(ss->change, CHANGE_NONE);
     }
     assert_ptr_equal(sched_find_worker(&f.sched, "w1")->in, st); /* it computes */
     fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, 2, 3);
-    f.now_ms += 2000;
-    step(&f, st, 4);
-    fixture_tick(&f, 100);
+    slow_step(&f, st, 4);
+    assert_int_equal(ss->change, CHANGE_SPREAD);
+    fixture_close(&f);
+}
+
+/* Checkpoints that others write are no sign that its own disk has room. */
+static void test_a_host_that_fails_again_waits_for_twice_as_many_checkpoints(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 2, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    full(&f, st, "w1");
+    fixture_tick(&f, 500);
+    slow_step(&f, st, 1);
+    slow_step(&f, st, 2);
+    fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, 2, 1);
+    fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, 2, 2);
+    slow_step(&f, st, 3);
+    assert_int_equal(ss->change, CHANGE_SPREAD);
+    frozen(&f, st, "w0", 2, 4);
+    assert_int_equal(ss->hosts_n, 2);
+    full(&f, st, "w1");
+    assert_int_equal(sched_find_worker(&f.sched, "w1")->hosts_after, 2);
+    fixture_tick(&f, 1000);
+    assert_true(ss->open);
+    sched_find_worker(&f.sched, "w1")->hosts_after = 0;
+    fixture_tick(&f, 10000);
+    slow_step(&f, st, ss->version + 1);
+    assert_int_equal(ss->change, CHANGE_SPREAD);
+    frozen(&f, st, "w0", ss->attempt, ss->version);
+    assert_int_equal(ss->hosts_n, 2);
+    fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, ss->attempt, ss->version);
+    full(&f, st, "w1"); /* it has hosted meanwhile: that counts anew */
+    assert_int_equal(sched_find_worker(&f.sched, "w1")->hosts_after, 1);
+    fixture_close(&f);
+}
+
+/* Nobody gives it a part meanwhile, which is no reason to wait for ever. */
+static void test_a_host_that_does_not_compute_hosts_again_after_a_checkpoint(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = NULL;
+    struct sched_session *ss = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    f.sched.config.replicate = true;
+    f.sched.config.respread_ms = 1000;
+    fixture_submit(&f, fixture_smoke());
+    fixture_up(&f, "c1", 1, 1, "c");
+    fixture_up(&f, "p1", 1, 2, "c");
+    fixture_up(&f, "p2", 1, 2, "c");
+    st = fixture_reach_training(&f);
+    ss = st->session;
+    assert_int_equal(ss->hosts_n, 2);
+    full(&f, st, "p1");
+    fixture_tick(&f, 500);
+    assert_int_equal(ss->attempt, 2);
+    assert_int_equal(ss->hosts_n, 1);
+    assert_null(sched_find_worker(&f.sched, "p1")->in);
+    slow_step(&f, st, 1);
+    slow_step(&f, st, 2);
+    assert_int_equal(ss->change, CHANGE_NONE);
+    fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, 2, 2);
+    slow_step(&f, st, 3);
     assert_int_equal(ss->change, CHANGE_SPREAD);
     fixture_close(&f);
 }
@@ -530,6 +606,8 @@ int main(void)
         cmocka_unit_test(test_after_a_restart_a_new_session_waits_for_its_workers),
         cmocka_unit_test(test_a_restart_before_the_first_step_keeps_the_memory),
         cmocka_unit_test(test_a_host_that_failed_hosts_again_after_a_checkpoint),
+        cmocka_unit_test(test_a_host_that_fails_again_waits_for_twice_as_many_checkpoints),
+        cmocka_unit_test(test_a_host_that_does_not_compute_hosts_again_after_a_checkpoint),
         cmocka_unit_test(test_attempts_that_stepped_are_no_barren_ones),
         cmocka_unit_test(test_who_joins_after_a_restart_is_given_a_share),
     };
