@@ -45,6 +45,7 @@
 #define SCHED_WORKERS_MAX 1024
 #define SCHED_ANY_CLASS "any"
 #define SCHED_CKPTS_MAX 8
+#define SCHED_VERSION_UNKNOWN UINT64_MAX
 #define SCHED_LEASES_MAX 64 /* of a worker, with those that wait there; or one a thread */
 
 #define RUN_STATES(X)                                                                              \
@@ -249,7 +250,8 @@ struct sched_session {
     enum sched_change change;
     bool edge; /* the leader was asked to freeze after the open step */
     uint64_t change_ms, asked_ms, opened_ms, spread_ms;
-    uint64_t opened_version; /* reached at opened_ms, which a restart or a gap moves */
+    uint64_t opened_version; /* reached at opened_ms; after a restart or a gap not known, until the
+                                hosts say it, which moves opened_ms */
     uint64_t from_attempt;
     int sources_n;
     struct sched_source source[SCHED_HOSTS_MAX];

@@ -62,7 +62,7 @@ void sched_adopt_settle(struct sched *s, struct sched_stage *st, struct sched_ac
     ss->open = true;
     s->counters.adopted++;
     ss->progress_ms = ss->opened_ms = ss->spread_ms = s->now_ms;
-    ss->opened_version = ss->version;
+    ss->opened_version = SCHED_VERSION_UNKNOWN;
     sched_move_stage(s, st, RUN_RUNNING, "", a);
     sched_note(a, st->job, st, "session.adopt", "%s attempt %" PRIu64 ": %d of %d hosts came back",
                st->phase.name, ss->attempt, r.back, ss->hosts_n);

@@ -75,7 +75,7 @@ void sched_job_free(struct sched_job *j)
 static void session_renew(const struct sched *s, struct sched_session *ss)
 {
     ss->progress_ms = ss->change_ms = ss->opened_ms = s->now_ms;
-    ss->opened_version = ss->version;
+    ss->opened_version = SCHED_VERSION_UNKNOWN; /* hosts go on meanwhile */
     if (ss->adopting) /* its hosts could not say hello meanwhile */
         ss->adopt_until_ms = s->now_ms + s->config.adopt_ms;
 }

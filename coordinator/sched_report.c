@@ -90,6 +90,19 @@ static void doubt_settle(struct sched *s, struct sched_stage *st, uint64_t versi
     sched_quarantine(s, d.worker, reason, a);
 }
 
+/* The journal knows the last checkpoint: how fast the hosts are shows from where they say they are. */
+static void opened_take(const struct sched *s, struct sched_stage *st, uint64_t version)
+{
+    struct sched_session *ss = st->session;
+    uint64_t steps = st->phase.session.steps;
+
+    if (ss->opened_version != SCHED_VERSION_UNKNOWN)
+        return;
+    version = version < steps ? version : steps;
+    ss->opened_version = version > ss->version ? version : ss->version;
+    ss->opened_ms = s->now_ms;
+}
+
 static void on_status(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
                       struct sched_actions *a)
 {
@@ -98,6 +111,7 @@ static void on_status(struct sched *s, struct sched_stage *st, const struct sche
     sched_session_open_step(s, st, ev);
     if (ev->partial)
         return;
+    opened_take(s, st, ev->version);
     if (ev->version > ss->start_version)
         sched_handover_stepped(s, st, a);
     if (ev->version <= ss->version)

@@ -267,14 +267,17 @@ static void test_frozen_of_another_attempt_is_stale(void **state)
 
 static void restart(struct fixture *f, struct sched_stage *st)
 {
+    struct sched_session *ss = st->session;
+
     while (f->sched.workers_n > 0) { /* the new process knows nobody */
         free(f->sched.worker[0]);
         memmove(&f->sched.worker[0], &f->sched.worker[1],
                 (size_t)--f->sched.workers_n * sizeof f->sched.worker[0]);
     }
-    st->session->adopting = st->session->hosts_n > 0;
-    if (st->session->from_attempt == 0)
-        st->session->sources_n = 0;
+    ss->version = ss->manifest_version > ss->start_version ? ss->manifest_version : ss->start_version;
+    ss->adopting = ss->hosts_n > 0;
+    if (ss->from_attempt == 0)
+        ss->sources_n = 0;
     sched_restored(&f->sched, f->now_ms);
 }
 
@@ -518,6 +521,19 @@ static void test_attempts_that_stepped_are_no_barren_ones(void **state)
     fixture_close(&f);
 }
 
+/* Hosts that say where they are, and a step of 1.1 s later. */
+static void a_joiner_is_given_a_share(struct fixture *f, struct sched_stage *st, uint64_t version)
+{
+    step(f, st, version);
+    fixture_up(f, "w2", 1, 3, "c");
+    fixture_tick(f, 1000);
+    assert_int_equal(st->session->change, CHANGE_NONE); /* nobody knows yet what a step takes */
+    f->now_ms += 100;
+    step(f, st, version + 1);
+    fixture_tick(f, 100);
+    assert_int_equal(st->session->change, CHANGE_SPREAD);
+}
+
 /* What a step takes is not what it would be if all before had been done since the restart. */
 static void test_who_joins_after_a_restart_is_given_a_share(void **state)
 {
@@ -532,12 +548,22 @@ static void test_who_joins_after_a_restart_is_given_a_share(void **state)
     hello(&f, "w0", ss->id, 1);
     hello(&f, "w1", ss->id, 1);
     assert_true(ss->open);
-    step(&f, st, 1000);
-    fixture_up(&f, "w2", 1, 3, "c");
-    f.now_ms += 1100;
-    step(&f, st, 1001);
-    fixture_tick(&f, 100);
-    assert_int_equal(ss->change, CHANGE_SPREAD);
+    a_joiner_is_given_a_share(&f, st, 1000);
+    fixture_close(&f);
+}
+
+/* The same of steps that were done while the coordinator stood still. */
+static void test_who_joins_after_a_gap_is_given_a_share(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 2, 1);
+
+    (void)state;
+    st->phase.session.steps = 2000;
+    step(&f, st, 10);
+    f.now_ms += 60000;
+    sched_renew(&f.sched, f.now_ms);
+    a_joiner_is_given_a_share(&f, st, 1000);
     fixture_close(&f);
 }
 
@@ -610,6 +636,7 @@ int main(void)
         cmocka_unit_test(test_a_host_that_does_not_compute_hosts_again_after_a_checkpoint),
         cmocka_unit_test(test_attempts_that_stepped_are_no_barren_ones),
         cmocka_unit_test(test_who_joins_after_a_restart_is_given_a_share),
+        cmocka_unit_test(test_who_joins_after_a_gap_is_given_a_share),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
