@@ -105,6 +105,16 @@ static void lost_elsewhere(struct sched *s, const struct sched_stage *but, const
     }
 }
 
+/* Has it left, as it drains or failed, and only not heard of it? */
+static bool has_left(const struct sched *s, const struct sched_session *ss,
+                     const struct sched_worker *w)
+{
+    if (w->in != NULL)
+        return false;
+    return sched_sits_out(s, w) ||
+           (w->draining && !(ss->adopting && sched_handover_holds(ss, w->id)));
+}
+
 /* What a worker that says hello holds, against what it should: an attempt that is over is closed,
  * one that runs is joined again, one from whose memory another one starts is kept, and a member
  * that does not know of its session has lost it. */
@@ -121,9 +131,7 @@ void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t sessi
     if (w->in != NULL && (w->in != st || !ours))
         sched_session_lose(s, w->id, "came back without its session", a);
     lost_elsewhere(s, ours ? st : NULL, w->id, a);
-    if (!ours ||
-        (w->in == NULL && w->draining && !(ss->adopting && sched_handover_holds(ss, w->id))) ||
-        w->running > 0) {
+    if (!ours || has_left(s, ss, w) || w->running > 0) {
         if (session != 0 && (w->in == NULL || !ours))
             close_old(a, w->id, session, attempt);
         return;

@@ -583,6 +583,29 @@ static void test_a_member_that_says_hello_is_told_its_units(void **state)
     fixture_close(&f);
 }
 
+/* It has ended there and was told to leave here: joining again would leave its units undone. */
+static void test_a_member_that_failed_and_missed_its_close_is_told_again(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 2, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    fixture_up(&f, "w3", 1, 1, "c");
+    assert_ptr_equal(sched_find_worker(&f.sched, "w3")->in, st);
+    step(&f, st, 7);
+    full(&f, st, "w3");
+    assert_int_equal(ss->attempt, 1);
+    assert_null(sched_find_worker(&f.sched, "w3")->in);
+    hello(&f, "w3", ss->id, ss->attempt);
+    assert_int_equal(find(&f, SCHED_SEND_CLOSE, "w3")->epoch, 1);
+    assert_null(sched_find_worker(&f.sched, "w3")->in);
+    assert_null(find(&f, SCHED_SEND_ASSIGN, "w3"));
+    fixture_tick(&f, 1100); /* it is taken in anew */
+    assert_non_null(find(&f, SCHED_SEND_OPEN, "w3"));
+    fixture_close(&f);
+}
+
 /* Whoever comes first would have it all to himself, and the others would have to be taken in one by one. */
 static void test_after_a_restart_a_new_session_waits_for_its_workers(void **state)
 {
@@ -629,6 +652,7 @@ int main(void)
         cmocka_unit_test(test_a_gap_after_a_restart_does_not_count_as_silence_of_the_hosts),
         cmocka_unit_test(test_a_restart_while_hosts_freeze_asks_again),
         cmocka_unit_test(test_a_member_that_says_hello_is_told_its_units),
+        cmocka_unit_test(test_a_member_that_failed_and_missed_its_close_is_told_again),
         cmocka_unit_test(test_after_a_restart_a_new_session_waits_for_its_workers),
         cmocka_unit_test(test_a_restart_before_the_first_step_keeps_the_memory),
         cmocka_unit_test(test_a_host_that_failed_hosts_again_after_a_checkpoint),
