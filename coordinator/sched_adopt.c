@@ -78,7 +78,7 @@ void sched_adopt_settle(struct sched *s, struct sched_stage *st, struct sched_ac
     }
 }
 
-/* An attempt that is over is closed. */
+/* An attempt that is over is closed, and those before it are forgotten. */
 static void close_old(struct sched_actions *a, const char *worker, uint64_t session,
                       uint64_t attempt)
 {
@@ -103,6 +103,14 @@ static void lost_elsewhere(struct sched *s, const struct sched_stage *but, const
                 sched_handover_lost(s, st, worker, "a host is a new process", a);
         }
     }
+}
+
+/* Who was a source of this attempt may have missed that its memory is needed no more. */
+static void forget_again(const struct sched_session *ss, const char *worker,
+                         struct sched_actions *a)
+{
+    if (ss->from_attempt == 0 && ss->attempt > 1)
+        close_old(a, worker, ss->id, ss->attempt - 1);
 }
 
 /* Has it left, as it drains or failed, and only not heard of it? */
@@ -138,6 +146,7 @@ void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t sessi
     }
     joins = w->in == NULL;
     w->in = st;
+    forget_again(ss, w->id, a);
     if (ss->adopting) {
         sched_adopt_settle(s, st, a);
         return;

@@ -606,6 +606,35 @@ static void test_a_member_that_failed_and_missed_its_close_is_told_again(void **
     fixture_close(&f);
 }
 
+/* Or it would keep twice what a host needs until the next attempt. */
+static void test_a_source_that_missed_to_forget_is_told_again(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 3, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    step(&f, st, 7);
+    hello(&f, "w0", ss->id, 1);
+    assert_null(find(&f, SCHED_SEND_CLOSE, "w0")); /* there was none before */
+    fixture_mark(&f, SCHED_WORKER_GONE, "w1", true);
+    frozen(&f, st, "w0", 1, 8);
+    frozen(&f, st, "w2", 1, 8);
+    assert_int_equal(ss->attempt, 2);
+    hello(&f, "w0", ss->id, 2);
+    assert_null(find(&f, SCHED_SEND_CLOSE, "w0")); /* it is needed */
+    step(&f, st, 9);
+    assert_int_equal(ss->from_attempt, 0);
+    hello(&f, "w0", ss->id, 2);
+    assert_int_equal(find(&f, SCHED_SEND_CLOSE, "w0")->number, ss->id);
+    assert_int_equal(find(&f, SCHED_SEND_CLOSE, "w0")->epoch, 1);
+    assert_ptr_equal(sched_find_worker(&f.sched, "w0")->in, st);
+    restart(&f, st); /* with us, after it was written and before it was said */
+    hello(&f, "w0", ss->id, 2);
+    assert_int_equal(find(&f, SCHED_SEND_CLOSE, "w0")->epoch, 1);
+    fixture_close(&f);
+}
+
 /* Whoever comes first would have it all to himself, and the others would have to be taken in one by one. */
 static void test_after_a_restart_a_new_session_waits_for_its_workers(void **state)
 {
@@ -653,6 +682,7 @@ int main(void)
         cmocka_unit_test(test_a_restart_while_hosts_freeze_asks_again),
         cmocka_unit_test(test_a_member_that_says_hello_is_told_its_units),
         cmocka_unit_test(test_a_member_that_failed_and_missed_its_close_is_told_again),
+        cmocka_unit_test(test_a_source_that_missed_to_forget_is_told_again),
         cmocka_unit_test(test_after_a_restart_a_new_session_waits_for_its_workers),
         cmocka_unit_test(test_a_restart_before_the_first_step_keeps_the_memory),
         cmocka_unit_test(test_a_host_that_failed_hosts_again_after_a_checkpoint),
