@@ -155,6 +155,6 @@ void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t sessi
         sched_session_tell(a, SCHED_SEND_OPEN, st, w->id);
     if (joins)
         sched_session_assign(s, st, a);
-    else
+    else if (!sched_session_employ(s, w, a))
         sched_session_tell(a, SCHED_SEND_ASSIGN, st, w->id);
 }

@@ -175,3 +175,25 @@ void sched_session_assign(struct sched *s, struct sched_stage *st, struct sched_
                st->session->hosts_n, sched_session_computing(st->session));
     sched_session_publish(s, st, a);
 }
+
+static uint64_t threads_with_units(const struct sched *s, const struct sched_stage *st)
+{
+    uint64_t n = 0;
+
+    for (int i = 0; i < s->workers_n; i++)
+        n += sched_slot_of(st->session, s->worker[i]->id) != NULL ? s->worker[i]->threads : 0;
+    return n;
+}
+
+bool sched_session_employ(struct sched *s, struct sched_worker *w, struct sched_actions *a)
+{
+    struct sched_stage *st = w->in;
+
+    if (st == NULL || !st->session->open || !sched_worker_usable(w) ||
+        (w->roles & SCHED_ROLE_COMPUTE) == 0 || sched_is_doubted(st->session, w->id) ||
+        sched_slot_of(st->session, w->id) != NULL ||
+        threads_with_units(s, st) >= st->phase.session.units)
+        return false;
+    sched_session_assign(s, st, a);
+    return true;
+}
