@@ -379,6 +379,36 @@ static void test_a_member_that_is_not_needed_causes_no_assignment(void **state)
     fixture_close(&f);
 }
 
+/* The table of units is full of what was given out for the open step: that is dropped before anything that nobody else computes. */
+static void test_standing_units_come_before_those_of_one_step(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = fixture_training(&f, 3, 1);
+    struct sched_session *ss = st->session;
+    struct sched_actions acts = {0, 0, NULL};
+    uint32_t units = st->phase.session.units, owners = 0;
+
+    (void)state;
+    for (int i = 0; i < SCHED_SLOTS_MAX - 1; i++) {
+        ss->slot[i] = (struct sched_slot){
+            .worker = "w0", .leaf_begin = 0, .leaf_end = 1, .only_step = 1, .again = (uint32_t)i};
+    }
+    ss->slots_n = SCHED_SLOTS_MAX - 1;
+    sched_session_assign(&f.sched, st, &acts);
+    sched_actions_free(&acts);
+    for (uint32_t leaf = 0; leaf < units; leaf++) {
+        owners = 0;
+        for (int i = 0; i < ss->slots_n; i++)
+            owners += ss->slot[i].only_step == 0 && ss->slot[i].leaf_begin <= leaf &&
+                      leaf < ss->slot[i].leaf_end;
+        assert_int_equal(owners, 1);
+    }
+    assert_int_equal(sched_session_computing(ss), 3);
+    assert_int_equal(ss->slots_n, SCHED_SLOTS_MAX);
+    assert_int_equal(ss->slot[0].again, 2); /* the oldest are over soonest */
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -392,6 +422,7 @@ int main(void)
         cmocka_unit_test(test_a_member_that_was_silent_gets_units_again),
         cmocka_unit_test(test_a_hung_member_that_says_hello_gets_units_again),
         cmocka_unit_test(test_a_member_that_is_not_needed_causes_no_assignment),
+        cmocka_unit_test(test_standing_units_come_before_those_of_one_step),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
