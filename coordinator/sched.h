@@ -124,6 +124,7 @@ struct sched_task {
         retry_at_ms; /* scheduler's clock; not kept over a restart */
     uint32_t faults, losses;
     uint32_t full; /* times that a disk was full; only for the back-off, not kept over a restart */
+    uint32_t missing; /* losses in which something that it reads was not there; the same */
     int crashes;
     char crashed[SCHED_CRASHES_MAX][SCHED_WORKER_MAX];
     uint64_t done, total;     /* of the running attempt, in the phase's unit */
@@ -398,6 +399,8 @@ struct sched_config {
     uint32_t lease_ms;     /* 10000 */
     uint32_t fault_budget; /* 3: failures that are the task's own */
     uint32_t loss_budget;  /* 1000: failures that are the machines' */
+    uint32_t missing_budget; /* 20: times that a task may not find what it reads; 0 = as often as
+                                machines may fail */
     int crash_limit;       /* 3 different workers; 0 = off */
     uint32_t barren_limit; /* 40 attempts of a session in a row without a step; 0 = off */
     uint32_t backoff_ms;   /* 500, doubled per failure, at most 30 s */
