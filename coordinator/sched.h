@@ -357,10 +357,10 @@ struct sched_worker {
      * checkpoint of one in which it did (who failed as a host: in which it hosted), and until when
      * it is taken in only if nobody else can do its part. */
     uint32_t sits_out_n;
+    bool failed_as_host;
     uint64_t sits_out_ms;
     uint32_t hosts_after; /* where it did so as a host: checkpoints that others write before it hosts
                              again, unless nobody else can */
-    bool failed_as_host;
     uint64_t kept_job;      /* it gets nothing younger than that job's stage; 0 = gets all */
     int kept_stage;
 };
@@ -399,8 +399,8 @@ struct sched_config {
     uint32_t lease_ms;     /* 10000 */
     uint32_t fault_budget; /* 3: failures that are the task's own */
     uint32_t loss_budget;  /* 1000: failures that are the machines' */
-    uint32_t missing_budget; /* 20: times that a task may not find what it reads; 0 = as often as
-                                machines may fail */
+    /* 20: times that a task may not find what it reads; 0: as often as machines may fail */
+    uint32_t missing_budget;
     int crash_limit;       /* 3 different workers; 0 = off */
     uint32_t barren_limit; /* 40 attempts of a session in a row without a step; 0 = off */
     uint32_t backoff_ms;   /* 500, doubled per failure, at most 30 s */

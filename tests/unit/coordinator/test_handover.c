@@ -274,7 +274,8 @@ static void restart(struct fixture *f, struct sched_stage *st)
         memmove(&f->sched.worker[0], &f->sched.worker[1],
                 (size_t)--f->sched.workers_n * sizeof f->sched.worker[0]);
     }
-    ss->version = ss->manifest_version > ss->start_version ? ss->manifest_version : ss->start_version;
+    ss->version =
+        ss->manifest_version > ss->start_version ? ss->manifest_version : ss->start_version;
     ss->adopting = ss->hosts_n > 0;
     if (ss->from_attempt == 0)
         ss->sources_n = 0;
