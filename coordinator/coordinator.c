@@ -445,6 +445,7 @@ int coordinator_open(const struct coord_config *config, struct coordinator **out
                                  .lease_ms = config->lease_ms,
                                  .fault_budget = 3,
                                  .loss_budget = 1000,
+                                 .missing_budget = 20,
                                  .crash_limit = (int)config->crash_limit,
                                  .backoff_ms = 500,
                                  .stall_ms = 120000,

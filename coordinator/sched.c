@@ -514,6 +514,7 @@ static void on_worker_mark(struct sched *s, struct sched_event *ev, struct sched
         sched_session_drain(s, w, a);
     } else if (ev->type != SCHED_WORKER_DRAIN) {
         w->suspect = ev->type == SCHED_WORKER_SUSPECT;
+        sched_session_employ(s, w, a); /* its units may have gone to others meanwhile */
     }
 }
 

@@ -45,6 +45,7 @@
 #define SCHED_WORKERS_MAX 1024
 #define SCHED_ANY_CLASS "any"
 #define SCHED_CKPTS_MAX 8
+#define SCHED_VERSION_UNKNOWN UINT64_MAX
 #define SCHED_LEASES_MAX 64 /* of a worker, with those that wait there; or one a thread */
 
 #define RUN_STATES(X)                                                                              \
@@ -123,6 +124,7 @@ struct sched_task {
         retry_at_ms; /* scheduler's clock; not kept over a restart */
     uint32_t faults, losses;
     uint32_t full; /* times that a disk was full; only for the back-off, not kept over a restart */
+    uint32_t missing; /* losses in which something that it reads was not there; the same */
     int crashes;
     char crashed[SCHED_CRASHES_MAX][SCHED_WORKER_MAX];
     uint64_t done, total;     /* of the running attempt, in the phase's unit */
@@ -249,7 +251,8 @@ struct sched_session {
     enum sched_change change;
     bool edge; /* the leader was asked to freeze after the open step */
     uint64_t change_ms, asked_ms, opened_ms, spread_ms;
-    uint64_t opened_version; /* reached at opened_ms, which a restart or a gap moves */
+    uint64_t opened_version; /* reached at opened_ms; after a restart or a gap not known, until the
+                                hosts say it, which moves opened_ms */
     uint64_t from_attempt;
     int sources_n;
     struct sched_source source[SCHED_HOSTS_MAX];
@@ -351,9 +354,10 @@ struct sched_worker {
     uint32_t running;       /* tasks leased to it, also those that wait there for a thread */
     struct sched_stage *in; /* whose session it is a member of */
     /* Sessions that it could not take part in (its disk is full, it lacks memory) since the last
-     * checkpoint of one in which it did, and until when it is taken in only if nobody else can do
-     * its part. */
+     * checkpoint of one in which it did (who failed as a host: in which it hosted), and until when
+     * it is taken in only if nobody else can do its part. */
     uint32_t sits_out_n;
+    bool failed_as_host;
     uint64_t sits_out_ms;
     uint32_t hosts_after; /* where it did so as a host: checkpoints that others write before it hosts
                              again, unless nobody else can */
@@ -395,6 +399,8 @@ struct sched_config {
     uint32_t lease_ms;     /* 10000 */
     uint32_t fault_budget; /* 3: failures that are the task's own */
     uint32_t loss_budget;  /* 1000: failures that are the machines' */
+    /* 20: times that a task may not find what it reads; 0: as often as machines may fail */
+    uint32_t missing_budget;
     int crash_limit;       /* 3 different workers; 0 = off */
     uint32_t barren_limit; /* 40 attempts of a session in a row without a step; 0 = off */
     uint32_t backoff_ms;   /* 500, doubled per failure, at most 30 s */

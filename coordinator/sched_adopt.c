@@ -62,7 +62,7 @@ void sched_adopt_settle(struct sched *s, struct sched_stage *st, struct sched_ac
     ss->open = true;
     s->counters.adopted++;
     ss->progress_ms = ss->opened_ms = ss->spread_ms = s->now_ms;
-    ss->opened_version = ss->version;
+    ss->opened_version = SCHED_VERSION_UNKNOWN;
     sched_move_stage(s, st, RUN_RUNNING, "", a);
     sched_note(a, st->job, st, "session.adopt", "%s attempt %" PRIu64 ": %d of %d hosts came back",
                st->phase.name, ss->attempt, r.back, ss->hosts_n);
@@ -78,7 +78,7 @@ void sched_adopt_settle(struct sched *s, struct sched_stage *st, struct sched_ac
     }
 }
 
-/* An attempt that is over is closed. */
+/* An attempt that is over is closed, and those before it are forgotten. */
 static void close_old(struct sched_actions *a, const char *worker, uint64_t session,
                       uint64_t attempt)
 {
@@ -105,6 +105,24 @@ static void lost_elsewhere(struct sched *s, const struct sched_stage *but, const
     }
 }
 
+/* Who was a source of this attempt may have missed that its memory is needed no more. */
+static void forget_again(const struct sched_session *ss, const char *worker,
+                         struct sched_actions *a)
+{
+    if (ss->from_attempt == 0 && ss->attempt > 1)
+        close_old(a, worker, ss->id, ss->attempt - 1);
+}
+
+/* Has it left, as it drains or failed, and only not heard of it? */
+static bool has_left(const struct sched *s, const struct sched_session *ss,
+                     const struct sched_worker *w)
+{
+    if (w->in != NULL)
+        return false;
+    return sched_sits_out(s, w) ||
+           (w->draining && !(ss->adopting && sched_handover_holds(ss, w->id)));
+}
+
 /* What a worker that says hello holds, against what it should: an attempt that is over is closed,
  * one that runs is joined again, one from whose memory another one starts is kept, and a member
  * that does not know of its session has lost it. */
@@ -121,15 +139,14 @@ void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t sessi
     if (w->in != NULL && (w->in != st || !ours))
         sched_session_lose(s, w->id, "came back without its session", a);
     lost_elsewhere(s, ours ? st : NULL, w->id, a);
-    if (!ours ||
-        (w->in == NULL && w->draining && !(ss->adopting && sched_handover_holds(ss, w->id))) ||
-        w->running > 0) {
+    if (!ours || has_left(s, ss, w) || w->running > 0) {
         if (session != 0 && (w->in == NULL || !ours))
             close_old(a, w->id, session, attempt);
         return;
     }
     joins = w->in == NULL;
     w->in = st;
+    forget_again(ss, w->id, a);
     if (ss->adopting) {
         sched_adopt_settle(s, st, a);
         return;
@@ -138,6 +155,6 @@ void sched_session_hello(struct sched *s, struct sched_worker *w, uint64_t sessi
         sched_session_tell(a, SCHED_SEND_OPEN, st, w->id);
     if (joins)
         sched_session_assign(s, st, a);
-    else
+    else if (!sched_session_employ(s, w, a))
         sched_session_tell(a, SCHED_SEND_ASSIGN, st, w->id);
 }

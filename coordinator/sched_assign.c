@@ -122,7 +122,22 @@ static int shares_make(struct sched *s, struct sched_stage *st, bool anybody, st
     return n;
 }
 
-/* Standing slots anew; those of the open step stay. */
+/* Those of the open step stay, the latest ones when there is no room for all: somebody has the same
+ * units in a standing slot, and what is missed too long is given out again. */
+static void slots_keep(struct sched_session *ss, int room)
+{
+    int open = 0, kept = 0;
+
+    slots_drop_old(ss);
+    open = ss->slots_n - sched_session_computing(ss);
+    for (int i = 0; i < ss->slots_n; i++) {
+        if (ss->slot[i].only_step != 0 && open-- <= room)
+            ss->slot[kept++] = ss->slot[i];
+    }
+    ss->slots_n = kept;
+}
+
+/* Standing slots anew. */
 static void slots_make(struct sched *s, struct sched_stage *st)
 {
     struct sched_session *ss = st->session;
@@ -130,7 +145,7 @@ static void slots_make(struct sched *s, struct sched_stage *st)
     struct share v[SCHED_SLOTS_MAX];
     uint64_t threads = 0;
     double speed = 0, before = 0;
-    int n = shares_make(s, st, false, v, &threads), kept = 0;
+    int n = shares_make(s, st, false, v, &threads);
 
     if (n == 0)
         n = shares_make(s, st, true, v, &threads);
@@ -141,12 +156,8 @@ static void slots_make(struct sched *s, struct sched_stage *st)
         before += v[i].worker->threads / sched_pace_of(v[i].worker);
     }
     cuts_align(v, n, units);
-    for (int i = 0; i < ss->slots_n; i++) {
-        if (ss->slot[i].only_step > ss->version)
-            ss->slot[kept++] = ss->slot[i];
-    }
-    ss->slots_n = kept;
-    for (int i = 0; i < n && ss->slots_n < SCHED_SLOTS_MAX; i++) {
+    slots_keep(ss, SCHED_SLOTS_MAX - n);
+    for (int i = 0; i < n; i++) {
         uint32_t end = i + 1 < n ? v[i + 1].cut : units;
 
         if (end > v[i].cut) {
@@ -174,4 +185,26 @@ void sched_session_assign(struct sched *s, struct sched_stage *st, struct sched_
                "assignment %" PRIu64 ": %d hosts, %d compute workers", st->session->assignment + 1,
                st->session->hosts_n, sched_session_computing(st->session));
     sched_session_publish(s, st, a);
+}
+
+static uint64_t threads_with_units(const struct sched *s, const struct sched_stage *st)
+{
+    uint64_t n = 0;
+
+    for (int i = 0; i < s->workers_n; i++)
+        n += sched_slot_of(st->session, s->worker[i]->id) != NULL ? s->worker[i]->threads : 0;
+    return n;
+}
+
+bool sched_session_employ(struct sched *s, struct sched_worker *w, struct sched_actions *a)
+{
+    struct sched_stage *st = w->in;
+
+    if (st == NULL || !st->session->open || !sched_worker_usable(w) ||
+        (w->roles & SCHED_ROLE_COMPUTE) == 0 || sched_is_doubted(st->session, w->id) ||
+        sched_slot_of(st->session, w->id) != NULL ||
+        threads_with_units(s, st) >= st->phase.session.units)
+        return false;
+    sched_session_assign(s, st, a);
+    return true;
 }

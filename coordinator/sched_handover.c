@@ -374,7 +374,8 @@ static const char *drainer(const struct sched *s, const struct sched_session *ss
 static bool worth_it(const struct sched *s, const struct sched_stage *st, uint64_t left)
 {
     const struct sched_session *ss = st->session;
-    uint64_t steps = ss->version - ss->opened_version;
+    bool known = ss->opened_version != SCHED_VERSION_UNKNOWN;
+    uint64_t steps = known ? ss->version - ss->opened_version : 0;
     uint64_t pace_ms = steps > 0 ? (ss->progress_ms - ss->opened_ms) / steps : 0;
 
     return s->config.respread_ms > 0 && s->now_ms - ss->spread_ms >= s->config.respread_ms &&

@@ -146,6 +146,8 @@ static inline double sched_pace_of(const struct sched_worker *w)
 
 /* sched_assign.c: who computes what in a session */
 void sched_session_assign(struct sched *s, struct sched_stage *st, struct sched_actions *a);
+/* Gives units to a member that has none and could compute. False: it has some, or is not needed. */
+bool sched_session_employ(struct sched *s, struct sched_worker *w, struct sched_actions *a);
 /* Tells everybody the slots as they stand, under a new number. */
 void sched_session_publish(struct sched *s, struct sched_stage *st, struct sched_actions *a);
 /* Adds a slot for the open step only. False: no room. */

@@ -74,8 +74,9 @@ void sched_job_free(struct sched_job *j)
 
 static void session_renew(const struct sched *s, struct sched_session *ss)
 {
+    /* Hosts may have gone on meanwhile. */
     ss->progress_ms = ss->change_ms = ss->opened_ms = s->now_ms;
-    ss->opened_version = ss->version;
+    ss->opened_version = SCHED_VERSION_UNKNOWN;
     if (ss->adopting) /* its hosts could not say hello meanwhile */
         ss->adopt_until_ms = s->now_ms + s->config.adopt_ms;
 }

@@ -9,9 +9,9 @@
  *
  * Two budgets: `losses` counts machines that went away or could not (network, disk), `faults`
  * counts the task's own failures. A disk that is full uses up neither: it is full until somebody
- * makes room, and the same task fits then. A worker that died under a task is remembered by name:
- * several different ones make the task the suspect. Who only could not be reached is struck off
- * when it is back.
+ * makes room, and the same task fits then. What a task reads and nobody has any more is looked for
+ * a few times only. A worker that died under a task is remembered by name: several different ones
+ * make the task the suspect. Who only could not be reached is struck off when it is back.
  */
 #include "coordinator/sched_lease.h"
 
@@ -194,32 +194,58 @@ void sched_tasks_acquit(struct sched *s, const char *worker, struct sched_action
     }
 }
 
+static void loss_count(struct sched_task *t, int code, const char *why)
+{
+    if (code == ERR_NO_SPACE)
+        t->full++;
+    else
+        t->losses++;
+    t->missing += code == ERR_NOT_FOUND;
+    t->code = code != 0 ? code : ERR_UNREACHABLE;
+    snprintf(t->text, sizeof t->text, "%.*s", (int)sizeof t->text - 1, why);
+}
+
+/* What it reads may be gone for good (a damaged blob leaves the store): then no other machine helps. */
+static bool is_missing(const struct sched *s, const struct sched_task *t)
+{
+    return s->config.missing_budget > 0 && t->missing > s->config.missing_budget;
+}
+
+/* The class of the failure when it is not tried again; NULL: it is. */
+static const char *given_up(struct sched *s, struct sched_task *t, bool crashed, const char *why,
+                            char text[SCHED_TEXT_MAX])
+{
+    if (crashed && crash_counts(s, t)) {
+        snprintf(text, SCHED_TEXT_MAX, "%d different workers died while they ran it", t->crashes);
+        return "data";
+    }
+    if (is_missing(s, t)) {
+        snprintf(text, SCHED_TEXT_MAX, "it did not find what it reads %u times, last: %.150s",
+                 t->missing, why);
+        return "data";
+    }
+    if (t->losses > s->config.loss_budget) {
+        snprintf(text, SCHED_TEXT_MAX, "lost %u times, last: %.150s", t->losses, why);
+        return "infrastructure";
+    }
+    return NULL;
+}
+
 /* A lease that ended without a verdict on the task itself. */
 void sched_task_lost(struct sched *s, struct sched_stage *st, struct sched_task *t,
                      const char *outcome, const char *why, bool crashed, int code,
                      struct sched_actions *a)
 {
+    const char *over = NULL;
     char text[SCHED_TEXT_MAX];
 
-    if (code == ERR_NO_SPACE)
-        t->full++;
-    else
-        t->losses++;
-    t->code = code != 0 ? code : ERR_UNREACHABLE;
-    snprintf(t->text, sizeof t->text, "%.*s", (int)sizeof t->text - 1, why);
-    crashed = crashed && crash_counts(s, t);
-    if (!crashed && t->losses <= s->config.loss_budget &&
-        sched_shadow_rises(s, st, t, outcome, why, a))
+    loss_count(t, code, why);
+    over = given_up(s, t, crashed, why, text);
+    if (over == NULL && sched_shadow_rises(s, st, t, outcome, why, a))
         return;
     sched_lease_end(s, st, t, outcome, why, a);
-    if (crashed) {
-        snprintf(text, sizeof text, "%d different workers died while they ran it", t->crashes);
-        sched_task_quarantine(s, st, t, "data", text, a);
-        return;
-    }
-    if (t->losses > s->config.loss_budget) {
-        snprintf(text, sizeof text, "lost %u times, last: %.150s", t->losses, why);
-        sched_task_quarantine(s, st, t, "infrastructure", text, a);
+    if (over != NULL) {
+        sched_task_quarantine(s, st, t, over, text, a);
         return;
     }
     s->counters.recomputed++;

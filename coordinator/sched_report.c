@@ -90,6 +90,19 @@ static void doubt_settle(struct sched *s, struct sched_stage *st, uint64_t versi
     sched_quarantine(s, d.worker, reason, a);
 }
 
+/* The journal knows the last checkpoint: how fast the hosts are shows from where they say they are. */
+static void opened_take(const struct sched *s, struct sched_stage *st, uint64_t version)
+{
+    struct sched_session *ss = st->session;
+    uint64_t steps = st->phase.session.steps;
+
+    if (ss->opened_version != SCHED_VERSION_UNKNOWN)
+        return;
+    version = version < steps ? version : steps;
+    ss->opened_version = version > ss->version ? version : ss->version;
+    ss->opened_ms = s->now_ms;
+}
+
 static void on_status(struct sched *s, struct sched_stage *st, const struct sched_event *ev,
                       struct sched_actions *a)
 {
@@ -98,6 +111,7 @@ static void on_status(struct sched *s, struct sched_stage *st, const struct sche
     sched_session_open_step(s, st, ev);
     if (ev->partial)
         return;
+    opened_take(s, st, ev->version);
     if (ev->version > ss->start_version)
         sched_handover_stepped(s, st, a);
     if (ev->version <= ss->version)
@@ -141,21 +155,30 @@ static void ckpt_add(struct sched_session *ss, const struct digest *manifest, ui
     ckpt_drop(ss, at + 1);
 }
 
+/* Members, and who waits for a part in it that nobody gives it. */
+static bool is_at_hand(const struct sched_stage *st, const struct sched_worker *w)
+{
+    return w->in == st || (w->in == NULL && sched_class_fits(st->job, w));
+}
+
 /* The hosts have written it and the others computed: whoever could not before can now. That who
- * only computed can host is not known, but worth another try, by and by. */
+ * did not host can do so again is not known, but worth another try, by and by; how often it could
+ * not is forgotten when it did. */
 static void sitting_out_is_over(struct sched *s, const struct sched_stage *st)
 {
     for (int i = 0; i < s->workers_n; i++) {
         struct sched_worker *w = s->worker[i];
 
-        if (w->in != st)
+        if (!is_at_hand(st, w))
             continue;
-        if (sched_session_is_host(st->session, w->id))
+        if (w->in == st && sched_session_is_host(st->session, w->id)) {
             w->hosts_after = 0;
-        if (w->hosts_after == 0)
-            w->sits_out_n = 0;
-        else
+            w->failed_as_host = false;
+        }
+        if (w->hosts_after > 0)
             w->hosts_after--;
+        if (w->in == st && !w->failed_as_host)
+            w->sits_out_n = 0;
     }
 }
 

@@ -33,6 +33,7 @@ void sched_sit_out(struct sched *s, struct sched_worker *w, bool hosts)
 {
     w->sits_out_n++;
     w->sits_out_ms = s->now_ms + 2 * sched_backoff(s, w->sits_out_n);
+    w->failed_as_host = w->failed_as_host || hosts;
     if (hosts)
         w->hosts_after = 1u << (w->sits_out_n < 6 ? w->sits_out_n - 1 : 5);
 }

@@ -67,7 +67,7 @@ static void tasks_renew(struct sched_stage *st, struct sched_actions *a)
 
         if (t->state != TASK_DONE)
             t->state = TASK_PENDING; /* not by the table: only a new try brings a task back */
-        t->faults = t->losses = 0;
+        t->faults = t->losses = t->missing = 0;
         t->crashes = 0;
         t->code = 0;
         t->text[0] = '\0';

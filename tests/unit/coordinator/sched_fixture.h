@@ -259,22 +259,30 @@ static inline void fixture_session(struct fixture *f, const struct sched_stage *
     fixture_step(f, &ev);
 }
 
-/* From an open fixture up to the session of a job of smoke.yaml; w0, w1... have both roles. */
-static inline struct sched_stage *fixture_train(struct fixture *f, int workers, uint32_t threads)
+/* The tasks before the session of the first job are done. */
+static inline struct sched_stage *fixture_reach_training(struct fixture *f)
 {
-    char id[SCHED_WORKER_MAX];
-    struct sched_job *j = fixture_submit(f, fixture_smoke());
+    struct sched_job *j = f->sched.job[0];
     struct sched_stage *st = fixture_stage(j, "attribute-model");
 
-    for (int i = 0; i < workers; i++) {
-        snprintf(id, sizeof id, "w%d", i);
-        fixture_up(f, id, threads, 3, "c");
-    }
     fixture_done(f, &j->stage[0].task[0], 1);
     fixture_done(f, &st->task[0], 1);
     assert_non_null(st->session);
     assert_true(st->session->open);
     return st;
+}
+
+/* From an open fixture up to the session of a job of smoke.yaml; w0, w1... have both roles. */
+static inline struct sched_stage *fixture_train(struct fixture *f, int workers, uint32_t threads)
+{
+    char id[SCHED_WORKER_MAX];
+
+    fixture_submit(f, fixture_smoke());
+    for (int i = 0; i < workers; i++) {
+        snprintf(id, sizeof id, "w%d", i);
+        fixture_up(f, id, threads, 3, "c");
+    }
+    return fixture_reach_training(f);
 }
 
 static inline struct sched_stage *fixture_training(struct fixture *f, int workers, uint32_t threads)

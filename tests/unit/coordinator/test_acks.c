@@ -9,6 +9,7 @@
 #include "coordinator/api_inner.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/job_id.h"
+#include "coordinator/sched_inner.h"
 
 static const char body[] = "{\"spec\": \"apiVersion: steerlm/v1\\nkind: generate\\nname: g\\n"
                            "inputs: {model: \\\"file:m\\\"}\\n"
@@ -212,6 +213,40 @@ static void test_a_lease_is_committed_before_it_is_sent(void **state)
     assert_int_equal(committed(p, "SELECT max(epoch) FROM tasks"), 1);
 }
 
+static void hello(struct place *p, const char *worker)
+{
+    static const struct link_peer peer = {.id = "abcde", .len = 5};
+    struct control *m = control_new(CONTROL_HELLO);
+    struct buf frame = BUF_INIT;
+
+    snprintf(m->worker, sizeof m->worker, "%s", worker);
+    m->boot = m->roles = m->threads = 1;
+    control_pack(m, &frame);
+    handlers_message(p->c, &peer, frame.data, frame.len);
+    assert_int_equal(p->c->counters.frames_bad, 0);
+    buf_free(&frame);
+    control_free(m);
+}
+
+/* Who is told that it is in quarantine stops: what was decided a moment ago, and is on no disk, must not do that. */
+static void test_a_quarantine_is_committed_before_its_worker_hears_of_it(void **state)
+{
+    struct place *p = *state;
+    uint64_t sent;
+
+    assert_true(coordinator_flush(p->c));
+    sent = p->c->counters.send_refused;
+    sched_quarantine(&p->c->sched, "a", "it was outvoted", &p->c->actions);
+    faulty("journal.commit.before:1:err=enospc");
+    hello(p, "a");
+    assert_true(p->c->parked);
+    assert_int_equal(p->c->counters.send_refused, sent);
+    faulty(NULL);
+    assert_true(coordinator_flush(p->c));
+    hello(p, "a");
+    assert_int_equal(p->c->counters.send_refused, sent + 1);
+}
+
 static const char probe_body[] = "{\"spec\": \"apiVersion: steerlm/v1\\nkind: probe\\nname: p\\n"
                                  "probe: {tasks: 1}\\n\", \"files\": {}}";
 
@@ -321,6 +356,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_failing_disk_ends_all_answers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_lease_is_committed_before_it_is_sent, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            test_a_quarantine_is_committed_before_its_worker_hears_of_it, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_full_disk_shows_what_is_committed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_failing_disk_tells_nothing_of_jobs, setup, teardown),
     };

@@ -267,14 +267,18 @@ static void test_frozen_of_another_attempt_is_stale(void **state)
 
 static void restart(struct fixture *f, struct sched_stage *st)
 {
+    struct sched_session *ss = st->session;
+
     while (f->sched.workers_n > 0) { /* the new process knows nobody */
         free(f->sched.worker[0]);
         memmove(&f->sched.worker[0], &f->sched.worker[1],
                 (size_t)--f->sched.workers_n * sizeof f->sched.worker[0]);
     }
-    st->session->adopting = st->session->hosts_n > 0;
-    if (st->session->from_attempt == 0)
-        st->session->sources_n = 0;
+    ss->version =
+        ss->manifest_version > ss->start_version ? ss->manifest_version : ss->start_version;
+    ss->adopting = ss->hosts_n > 0;
+    if (ss->from_attempt == 0)
+        ss->sources_n = 0;
     sched_restored(&f->sched, f->now_ms);
 }
 
@@ -392,35 +396,111 @@ static void test_a_restart_before_the_first_step_keeps_the_memory(void **state)
     fixture_close(&f);
 }
 
+static void full(struct fixture *f, const struct sched_stage *st, const char *worker)
+{
+    struct sched_event ev = {.type = SCHED_SESSION_FAILED,
+                             .session = st->session->id,
+                             .attempt = st->session->attempt,
+                             .code = ERR_NO_SPACE,
+                             .text = "full"};
+
+    snprintf(ev.worker, sizeof ev.worker, "%s", worker);
+    fixture_step(f, &ev);
+}
+
+/* A step that is closed after a while, so that a change of hosts would be worth it. */
+static void slow_step(struct fixture *f, const struct sched_stage *st, uint64_t version)
+{
+    f->now_ms += 2000;
+    step(f, st, version);
+    fixture_tick(f, 100);
+}
+
 /* A full disk shows when a checkpoint is written: hosting again at once would cost what was done since the last one, each time. */
 static void test_a_host_that_failed_hosts_again_after_a_checkpoint(void **state)
 {
     struct fixture f;
     struct sched_stage *st = training(&f, 2, 1);
     struct sched_session *ss = st->session;
-    struct sched_event full = {.type = SCHED_SESSION_FAILED,
-                               .session = ss->id,
-                               .attempt = 1,
-                               .code = ERR_NO_SPACE,
-                               .worker = "w1",
-                               .text = "full"};
 
     (void)state;
-    fixture_step(&f, &full);
+    full(&f, st, "w1");
     fixture_tick(&f, 500);
     assert_int_equal(ss->attempt, 2);
     assert_int_equal(ss->hosts_n, 1);
     for (uint64_t v = 1; v <= 3; v++) {
-        f.now_ms += 2000;
-        step(&f, st, v);
-        fixture_tick(&f, 100);
+        slow_step(&f, st, v);
         assert_int_equal(ss->change, CHANGE_NONE);
     }
     assert_ptr_equal(sched_find_worker(&f.sched, "w1")->in, st); /* it computes */
     fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, 2, 3);
-    f.now_ms += 2000;
-    step(&f, st, 4);
-    fixture_tick(&f, 100);
+    slow_step(&f, st, 4);
+    assert_int_equal(ss->change, CHANGE_SPREAD);
+    fixture_close(&f);
+}
+
+/* Checkpoints that others write are no sign that its own disk has room. */
+static void test_a_host_that_fails_again_waits_for_twice_as_many_checkpoints(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 2, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    full(&f, st, "w1");
+    fixture_tick(&f, 500);
+    slow_step(&f, st, 1);
+    slow_step(&f, st, 2);
+    fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, 2, 1);
+    fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, 2, 2);
+    slow_step(&f, st, 3);
+    assert_int_equal(ss->change, CHANGE_SPREAD);
+    frozen(&f, st, "w0", 2, 4);
+    assert_int_equal(ss->hosts_n, 2);
+    full(&f, st, "w1");
+    assert_int_equal(sched_find_worker(&f.sched, "w1")->hosts_after, 2);
+    fixture_tick(&f, 1000);
+    assert_true(ss->open);
+    sched_find_worker(&f.sched, "w1")->hosts_after = 0;
+    fixture_tick(&f, 10000);
+    slow_step(&f, st, ss->version + 1);
+    assert_int_equal(ss->change, CHANGE_SPREAD);
+    frozen(&f, st, "w0", ss->attempt, ss->version);
+    assert_int_equal(ss->hosts_n, 2);
+    fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, ss->attempt, ss->version);
+    full(&f, st, "w1"); /* it has hosted meanwhile: that counts anew */
+    assert_int_equal(sched_find_worker(&f.sched, "w1")->hosts_after, 1);
+    fixture_close(&f);
+}
+
+/* Nobody gives it a part meanwhile, which is no reason to wait for ever. */
+static void test_a_host_that_does_not_compute_hosts_again_after_a_checkpoint(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = NULL;
+    struct sched_session *ss = NULL;
+
+    (void)state;
+    fixture_open(&f);
+    f.sched.config.replicate = true;
+    f.sched.config.respread_ms = 1000;
+    fixture_submit(&f, fixture_smoke());
+    fixture_up(&f, "c1", 1, 1, "c");
+    fixture_up(&f, "p1", 1, 2, "c");
+    fixture_up(&f, "p2", 1, 2, "c");
+    st = fixture_reach_training(&f);
+    ss = st->session;
+    assert_int_equal(ss->hosts_n, 2);
+    full(&f, st, "p1");
+    fixture_tick(&f, 500);
+    assert_int_equal(ss->attempt, 2);
+    assert_int_equal(ss->hosts_n, 1);
+    assert_null(sched_find_worker(&f.sched, "p1")->in);
+    slow_step(&f, st, 1);
+    slow_step(&f, st, 2);
+    assert_int_equal(ss->change, CHANGE_NONE);
+    fixture_session(&f, st, SCHED_SESSION_CHECKPOINT, 2, 2);
+    slow_step(&f, st, 3);
     assert_int_equal(ss->change, CHANGE_SPREAD);
     fixture_close(&f);
 }
@@ -442,6 +522,19 @@ static void test_attempts_that_stepped_are_no_barren_ones(void **state)
     fixture_close(&f);
 }
 
+/* Hosts that say where they are, and a step of 1.1 s later. */
+static void a_joiner_is_given_a_share(struct fixture *f, struct sched_stage *st, uint64_t version)
+{
+    step(f, st, version);
+    fixture_up(f, "w2", 1, 3, "c");
+    fixture_tick(f, 1000);
+    assert_int_equal(st->session->change, CHANGE_NONE); /* nobody knows yet what a step takes */
+    f->now_ms += 100;
+    step(f, st, version + 1);
+    fixture_tick(f, 100);
+    assert_int_equal(st->session->change, CHANGE_SPREAD);
+}
+
 /* What a step takes is not what it would be if all before had been done since the restart. */
 static void test_who_joins_after_a_restart_is_given_a_share(void **state)
 {
@@ -456,12 +549,22 @@ static void test_who_joins_after_a_restart_is_given_a_share(void **state)
     hello(&f, "w0", ss->id, 1);
     hello(&f, "w1", ss->id, 1);
     assert_true(ss->open);
-    step(&f, st, 1000);
-    fixture_up(&f, "w2", 1, 3, "c");
-    f.now_ms += 1100;
-    step(&f, st, 1001);
-    fixture_tick(&f, 100);
-    assert_int_equal(ss->change, CHANGE_SPREAD);
+    a_joiner_is_given_a_share(&f, st, 1000);
+    fixture_close(&f);
+}
+
+/* The same of steps that were done while the coordinator stood still. */
+static void test_who_joins_after_a_gap_is_given_a_share(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 2, 1);
+
+    (void)state;
+    st->phase.session.steps = 2000;
+    step(&f, st, 10);
+    f.now_ms += 60000;
+    sched_renew(&f.sched, f.now_ms);
+    a_joiner_is_given_a_share(&f, st, 1000);
     fixture_close(&f);
 }
 
@@ -478,6 +581,58 @@ static void test_a_member_that_says_hello_is_told_its_units(void **state)
     assert_int_equal(ss->attempt, 1);
     assert_non_null(find(&f, SCHED_SEND_ASSIGN, "w1"));
     assert_null(find(&f, SCHED_SEND_OPEN, "w1"));
+    fixture_close(&f);
+}
+
+/* It has ended there and was told to leave here: joining again would leave its units undone. */
+static void test_a_member_that_failed_and_missed_its_close_is_told_again(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 2, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    fixture_up(&f, "w3", 1, 1, "c");
+    assert_ptr_equal(sched_find_worker(&f.sched, "w3")->in, st);
+    step(&f, st, 7);
+    full(&f, st, "w3");
+    assert_int_equal(ss->attempt, 1);
+    assert_null(sched_find_worker(&f.sched, "w3")->in);
+    hello(&f, "w3", ss->id, ss->attempt);
+    assert_int_equal(find(&f, SCHED_SEND_CLOSE, "w3")->epoch, 1);
+    assert_null(sched_find_worker(&f.sched, "w3")->in);
+    assert_null(find(&f, SCHED_SEND_ASSIGN, "w3"));
+    fixture_tick(&f, 1100); /* it is taken in anew */
+    assert_non_null(find(&f, SCHED_SEND_OPEN, "w3"));
+    fixture_close(&f);
+}
+
+/* Or it would keep twice what a host needs until the next attempt. */
+static void test_a_source_that_missed_to_forget_is_told_again(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = training(&f, 3, 1);
+    struct sched_session *ss = st->session;
+
+    (void)state;
+    step(&f, st, 7);
+    hello(&f, "w0", ss->id, 1);
+    assert_null(find(&f, SCHED_SEND_CLOSE, "w0")); /* there was none before */
+    fixture_mark(&f, SCHED_WORKER_GONE, "w1", true);
+    frozen(&f, st, "w0", 1, 8);
+    frozen(&f, st, "w2", 1, 8);
+    assert_int_equal(ss->attempt, 2);
+    hello(&f, "w0", ss->id, 2);
+    assert_null(find(&f, SCHED_SEND_CLOSE, "w0")); /* it is needed */
+    step(&f, st, 9);
+    assert_int_equal(ss->from_attempt, 0);
+    hello(&f, "w0", ss->id, 2);
+    assert_int_equal(find(&f, SCHED_SEND_CLOSE, "w0")->number, ss->id);
+    assert_int_equal(find(&f, SCHED_SEND_CLOSE, "w0")->epoch, 1);
+    assert_ptr_equal(sched_find_worker(&f.sched, "w0")->in, st);
+    restart(&f, st); /* with us, after it was written and before it was said */
+    hello(&f, "w0", ss->id, 2);
+    assert_int_equal(find(&f, SCHED_SEND_CLOSE, "w0")->epoch, 1);
     fixture_close(&f);
 }
 
@@ -527,11 +682,16 @@ int main(void)
         cmocka_unit_test(test_a_gap_after_a_restart_does_not_count_as_silence_of_the_hosts),
         cmocka_unit_test(test_a_restart_while_hosts_freeze_asks_again),
         cmocka_unit_test(test_a_member_that_says_hello_is_told_its_units),
+        cmocka_unit_test(test_a_member_that_failed_and_missed_its_close_is_told_again),
+        cmocka_unit_test(test_a_source_that_missed_to_forget_is_told_again),
         cmocka_unit_test(test_after_a_restart_a_new_session_waits_for_its_workers),
         cmocka_unit_test(test_a_restart_before_the_first_step_keeps_the_memory),
         cmocka_unit_test(test_a_host_that_failed_hosts_again_after_a_checkpoint),
+        cmocka_unit_test(test_a_host_that_fails_again_waits_for_twice_as_many_checkpoints),
+        cmocka_unit_test(test_a_host_that_does_not_compute_hosts_again_after_a_checkpoint),
         cmocka_unit_test(test_attempts_that_stepped_are_no_barren_ones),
         cmocka_unit_test(test_who_joins_after_a_restart_is_given_a_share),
+        cmocka_unit_test(test_who_joins_after_a_gap_is_given_a_share),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

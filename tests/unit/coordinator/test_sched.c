@@ -117,6 +117,37 @@ static void test_what_a_task_finds_damaged_is_looked_at(void **state)
     fixture_close(&f);
 }
 
+/* A damaged input left the store: no machine will find it, however often the task is tried. */
+static void test_a_task_whose_input_is_gone_fails_within_minutes(void **state)
+{
+    struct fixture f;
+    struct sched_job *j = fixture_started(&f);
+    struct sched_task *t = &j->stage[0].task[0];
+    uint64_t since = f.now_ms;
+
+    (void)state;
+    f.sched.config.loss_budget = 1000;
+    f.sched.config.missing_budget = 20;
+    fixture_failed(&f, t, ERR_CORRUPT);
+    for (int found = 0; found < 20; found++) {
+        for (int i = 0; i < 35 && t->state != TASK_LEASED; i++)
+            fixture_tick(&f, 1000);
+        fixture_failed(&f, t, ERR_NOT_FOUND);
+        assert_int_equal(j->state, RUN_RUNNING);
+    }
+    fixture_tick(&f, 30000);
+    fixture_failed(&f, t, ERR_UNREACHABLE); /* that says nothing of it */
+    assert_int_equal(j->state, RUN_RUNNING);
+    fixture_tick(&f, 30000);
+    fixture_failed(&f, t, ERR_NOT_FOUND);
+    assert_int_equal(j->state, RUN_FAILED);
+    assert_string_equal(j->failure.class_name, "data");
+    assert_int_equal(j->failure.code, ERR_NOT_FOUND);
+    assert_non_null(strstr(j->failure.message, "21 times, last: because"));
+    assert_true(f.now_ms - since < 10 * 60000);
+    fixture_close(&f);
+}
+
 static void test_losses_have_a_budget_of_their_own(void **state)
 {
     struct fixture f;
@@ -529,6 +560,7 @@ int main(void)
         cmocka_unit_test(test_results_nobody_waits_for_are_only_acknowledged),
         cmocka_unit_test(test_faults_are_retried_then_quarantined_and_named),
         cmocka_unit_test(test_what_a_task_finds_damaged_is_looked_at),
+        cmocka_unit_test(test_a_task_whose_input_is_gone_fails_within_minutes),
         cmocka_unit_test(test_losses_have_a_budget_of_their_own),
         cmocka_unit_test(test_a_full_disk_does_not_use_up_the_budget),
         cmocka_unit_test(test_a_task_that_crashes_three_workers_is_quarantined),

@@ -299,6 +299,116 @@ static void test_a_slow_step_is_given_to_those_who_are_done(void **state)
     fixture_close(&f);
 }
 
+static bool has_units(const struct sched_stage *st, const char *worker)
+{
+    return sched_slot_of(st->session, worker) != NULL;
+}
+
+/* Others are lost while nothing is heard of it: their units are cut anew without it, which must not be for ever. */
+static void test_a_member_that_was_silent_gets_units_again(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = fixture_training(&f, 1, 1);
+    uint64_t assignment;
+
+    (void)state;
+    fixture_up(&f, "x1", 1, 1, "c");
+    fixture_up(&f, "x2", 1, 1, "c");
+    assert_true(has_units(st, "x2"));
+    fixture_mark(&f, SCHED_WORKER_SUSPECT, "x2", false);
+    fixture_mark(&f, SCHED_WORKER_GONE, "x1", true);
+    assert_false(has_units(st, "x2"));
+    fixture_mark(&f, SCHED_WORKER_OK, "x2", false);
+    assert_true(has_units(st, "x2"));
+    assert_int_equal(fixture_count(&f, SCHED_SEND_ASSIGN), 2);
+    assignment = st->session->assignment;
+    fixture_mark(&f, SCHED_WORKER_SUSPECT, "x2", false); /* nobody took them */
+    fixture_mark(&f, SCHED_WORKER_OK, "x2", false);
+    assert_int_equal(st->session->assignment, assignment);
+    fixture_close(&f);
+}
+
+/* A heartbeat without leases, at a time at which its threads moved. */
+static void still(struct fixture *f, const char *worker, uint64_t moved_ms)
+{
+    struct sched_event ev = {.type = SCHED_HEARTBEAT, .progress_ms = moved_ms};
+
+    snprintf(ev.worker, sizeof ev.worker, "%s", worker);
+    fixture_step(f, &ev);
+}
+
+/* Whoever says hello is not taken for hung any more: nothing else would give it its units back. */
+static void test_a_hung_member_that_says_hello_gets_units_again(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = fixture_training(&f, 1, 1);
+    struct sched_event up = {.type = SCHED_WORKER_UP,
+                             .worker = "x1",
+                             .threads = 1,
+                             .roles = 1,
+                             .class_id = "c",
+                             .session = st->session->id,
+                             .attempt = 1};
+
+    (void)state;
+    fixture_up(&f, "x1", 1, 1, "c");
+    assert_true(has_units(st, "x1"));
+    still(&f, "x1", f.now_ms);
+    fixture_tick(&f, 5100);
+    assert_true(sched_find_worker(&f.sched, "x1")->hung);
+    assert_false(has_units(st, "x1"));
+    fixture_step(&f, &up);
+    assert_true(has_units(st, "x1"));
+    fixture_close(&f);
+}
+
+/* More threads than units: who has none is not missed. */
+static void test_a_member_that_is_not_needed_causes_no_assignment(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = fixture_training(&f, 2, 1);
+    uint64_t assignment;
+
+    (void)state;
+    fixture_mark(&f, SCHED_WORKER_SUSPECT, "w1", false);
+    sched_find_worker(&f.sched, "w0")->threads = st->phase.session.units;
+    st->session->slots_n = 1; /* w0's */
+    assignment = st->session->assignment;
+    fixture_mark(&f, SCHED_WORKER_OK, "w1", false);
+    assert_int_equal(st->session->assignment, assignment);
+    fixture_close(&f);
+}
+
+/* The table of units is full of what was given out for the open step: that is dropped before anything that nobody else computes. */
+static void test_standing_units_come_before_those_of_one_step(void **state)
+{
+    struct fixture f;
+    struct sched_stage *st = fixture_training(&f, 3, 1);
+    struct sched_session *ss = st->session;
+    struct sched_actions acts = {0, 0, NULL};
+    uint32_t units = st->phase.session.units, owners = 0;
+
+    (void)state;
+    for (int i = 0; i < SCHED_SLOTS_MAX - 1; i++) {
+        ss->slot[i] = (struct sched_slot){
+            .worker = "w0", .leaf_begin = 0, .leaf_end = 1, .only_step = 1, .again = (uint32_t)i};
+    }
+    ss->slots_n = SCHED_SLOTS_MAX - 1;
+    sched_session_assign(&f.sched, st, &acts);
+    sched_actions_free(&acts);
+    for (uint32_t leaf = 0; leaf < units; leaf++) {
+        owners = 0;
+        for (int i = 0; i < ss->slots_n; i++)
+            owners += ss->slot[i].only_step == 0 && ss->slot[i].leaf_begin <= leaf &&
+                      leaf < ss->slot[i].leaf_end;
+        assert_int_equal(owners, 1);
+    }
+    assert_int_equal(sched_session_computing(ss), 3);
+    assert_int_equal(ss->slots_n, SCHED_SLOTS_MAX);
+    assert_int_equal(ss->slot[0].again, 2); /* the oldest are over soonest */
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +419,10 @@ int main(void)
         cmocka_unit_test(test_units_go_by_speed),
         cmocka_unit_test(test_a_slow_step_is_given_to_those_who_are_done),
         cmocka_unit_test(test_a_second_lease_that_fails_is_given_to_another_after_a_while),
+        cmocka_unit_test(test_a_member_that_was_silent_gets_units_again),
+        cmocka_unit_test(test_a_hung_member_that_says_hello_gets_units_again),
+        cmocka_unit_test(test_a_member_that_is_not_needed_causes_no_assignment),
+        cmocka_unit_test(test_standing_units_come_before_those_of_one_step),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
