@@ -19,6 +19,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -114,6 +116,14 @@ static void deadline_set(struct http_request *r, uint64_t in_ms)
                          __ATOMIC_RELAXED);
 }
 
+void http_file_begins(struct http_request *r)
+{
+    if (r->conn == NULL)
+        return;
+    __atomic_store_n(&r->conn->sent, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&r->conn->send_start_ms, clock_ms(), __ATOMIC_RELAXED);
+}
+
 /* From here on the peer may have closed its side: it has said all. */
 static void busy_set(struct http_request *r, bool busy)
 {
@@ -152,7 +162,7 @@ enum MHD_Result http_send_prepared(struct http_request *r, unsigned status, stru
     if (status == 401)
         MHD_add_response_header(m, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     busy_set(r, true);
-    deadline_set(r, SEND_GRACE_MS + bytes / RATE_MIN);
+    deadline_set(r, r->http->config.send_ms + bytes / RATE_MIN);
     rc = MHD_queue_response(r->connection, status, m);
     MHD_destroy_response(m);
     log_debug("http.request", "id=%s method=%s path=%s status=%u", r->id,
@@ -351,7 +361,8 @@ static enum MHD_Result on_body(struct http_request *r, const char *bytes, size_t
         } else {
             buf_add(&r->body, bytes, len);
         }
-    } else if (r->length == UINT64_MAX && r->received > DISCARD_MAX && r->put_code == 0) {
+    } else if (r->length == UINT64_MAX &&
+               (r->discarded += len) > (r->put_code != 0 ? DISCARD_PUT_MAX : DISCARD_MAX)) {
         return MHD_NO; /* no end in sight, and refused already */
     }
     return MHD_YES;
@@ -411,6 +422,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     if (r == NULL)
         return;
     *context = NULL;
+    if (r->conn != NULL)
+        __atomic_store_n(&r->conn->send_start_ms, 0, __ATOMIC_RELAXED);
     deadline_set(r, (uint64_t)h->config.idle_ms +
                         h->config.header_ms); /* until the next head is complete */
     busy_set(r, false);
@@ -479,12 +492,26 @@ static bool peer_is_gone(struct http_conn *c)
     return c->ended >= 2;
 }
 
+/* A megabyte that waits in the socket has not been read. */
+static uint64_t deadline_of(const struct http *h, const struct http_conn *c)
+{
+    uint64_t start = __atomic_load_n(&c->send_start_ms, __ATOMIC_RELAXED),
+             sent = __atomic_load_n(&c->sent, __ATOMIC_RELAXED);
+    int waiting = 0;
+
+    if (start == 0)
+        return __atomic_load_n(&c->deadline_ms, __ATOMIC_RELAXED);
+    if (ioctl(c->fd, SIOCOUTQ, &waiting) != 0 || (uint64_t)waiting > sent)
+        waiting = 0;
+    return start + h->config.send_ms + (sent - (uint64_t)waiting) / RATE_MIN;
+}
+
 static void sweep(struct http *h, uint64_t now)
 {
     struct http_request *next;
 
     for (struct http_conn *c = h->conns; c != NULL; c = c->next) {
-        uint64_t deadline = __atomic_load_n(&c->deadline_ms, __ATOMIC_RELAXED);
+        uint64_t deadline = deadline_of(h, c);
         if ((deadline != 0 && now > deadline) || peer_is_gone(c))
             shutdown(c->fd, SHUT_RDWR);
     }
@@ -529,6 +556,7 @@ static void config_defaults(struct http_config *c)
     c->header_ms = c->header_ms != 0 ? c->header_ms : 5000;
     c->idle_ms = c->idle_ms != 0 ? c->idle_ms : 15000;
     c->answer_ms_max = c->answer_ms_max != 0 ? c->answer_ms_max : 75000;
+    c->send_ms = c->send_ms != 0 ? c->send_ms : 30000;
 }
 
 static int daemon_start(struct http *h, int fd, struct err *e)
@@ -556,6 +584,8 @@ static void http_free(struct http *h)
         close(h->event_fd);
     pthread_cond_destroy(&h->stop_wake);
     pthread_mutex_destroy(&h->lock);
+    for (int i = 0; i < h->config.hosts_n; i++)
+        free(h->hosts[i]);
     free(h);
 }
 
@@ -567,6 +597,8 @@ int http_start(const struct http_config *config, struct http **out, struct err *
     CHECK(sodium_init() >= 0);
     h->config = *config;
     config_defaults(&h->config);
+    for (int i = 0; i < config->hosts_n; i++)
+        h->hosts[i] = mem_strdup(config->hosts[i]);
     pthread_mutex_init(&h->lock, NULL);
     pthread_cond_init(&h->stop_wake, NULL);
     h->queue_tail = &h->queue_head;

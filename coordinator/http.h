@@ -41,7 +41,7 @@ struct http_config {
     const char
         *listen; /* "127.0.0.1:7780", "[::1]:0", "0.0.0.0:7780"; port 0: the kernel chooses */
     const char *hosts
-        [HTTP_HOSTS_MAX]; /* further names allowed in Host, without port; loopback names and the listen address always are */
+        [HTTP_HOSTS_MAX]; /* further names allowed in Host, without port, copied; loopback names and the listen address always are */
     int hosts_n;
     struct blob_store *blobs;    /* borrowed; artefacts */
     uint64_t artifact_bytes_max; /* largest single PUT; 0 = 64 GiB */
@@ -55,6 +55,7 @@ struct http_config {
     uint32_t header_ms,
         idle_ms;            /* 0 = 5000, 15000: headers must be complete; a transfer must move */
     uint32_t answer_ms_max; /* 0 = 75000 */
+    uint32_t send_ms;       /* 0 = 30000: what a reader has beyond 16 bytes a millisecond */
 };
 
 struct http;

@@ -19,6 +19,7 @@
 
 #define PREFIX "/v1/artifacts/"
 #define PATH_BYTES 4608
+#define READ_BYTES (128u << 10)
 
 bool artifact_is_path(const char *path)
 {
@@ -100,6 +101,48 @@ static enum MHD_Result not_satisfiable(struct http_request *r, uint64_t size)
     return http_send_prepared(r, 416, m, 0);
 }
 
+/* ---- the body of a GET ----------------------------------------------------------------------- */
+
+struct reader {
+    int fd;
+    uint64_t begin;
+    struct http_conn *conn; /* is asked for no more once the request is over */
+};
+
+static bool is_medium_error(int number)
+{
+    return number == EIO || number == EUCLEAN || number == EBADMSG;
+}
+
+static ssize_t reader_next(void *cls, uint64_t pos, char *out, size_t max)
+{
+    struct reader *x = cls;
+    ssize_t n = pread(x->fd, out, max, (off_t)(x->begin + pos));
+
+    if (n <= 0)
+        return MHD_CONTENT_READER_END_WITH_ERROR;
+    if (x->conn != NULL)
+        __atomic_store_n(&x->conn->sent, pos + (uint64_t)n, __ATOMIC_RELAXED);
+    return n;
+}
+
+static void reader_free(void *cls)
+{
+    struct reader *x = cls;
+
+    close(x->fd);
+    free(x);
+}
+
+static enum MHD_Result unreadable(struct http_request *r, int number)
+{
+    if (is_medium_error(number)) /* as one that does not have its hash */
+        http_problem(r, 422, "damaged", "artefact %s: %s", r->digest.hex, strerror(number));
+    else
+        http_problem(r, 500, "storage", "artefact %s: %s", r->digest.hex, strerror(number));
+    return http_send(r);
+}
+
 static enum MHD_Result send_file(struct http_request *r, int fd, uint64_t size)
 {
     const char *range = MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, "Range");
@@ -107,7 +150,8 @@ static enum MHD_Result send_file(struct http_request *r, int fd, uint64_t size)
     uint64_t begin = 0, end = size;
     enum range_kind kind = RANGE_NONE;
     struct MHD_Response *m;
-    char text[80];
+    struct reader *reader;
+    char text[80], byte;
 
     if (if_range == NULL || strstr(if_range, r->digest.hex) != NULL)
         kind = range_parse(range, size, &begin, &end);
@@ -115,9 +159,17 @@ static enum MHD_Result send_file(struct http_request *r, int fd, uint64_t size)
         close(fd);
         return not_satisfiable(r, size);
     }
-    m = MHD_create_response_from_fd_at_offset64(end - begin, fd, begin); /* takes fd */
-    if (m == NULL) {
+    if (end > begin && pread(fd, &byte, 1, (off_t)begin) < 0) {
+        int number = errno;
         close(fd);
+        return unreadable(r, number);
+    }
+    reader = mem_zalloc(1, sizeof *reader);
+    *reader = (struct reader){fd, begin, r->conn};
+    m = MHD_create_response_from_callback(end - begin, READ_BYTES, reader_next, reader,
+                                          reader_free);
+    if (m == NULL) {
+        reader_free(reader);
         http_problem(r, 500, "internal", "no memory for a response");
         return http_send(r);
     }
@@ -128,7 +180,8 @@ static enum MHD_Result send_file(struct http_request *r, int fd, uint64_t size)
     }
     http_count(r->http, &r->http->counters.artifact_bytes_out,
                strcmp(r->method, "HEAD") == 0 ? 0 : end - begin);
-    return http_send_prepared(r, kind == RANGE_OK ? 206 : 200, m, end - begin);
+    http_file_begins(r);
+    return http_send_prepared(r, kind == RANGE_OK ? 206 : 200, m, 0);
 }
 
 enum MHD_Result artifact_get(struct http_request *r)
@@ -150,8 +203,7 @@ enum MHD_Result artifact_get(struct http_request *r)
         if (fd >= 0)
             close(fd);
         else if (errno != ENOENT) {
-            http_problem(r, 500, "storage", "artefact %s: %s", r->digest.hex, strerror(errno));
-            return http_send(r);
+            return unreadable(r, errno);
         }
         http_problem(r, 404, "not_found", "no artefact %s", r->digest.hex);
         return http_send(r);

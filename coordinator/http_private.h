@@ -17,13 +17,14 @@
 
 #define TARGET_MAX 8192
 #define DISCARD_MAX (1u << 20)
+#define DISCARD_PUT_MAX (64u << 20) /* of an upload without a length: a client looks for the answer at its end */
 #define RATE_MIN 16 /* bytes a millisecond that a transfer must average, after a grace */
 #define BODY_GRACE_MS 10000
-#define SEND_GRACE_MS 30000
 
 struct http_conn { /* one socket */
     int fd;
     uint64_t deadline_ms; /* clock_ms(); 0: none, libmicrohttpd's idle timer alone */
+    uint64_t send_start_ms, sent; /* while a file goes out: since when, and how much of it left for the socket; 0: none does */
     bool busy;            /* between the last byte of a request and the end of its answer */
     int ended;            /* sweeps that found it not busy and the peer gone */
     struct http_conn *prev, *next;
@@ -43,6 +44,7 @@ struct http_request { /* one request on a connection */
     char *method, *content_type, *idempotency_key, *if_none_match;
     struct buf body;
     uint64_t received, length; /* of the body; length UINT64_MAX: chunked */
+    uint64_t discarded;        /* of a chunked one, after it was refused */
     struct api_response response;
     struct blob_writer *writer; /* PUT of an artefact */
     struct digest digest;
@@ -56,6 +58,7 @@ struct http {
     struct http_config config;
     struct MHD_Daemon *daemon;
     char url[128], listen_host[64], own_name[128];
+    char *hosts[HTTP_HOSTS_MAX]; /* of config */
     uint16_t port;
     unsigned char token_hash[32];
     int event_fd;
@@ -89,6 +92,7 @@ void artifact_put_end(struct http_request *r); /* fills r->response */
 enum MHD_Result http_send(struct http_request *r); /* r->response, as it is */
 enum MHD_Result http_send_prepared(struct http_request *r, unsigned status, struct MHD_Response *m,
                                    uint64_t bytes);
+void http_file_begins(struct http_request *r); /* its reader earns time by what it takes */
 void http_problem(struct http_request *r, int status, const char *code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void http_set_fatal(struct http *h, const char *why);

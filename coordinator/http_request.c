@@ -115,7 +115,7 @@ static bool host_is_ours(const struct http *h, const char *text)
         strcasecmp(name, h->own_name) == 0)
         return true;
     for (int i = 0; i < h->config.hosts_n; i++)
-        if (strcasecmp(name, h->config.hosts[i]) == 0)
+        if (strcasecmp(name, h->hosts[i]) == 0)
             return true;
     return false;
 }

@@ -1,5 +1,6 @@
 /* coordinator/http: the edge refuses what is ambiguous, streams artefacts, and hands the rest over. Raw sockets throughout. */
 #include <arpa/inet.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -103,7 +104,19 @@ static int setup_quick(void **state)
 
 static int setup_default(void **state)
 {
-    config = (struct http_config){.artifact_bytes_max = 4 << 20};
+    char name[] = "steer.example";
+    int rc;
+
+    config = (struct http_config){
+        .artifact_bytes_max = 4 << 20, .hosts = {"other.example", name}, .hosts_n = 2};
+    rc = setup(state);
+    memset(name, 'x', sizeof name - 1); /* the names were copied */
+    return rc;
+}
+
+static int setup_slow(void **state)
+{
+    config = (struct http_config){.send_ms = 1500};
     return setup(state);
 }
 
@@ -129,16 +142,26 @@ static int teardown(void **state)
     return file_remove_tree(root, &err);
 }
 
-static int dial(void)
+/* small: with little memory for what it has not read, and segments that fit into it. */
+static int dial_as(bool small)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(http_port(http))};
     struct timeval limit = {5, 0};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int fd = socket(AF_INET, SOCK_STREAM, 0), segment = 500, room = 4096;
 
+    if (small) {
+        setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
+    }
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
     return fd;
+}
+
+static int dial(void)
+{
+    return dial_as(false);
 }
 
 /* Sends text, reads until the server closes or `stop` is seen. */
@@ -273,6 +296,10 @@ static void test_what_is_ambiguous_or_foreign_is_refused(void **state)
         status_of(talk_text("GET /x HTTP/1.1\r\nHost: [::1]:9\r\nConnection: close\r\n\r\n")), 200);
     assert_int_equal(
         status_of(talk_text("GET /x HTTP/1.1\r\n" H "Origin: http://localhost\r\n\r\n")), 200);
+    assert_int_equal(
+        status_of(
+            talk_text("GET /x HTTP/1.1\r\nHost: Steer.example:80\r\nConnection: close\r\n\r\n")),
+        200);
 }
 
 static void test_a_body_over_the_bound_is_refused_chunk_by_chunk(void **state)
@@ -490,6 +517,45 @@ static void test_slow_clients_lose_their_socket(void **state)
     assert_int_equal(status_of(talk_text("GET /x HTTP/1.1\r\n" H "\r\n")), 200);
 }
 
+/* 100 bytes every 100 ms for so long, then the rest as fast as it comes: what the server's socket still held, if it was closed. Returns
+ * how many bytes came. */
+static size_t read_slowly(const char *sha, uint64_t slow_ms)
+{
+    static char piece[64 << 10];
+    char request[256];
+    int fd = dial_as(true);
+    uint64_t start = clock_ms();
+    size_t n = 0;
+    ssize_t got = 1;
+
+    snprintf(request, sizeof request, "GET /v1/artifacts/%s HTTP/1.1\r\n" H "\r\n", sha);
+    send(fd, request, strlen(request), MSG_NOSIGNAL);
+    while (got > 0 && clock_ms() - start < slow_ms) {
+        got = recv(fd, piece, 100, 0);
+        n += got > 0 ? (size_t)got : 0;
+        clock_sleep_ms(100);
+    }
+    while (got > 0) {
+        got = recv(fd, piece, sizeof piece, 0);
+        n += got > 0 ? (size_t)got : 0;
+    }
+    close(fd);
+    return n;
+}
+
+static void test_slow_readers_lose_their_socket(void **state)
+{
+    size_t len = 16 << 20;
+    char *bytes = mem_zalloc(len, 1);
+    struct digest d;
+
+    (void)state;
+    assert_int_equal(blob_put_bytes(store, bytes, len, &d, &err), 0);
+    assert_true(read_slowly(d.hex, 500) > len); /* in time */
+    assert_true(read_slowly(d.hex, 8000) < len);
+    free(bytes);
+}
+
 static void test_a_late_reactor_is_answered_for(void **state)
 {
     uint64_t start = clock_ms();
@@ -602,6 +668,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_key_is_asked_for, setup_token, teardown),
         cmocka_unit_test_setup_teardown(test_health_and_readiness, setup_default, teardown),
         cmocka_unit_test_setup_teardown(test_slow_clients_lose_their_socket, setup_quick, teardown),
+        cmocka_unit_test_setup_teardown(test_slow_readers_lose_their_socket, setup_slow, teardown),
         cmocka_unit_test_setup_teardown(test_a_late_reactor_is_answered_for, setup_quick, teardown),
         cmocka_unit_test_setup_teardown(test_connections_are_kept_and_reused, setup_default,
                                         teardown),
