@@ -253,7 +253,7 @@ static bool is_listed(struct coordinator *c, const struct sched_entry *entry, co
     if (entry->job != NULL && c->parked && (j = api_job_find(c, entry->id, &own)) != NULL)
         is = j->state;
     sched_job_free(own);
-    return strcasecmp(state, run_state_name(is)) == 0;
+    return strcasecmp(state, api_state_text(c, is)) == 0;
 }
 
 static void on_jobs(struct coordinator *c, const struct api_request *q, struct api_response *r)
@@ -458,7 +458,9 @@ static void under_job(struct coordinator *c, const struct api_request *q, struct
     rest += n;
     if (job_id_parse(id_text, &id))
         j = get ? api_job_find(c, id, &own) : NULL;
-    if (get ? j == NULL : sched_find_entry(&c->sched, id) == NULL)
+    if (get && j == NULL && sched_find_entry(&c->sched, id) != NULL)
+        api_problem(r, 503, "storage", "job %s cannot be read", id_text);
+    else if (get ? j == NULL : sched_find_entry(&c->sched, id) == NULL)
         api_problem(r, 404, "not_found", "there is no job %s", id_text);
     else if (*rest == '/' && api_verb(c, q, id, rest + 1, r))
         ; /* answered */

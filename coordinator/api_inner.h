@@ -18,6 +18,8 @@ void api_time(cJSON *o, const char *key, uint64_t wall_ms); /* null for 0 */
 
 /* api_job.c */
 cJSON *api_job(struct coordinator *c, const struct sched_job *j, bool full);
+/* The state as it is shown: PARKED while the disk is full. */
+const char *api_state_text(const struct coordinator *c, enum run_state s);
 cJSON *api_worker(const struct coordinator *c, const struct roster_worker *w);
 
 /* A job in memory, or as its rows say (while parked always, because memory is ahead of what is

@@ -339,7 +339,7 @@ static cJSON *reasons_json(const struct coordinator *c, const struct sched_job *
 
 /* ---- the object ------------------------------------------------------------------------------ */
 
-static const char *state_text(const struct coordinator *c, enum run_state s)
+const char *api_state_text(const struct coordinator *c, enum run_state s)
 {
     return c->parked && !run_state_is_final(s) && s != RUN_PENDING && s != RUN_PAUSED
                ? "PARKED"
@@ -394,7 +394,7 @@ static cJSON *stage_json(const struct coordinator *c, const struct sched_stage *
     cJSON_AddStringToObject(o, "state",
                             st->job->state == RUN_PAUSED && st->state == RUN_RECOVERING
                                 ? run_state_name(RUN_PAUSED)
-                                : state_text(c, st->state));
+                                : api_state_text(c, st->state));
     text_or_null(o, "reason",
                  st->reason[0] == '\0' && stage_waits(st) ? "WaitingForWorkers" : st->reason);
     cJSON_AddBoolToObject(o, "reused", st->reused);
@@ -599,7 +599,7 @@ cJSON *api_job(struct coordinator *c, const struct sched_job *j, bool full)
     cJSON_AddStringToObject(o, "name", j->name);
     cJSON_AddStringToObject(o, "project", j->project);
     cJSON_AddStringToObject(o, "kind", job_kind_name(j->kind));
-    cJSON_AddStringToObject(o, "state", state_text(c, j->state));
+    cJSON_AddStringToObject(o, "state", api_state_text(c, j->state));
     text_or_null(o, "reason",
                  c->parked && !run_state_is_final(j->state)                        ? "DiskFull"
                  : j->state == RUN_PENDING && !j->admitted && j->reason[0] == '\0' ? "Queued"

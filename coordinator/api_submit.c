@@ -300,7 +300,7 @@ static bool key_known(struct coordinator *c, const struct api_request *q, const 
         return true;
     }
     if (journal_find_key(c->journal, q->idempotency_key, &before, &id, &e) != 0) {
-        api_problem(r, 500, "storage", "%s", e.msg);
+        api_problem(r, 503, "storage", "%s", e.msg); /* not known, so the client asks again */
         if (c->submits_n > 0 && c->submit_error.code == 0)
             c->submit_error = e; /* those of this group are gone with it */
         return true;

@@ -308,6 +308,17 @@ static void tick(struct coordinator *c)
     coordinator_event(c, &ev);
 }
 
+/* What a full disk did not let be read has been asked for already. */
+static void loads_again(struct coordinator *c)
+{
+    for (int i = 0; i < c->sched.entries_n && !c->parked && !c->stop; i++) {
+        const struct sched_entry *e = &c->sched.entry[i];
+
+        if (e->asked && e->job == NULL)
+            coordinator_load(c, e->id);
+    }
+}
+
 static void parked_turn(struct coordinator *c)
 {
     uint64_t now = clock_ms();
@@ -321,8 +332,10 @@ static void parked_turn(struct coordinator *c)
         c->parked = false;
         http_set_ready(c->http, true, "");
     }
-    if (!c->parked)
+    if (!c->parked) {
         rearm(c, now);
+        loads_again(c);
+    }
 }
 
 int coordinator_run(struct coordinator *c, const volatile int *stop)

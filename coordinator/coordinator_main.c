@@ -3,11 +3,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
 #include "coordinator/coord_config.h"
 #include "coordinator/coordinator.h"
 #include "net/link.h"
+
+#define SPACE_WAIT_MS 1000
 
 static volatile int stopping;
 
@@ -51,7 +54,11 @@ int main(int argc, char **argv)
         return 0;
     }
     signals_set();
-    rc = coordinator_open(&config, &c, &e);
+    while ((rc = coordinator_open(&config, &c, &e)) == ERR_NO_SPACE && stopping == 0) {
+        log_error("disk.full", "error=\"%s\" text=\"starts once there is space\"", e.msg);
+        clock_sleep_ms(SPACE_WAIT_MS);
+        e = (struct err){0};
+    }
     if (rc != 0) {
         log_error("coordinator.refused", "code=%s error=\"%s\"", err_name(rc), e.msg);
         return rc == ERR_CONFLICT ? 5 : 1;

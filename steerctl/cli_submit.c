@@ -156,6 +156,7 @@ int verb_submit(struct cli *c)
     struct cli_reply r = {0};
     cJSON *files = cJSON_CreateObject();
     char fresh[40], *body = NULL;
+    const char *key;
     int64_t timeout;
     int code = cli_int(c, OPT_TIMEOUT, 0, 100000000, -1, &timeout);
 
@@ -175,10 +176,16 @@ int verb_submit(struct cli *c)
     if (code != CLI_OK)
         goto out;
     body = body_make(c, &s, &files);
-    if (post(cl, body, key_of(c, fresh), &r) && (r.status == 200 || r.status == 201))
+    key = key_of(c, fresh);
+    if (post(cl, body, key, &r) && (r.status == 200 || r.status == 201)) {
         code = submitted(c, cl, &r, timeout);
-    else
+    } else {
+        if (r.status == 0 || r.status >= 500)
+            cli_say("whether the job was taken is not known; so that it is not made twice, submit it "
+                    "again with --idempotency-key %s",
+                    key);
         code = cli_reply_fail(cl, &r, c->pos[0]);
+    }
 out:
     cli_reply_free(&r);
     free(body);

@@ -345,6 +345,9 @@ static void daemon_become(const struct supervise_config *config, int ready)
         _exit(0);
     lock = lock_take(config->dir, &e);
     if (lock >= 0) {
+        path = in_dir(config->dir, "supervisor.json");
+        unlink(path); /* of one that was killed: its pid may be anybody's by now */
+        free(path);
         dup2(null, STDIN_FILENO);
         dup2(log, STDOUT_FILENO);
         dup2(log, STDERR_FILENO);

@@ -55,9 +55,20 @@ rm "$top/disk/filler"
 "$bin/steerctl" submit tests/system/smaller.yaml --idempotency-key full --wait >"$top/again.log" 2>&1 || fail "the refused submit: $(tail -n 3 "$top/again.log")"
 jobs=$("$bin/steerctl" ls -o json | grep -o '"id":' | wc -l)
 [ "$jobs" -eq 2 ] || fail "$jobs jobs, must be 2"
+
+# A coordinator that starts on a full disk waits for space.
+kill -9 $cpid
+wait $cpid 2>/dev/null
+dd if=/dev/zero of="$top/disk/filler" bs=64k >/dev/null 2>&1
+"$bin/steer-coordinator" --dir "$STEER_DIR" --http 127.0.0.1:0 --control tcp://127.0.0.1:0 >"$top/again.coordinator.log" 2>&1 &
+cpid=$!
+until_says 20 'disk.full' cat "$top/again.coordinator.log" || fail "it does not say that the disk is full"
+kill -0 $cpid 2>/dev/null || fail "the coordinator did not wait for space"
+rm "$top/disk/filler"
+until_says 20 succeeded "$bin/steerctl" status "$job" || until_says 5 SUCCEEDED "$bin/steerctl" status "$job" || fail "it did not start when there was space"
 find "$STEER_DIR/blobs" -type f -path '*/??/*' | while read -r f; do
     hex=${f#"$STEER_DIR"/blobs/}
     [ "$(sha256sum <"$f" | cut -c1-64)" = "${hex//\//}" ] || echo "$f"
 done >"$top/torn"
 [ -s "$top/torn" ] && fail "torn blobs: $(head -n 3 "$top/torn")"
-echo "refused, parked, resumed; every blob is whole"
+echo "refused, parked, resumed, started when there was space; every blob is whole"

@@ -190,6 +190,12 @@ static void test_a_full_disk_refuses_submits_only(void **state)
     assert_string_equal(json_string_or(o, "state", ""), "PARKED");
     assert_string_equal(json_string_or(json_get(o, "reasons")->child, "code", ""), "DiskFull");
     cJSON_Delete(o);
+    o = asked(b, "GET", "/v1/jobs", "state=parked", "", "", 200);
+    assert_int_equal(cJSON_GetArraySize(json_get(o, "items")), 1);
+    cJSON_Delete(o);
+    o = asked(b, "GET", "/v1/jobs", "state=running", "", "", 200);
+    assert_int_equal(cJSON_GetArraySize(json_get(o, "items")), 0);
+    cJSON_Delete(o);
     b->c->parked = false;
     submit(b, "", 201, id);
 }
