@@ -125,7 +125,7 @@ static void test_a_failed_read_leaves_no_submit_of_its_turn_answered(void **stat
         faulty(fault);
         p->c->grouping = true;
         submit(p, "key-a");
-        assert_int_equal(submit(p, "key-b"), 500);
+        assert_int_equal(submit(p, "key-b"), 503);
         submit(p, "key-c");
         p->c->grouping = false;
         n = p->c->submits_n;
@@ -315,7 +315,7 @@ static void test_a_full_disk_shows_what_is_committed(void **state)
     r = get(p, "/v1/jobs", "state=SUCCEEDED");
     assert_null(strstr(r.body.data, id));
     buf_free(&r.body);
-    r = get(p, "/v1/jobs", "state=RUNNING");
+    r = get(p, "/v1/jobs", "state=PARKED");
     assert_non_null(strstr(r.body.data, id));
     buf_free(&r.body);
     faulty(NULL);
