@@ -47,6 +47,7 @@ dd if=/dev/zero of="$top/disk/filler" bs=64k >/dev/null 2>&1 # until ENOSPC
 "$bin/steerctl" submit tests/system/smaller.yaml --idempotency-key full >"$top/refused.log" 2>&1
 [ $? -ne 0 ] || fail "a submit on a full disk was accepted"
 grep -qiE 'space|disk' "$top/refused.log" || fail "the refusal does not say why: $(cat "$top/refused.log")"
+grep -q -- '--idempotency-key full' "$top/refused.log" || fail "the refusal does not say how to ask again: $(cat "$top/refused.log")"
 until_says 60 'PARKED|DiskFull' "$bin/steerctl" status "$job" || fail "the job does not say that it waits for space"
 kill -0 $cpid 2>/dev/null || fail "the coordinator left"
 

@@ -200,6 +200,25 @@ static void test_a_full_disk_refuses_submits_only(void **state)
     submit(b, "", 201, id);
 }
 
+/* A job that is known but whose row cannot be read (here: says nonsense) is there all the same. */
+static void test_a_job_that_cannot_be_read_is_not_missing(void **state)
+{
+    struct bench *b = *state;
+    struct err e = {0};
+    char id[32], path[64];
+
+    submit(b, "", 201, id);
+    snprintf(path, sizeof path, "/v1/jobs/%s", id);
+    b->c->parked = true; /* then what is committed counts, not what is in memory */
+    assert_int_equal(db_run(b->c->journal->db, &e, "UPDATE jobs SET state = ?1", "t", "TEA"), 0);
+    expect_status(b, "GET", path, "", "", 503);
+    assert_int_equal(db_run(b->c->journal->db, &e, "UPDATE jobs SET state = ?1", "t", "STARTING"),
+                     0);
+    expect_status(b, "GET", path, "", "", 200);
+    b->c->parked = false;
+    expect_status(b, "GET", "/v1/jobs/job_0000000000001", "", "", 404);
+}
+
 static void test_jobs_survive_the_process(void **state)
 {
     struct bench *b = *state;
@@ -353,6 +372,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lists_and_pages, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unknown_things, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_full_disk_refuses_submits_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_job_that_cannot_be_read_is_not_missing, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_jobs_survive_the_process, setup, teardown),
         cmocka_unit_test_setup_teardown(test_artifacts_are_listed_with_their_type, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_blobs_leave_the_store, setup, teardown),

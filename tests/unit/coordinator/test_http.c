@@ -1,5 +1,6 @@
 /* coordinator/http: the edge refuses what is ambiguous, streams artefacts, and hands the rest over. Raw sockets throughout. */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
@@ -10,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -296,10 +298,9 @@ static void test_what_is_ambiguous_or_foreign_is_refused(void **state)
         status_of(talk_text("GET /x HTTP/1.1\r\nHost: [::1]:9\r\nConnection: close\r\n\r\n")), 200);
     assert_int_equal(
         status_of(talk_text("GET /x HTTP/1.1\r\n" H "Origin: http://localhost\r\n\r\n")), 200);
-    assert_int_equal(
-        status_of(
-            talk_text("GET /x HTTP/1.1\r\nHost: Steer.example:80\r\nConnection: close\r\n\r\n")),
-        200);
+    assert_int_equal(status_of(talk_text(
+                         "GET /x HTTP/1.1\r\nHost: Steer.example:80\r\nConnection: close\r\n\r\n")),
+                     200);
 }
 
 static void test_a_body_over_the_bound_is_refused_chunk_by_chunk(void **state)
@@ -314,6 +315,33 @@ static void test_a_body_over_the_bound_is_refused_chunk_by_chunk(void **state)
     assert_int_equal(status_of(talk(b.data, b.len)), 413);
     assert_int_equal(reactor_seen, 0);
     buf_free(&b);
+}
+
+/* Within reason the rest of a refused upload is read, so that its client sees the answer; it is not read for ever. */
+static void test_a_refused_upload_has_an_end(void **state)
+{
+    static const char head[] =
+        "PUT /v1/artifacts/" HELLO_SHA " HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n";
+    static char chunk[(1 << 20) + 10];
+    int fd = dial(), mib = 0;
+
+    (void)state;
+    memset(chunk, 'x', sizeof chunk);
+    memcpy(chunk, "100000\r\n", 8);
+    memcpy(chunk + sizeof chunk - 2, "\r\n", 2);
+    assert_int_equal(send(fd, head, sizeof head - 1, MSG_NOSIGNAL), sizeof head - 1);
+    while (mib < 200) {
+        size_t n = 0;
+        ssize_t w = 1;
+        while (n < sizeof chunk && (w = send(fd, chunk + n, sizeof chunk - n, MSG_NOSIGNAL)) > 0)
+            n += (size_t)w;
+        if (w <= 0)
+            break;
+        mib++;
+    }
+    close(fd);
+    assert_in_range(mib, 64,
+                    100); /* 4 are its bound, 64 are thrown away, the rest is the sockets' */
 }
 
 static void test_later_answers_and_problems(void **state)
@@ -517,6 +545,48 @@ static void test_slow_clients_lose_their_socket(void **state)
     assert_int_equal(status_of(talk_text("GET /x HTTP/1.1\r\n" H "\r\n")), 200);
 }
 
+/* The medium: read() at an offset fails with EIO from medium_bad on. Stands in for libc's. */
+static off_t medium_bad = -1;
+
+ssize_t pread(int fd, void *out, size_t n, off_t at)
+{
+    if (medium_bad >= 0 && at + (off_t)n > medium_bad) {
+        if (at >= medium_bad) {
+            errno = EIO;
+            return -1;
+        }
+        n = (size_t)(medium_bad - at);
+    }
+    return (ssize_t)syscall(SYS_pread64, fd, out, n, at);
+}
+
+static void test_what_the_medium_lost_is_called_damaged(void **state)
+{
+    size_t len = 40000;
+    char *bytes = mem_zalloc(len, 1), request[256], *answer;
+    struct digest d;
+    uint64_t start;
+
+    (void)state;
+    memset(bytes, 'x', len);
+    assert_int_equal(blob_put_bytes(store, bytes, len, &d, &err), 0);
+    snprintf(request, sizeof request, "GET /v1/artifacts/%s HTTP/1.1\r\n" H "\r\n", d.hex);
+    medium_bad = 0;
+    answer = talk_text(request);
+    assert_int_equal(status_of(answer), 422);
+    assert_non_null(strstr(answer, "damaged"));
+    medium_bad = 20000; /* found while it is sent: the connection ends, nobody waits for the rest */
+    start = clock_ms();
+    answer = talk_text(request);
+    assert_int_equal(status_of(answer), 200);
+    answer = strstr(answer, "\r\n\r\n");
+    assert_non_null(answer);
+    assert_true(strlen(answer + 4) <= 20000); /* the body has no NUL */
+    assert_true(clock_ms() - start < 3000);
+    medium_bad = -1;
+    free(bytes);
+}
+
 /* 100 bytes every 100 ms for so long, then the rest as fast as it comes: what the server's socket still held, if it was closed. Returns
  * how many bytes came. */
 static size_t read_slowly(const char *sha, uint64_t slow_ms)
@@ -656,6 +726,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_body_over_the_bound_is_refused_chunk_by_chunk,
                                         setup_default, teardown),
+        cmocka_unit_test_setup_teardown(test_a_refused_upload_has_an_end, setup_default, teardown),
         cmocka_unit_test_setup_teardown(test_later_answers_and_problems, setup_default, teardown),
         cmocka_unit_test_setup_teardown(test_artefacts_go_in_once_and_come_back, setup_default,
                                         teardown),
@@ -668,6 +739,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_key_is_asked_for, setup_token, teardown),
         cmocka_unit_test_setup_teardown(test_health_and_readiness, setup_default, teardown),
         cmocka_unit_test_setup_teardown(test_slow_clients_lose_their_socket, setup_quick, teardown),
+        cmocka_unit_test_setup_teardown(test_what_the_medium_lost_is_called_damaged, setup_default,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_slow_readers_lose_their_socket, setup_slow, teardown),
         cmocka_unit_test_setup_teardown(test_a_late_reactor_is_answered_for, setup_quick, teardown),
         cmocka_unit_test_setup_teardown(test_connections_are_kept_and_reused, setup_default,

@@ -321,26 +321,45 @@ static void put(void *self, uint32_t chunk, const float *p, const float *m, cons
     shard_set(shard, at, p, m, v);
 }
 
-void cluster_freeze(struct cluster *c, bool edge)
+static void freeze_ask(struct cluster *c, bool edge)
 {
-    struct timespec until;
-    bool all = false;
-
     for (int i = 0; i < c->hosts && (i == 0 || !edge); i++)
         if (c->host[c->order[i]] != NULL)
             ps_host_freeze(c->host[c->order[i]], 9, c->attempt, edge);
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += 5;
+}
+
+static bool all_are_frozen(const struct cluster *c)
+{
+    for (int i = 0; i < c->hosts; i++)
+        if (c->host[c->order[i]] != NULL && c->frozen[c->order[i]].attempt != c->attempt)
+            return false;
+    return true;
+}
+
+/* False: not within `ms`. */
+static bool frozen_wait(struct cluster *c, int ms)
+{
+    uint64_t until = clock_ns() + (uint64_t)ms * 1000000;
+    bool all;
+
     pthread_mutex_lock(&c->lock);
-    while (!all) {
-        all = true;
-        for (int i = 0; i < c->hosts; i++)
-            all = all &&
-                  (c->host[c->order[i]] == NULL || c->frozen[c->order[i]].attempt == c->attempt);
-        if (!all)
-            assert_int_equal(pthread_cond_timedwait(&c->changed, &c->lock, &until), 0);
+    while (!(all = all_are_frozen(c)) && clock_ns() < until) {
+        pthread_mutex_unlock(&c->lock);
+        clock_sleep_ms(1);
+        pthread_mutex_lock(&c->lock);
     }
     pthread_mutex_unlock(&c->lock);
+    return all;
+}
+
+/* As the coordinator does: a leader that has no step to close any more (the last one is applied)
+ * stands still alone, so after a while all are asked. */
+void cluster_freeze(struct cluster *c, bool edge)
+{
+    freeze_ask(c, edge);
+    if (edge && !frozen_wait(c, 1000))
+        freeze_ask(c, false);
+    assert_true(frozen_wait(c, 10000));
 }
 
 /* What the coordinator does with what the frozen hosts say. */
